@@ -1,0 +1,109 @@
+//! What control asks of the other crates. The binary implements these over the proxy, the
+//! bridge and the shadow; tests implement them over plain memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use outgrow_rollout::{
+    DataPhase, Live, ProxyEvidence, ShadowEvidence, Side, SliceId, SyncEvidence, TableRows,
+};
+use serde_json::Value;
+
+/// Why a port could not do what it was asked. The text is for people and says what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct PortError(pub String);
+
+pub type PortResult<T> = Result<T, PortError>;
+
+/// The proxies, as one.
+pub trait DataPlane: Send + Sync {
+    /// Puts a state into force in every live proxy. Never blocks.
+    fn apply(&self, slice: &SliceId, live: Live);
+    /// The state that is in force, after what the guard may have lowered.
+    fn live(&self, slice: &SliceId) -> Option<Live>;
+    /// Makes new writes of the slice wait. Resolves when none is in flight any more.
+    ///
+    /// Cancel safe: dropping it leaves the hold in place, so the caller must [`Self::release`].
+    fn hold<'a>(&'a self, slice: &'a SliceId, within: Duration) -> BoxFuture<'a, PortResult<()>>;
+    /// Lets the held writes go to the writer that is in force now. Idempotent.
+    fn release(&self, slice: &SliceId);
+    /// Writes that waited in the last hold.
+    fn held(&self, slice: &SliceId) -> u64;
+    /// Counts since the proxy started; control takes differences.
+    fn counts(&self, slice: &SliceId) -> Option<ProxyEvidence>;
+    /// Everything else a person may want to see, for `status`.
+    fn describe(&self) -> Value;
+    /// Which route, side, bucket and reason a request would get (`route explain`).
+    fn explain(&self, method: &str, target: &str, headers: &[(String, String)]) -> PortResult<Value>;
+}
+
+/// Where fenced writes of one side ended: a place in that side's change stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FencePosition(pub i64);
+
+/// The bridge.
+pub trait Sync: Send + std::marker::Sync {
+    /// Checks databases, tables, keys and mapping without changing anything.
+    fn preflight<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>>;
+    /// Brings the link to this phase with rows flowing from `source`: installs what is missing
+    /// and starts or resumes its workers. Called on start for every slice that is not idle, and
+    /// after each change. Idempotent.
+    fn ensure<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        phase: DataPhase,
+        source: Side,
+    ) -> BoxFuture<'a, PortResult<()>>;
+    /// Stops the workers of a link, leaving capture in place.
+    fn pause<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>>;
+    fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence>;
+    /// Tables, rates, positions, for `sync status`.
+    fn describe(&self, slice: &SliceId) -> Option<Value>;
+    /// Refuses everybody's writes but the bridge's on one side. Idempotent; survives a restart.
+    fn fence<'a>(&'a self, slice: &'a SliceId, side: Side)
+    -> BoxFuture<'a, PortResult<FencePosition>>;
+    fn unfence<'a>(&'a self, slice: &'a SliceId, side: Side) -> BoxFuture<'a, PortResult<()>>;
+    /// Resolves when the passive side has applied everything up to `position`.
+    fn drain<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        position: FencePosition,
+        within: Duration,
+    ) -> BoxFuture<'a, PortResult<()>>;
+    /// Compares row counts and the chunks that changed lately. For the inside of a cutover.
+    fn check<'a>(&'a self, slice: &'a SliceId)
+    -> BoxFuture<'a, PortResult<BTreeMap<String, TableRows>>>;
+    /// Makes `source` the side that rows flow from, from the drained position on; advances
+    /// identity values on it. Both sides must be fenced. Idempotent.
+    fn turn<'a>(&'a self, slice: &'a SliceId, source: Side) -> BoxFuture<'a, PortResult<()>>;
+    /// Compares every row. The value is the detailed report.
+    fn verify<'a>(
+        &'a self,
+        slice: &'a SliceId,
+    ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>>;
+    /// Mends the rows that the last verification named; with `dry_run` only says which.
+    fn repair<'a>(&'a self, slice: &'a SliceId, dry_run: bool)
+    -> BoxFuture<'a, PortResult<Value>>;
+    /// Rows parked, foreign writes and refused writes, for `sync conflicts`.
+    fn conflicts<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>>;
+    /// Removes triggers, positions and fences. Idempotent.
+    fn close<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>>;
+}
+
+/// The shadow.
+pub trait Shadow: Send + std::marker::Sync {
+    fn evidence(&self, slice: &SliceId) -> Option<ShadowEvidence>;
+    /// `html`, `md`, `json`.
+    fn report(&self, slice: &SliceId, format: &str) -> PortResult<String>;
+    fn mismatch(&self, id: &str) -> Option<Value>;
+    fn rules(&self, slice: &SliceId) -> PortResult<Value>;
+    /// Adds an ignore rule and drops the evidence gathered without it.
+    fn add_rule(&self, slice: &SliceId, rule: &Value) -> PortResult<()>;
+    /// Drops the evidence, e.g. to start over.
+    fn reset(&self, slice: &SliceId);
+    /// Everything that must outlive a restart, and its way back in.
+    fn snapshot(&self) -> Value;
+    fn restore(&self, snapshot: Value) -> PortResult<()>;
+}

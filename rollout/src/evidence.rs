@@ -1,0 +1,132 @@
+//! What the other crates have seen, as plain data for the gates, the guard and the reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BuildId, Side};
+
+/// The builds that evidence was gathered on. Evidence of another pair does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Builds {
+    pub legacy: BuildId,
+    pub extracted: BuildId,
+}
+
+/// Everything that is known of a slice at one moment. What is `None` was not measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub shadow: Option<ShadowEvidence>,
+    pub sync: Option<SyncEvidence>,
+    pub proxy: Option<ProxyEvidence>,
+    /// How long the slice has been in its present stage.
+    pub in_stage_ms: u64,
+    /// Requests that the extracted side answered in the present stage.
+    pub extracted_in_stage: u64,
+}
+
+/// What shadow comparison has seen, of the builds that run now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShadowEvidence {
+    pub builds: Builds,
+    /// The ledger: eligible = sampled_out + shed + ineligible + sent + waiting,
+    /// sent = matched + mismatched + candidate_errors + not_comparable.
+    pub eligible: u64,
+    pub sampled_out: u64,
+    pub shed: u64,
+    pub ineligible: u64,
+    /// Admitted and not yet settled.
+    pub waiting: u64,
+    pub matched: u64,
+    pub mismatched: u64,
+    pub candidate_errors: u64,
+    pub not_comparable: u64,
+    /// Pairs by route and status class, so that a rare answer is not hidden by a common one.
+    pub classes: BTreeMap<String, ClassEvidence>,
+    /// The worst differences first, at most ten.
+    pub top: Vec<FieldDifference>,
+}
+
+impl ShadowEvidence {
+    /// Pairs with a verdict: a candidate that fails counts as a mismatch, never as silence.
+    pub fn compared(&self) -> u64 {
+        self.matched + self.mismatched + self.candidate_errors
+    }
+
+    /// Pairs that speak against the candidate.
+    pub fn against(&self) -> u64 {
+        self.mismatched + self.candidate_errors
+    }
+}
+
+/// Pairs of one route and status class, e.g. `GET /api/products/{id} 2xx`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassEvidence {
+    pub compared: u64,
+    pub against: u64,
+}
+
+/// One kind of difference at one place of one route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FieldDifference {
+    pub route: String,
+    /// `$.price`, `status`, `header:cache-control`, with array indices as `[*]`.
+    pub path: String,
+    pub kind: String,
+    pub count: u64,
+    /// The id of a stored pair that shows it (`shadow show ID`).
+    pub example: Option<String>,
+    pub legacy: String,
+    pub extracted: String,
+}
+
+/// What the bridge knows of a slice's link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SyncEvidence {
+    /// The side that rows flow from.
+    pub source: Side,
+    pub copied_rows: u64,
+    pub total_rows: u64,
+    pub copied: bool,
+    /// End-to-end lag by heartbeat; `None` while no heartbeat has arrived.
+    pub lag_ms: Option<u64>,
+    /// Lag of the other direction, proven by a heartbeat that crossed it.
+    pub reverse_lag_ms: Option<u64>,
+    /// Changes not yet applied.
+    pub backlog: u64,
+    /// Rows that could not be applied and wait for a person.
+    pub parked: u64,
+    /// Rows changed on the passive side by something other than the bridge.
+    pub foreign_writes: u64,
+    /// Milliseconds since the last foreign write, `None` if there was none.
+    pub foreign_write_age_ms: Option<u64>,
+    pub last_foreign: Option<String>,
+    /// The last whole verification; `None` if there was none since the link (re)started.
+    pub verified: Option<BTreeMap<String, TableRows>>,
+    /// Age of that verification.
+    pub verified_age_ms: Option<u64>,
+}
+
+/// Rows of one table pair, as the last verification found them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRows {
+    pub legacy: u64,
+    pub extracted: u64,
+    pub different: u64,
+}
+
+/// What the proxies counted since the present stage began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyEvidence {
+    pub legacy: SideCounts,
+    pub extracted: SideCounts,
+}
+
+/// Requests of one side. An error is a 5xx answer or no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideCounts {
+    pub requests: u64,
+    pub errors: u64,
+    /// 99th percentile of the time to the answer's head, in microseconds.
+    pub p99_us: Option<u64>,
+}
