@@ -4,9 +4,17 @@
 //! traffic counts are arguments; there is no async, I/O, clock, randomness or
 //! environment in this crate, so every decision can be replayed and tested.
 
+pub mod cutover;
+#[cfg(test)]
+mod dice;
 mod evidence;
+mod figures;
+pub mod gates;
+mod guard;
 mod ids;
 mod moves;
+mod plan;
+pub mod samples;
 mod split;
 mod state;
 
@@ -14,7 +22,10 @@ pub use evidence::{
     Builds, ClassEvidence, Evidence, FieldDifference, ProxyEvidence, ShadowEvidence, SideCounts,
     SyncEvidence, TableRows,
 };
+pub use gates::{Answer, Asked, GateResult};
+pub use guard::{Guard, GuardLimits, Verdict};
 pub use ids::{BuildId, IdError, Revision, Side, SliceId, Weight, WeightError};
 pub use moves::{IllegalMove, Move, advance};
+pub use plan::{Plan, Step, StepState, next_step, steps_with_state};
 pub use split::{BUCKETS, bucket, key_hash, side_for};
 pub use state::{DataPhase, LinkState, Live, SliceState, Traffic};

@@ -1,0 +1,609 @@
+//! The gates: what must hold before a step is taken.
+//!
+//! Each is a pure function of the evidence and the plan. A gate *fails* when the evidence speaks
+//! against the step, and is *missing* when there is not enough of it: the first needs a person,
+//! the second needs time or traffic. Every refusal names a command that helps.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::{Evidence, ShadowEvidence, SyncEvidence};
+use crate::figures::{count, duration, millis, percent};
+use crate::ids::SliceId;
+use crate::plan::{Plan, Step};
+use crate::samples;
+use crate::state::{SliceState, Traffic};
+
+/// What one gate says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateResult {
+    pub name: String,
+    /// What was measured.
+    pub value: String,
+    /// What it is measured against.
+    pub limit: String,
+    pub ok: bool,
+    /// Not enough evidence, as against evidence that speaks against the step.
+    pub missing: bool,
+    /// What to do; empty where the gate is met.
+    pub hint: String,
+}
+
+/// What all gates of a step say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Met,
+    /// At least one gate speaks against the step.
+    Failing,
+    /// Nothing speaks against it, but evidence is missing.
+    Inconclusive,
+}
+
+/// A step that somebody wants to take, and what is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub slice: &'a SliceId,
+    pub step: Step,
+    pub state: &'a SliceState,
+    pub evidence: &'a Evidence,
+    pub plan: &'a Plan,
+    /// Ids of the steps that were approved.
+    pub approved: &'a [String],
+}
+
+/// All gates of the step, in the order that they are best read.
+#[must_use]
+pub fn gates(asked: &Asked<'_>) -> Vec<GateResult> {
+    let tables = asked.state.data.is_some();
+    let mut list: Vec<Gate> = Vec::new();
+    match asked.step {
+        Step::Sync => {}
+        Step::Shadow if tables => add(&mut list, &[copied, link, lag]),
+        Step::Shadow => {}
+        Step::Canary(_) | Step::Extracted => {
+            add(&mut list, &[mismatch, coverage]);
+            if asked.state.traffic.weight() > crate::Weight::ZERO {
+                add(&mut list, &[hold_time, requests_in_step, errors, latency]);
+            } else {
+                list.push(hold_time);
+            }
+            if tables {
+                add(&mut list, &[copied, link, lag, rows_verified]);
+            }
+        }
+        Step::Cutover => add(
+            &mut list,
+            &[
+                hold_time,
+                mismatch,
+                errors,
+                link,
+                lag,
+                reverse_path,
+                rows_verified,
+            ],
+        ),
+        Step::Retire => {
+            add(&mut list, &[hold_time, errors]);
+            if tables {
+                add(&mut list, &[link, lag, rows_verified, foreign_writes]);
+            }
+        }
+    }
+    if asked.plan.approvals.contains(&asked.step.id()) {
+        list.push(approval);
+    }
+    list.into_iter().map(|gate| gate(asked)).collect()
+}
+
+type Gate = fn(&Asked<'_>) -> GateResult;
+
+fn add(list: &mut Vec<Gate>, gates: &[Gate]) {
+    list.extend_from_slice(gates);
+}
+
+/// What the gates say together.
+#[must_use]
+pub fn answer(gates: &[GateResult]) -> Answer {
+    if gates.iter().any(|gate| !gate.ok && !gate.missing) {
+        Answer::Failing
+    } else if gates.iter().any(|gate| !gate.ok) {
+        Answer::Inconclusive
+    } else {
+        Answer::Met
+    }
+}
+
+enum Verdict {
+    Ok,
+    Fails,
+    Missing,
+}
+
+fn gate(name: &str, value: String, limit: String, verdict: Verdict, hint: String) -> GateResult {
+    let ok = matches!(verdict, Verdict::Ok);
+    GateResult {
+        name: name.to_owned(),
+        value,
+        limit,
+        ok,
+        missing: matches!(verdict, Verdict::Missing),
+        hint: if ok { String::new() } else { hint },
+    }
+}
+
+fn mismatch(asked: &Asked<'_>) -> GateResult {
+    let name = "mismatch rate";
+    let max = asked.plan.mismatch_max;
+    let limit = format!("at most {} with 95% confidence", percent(max));
+    let Some(shadow) = &asked.evidence.shadow else {
+        let hint = format!(
+            "no answers were compared yet; {} clean pairs are needed (`outgrow shadow status`)",
+            count(samples::needed(max))
+        );
+        return gate(
+            name,
+            "nothing compared".to_owned(),
+            limit,
+            Verdict::Missing,
+            hint,
+        );
+    };
+    let (compared, against) = (shadow.compared(), shadow.against());
+    let Some(bound) = samples::upper_bound(compared, against) else {
+        let hint = format!(
+            "{} clean pairs are needed on builds {} and {}; send traffic through the proxy",
+            count(samples::needed(max)),
+            shadow.builds.legacy,
+            shadow.builds.extracted
+        );
+        return gate(
+            name,
+            "nothing compared".to_owned(),
+            limit,
+            Verdict::Missing,
+            hint,
+        );
+    };
+    let value = format!(
+        "{} of {} pairs differ, bound {}",
+        count(against),
+        count(compared),
+        percent(bound)
+    );
+    if bound <= max {
+        return gate(name, value, limit, Verdict::Ok, String::new());
+    }
+    if exceeds(against, compared, max) {
+        return gate(
+            name,
+            value,
+            limit,
+            Verdict::Fails,
+            top_difference(asked.slice, shadow),
+        );
+    }
+    let more = count(samples::needed_more(compared, against, max));
+    let mut hint = format!("{more} more pairs without a difference are needed");
+    if against > 0 {
+        hint = format!("{hint}; {}", top_difference(asked.slice, shadow));
+    }
+    gate(name, value, limit, Verdict::Missing, hint)
+}
+
+/// The worst difference with its field, an example, and the command that shows more.
+fn top_difference(slice: &SliceId, shadow: &ShadowEvidence) -> String {
+    let Some(top) = shadow.top.first() else {
+        return format!(
+            "{} candidate answers failed; see `outgrow shadow report {slice}`",
+            count(shadow.candidate_errors)
+        );
+    };
+    let more = match &top.example {
+        Some(id) => format!("`outgrow shadow show {id}`"),
+        None => format!("`outgrow shadow report {slice}`"),
+    };
+    format!(
+        "most often `{}` of `{}` differs ({}, {} times): legacy {}, extracted {}; see {more}",
+        top.path,
+        top.route,
+        top.kind,
+        count(top.count),
+        shortened(&top.legacy),
+        shortened(&top.extracted)
+    )
+}
+
+/// A value that fits on a line.
+fn shortened(value: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    if value.chars().count() <= CHARS_MAX {
+        return value.to_owned();
+    }
+    let head: String = value.chars().take(CHARS_MAX).collect();
+    format!("{head}...")
+}
+
+fn coverage(asked: &Asked<'_>) -> GateResult {
+    let min = asked.plan.class_min;
+    let name = "coverage";
+    let limit = format!("{} pairs of each route and status", count(min));
+    let Some(shadow) = asked
+        .evidence
+        .shadow
+        .as_ref()
+        .filter(|s| !s.classes.is_empty())
+    else {
+        let hint = "no route was compared yet; send traffic through the proxy".to_owned();
+        return gate(
+            name,
+            "no route seen".to_owned(),
+            limit,
+            Verdict::Missing,
+            hint,
+        );
+    };
+    let covered = shadow
+        .classes
+        .values()
+        .filter(|class| class.compared >= min)
+        .count();
+    let value = format!("{covered} of {} covered", shadow.classes.len());
+    let rarest = shadow
+        .classes
+        .iter()
+        .min_by_key(|(_, class)| class.compared);
+    match rarest {
+        Some((route, class)) if class.compared < min => {
+            let hint = format!(
+                "`{route}` was compared {} times; wait for traffic or call it by hand",
+                count(class.compared)
+            );
+            gate(name, value, limit, Verdict::Missing, hint)
+        }
+        _ => gate(name, value, limit, Verdict::Ok, String::new()),
+    }
+}
+
+fn hold_time(asked: &Asked<'_>) -> GateResult {
+    let needed = match (asked.step, asked.state.traffic) {
+        (Step::Retire, _) => asked.plan.soak,
+        (_, Traffic::Shadow) => asked.plan.shadow_min,
+        _ => asked.plan.hold,
+    };
+    let stayed = std::time::Duration::from_millis(asked.evidence.in_stage_ms);
+    let value = format!("{} in {}", duration(stayed), asked.state.traffic);
+    let limit = format!("at least {}", duration(needed));
+    let left = needed.saturating_sub(stayed);
+    let (verdict, hint) = if left.is_zero() {
+        (Verdict::Ok, String::new())
+    } else {
+        (Verdict::Missing, format!("wait {} more", duration(left)))
+    };
+    gate("hold time", value, limit, verdict, hint)
+}
+
+fn requests_in_step(asked: &Asked<'_>) -> GateResult {
+    let (seen, min) = (asked.evidence.extracted_in_stage, asked.plan.min_requests);
+    let verdict = if seen >= min {
+        Verdict::Ok
+    } else {
+        Verdict::Missing
+    };
+    let hint = format!(
+        "{} more requests must reach the extracted side in this step",
+        count(min.saturating_sub(seen))
+    );
+    let limit = format!("at least {}", count(min));
+    gate("requests in step", count(seen), limit, verdict, hint)
+}
+
+fn errors(asked: &Asked<'_>) -> GateResult {
+    let name = "errors";
+    let max = asked.plan.errors_max;
+    let Some(proxy) = asked
+        .evidence
+        .proxy
+        .filter(|proxy| proxy.extracted.requests > 0)
+    else {
+        let hint = "the extracted side answered nothing in this step yet".to_owned();
+        let limit = format!("at most {}", percent(max));
+        return gate(
+            name,
+            "no requests".to_owned(),
+            limit,
+            Verdict::Missing,
+            hint,
+        );
+    };
+    let (legacy, extracted) = (proxy.legacy, proxy.extracted);
+    let twice_legacy = 2.0 * rate(legacy.errors, legacy.requests);
+    let allowed = max.max(twice_legacy);
+    let value = format!(
+        "extracted {} of {}, legacy {} of {}",
+        count(extracted.errors),
+        count(extracted.requests),
+        count(legacy.errors),
+        count(legacy.requests)
+    );
+    let limit = format!("at most {}", percent(allowed));
+    // One error in few requests is too little to judge by; the guard watches meanwhile.
+    let verdict = if !exceeds(extracted.errors, extracted.requests, allowed) {
+        Verdict::Ok
+    } else if extracted.errors <= 1 {
+        Verdict::Missing
+    } else {
+        Verdict::Fails
+    };
+    let hint = format!(
+        "the extracted side fails more than legacy; see its log, or `outgrow route rollback {}`",
+        asked.slice
+    );
+    gate(name, value, limit, verdict, hint)
+}
+
+fn latency(asked: &Asked<'_>) -> GateResult {
+    /// Slower than legacy by less than this is not worth a refusal: 20 ms, or a fifth.
+    const SLACK_US: u64 = 20_000;
+    let name = "latency";
+    let proxy = asked.evidence.proxy.unwrap_or_default();
+    let Some(extracted) = proxy.extracted.p99_us else {
+        let hint = "the extracted side answered too little to measure".to_owned();
+        let limit = "p99 of legacy + 20% or 20 ms".to_owned();
+        return gate(
+            name,
+            "not measured".to_owned(),
+            limit,
+            Verdict::Missing,
+            hint,
+        );
+    };
+    let Some(legacy) = proxy.legacy.p99_us else {
+        let value = format!("p99 {}", millis(extracted / 1_000));
+        let limit = "no legacy answers to compare with".to_owned();
+        return gate(name, value, limit, Verdict::Ok, String::new());
+    };
+    let allowed = (legacy + legacy / 5).max(legacy.saturating_add(SLACK_US));
+    let value = format!(
+        "extracted p99 {}, legacy {}",
+        millis(extracted / 1_000),
+        millis(legacy / 1_000)
+    );
+    let limit = format!("p99 at most {}", millis(allowed / 1_000));
+    let verdict = if extracted <= allowed {
+        Verdict::Ok
+    } else {
+        Verdict::Fails
+    };
+    let hint =
+        "the extracted side is slower than legacy; look for missing indexes or caches".to_owned();
+    gate(name, value, limit, verdict, hint)
+}
+
+fn sync_missing(name: &str, limit: String) -> GateResult {
+    let hint = "the bridge tells nothing of this slice; see `outgrow sync status`".to_owned();
+    gate(
+        name,
+        "not measured".to_owned(),
+        limit,
+        Verdict::Missing,
+        hint,
+    )
+}
+
+fn copied(asked: &Asked<'_>) -> GateResult {
+    let (name, limit) = ("rows copied", "all".to_owned());
+    let Some(sync) = &asked.evidence.sync else {
+        return sync_missing(name, limit);
+    };
+    let value = format!("{} of {}", count(sync.copied_rows), count(sync.total_rows));
+    let verdict = if sync.copied {
+        Verdict::Ok
+    } else {
+        Verdict::Missing
+    };
+    let hint = format!(
+        "wait for the copy; see `outgrow sync status {}`",
+        asked.slice
+    );
+    gate(name, value, limit, verdict, hint)
+}
+
+fn link(asked: &Asked<'_>) -> GateResult {
+    let slice = asked.slice;
+    let limit = "runs, no row parked".to_owned();
+    let parked = asked.evidence.sync.as_ref().map_or(0, |sync| sync.parked);
+    let state = asked.state.data.as_ref();
+    let (value, hint) = if let Some(reason) = state.and_then(|link| link.failed.as_ref()) {
+        (
+            format!("failed: {reason}"),
+            format!("mend it, then `outgrow sync resume {slice}`"),
+        )
+    } else if let Some(reason) = state.and_then(|link| link.paused.as_ref()) {
+        (
+            format!("paused: {reason}"),
+            format!("`outgrow sync resume {slice}`"),
+        )
+    } else if parked > 0 {
+        (
+            format!("{} rows could not be applied", count(parked)),
+            format!("see `outgrow sync conflicts {slice}`, then `outgrow sync repair {slice}`"),
+        )
+    } else {
+        return gate("link", "runs".to_owned(), limit, Verdict::Ok, String::new());
+    };
+    gate("link", value, limit, Verdict::Fails, hint)
+}
+
+fn lag(asked: &Asked<'_>) -> GateResult {
+    let limit = format!("at most {}", duration(asked.plan.lag_max));
+    let Some(sync) = &asked.evidence.sync else {
+        return sync_missing("lag", limit);
+    };
+    let direction = format!("{} to {}", sync.source, sync.source.other());
+    lag_of("lag", sync.lag_ms, sync, &direction, asked, limit)
+}
+
+fn reverse_path(asked: &Asked<'_>) -> GateResult {
+    let limit = format!("a heartbeat within {}", duration(asked.plan.lag_max));
+    let Some(sync) = &asked.evidence.sync else {
+        return sync_missing("reverse path", limit);
+    };
+    let direction = format!("{} to {}", sync.source.other(), sync.source);
+    lag_of(
+        "reverse path",
+        sync.reverse_lag_ms,
+        sync,
+        &direction,
+        asked,
+        limit,
+    )
+}
+
+fn lag_of(
+    name: &str,
+    lag_ms: Option<u64>,
+    sync: &SyncEvidence,
+    direction: &str,
+    asked: &Asked<'_>,
+    limit: String,
+) -> GateResult {
+    let Some(lag_ms) = lag_ms else {
+        let hint = format!("no heartbeat has crossed from {direction} yet; wait some seconds");
+        return gate(
+            name,
+            "no heartbeat yet".to_owned(),
+            limit,
+            Verdict::Missing,
+            hint,
+        );
+    };
+    let fits = u128::from(lag_ms) <= asked.plan.lag_max.as_millis();
+    let hint = format!(
+        "{} changes wait from {direction}; see `outgrow sync status {}`",
+        count(sync.backlog),
+        asked.slice
+    );
+    let verdict = if fits { Verdict::Ok } else { Verdict::Fails };
+    gate(name, millis(lag_ms), limit, verdict, hint)
+}
+
+fn rows_verified(asked: &Asked<'_>) -> GateResult {
+    let name = "rows verified";
+    let max_age = asked.plan.verified_max_age;
+    let limit = format!("0 differ, at most {} ago", duration(max_age));
+    let sync = asked.evidence.sync.as_ref();
+    let Some((rows, age)) = sync.and_then(|s| s.verified.as_ref().zip(s.verified_age_ms)) else {
+        let hint = format!(
+            "a verification runs; see `outgrow sync status {}`",
+            asked.slice
+        );
+        return gate(name, "never".to_owned(), limit, Verdict::Missing, hint);
+    };
+    let different: u64 = rows.values().map(|table| table.different).sum();
+    let legacy: u64 = rows.values().map(|table| table.legacy).sum();
+    let value = format!(
+        "{} of {} differ, {} ago",
+        count(different),
+        count(legacy),
+        millis(age)
+    );
+    if different > 0 {
+        let worst = rows
+            .iter()
+            .max_by_key(|(_, table)| table.different)
+            .map_or("", |(name, _)| name.as_str());
+        let hint = format!(
+            "table `{worst}` differs most; see them with `outgrow sync verify {0}`, mend them \
+             with `outgrow sync repair {0}`",
+            asked.slice
+        );
+        return gate(name, value, limit, Verdict::Fails, hint);
+    }
+    let verdict = if u128::from(age) <= max_age.as_millis() {
+        Verdict::Ok
+    } else {
+        Verdict::Missing
+    };
+    let hint = "the last verification is too old; a new one runs".to_owned();
+    gate(name, value, limit, verdict, hint)
+}
+
+fn foreign_writes(asked: &Asked<'_>) -> GateResult {
+    let name = "foreign writes";
+    let quiet = asked.plan.quiet;
+    let limit = format!("none for {}", duration(quiet));
+    let Some(sync) = &asked.evidence.sync else {
+        return sync_missing(name, limit);
+    };
+    let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+    let last = sync
+        .last_foreign
+        .as_deref()
+        .unwrap_or("by an unknown writer");
+    let passive = sync.source.other();
+    match sync.foreign_write_age_ms {
+        Some(age) if age < quiet_ms => {
+            let value = format!(
+                "{}, the last {} ago",
+                count(sync.foreign_writes),
+                millis(age)
+            );
+            let hint = format!(
+                "something writes the {passive} tables past the proxy ({last}); find and stop \
+                 it, see `outgrow sync conflicts {}`",
+                asked.slice
+            );
+            gate(name, value, limit, Verdict::Fails, hint)
+        }
+        Some(age) => {
+            let value = format!("none for {}", millis(age));
+            gate(name, value, limit, Verdict::Ok, String::new())
+        }
+        None => {
+            // Silence counts only for as long as somebody listened.
+            let watched = asked.evidence.in_stage_ms;
+            let value = format!("none in {}", millis(watched));
+            let verdict = if watched >= quiet_ms {
+                Verdict::Ok
+            } else {
+                Verdict::Missing
+            };
+            let hint = format!("wait {} more", millis(quiet_ms.saturating_sub(watched)));
+            gate(name, value, limit, verdict, hint)
+        }
+    }
+}
+
+fn approval(asked: &Asked<'_>) -> GateResult {
+    let step = asked.step.id();
+    let given = asked.approved.contains(&step);
+    let (value, verdict) = if given {
+        ("given", Verdict::Ok)
+    } else {
+        ("not given", Verdict::Fails)
+    };
+    let hint = format!("`outgrow runbook approve {} {step}`", asked.slice);
+    gate(
+        "approval",
+        value.to_owned(),
+        "one".to_owned(),
+        verdict,
+        hint,
+    )
+}
+
+fn exceeds(part: u64, whole: u64, max: f64) -> bool {
+    rate(part, whole) > max
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+fn rate(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+#[cfg(test)]
+mod tests;
