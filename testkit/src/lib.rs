@@ -1,1 +1,18 @@
-//! Being laid.
+//! What the tests of every crate share: scripted upstreams, clients, databases, processes, and
+//! waiting for a value.
+//!
+//! Only ever a dev-dependency. Helpers panic with a sentence rather than return errors, because
+//! a test that cannot set itself up has failed. Nothing here knows a crate of the toolkit, so
+//! that any of them can use it.
+
+pub mod client;
+pub mod database;
+pub mod process;
+pub mod upstream;
+mod waiting;
+
+pub use client::Answer;
+pub use database::TempDatabase;
+pub use process::Process;
+pub use upstream::{Seen, Upstream};
+pub use waiting::eventually;
