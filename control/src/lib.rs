@@ -1,1 +1,22 @@
-//! Being laid.
+//! Remembers and coordinates: the store, the lease, the cutover, the runbook, the admin API.
+//!
+//! Decisions are `outgrow_rollout`'s; carrying, copying and comparing are done by whoever
+//! implements [`ports`]. Control knows no proxy, bridge or shadow, and prints nothing.
+
+mod api;
+mod controller;
+mod error;
+pub mod ports;
+mod store;
+mod wall;
+
+pub use api::{AdminError, Token, serve_admin};
+pub use controller::{
+    Controller, CutoverReport, CutoverStatus, FlipReport, FlipRequest, Identity, Lowered, Note,
+    Ports, RollbackReport, RunbookView, SliceSpec, SliceStatus, Status, StepDone, StepStatus,
+    VerifyReport, parse_traffic,
+};
+pub use error::{ControlError, Kind, Result, StoreError, chain};
+pub use store::{
+    Change, CutoverRow, Draft, JournalEntry, LEASE_MS, Lease, StageMark, Store, Verified,
+};

@@ -18,7 +18,7 @@ pub struct PortError(pub String);
 pub type PortResult<T> = Result<T, PortError>;
 
 /// The proxies, as one.
-pub trait DataPlane: Send + Sync {
+pub trait DataPlane: Send + std::marker::Sync {
     /// Puts a state into force in every live proxy. Never blocks.
     fn apply(&self, slice: &SliceId, live: Live);
     /// The state that is in force, after what the guard may have lowered.
@@ -36,7 +36,12 @@ pub trait DataPlane: Send + Sync {
     /// Everything else a person may want to see, for `status`.
     fn describe(&self) -> Value;
     /// Which route, side, bucket and reason a request would get (`route explain`).
-    fn explain(&self, method: &str, target: &str, headers: &[(String, String)]) -> PortResult<Value>;
+    fn explain(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(String, String)],
+    ) -> PortResult<Value>;
 }
 
 /// Where fenced writes of one side ended: a place in that side's change stream.
@@ -62,8 +67,11 @@ pub trait Sync: Send + std::marker::Sync {
     /// Tables, rates, positions, for `sync status`.
     fn describe(&self, slice: &SliceId) -> Option<Value>;
     /// Refuses everybody's writes but the bridge's on one side. Idempotent; survives a restart.
-    fn fence<'a>(&'a self, slice: &'a SliceId, side: Side)
-    -> BoxFuture<'a, PortResult<FencePosition>>;
+    fn fence<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        side: Side,
+    ) -> BoxFuture<'a, PortResult<FencePosition>>;
     fn unfence<'a>(&'a self, slice: &'a SliceId, side: Side) -> BoxFuture<'a, PortResult<()>>;
     /// Resolves when the passive side has applied everything up to `position`.
     fn drain<'a>(
@@ -73,8 +81,10 @@ pub trait Sync: Send + std::marker::Sync {
         within: Duration,
     ) -> BoxFuture<'a, PortResult<()>>;
     /// Compares row counts and the chunks that changed lately. For the inside of a cutover.
-    fn check<'a>(&'a self, slice: &'a SliceId)
-    -> BoxFuture<'a, PortResult<BTreeMap<String, TableRows>>>;
+    fn check<'a>(
+        &'a self,
+        slice: &'a SliceId,
+    ) -> BoxFuture<'a, PortResult<BTreeMap<String, TableRows>>>;
     /// Makes `source` the side that rows flow from, from the drained position on; advances
     /// identity values on it. Both sides must be fenced. Idempotent.
     fn turn<'a>(&'a self, slice: &'a SliceId, source: Side) -> BoxFuture<'a, PortResult<()>>;
@@ -84,8 +94,7 @@ pub trait Sync: Send + std::marker::Sync {
         slice: &'a SliceId,
     ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>>;
     /// Mends the rows that the last verification named; with `dry_run` only says which.
-    fn repair<'a>(&'a self, slice: &'a SliceId, dry_run: bool)
-    -> BoxFuture<'a, PortResult<Value>>;
+    fn repair<'a>(&'a self, slice: &'a SliceId, dry_run: bool) -> BoxFuture<'a, PortResult<Value>>;
     /// Rows parked, foreign writes and refused writes, for `sync conflicts`.
     fn conflicts<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>>;
     /// Removes triggers, positions and fences. Idempotent.

@@ -8,7 +8,7 @@ pub(crate) fn duration(value: Duration) -> String {
     let s = value.as_secs();
     match s {
         _ if ms < 1_000 => format!("{ms} ms"),
-        0..60 if ms % 1_000 == 0 => format!("{s} s"),
+        0..60 if ms.is_multiple_of(1_000) => format!("{s} s"),
         0..60 => format!("{}.{} s", s, (ms % 1_000) / 100),
         60..3_600 => two(s / 60, "min", s % 60, "s"),
         3_600..86_400 => two(s / 3_600, "h", (s % 3_600) / 60, "min"),
@@ -33,7 +33,7 @@ pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

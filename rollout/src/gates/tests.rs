@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::evidence::{
-    Builds, ClassEvidence, FieldDifference, ProxyEvidence, SideCounts, TableRows,
+    Builds, ClassEvidence, FieldDifference, ProxyEvidence, SideCounts, SyncEvidence, TableRows,
 };
 use crate::ids::{BuildId, Side, Weight};
 use crate::state::DataPhase;
@@ -306,18 +306,19 @@ fn slowness_fails_only_against_a_faster_legacy() {
     assert_eq!(answer(&all), Answer::Met);
 }
 
+fn link(evidence: &mut Evidence) -> &mut SyncEvidence {
+    evidence.sync.as_mut().expect("is there")
+}
+
 #[test]
 fn the_link_is_judged() {
-    fn sync(evidence: &mut Evidence) -> &mut SyncEvidence {
-        evidence.sync.as_mut().expect("is there")
-    }
     check(
         Step::Shadow,
         "rows copied",
         &Expected::Missing,
         "sync status",
         |e| {
-            sync(e).copied = false;
+            link(e).copied = false;
         },
     );
     check(
@@ -326,7 +327,7 @@ fn the_link_is_judged() {
         &Expected::Fails,
         "legacy to extracted",
         |e| {
-            sync(e).lag_ms = Some(1_001);
+            link(e).lag_ms = Some(1_001);
         },
     );
     check(
@@ -334,7 +335,7 @@ fn the_link_is_judged() {
         "lag",
         &Expected::Missing,
         "no heartbeat",
-        |e| sync(e).lag_ms = None,
+        |e| link(e).lag_ms = None,
     );
     check(
         Step::Cutover,
@@ -342,7 +343,7 @@ fn the_link_is_judged() {
         &Expected::Missing,
         "extracted to legacy",
         |e| {
-            sync(e).reverse_lag_ms = None;
+            link(e).reverse_lag_ms = None;
         },
     );
     check(
@@ -350,15 +351,19 @@ fn the_link_is_judged() {
         "link",
         &Expected::Fails,
         "sync conflicts",
-        |e| sync(e).parked = 2,
+        |e| link(e).parked = 2,
     );
+}
+
+#[test]
+fn rows_and_foreign_writes_are_judged() {
     check(
         Step::Cutover,
         "rows verified",
         &Expected::Missing,
         "runs",
         |e| {
-            sync(e).verified = None;
+            link(e).verified = None;
         },
     );
     check(
@@ -367,7 +372,7 @@ fn the_link_is_judged() {
         &Expected::Missing,
         "too old",
         |e| {
-            sync(e).verified_age_ms = Some(4_000_000);
+            link(e).verified_age_ms = Some(4_000_000);
         },
     );
     check(
@@ -381,7 +386,7 @@ fn the_link_is_judged() {
                 extracted: 9,
                 different: 1,
             };
-            sync(e).verified = Some(BTreeMap::from([("products".to_owned(), rows)]));
+            link(e).verified = Some(BTreeMap::from([("products".to_owned(), rows)]));
         },
     );
     check(
@@ -390,9 +395,9 @@ fn the_link_is_judged() {
         &Expected::Fails,
         "row 7 by cron",
         |e| {
-            sync(e).foreign_writes = 1;
-            sync(e).foreign_write_age_ms = Some(60_000);
-            sync(e).last_foreign = Some("row 7 by cron".to_owned());
+            link(e).foreign_writes = 1;
+            link(e).foreign_write_age_ms = Some(60_000);
+            link(e).last_foreign = Some("row 7 by cron".to_owned());
         },
     );
 }

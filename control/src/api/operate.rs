@@ -1,0 +1,296 @@
+//! Endpoints that change something. Each runs to its end even if the client goes away.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use outgrow_rollout::{Side, SliceState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, read};
+use crate::controller::{
+    Controller, CutoverReport, FlipReport, FlipRequest, Note, RollbackReport, StepDone,
+    VerifyReport,
+};
+use crate::error::ControlError;
+
+type Slice = Path<String>;
+
+/// By whom and why; every change may say so.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+impl Said {
+    fn note(&self) -> Note {
+        Note::new(self.by.as_deref(), self.reason.as_deref())
+    }
+}
+
+fn said(body: &Bytes) -> Result<Note, super::Failure> {
+    read::<Said>(body).map(|said| said.note())
+}
+
+pub(super) async fn flip(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<FlipReport> {
+    let request: FlipRequest = read(&body)?;
+    let own = controller.clone();
+    let run = async move { own.flip(&name, request).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    to: Option<String>,
+}
+
+pub(super) async fn rollback(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<RollbackReport> {
+    let RollbackBody { by, reason, to } = read(&body)?;
+    let note = Note::new(by.as_deref(), reason.as_deref());
+    let own = controller.clone();
+    let run = async move { own.rollback(&name, to.as_deref(), note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+pub(super) async fn freeze(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    Ok(Json(controller.freeze(&name, note).await?))
+}
+
+pub(super) async fn unfreeze(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    Ok(Json(controller.unfreeze(&name, note).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleBody {
+    path: String,
+    reason: String,
+    #[serde(default)]
+    until: Option<String>,
+    #[serde(default)]
+    by: Option<String>,
+}
+
+pub(super) async fn add_rule(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let rule: RuleBody = read(&body)?;
+    if rule.reason.trim().is_empty() {
+        let text = "a rule needs a `reason`; it hides differences".to_owned();
+        return Err(ControlError::Usage(text).into());
+    }
+    let note = Note::new(rule.by.as_deref(), Some(&rule.reason));
+    let mut value = json!({"path": rule.path, "reason": rule.reason});
+    if let Some(until) = rule.until {
+        value["until"] = Value::from(until);
+    }
+    let own = controller.clone();
+    let run = async move { own.add_rule(&name, value, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+pub(super) async fn reset_shadow(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.reset_shadow(&name, note).await };
+    controller.to_end(run).await?;
+    Ok(Json(json!({"reset": true})))
+}
+
+pub(super) async fn sync_start(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.sync_start(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+pub(super) async fn sync_pause(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.sync_pause(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+pub(super) async fn sync_resume(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.sync_resume(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+pub(super) async fn sync_verify(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<VerifyReport> {
+    said(&body)?;
+    Ok(Json(controller.sync_verify(&name).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RepairBody {
+    #[serde(default)]
+    apply: bool,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+pub(super) async fn sync_repair(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let RepairBody { apply, by, reason } = read(&body)?;
+    let note = Note::new(by.as_deref(), reason.as_deref());
+    let own = controller.clone();
+    let run = async move { own.sync_repair(&name, apply, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+pub(super) async fn sync_close(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.sync_close(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReverseBody {
+    to: Side,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn sync_reverse(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<CutoverReport> {
+    let ReverseBody {
+        to,
+        by,
+        reason,
+        force,
+    } = read(&body)?;
+    let note = Note::new(by.as_deref(), reason.as_deref());
+    let own = controller.clone();
+    let run = async move { own.sync_reverse(&name, to, note, force).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NextBody {
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+pub(super) async fn runbook_next(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<StepDone> {
+    let NextBody {
+        dry_run,
+        by,
+        reason,
+    } = read(&body)?;
+    let note = Note::new(by.as_deref(), reason.as_deref());
+    let own = controller.clone();
+    let run = async move { own.runbook_next(&name, dry_run, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApproveBody {
+    step: String,
+    by: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+pub(super) async fn approve(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let ApproveBody { step, by, reason } = read(&body)?;
+    let note = Note::new(Some(&by), reason.as_deref());
+    let own = controller.clone();
+    let run = async move { own.approve(&name, &step, note).await };
+    Ok(Json(json!({"approved": controller.to_end(run).await?})))
+}
+
+pub(super) async fn runbook_abort(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<RollbackReport> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.runbook_abort(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}

@@ -1,0 +1,321 @@
+//! The data axis: start, pause, resume, verify, repair and close the link of a slice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outgrow_rollout::{DataPhase, IllegalMove, Move, Side, SliceState, Step, TableRows, advance};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json as object};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::change::Wanted;
+use super::cutover::CutoverReport;
+use super::slice::Slice;
+use super::{Controller, Note, json};
+use crate::error::{ControlError, Result};
+use crate::store::Draft;
+
+/// Between two verifications that gates ask for; a gate that is asked in a loop must not keep
+/// both databases busy.
+const VERIFY_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub rows: BTreeMap<String, TableRows>,
+    pub report: Value,
+}
+
+/// The side that rows flow from in this state.
+pub(super) fn source_of(state: &SliceState) -> Side {
+    match state.data.as_ref().map(|link| link.phase) {
+        Some(DataPhase::Reversed) => Side::Extracted,
+        Some(DataPhase::Closed) => state.writer,
+        _ => Side::Legacy,
+    }
+}
+
+impl Controller {
+    fn with_tables(&self, name: &str) -> Result<Arc<Slice>> {
+        let slice = self.slice(name)?;
+        if slice.spec.has_tables {
+            Ok(slice)
+        } else {
+            Err(IllegalMove::NoTables.into())
+        }
+    }
+
+    /// Checks databases, tables and mapping; changes nothing.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with what is wrong.
+    pub async fn sync_preflight(&self, name: &str) -> Result<Value> {
+        let slice = self.with_tables(name)?;
+        self.sync()
+            .preflight(&slice.id)
+            .await
+            .map_err(ControlError::Refused)
+    }
+
+    /// Starts copying the tables of a slice.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] if the tables do not fit; the state is unchanged then.
+    pub async fn sync_start(&self, name: &str, note: Note) -> Result<SliceState> {
+        let slice = self.with_tables(name)?;
+        let _occupied = slice.occupy("starting the copy")?;
+        advance(&slice.state(), &Move::Data(DataPhase::Copying))?;
+        let found = self
+            .sync()
+            .preflight(&slice.id)
+            .await
+            .map_err(ControlError::Refused)?;
+        let wanted = Wanted::new("sync-start", Move::Data(DataPhase::Copying), note).on(found);
+        let after = self.change(&slice, wanted).await?;
+        // What fails here is tried again by the reconciler, and shown by `status`.
+        self.ensure_link(&slice).await?;
+        Ok(after)
+    }
+
+    /// Stops the workers of a link; changes pile up until it is resumed.
+    ///
+    /// # Errors
+    /// [`ControlError::Illegal`], [`ControlError::Port`].
+    pub async fn sync_pause(&self, name: &str, note: Note) -> Result<SliceState> {
+        let slice = self.with_tables(name)?;
+        let _occupied = slice.occupy("pausing the link")?;
+        let reason = if note.reason.is_empty() {
+            format!("by {}", note.by)
+        } else {
+            note.reason.clone()
+        };
+        let wanted = Wanted::new("sync-pause", Move::PauseLink(reason), note);
+        let after = self.change(&slice, wanted).await?;
+        slice.held().ensured = None;
+        self.sync().pause(&slice.id).await?;
+        Ok(after)
+    }
+
+    /// Lets a paused or failed link run again.
+    ///
+    /// # Errors
+    /// [`ControlError::Illegal`], [`ControlError::Port`].
+    pub async fn sync_resume(&self, name: &str, note: Note) -> Result<SliceState> {
+        let slice = self.with_tables(name)?;
+        let _occupied = slice.occupy("resuming the link")?;
+        let wanted = Wanted::new("sync-resume", Move::ResumeLink, note);
+        let after = self.change(&slice, wanted).await?;
+        slice.held().ensured = None;
+        self.ensure_link(&slice).await?;
+        Ok(after)
+    }
+
+    /// Compares every row of the slice's tables.
+    ///
+    /// # Errors
+    /// [`ControlError::Port`].
+    pub async fn sync_verify(&self, name: &str) -> Result<VerifyReport> {
+        let slice = self.with_tables(name)?;
+        let (rows, report) = self.sync().verify(&slice.id).await?;
+        slice.held().verify_began = Some(Instant::now());
+        Ok(VerifyReport { rows, report })
+    }
+
+    /// Mends the rows that the last verification named, or with `apply` false says which.
+    ///
+    /// # Errors
+    /// [`ControlError::Port`], [`ControlError::Busy`].
+    pub async fn sync_repair(&self, name: &str, apply: bool, note: Note) -> Result<Value> {
+        let slice = self.with_tables(name)?;
+        if apply {
+            self.must_lead()?;
+        }
+        let _occupied = slice.occupy("a repair")?;
+        let done = self.sync().repair(&slice.id, !apply).await?;
+        if apply {
+            self.note(&slice, "repair", note, done.clone()).await?;
+            slice.held().verify_began = None;
+            self.verify_in_background(&slice);
+        }
+        Ok(done)
+    }
+
+    /// Removes everything that the bridge put into the databases.
+    ///
+    /// # Errors
+    /// [`ControlError::Illegal`] while the slice uses both sides.
+    pub async fn sync_close(&self, name: &str, note: Note) -> Result<SliceState> {
+        let slice = self.with_tables(name)?;
+        let _occupied = slice.occupy("closing the link")?;
+        self.close_link(&slice, note).await
+    }
+
+    /// The bridge is closed first: a crash in between leaves a state that asks for it again.
+    pub(super) async fn close_link(&self, slice: &Arc<Slice>, note: Note) -> Result<SliceState> {
+        self.must_lead()?;
+        advance(&slice.state(), &Move::Data(DataPhase::Closed))?;
+        slice.held().ensured = None;
+        self.sync().close(&slice.id).await?;
+        let wanted = Wanted::new("sync-close", Move::Data(DataPhase::Closed), note);
+        self.change(slice, wanted).await
+    }
+
+    /// Moves the writes to a side; the gates of the cutover hold on the way to the extracted one.
+    ///
+    /// # Errors
+    /// [`ControlError::Gate`] and others of [`Controller::flip`].
+    pub async fn sync_reverse(
+        &self,
+        name: &str,
+        to: Side,
+        note: Note,
+        force: bool,
+    ) -> Result<CutoverReport> {
+        let slice = self.with_tables(name)?;
+        if force && note.reason.trim().is_empty() {
+            return Err(ControlError::Usage(
+                "`force` passes gates that are not met, so it needs a `reason`".to_owned(),
+            ));
+        }
+        advance(&slice.state(), &Move::Writer(to))?;
+        let evidence = match to {
+            Side::Extracted if !force => json(&self.pass_gates(&slice, Step::Cutover)?.1),
+            _ => object!({"forced": force, "evidence": self.evidence_of(&slice)}),
+        };
+        self.run_cutover(&slice, to, note, evidence).await
+    }
+
+    /// Rows parked, foreign writes and refused writes.
+    ///
+    /// # Errors
+    /// [`ControlError::Port`].
+    pub async fn sync_conflicts(&self, name: &str) -> Result<Value> {
+        let slice = self.with_tables(name)?;
+        Ok(self.sync().conflicts(&slice.id).await?)
+    }
+
+    /// What the bridge tells of one slice.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`].
+    pub fn sync_status(&self, name: &str) -> Result<Value> {
+        let slice = self.slice(name)?;
+        let trouble = slice.held().trouble.clone();
+        Ok(object!({
+            "slice": slice.id,
+            "data": slice.state().data,
+            "evidence": self.sync().evidence(&slice.id),
+            "detail": self.sync().describe(&slice.id),
+            "trouble": trouble,
+        }))
+    }
+
+    /// The bridge cannot go on by itself.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`], [`ControlError::Illegal`].
+    pub async fn link_failed(&self, name: &str, reason: &str) -> Result<()> {
+        let slice = self.with_tables(name)?;
+        let note = Note::new(Some("bridge"), Some(reason));
+        let wanted = Wanted::new("link-failed", Move::FailLink(reason.to_owned()), note);
+        match self.change(&slice, wanted).await {
+            Err(ControlError::Illegal(IllegalMove::Unchanged)) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// Brings the bridge to what the state says. Idempotent; remembers what it brought it to.
+    pub(super) async fn ensure_link(&self, slice: &Slice) -> Result<()> {
+        let state = slice.state();
+        let Some(wanted) = wanted_link(&state) else {
+            return Ok(());
+        };
+        if slice.held().ensured == Some(wanted) {
+            return Ok(());
+        }
+        match self.sync().ensure(&slice.id, wanted.0, wanted.1).await {
+            Ok(()) => {
+                let mut held = slice.held();
+                held.trouble = None;
+                // What changed meanwhile is ensured next time round.
+                held.ensured = (wanted_link(&held.state) == Some(wanted)).then_some(wanted);
+                Ok(())
+            }
+            Err(error) => {
+                slice.held().trouble = Some(error.to_string());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Starts a verification unless one runs or has just been.
+    pub(super) fn verify_in_background(&self, slice: &Arc<Slice>) {
+        let runs =
+            wanted_link(&slice.state()).is_some_and(|(phase, _)| phase != DataPhase::Copying);
+        if !runs || self.inner.cancel.is_cancelled() {
+            return;
+        }
+        {
+            let mut held = slice.held();
+            let lately = held
+                .verify_began
+                .is_some_and(|began| began.elapsed() < VERIFY_PAUSE);
+            if held.verifying || lately {
+                return;
+            }
+            held.verifying = true;
+            held.verify_began = Some(Instant::now());
+        }
+        let (controller, slice) = (self.clone(), slice.clone());
+        self.inner.tasks.spawn(async move {
+            let verified = tokio::select! {
+                verified = controller.sync().verify(&slice.id) => Some(verified),
+                () = controller.inner.cancel.cancelled() => None,
+            };
+            slice.held().verifying = false;
+            match verified {
+                Some(Ok((rows, _))) => {
+                    let different: u64 = rows.values().map(|table| table.different).sum();
+                    info!(slice = %slice.id, different, "rows verified");
+                }
+                Some(Err(error)) => {
+                    slice.held().trouble = Some(error.to_string());
+                    warn!(slice = %slice.id, %error, "rows could not be verified");
+                }
+                None => {}
+            }
+        });
+    }
+
+    pub(super) async fn note(
+        &self,
+        slice: &Slice,
+        action: &str,
+        note: Note,
+        evidence: Value,
+    ) -> Result<()> {
+        let state = json(&slice.state());
+        let entry = Draft {
+            by: note.by,
+            action: action.to_owned(),
+            reason: note.reason,
+            before: state.clone(),
+            after: state,
+            evidence,
+        };
+        Ok(self.inner.store.note(&slice.id, &entry).await?)
+    }
+}
+
+/// What the bridge should run; `None` where it should not run.
+pub(super) fn wanted_link(state: &SliceState) -> Option<(DataPhase, Side)> {
+    let link = state.data.as_ref()?;
+    let stopped = link.paused.is_some() || link.failed.is_some();
+    match link.phase {
+        _ if stopped => None,
+        DataPhase::Idle | DataPhase::Closed => None,
+        phase => Some((phase, source_of(state))),
+    }
+}

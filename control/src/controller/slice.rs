@@ -1,0 +1,143 @@
+//! One slice in memory: its state, what runs on it, and the counts of its stage.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use outgrow_rollout::cutover::CutoverStep;
+use outgrow_rollout::{DataPhase, ProxyEvidence, Revision, Side, SliceId, SliceState};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ports, SliceSpec};
+use crate::error::{ControlError, Result};
+use crate::store::{Draft, StageMark, Store};
+use crate::wall;
+
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) id: SliceId,
+    pub(super) spec: SliceSpec,
+    /// Held over a change of the state in memory and in the store.
+    pub(super) change: tokio::sync::Mutex<()>,
+    held: Mutex<Held>,
+}
+
+/// What is known of the slice at this moment. Locked for moments only, never over an await.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) state: SliceState,
+    /// What runs now; at most one operation.
+    pub(super) busy: Option<String>,
+    pub(super) cutover: Option<Running>,
+    pub(super) mark: StageMark,
+    /// Totals of the proxy when `mark` was last brought up to date.
+    pub(super) base: ProxyEvidence,
+    /// A rollback that is in force and that the store does not know yet.
+    pub(super) unpublished: Option<Unpublished>,
+    /// What the bridge was last brought to.
+    pub(super) ensured: Option<(DataPhase, Side)>,
+    /// When a verification last began, and whether it still runs.
+    pub(super) verify_began: Option<Instant>,
+    pub(super) verifying: bool,
+    /// Ids of approved steps, as in the store.
+    pub(super) approved: Vec<String>,
+    /// The last trouble of the bridge, for `status`.
+    pub(super) trouble: Option<String>,
+}
+
+/// A cutover that runs in this process.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    pub(super) step: CutoverStep,
+    pub(super) to: Side,
+    pub(super) began: Instant,
+    /// Takes it back if it has not switched yet.
+    pub(super) abort: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Unpublished {
+    /// The revision that the store still has.
+    pub(super) expected: Revision,
+    pub(super) entry: Draft,
+}
+
+impl Slice {
+    pub(super) async fn load(
+        store: &Store,
+        ports: &Ports,
+        id: SliceId,
+        spec: SliceSpec,
+    ) -> Result<Self> {
+        let state = store.load(&id, spec.has_tables).await?;
+        let stored = store.mark(&id).await?;
+        let mark = stored
+            .filter(|mark| mark.stage == stage(&state))
+            .unwrap_or_else(|| begin_stage(&state));
+        let approved = store.approvals(&id).await?;
+        let base = ports.data_plane.counts(&id).unwrap_or_default();
+        Ok(Self {
+            change: tokio::sync::Mutex::new(()),
+            held: Mutex::new(Held {
+                state,
+                busy: None,
+                cutover: None,
+                mark,
+                base,
+                unpublished: None,
+                ensured: None,
+                verify_began: None,
+                verifying: false,
+                approved,
+                trouble: None,
+            }),
+            id,
+            spec,
+        })
+    }
+
+    /// A panic elsewhere must not make the slice unusable: every write below leaves it whole.
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> SliceState {
+        self.held().state.clone()
+    }
+
+    /// Reserves the slice for one operation until the guard is dropped.
+    pub(super) fn occupy(self: &Arc<Self>, what: &str) -> Result<Occupied> {
+        let mut held = self.held();
+        if let Some(running) = &held.busy {
+            return Err(ControlError::Busy {
+                slice: self.id.to_string(),
+                what: running.clone(),
+            });
+        }
+        held.busy = Some(what.to_owned());
+        drop(held);
+        Ok(Occupied(self.clone()))
+    }
+}
+
+/// The slice is reserved while this lives.
+#[derive(Debug)]
+pub(super) struct Occupied(Arc<Slice>);
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.held().busy = None;
+    }
+}
+
+/// Traffic and writer as text: what a hold time or a count belongs to.
+pub(super) fn stage(state: &SliceState) -> String {
+    format!("{}, writes {}", state.traffic, state.writer)
+}
+
+pub(super) fn begin_stage(state: &SliceState) -> StageMark {
+    StageMark {
+        stage: stage(state),
+        began: wall::now_ms(),
+        counts: ProxyEvidence::default(),
+    }
+}

@@ -1,0 +1,509 @@
+//! Ports over plain memory: they record every call, and can be told to fail or hang at any.
+//!
+//! One `World` stands for proxy, bridge and shadow; it outlives a controller, as the databases
+//! and the network outlive a process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use outgrow_control::ports::{
+    DataPlane, FencePosition, PortError, PortResult, Shadow, Sync as Bridge,
+};
+use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
+use outgrow_rollout::{
+    BuildId, Builds, ClassEvidence, DataPhase, Live, Plan, ProxyEvidence, ShadowEvidence, Side,
+    SideCounts, SliceId, SyncEvidence, TableRows, Weight,
+};
+use outgrow_testkit::eventually;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// Every time.
+    Fails,
+    /// The next so many times.
+    FailsTimes(u32),
+    /// It never returns.
+    Hangs,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub calls: Vec<String>,
+    pub wrong: BTreeMap<String, Wrong>,
+    pub live: BTreeMap<String, Live>,
+    pub holding: BTreeSet<String>,
+    pub fenced: BTreeSet<String>,
+    /// The side that rows flow from.
+    pub source: Option<Side>,
+    pub phase: Option<DataPhase>,
+    pub copied: bool,
+    pub different: u64,
+    pub lag_ms: Option<u64>,
+    pub foreign_age_ms: Option<u64>,
+    pub mismatched: u64,
+    pub matched: u64,
+    pub counts: ProxyEvidence,
+    pub verified: bool,
+    pub restored: Option<Value>,
+    pub rules: Vec<Value>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct World(Arc<Mutex<Seen>>);
+
+impl World {
+    /// Everything is in order: whatever is asked for is met.
+    pub(crate) fn healthy() -> Self {
+        let world = Self::default();
+        {
+            let mut seen = world.see();
+            seen.copied = true;
+            seen.lag_ms = Some(5);
+            seen.matched = 10_000;
+            let side = SideCounts {
+                requests: 0,
+                errors: 0,
+                p99_us: Some(1_000),
+            };
+            seen.counts = ProxyEvidence {
+                legacy: side,
+                extracted: side,
+            };
+        }
+        world
+    }
+
+    pub(crate) fn see(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn go_wrong(&self, call: &str, wrong: Wrong) {
+        self.see().wrong.insert(call.to_owned(), wrong);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.see().wrong.clear();
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.see().calls.clone()
+    }
+
+    /// How often a call was made, by its beginning.
+    pub(crate) fn called(&self, call: &str) -> usize {
+        self.see()
+            .calls
+            .iter()
+            .filter(|c| c.starts_with(call))
+            .count()
+    }
+
+    pub(crate) fn serve(&self, requests: u64) {
+        let mut seen = self.see();
+        seen.counts.legacy.requests += requests;
+        seen.counts.extracted.requests += requests;
+    }
+
+    pub(crate) fn ports(&self) -> Ports {
+        Ports {
+            data_plane: Arc::new(self.clone()),
+            sync: Arc::new(self.clone()),
+            shadow: Arc::new(self.clone()),
+        }
+    }
+
+    /// Records the call and goes wrong if so told.
+    async fn call(&self, name: &str, detail: &str) -> PortResult<()> {
+        let wrong = {
+            let mut seen = self.see();
+            seen.calls
+                .push(format!("{name} {detail}").trim().to_owned());
+            let wrong = seen.wrong.get(name).copied();
+            match wrong {
+                Some(Wrong::FailsTimes(0)) => None,
+                Some(Wrong::FailsTimes(n)) => {
+                    seen.wrong.insert(name.to_owned(), Wrong::FailsTimes(n - 1));
+                    wrong
+                }
+                other => other,
+            }
+        };
+        match wrong {
+            Some(Wrong::Hangs) => std::future::pending().await,
+            Some(_) => Err(PortError(format!("{name} does not work"))),
+            None => Ok(()),
+        }
+    }
+
+    fn rows(&self) -> BTreeMap<String, TableRows> {
+        let rows = TableRows {
+            legacy: 100,
+            extracted: 100,
+            different: self.see().different,
+        };
+        BTreeMap::from([("products".to_owned(), rows)])
+    }
+}
+
+impl DataPlane for World {
+    fn apply(&self, slice: &SliceId, live: Live) {
+        let mut seen = self.see();
+        seen.calls
+            .push(format!("apply {} {}", live.weight, live.writer));
+        seen.live.insert(slice.to_string(), live);
+    }
+
+    fn live(&self, slice: &SliceId) -> Option<Live> {
+        self.see().live.get(slice.as_str()).copied()
+    }
+
+    fn hold<'a>(&'a self, slice: &'a SliceId, _: Duration) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.see().holding.insert(slice.to_string());
+            self.call("hold", "").await
+        })
+    }
+
+    fn release(&self, slice: &SliceId) {
+        let mut seen = self.see();
+        seen.calls.push("release".to_owned());
+        seen.holding.remove(slice.as_str());
+    }
+
+    fn held(&self, _: &SliceId) -> u64 {
+        7
+    }
+
+    fn counts(&self, _: &SliceId) -> Option<ProxyEvidence> {
+        Some(self.see().counts)
+    }
+
+    fn describe(&self) -> Value {
+        json!({"listening": true})
+    }
+
+    fn explain(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(String, String)],
+    ) -> PortResult<Value> {
+        if target.starts_with('/') {
+            Ok(json!({"method": method, "target": target, "headers": headers.len()}))
+        } else {
+            Err(PortError(format!("`{target}` is no path")))
+        }
+    }
+}
+
+impl Bridge for World {
+    fn preflight<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<Value>> {
+        Box::pin(async move {
+            self.call("preflight", "").await?;
+            Ok(json!({"tables": 1}))
+        })
+    }
+
+    fn ensure<'a>(
+        &'a self,
+        _: &'a SliceId,
+        phase: DataPhase,
+        source: Side,
+    ) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.call("ensure", &format!("{phase} {source}")).await?;
+            let mut seen = self.see();
+            (seen.phase, seen.source) = (Some(phase), Some(source));
+            Ok(())
+        })
+    }
+
+    fn pause<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(self.call("pause", ""))
+    }
+
+    fn evidence(&self, _: &SliceId) -> Option<SyncEvidence> {
+        let rows = self.rows();
+        let seen = self.see();
+        let verified = seen.verified.then_some(rows);
+        Some(SyncEvidence {
+            source: seen.source?,
+            copied_rows: 100,
+            total_rows: 100,
+            copied: seen.copied,
+            lag_ms: seen.lag_ms,
+            reverse_lag_ms: seen.lag_ms,
+            backlog: 0,
+            parked: 0,
+            foreign_writes: u64::from(seen.foreign_age_ms.is_some()),
+            foreign_write_age_ms: seen.foreign_age_ms,
+            last_foreign: None,
+            verified_age_ms: verified.as_ref().map(|_| 0),
+            verified,
+        })
+    }
+
+    fn describe(&self, _: &SliceId) -> Option<Value> {
+        Some(json!({"tables": ["products"]}))
+    }
+
+    fn fence<'a>(&'a self, _: &'a SliceId, side: Side) -> BoxFuture<'a, PortResult<FencePosition>> {
+        Box::pin(async move {
+            // As in life: a fence that is reported as failed may stand.
+            self.see().fenced.insert(side.to_string());
+            self.call("fence", side.as_str()).await?;
+            Ok(FencePosition(42))
+        })
+    }
+
+    fn unfence<'a>(&'a self, _: &'a SliceId, side: Side) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.call("unfence", side.as_str()).await?;
+            self.see().fenced.remove(side.as_str());
+            Ok(())
+        })
+    }
+
+    fn drain<'a>(
+        &'a self,
+        _: &'a SliceId,
+        position: FencePosition,
+        _: Duration,
+    ) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move { self.call("drain", &position.0.to_string()).await })
+    }
+
+    fn check<'a>(
+        &'a self,
+        _: &'a SliceId,
+    ) -> BoxFuture<'a, PortResult<BTreeMap<String, TableRows>>> {
+        Box::pin(async move {
+            self.call("check", "").await?;
+            Ok(self.rows())
+        })
+    }
+
+    fn turn<'a>(&'a self, _: &'a SliceId, source: Side) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.call("turn", source.as_str()).await?;
+            let mut seen = self.see();
+            let both = [Side::Legacy, Side::Extracted];
+            if !both.iter().all(|side| seen.fenced.contains(side.as_str())) {
+                return Err(PortError("both sides must be fenced".to_owned()));
+            }
+            seen.source = Some(source);
+            Ok(())
+        })
+    }
+
+    fn verify<'a>(
+        &'a self,
+        _: &'a SliceId,
+    ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>> {
+        Box::pin(async move {
+            self.call("verify", "").await?;
+            self.see().verified = true;
+            Ok((self.rows(), json!({"chunks": 1})))
+        })
+    }
+
+    fn repair<'a>(&'a self, _: &'a SliceId, dry_run: bool) -> BoxFuture<'a, PortResult<Value>> {
+        Box::pin(async move {
+            self.call("repair", &dry_run.to_string()).await?;
+            if !dry_run {
+                self.see().different = 0;
+            }
+            Ok(json!({"dry_run": dry_run}))
+        })
+    }
+
+    fn conflicts<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<Value>> {
+        Box::pin(async move { Ok(json!({"parked": []})) })
+    }
+
+    fn close<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.call("close", "").await?;
+            self.see().fenced.clear();
+            Ok(())
+        })
+    }
+}
+
+impl Shadow for World {
+    fn evidence(&self, _: &SliceId) -> Option<ShadowEvidence> {
+        let seen = self.see();
+        let class = ClassEvidence {
+            compared: seen.matched,
+            against: seen.mismatched,
+        };
+        Some(ShadowEvidence {
+            builds: Builds {
+                legacy: BuildId("monolith-1".to_owned()),
+                extracted: BuildId("catalog-1".to_owned()),
+            },
+            eligible: seen.matched + seen.mismatched,
+            sampled_out: 0,
+            shed: 0,
+            ineligible: 0,
+            waiting: 0,
+            matched: seen.matched,
+            mismatched: seen.mismatched,
+            candidate_errors: 0,
+            not_comparable: 0,
+            classes: BTreeMap::from([("GET /api/products 2xx".to_owned(), class)]),
+            top: Vec::new(),
+        })
+    }
+
+    fn report(&self, slice: &SliceId, format: &str) -> PortResult<String> {
+        Ok(format!("{slice} as {format}"))
+    }
+
+    fn mismatch(&self, id: &str) -> Option<Value> {
+        (id == "p-1").then(|| json!({"id": id}))
+    }
+
+    fn rules(&self, _: &SliceId) -> PortResult<Value> {
+        Ok(Value::from(self.see().rules.clone()))
+    }
+
+    fn add_rule(&self, _: &SliceId, rule: &Value) -> PortResult<()> {
+        if rule["path"]
+            .as_str()
+            .is_some_and(|path| path.starts_with('$'))
+        {
+            self.see().rules.push(rule.clone());
+            Ok(())
+        } else {
+            Err(PortError("a path begins with `$`".to_owned()))
+        }
+    }
+
+    fn reset(&self, _: &SliceId) {
+        let mut seen = self.see();
+        (seen.matched, seen.mismatched) = (0, 0);
+    }
+
+    fn snapshot(&self) -> Value {
+        json!({"matched": self.see().matched})
+    }
+
+    fn restore(&self, snapshot: Value) -> PortResult<()> {
+        self.see().restored = Some(snapshot);
+        Ok(())
+    }
+}
+
+/// A plan without waiting.
+pub(crate) fn quick_plan() -> Plan {
+    Plan {
+        canary: vec![weight("5"), Weight::FULL],
+        hold: Duration::ZERO,
+        min_requests: 0,
+        shadow_min: Duration::ZERO,
+        soak: Duration::ZERO,
+        quiet: Duration::ZERO,
+        cutover_timeout: Duration::from_secs(2),
+        ..Plan::default()
+    }
+}
+
+pub(crate) fn weight(percent: &str) -> Weight {
+    Weight::from_percent(percent).unwrap()
+}
+
+pub(crate) fn catalog() -> SliceId {
+    SliceId::new("catalog").unwrap()
+}
+
+/// `catalog` with tables, `quotes` without.
+pub(crate) fn specs(plan: &Plan) -> BTreeMap<SliceId, SliceSpec> {
+    let spec = |has_tables| SliceSpec {
+        plan: plan.clone(),
+        has_tables,
+    };
+    BTreeMap::from([
+        (catalog(), spec(true)),
+        (SliceId::new("quotes").unwrap(), spec(false)),
+    ])
+}
+
+/// A store in a directory of its own, and the controllers on it.
+pub(crate) struct Home {
+    pub dir: TempDir,
+    pub world: World,
+    pub plan: Plan,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            world: World::healthy(),
+            plan: quick_plan(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("sqlite:{}", self.dir.path().join("store.db").display())
+    }
+
+    pub(crate) async fn store(&self) -> Store {
+        Store::open(&self.address()).await.unwrap()
+    }
+
+    pub(crate) async fn start(&self) -> Controller {
+        self.try_start().await.unwrap()
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<Controller, outgrow_control::ControlError> {
+        let identity = Identity {
+            holder: "test".to_owned(),
+            version: "0.0.0".to_owned(),
+        };
+        let store = self.store().await;
+        Controller::start(store, self.world.ports(), specs(&self.plan), identity).await
+    }
+
+    /// Takes steps, with traffic between them, until `step` is the next one.
+    pub(crate) async fn walk(&self, controller: &Controller, slice: &str, step: &str) {
+        eventually(step, Duration::from_secs(10), || async {
+            let next = controller.slice_status(slice).unwrap().next;
+            if next.is_some_and(|next| next.id == step) {
+                return Some(());
+            }
+            self.world.serve(10);
+            // A gate that lacks evidence has it soon.
+            let _ = controller
+                .runbook_next(slice, false, Note::new(Some("ana"), None))
+                .await;
+            None
+        })
+        .await;
+    }
+
+    /// SQL past the store, as a meddler would.
+    pub(crate) async fn sql(&self, statements: &'static str) -> Result<(), sqlx::Error> {
+        let pool = outgrow_testkit::database::open(&self.dir.path().join("store.db")).await;
+        let done = sqlx::raw_sql(statements).execute(&pool).await.map(drop);
+        pool.close().await;
+        done
+    }
+
+    /// As after a kill: the lease of the dead process would lapse within seconds.
+    pub(crate) async fn lapse_lease(&self) {
+        self.sql("UPDATE leases SET until = 0").await.unwrap();
+    }
+}
+
+/// The actions of the journal, oldest first.
+pub(crate) async fn actions(controller: &Controller, slice: &str) -> Vec<String> {
+    let entries = controller.journal(Some(slice), None, None).await.unwrap();
+    entries.into_iter().map(|entry| entry.action).collect()
+}

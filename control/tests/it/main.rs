@@ -1,0 +1,12 @@
+//! Integration tests of control over ports of plain memory.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on has failed.
+
+mod api;
+mod crash;
+mod cutover;
+mod fakes;
+mod lease;
+mod operations;
+mod runbook;
+mod store;
