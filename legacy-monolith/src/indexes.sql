@@ -1,0 +1,13 @@
+CREATE INDEX IF NOT EXISTS sessions_expires ON sessions(expires_at);
+CREATE INDEX IF NOT EXISTS products_category ON products(category_id, id);
+CREATE INDEX IF NOT EXISTS products_name ON products(name, id);
+CREATE INDEX IF NOT EXISTS products_newest ON products(created_at DESC, id);
+CREATE INDEX IF NOT EXISTS products_price ON products(CAST(REPLACE(price, '.', '') AS INTEGER), id);
+CREATE INDEX IF NOT EXISTS products_featured ON products(featured, id);
+CREATE INDEX IF NOT EXISTS price_changes_product ON price_changes(product_id, changed_at DESC, id DESC);
+CREATE INDEX IF NOT EXISTS orders_user ON orders(user_id, id);
+CREATE INDEX IF NOT EXISTS orders_created ON orders(created_at);
+CREATE INDEX IF NOT EXISTS orders_ref ON orders(ref);
+CREATE INDEX IF NOT EXISTS order_items_order ON order_items(order_id);
+CREATE INDEX IF NOT EXISTS payments_order ON payments(order_id);
+CREATE INDEX IF NOT EXISTS reviews_product ON reviews(product_id, status, created_at DESC, id DESC);
