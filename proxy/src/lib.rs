@@ -1,1 +1,36 @@
-//! Being laid.
+//! Carries all traffic: listens, matches, splits, holds, forwards, taps.
+//!
+//! Knows no database and no bridge. One current-thread runtime per core with its own listener and
+//! its own upstream connections; what cores share is read through one pointer per slice.
+
+mod answer;
+mod body;
+mod cohort;
+mod core;
+mod counts;
+mod error;
+mod forward;
+mod guard;
+mod handle;
+mod headers;
+mod hold;
+mod identity;
+mod limits;
+mod pool;
+mod recent;
+mod routes;
+mod saved;
+mod server;
+mod settings;
+mod slice;
+mod stages;
+mod tunnel;
+
+pub use error::{BindError, HoldError};
+pub use guard::Lowered;
+pub use handle::{Explanation, Handle};
+pub use limits::Limits;
+pub use server::{DrainReport, Proxy, Running};
+pub use settings::{
+    CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
+};

@@ -1,1 +1,5 @@
-//! Being laid.
+//! Compares: mirrors answered reads to the other side and says what differs.
+
+mod tap;
+
+pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap, Ticket};

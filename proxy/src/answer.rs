@@ -1,0 +1,44 @@
+//! The one place where an error becomes an answer.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::body::Body;
+use crate::error::{Refusal, UpstreamError};
+
+fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+        Refusal::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect"),
+        Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
+        Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
+        Refusal::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "identity"),
+        Refusal::Upstream(UpstreamError::Connect { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "connect-failed")
+        }
+        Refusal::Upstream(UpstreamError::Timeout { .. }) => {
+            (StatusCode::GATEWAY_TIMEOUT, "timeout")
+        }
+        Refusal::Upstream(UpstreamError::Broken { .. }) => (StatusCode::BAD_GATEWAY, "broken"),
+    }
+}
+
+/// JSON with the cause, marked with `x-outgrow-error` so that nobody takes it for an upstream's.
+pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
+    let (status, code) = status(refusal);
+    let text = serde_json::json!({ "error": refusal.to_string(), "code": code }).to_string();
+    let mut answer = Response::new(Body::Full(Some(Bytes::from(text))));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-outgrow-error", HeaderValue::from_static(code));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if status == StatusCode::BAD_REQUEST {
+        // What follows on a connection with a malformed request cannot be trusted.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}

@@ -1,0 +1,82 @@
+//! What can go wrong in the data plane, and whose side it was on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use crate::settings::Problem;
+
+/// Why a proxy did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("the proxy's settings are wrong: {}", list(.0))]
+    Settings(Vec<Problem>),
+    #[error("cannot listen on {address}: is another process there? choose another address")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the state file {path} cannot be read: mend it or move it away")]
+    StateFile {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn list(problems: &[Problem]) -> String {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// Why writes could not be held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    #[error("there is no slice of that name")]
+    UnknownSlice,
+    #[error("{writes} writes were still in flight after {within:?}")]
+    InFlight { writes: usize, within: Duration },
+}
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// Nothing was sent: safe to try again, whatever the method.
+    #[error("cannot connect to {to}: {why}")]
+    Connect { to: Authority, why: String },
+    #[error("no answer from {to} within {within:?}")]
+    Timeout { to: Authority, within: Duration },
+    /// The request may have been carried out.
+    #[error("{to} broke the connection off: {source}")]
+    Broken {
+        to: Authority,
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+impl UpstreamError {
+    /// Whether the upstream can have seen nothing of the request.
+    pub(crate) fn nothing_sent(&self) -> bool {
+        matches!(self, Self::Connect { .. })
+    }
+}
+
+/// Why the proxy itself answers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("malformed request: {0}")]
+    Malformed(&'static str),
+    #[error("this proxy opens no tunnels")]
+    Connect,
+    #[error("writes wait for a cutover that takes too long")]
+    Held,
+    #[error("too many writes wait for a cutover")]
+    Crowded,
+    #[error("the caller's identity could not be established: {0}")]
+    Identity(String),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}

@@ -1,0 +1,333 @@
+//! The life of a request, from its route to its answer. Read top to bottom.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{SET_COOKIE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
+use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap};
+use tokio::sync::oneshot;
+
+use crate::body::{Answer, Body, Copy};
+use crate::cohort::{self, Cohort};
+use crate::core::{Core, Peer};
+use crate::error::{Refusal, UpstreamError};
+use crate::guard::ErrorEvent;
+use crate::headers;
+use crate::hold::Refused;
+use crate::pool::{Lent, Outgoing};
+use crate::routes::Found;
+use crate::slice::Slice;
+use crate::tunnel;
+
+/// Between two tries of a write whose connection was refused.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A request that belongs to a slice.
+struct Call {
+    core: Rc<Core>,
+    slice: Arc<Slice>,
+    index: usize,
+    label: Arc<str>,
+    cohort: Cohort,
+    /// What a tester asked for, with the right secret.
+    wish: Option<Side>,
+    /// The client's fields before any was taken off, for the caller's session and the shadow.
+    mirrored: bool,
+}
+
+/// An upstream's answer before its body is wrapped.
+struct Answered {
+    response: Response<Incoming>,
+    lent: Lent,
+    side: Side,
+    latency: Duration,
+}
+
+/// Carries one request.
+pub(crate) async fn carry(
+    core: Rc<Core>,
+    peer: Peer,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let protocol = headers::upgrade(request.headers());
+    let client = protocol.is_some().then(|| tunnel::client_half(&mut request));
+    let wish = wish(&core, request.headers());
+    let (mut parts, body) = request.into_parts();
+    let mirrored = parts.headers.contains_key(SHADOW_MARK);
+    headers::prepare(&mut parts, peer.0.ip())?;
+    if let Some(protocol) = protocol {
+        parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, protocol);
+    }
+    let body = (!body.is_end_stream()).then_some(Body::Upload(body));
+    let out = Outgoing { parts, body };
+    let found = route(&core, &out.parts).cloned();
+    let Some(Found { slice: index, label }) = found else {
+        return pass_through(core, out, client).await;
+    };
+    let slice = core.shared.slices[index].clone();
+    let cohort = cohort::of(&slice.settings, &out.parts.headers);
+    let call = Call { core, slice, index, label, cohort, wish, mirrored };
+    if is_read(&out.parts.method) {
+        call.read(out, client).await
+    } else {
+        call.write(out, client).await
+    }
+}
+
+pub(crate) fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// The route of a head that was prepared already.
+fn route<'a>(core: &'a Core, parts: &request::Parts) -> Option<&'a Found> {
+    let host = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    core.shared.table.find(&parts.method, host, parts.uri.path())
+}
+
+/// The side that a tester asks for; without the secret the field means nothing.
+fn wish(core: &Core, fields: &HeaderMap) -> Option<Side> {
+    let secret = core.shared.settings.override_secret.as_ref()?;
+    let given = fields.get(&headers::SECRET)?;
+    if !secret.is(given.as_bytes()) {
+        return None;
+    }
+    match fields.get(&headers::SIDE)?.as_bytes() {
+        b"legacy" => Some(Side::Legacy),
+        b"extracted" => Some(Side::Extracted),
+        _ => None,
+    }
+}
+
+/// No slice: the legacy side, faithfully.
+async fn pass_through(
+    core: Rc<Core>,
+    mut out: Outgoing,
+    client: Option<OnUpgrade>,
+) -> Result<Response<Body>, Refusal> {
+    let (response, lent) = core.pool.send(&core.shared.settings.legacy, &mut out).await?;
+    Ok(hand_down(response, lent, client, None))
+}
+
+/// Gives an upstream's answer to the client.
+fn hand_down(
+    mut response: Response<Incoming>,
+    lent: Lent,
+    client: Option<OnUpgrade>,
+    copy: Option<Copy>,
+) -> Response<Body> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = client
+    {
+        let protocol = headers::upgrade(response.headers());
+        tunnel::join(client, &mut response);
+        headers::strip_hop_by_hop(response.headers_mut());
+        if let Some(protocol) = protocol {
+            let fields = response.headers_mut();
+            fields.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(UPGRADE, protocol);
+        }
+        return response.map(|_| Body::Empty);
+    }
+    headers::strip_hop_by_hop(response.headers_mut());
+    response.map(|body| Body::answer(Answer { body, lent: Some(lent), copy }))
+}
+
+impl Call {
+    /// Which side answers this read, and whether the other may step in.
+    pub(crate) fn side_of_read(&self, live: &Live) -> Side {
+        if let Some(side) = self.wish {
+            return side;
+        }
+        let side = side_for(bucket(self.cohort.hash), live.weight);
+        if side != live.writer && self.slice.recent.ahead(self.cohort.hash) {
+            return live.writer;
+        }
+        side
+    }
+
+    async fn read(
+        self,
+        mut out: Outgoing,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Refusal> {
+        let live = self.slice.live();
+        let mut side = self.side_of_read(&live);
+        let ticket = self.ticket(&live, &out);
+        let asked = ticket.is_some().then(|| out.parts.clone());
+        // Only a request without a body can be asked twice.
+        let may_fall_back = side == Side::Extracted
+            && self.slice.settings.fallback
+            && self.wish.is_none()
+            && out.body.is_none()
+            && client.is_none();
+        let mut answered = self.ask(side, &mut out).await;
+        if may_fall_back && failed(&answered) {
+            side = Side::Legacy;
+            answered = self.ask(side, &mut out).await;
+        }
+        let answered = answered?;
+        let copy = match (ticket, asked) {
+            (Some((tap, ticket)), Some(parts)) => Some(self.copy(tap, ticket, parts, &answered)),
+            _ => None,
+        };
+        let mut response = hand_down(answered.response, answered.lent, client, copy);
+        self.stick(&live, &mut response);
+        Ok(response)
+    }
+
+    /// Writes go to the writer, whoever holds them up.
+    async fn write(
+        self,
+        mut out: Outgoing,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Refusal> {
+        let limits = &self.core.shared.settings.limits;
+        let passage =
+            self.slice.gate.pass(limits.hold_timeout, limits.held_max).await.map_err(|refused| {
+                match refused {
+                    Refused::TooLong => Refusal::Held,
+                    Refused::TooMany => Refusal::Crowded,
+                }
+            })?;
+        // Only now: while it waited the writer may have changed.
+        let live = self.slice.live();
+        let (done, answer) = oneshot::channel();
+        // A task of its own, because a client that leaves must not end the count of a write that
+        // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
+        tokio::task::spawn_local(async move {
+            let answered = self.ask_writer(live.writer, &mut out).await;
+            if answered.is_ok() {
+                self.slice.recent.wrote(self.cohort.hash, SystemTime::now());
+            }
+            drop(passage);
+            let response = answered.map(|answered| {
+                let mut response = hand_down(answered.response, answered.lent, client, None);
+                self.stick(&live, &mut response);
+                response
+            });
+            // Refused when the client has left.
+            let _ = done.send(response);
+        });
+        let lost = || Refusal::Identity("the write's task ended early".to_owned());
+        answer.await.map_err(|_| lost())?
+    }
+
+    /// Tries again while nothing could be sent: a service that restarts is back within seconds.
+    async fn ask_writer(&self, writer: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
+        let until = Instant::now() + self.core.shared.settings.limits.connect_retry;
+        loop {
+            match self.ask(writer, out).await {
+                Err(Refusal::Upstream(error))
+                    if error.nothing_sent() && Instant::now() < until =>
+                {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Asks one side, and counts how it did.
+    async fn ask(&self, side: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
+        let upstreams = match side {
+            Side::Legacy => &self.core.shared.settings.legacy,
+            Side::Extracted => &self.slice.settings.service,
+        };
+        out.parts.headers.remove(headers::IDENTITY);
+        if side == Side::Extracted
+            && let Some(identities) = &self.core.identities
+        {
+            let legacy = &self.core.shared.settings.legacy;
+            let caller = identities.of(&self.core.pool, legacy, &out.parts.headers).await?;
+            if let Some(caller) = caller {
+                out.parts.headers.insert(headers::IDENTITY, caller);
+            }
+        }
+        let begun = Instant::now();
+        let sent = self.core.pool.send(upstreams, out).await;
+        let latency = begun.elapsed();
+        let error = sent.as_ref().map_or(true, |(response, _)| response.status().is_server_error());
+        self.slice.counts.count(self.core.index, side, error, latency);
+        if error {
+            let event = ErrorEvent { slice: self.index, side, key: self.cohort.hash };
+            // Full means a storm; the guard has enough to judge by, and reads the counts too.
+            let _ = self.core.shared.errors.try_send(event);
+        }
+        let (response, lent) = sent?;
+        Ok(Answered { response, lent, side, latency })
+    }
+
+    fn ticket(
+        &self,
+        live: &Live,
+        out: &Outgoing,
+    ) -> Option<(Arc<dyn Tap>, outgrow_shadow::Ticket)> {
+        if !live.mirror || self.mirrored {
+            return None;
+        }
+        let tap = self.core.shared.tap.as_ref()?;
+        let ticket = tap.admit(&self.slice.settings.id, &self.label, &out.parts.method)?;
+        Some((tap.clone(), ticket))
+    }
+
+    fn copy(
+        &self,
+        tap: Arc<dyn Tap>,
+        ticket: outgrow_shadow::Ticket,
+        mut asked: request::Parts,
+        answered: &Answered,
+    ) -> Copy {
+        let known = |identities: &crate::identity::Identities| identities.known(&asked.headers);
+        let identity = self.core.identities.as_ref().and_then(known);
+        asked.headers.remove(headers::IDENTITY);
+        let target = asked.uri.path_and_query().cloned();
+        let exchange = Exchange {
+            ticket,
+            slice: self.slice.settings.id.clone(),
+            route: self.label.clone(),
+            primary: answered.side,
+            request: CapturedRequest {
+                method: asked.method,
+                target: target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+                headers: asked.headers,
+                body: Bytes::new(),
+            },
+            response: CapturedResponse {
+                status: answered.response.status(),
+                headers: answered.response.headers().clone(),
+                body: Bytes::new(),
+                whole: false,
+            },
+            finished: SystemTime::now(),
+            latency: answered.latency,
+            identity,
+        };
+        Copy { tap, exchange: Some(Box::new(exchange)), kept: BytesMut::new(), whole: true }
+    }
+
+    /// Gives a client without a key its cookie, where a split makes it matter.
+    fn stick(&self, live: &Live, response: &mut Response<Body>) {
+        if let Some(cookie) = self.cohort.issue.clone().filter(|_| live.weight > Weight::ZERO) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+}
+
+fn failed(answered: &Result<Answered, Refusal>) -> bool {
+    match answered {
+        Ok(answered) => answered.response.status().is_server_error(),
+        Err(Refusal::Upstream(UpstreamError::Connect { .. }))
+        | Err(Refusal::Upstream(UpstreamError::Timeout { .. }))
+        | Err(Refusal::Upstream(UpstreamError::Broken { .. }))
+        | Err(Refusal::Identity(_)) => true,
+        Err(_) => false,
+    }
+}

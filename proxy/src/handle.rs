@@ -1,0 +1,178 @@
+//! What control may ask of a running proxy.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use outgrow_rollout::{Live, ProxyEvidence, Side, SliceId, bucket, side_for};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::cohort;
+use crate::core::Shared;
+use crate::error::HoldError;
+use crate::forward::is_read;
+use crate::guard::Lowered;
+use crate::slice::Slice;
+
+/// A handle on a proxy. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    lowered: Arc<Mutex<Option<mpsc::Receiver<Lowered>>>>,
+}
+
+/// What would become of a request.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// `None`: no route; the legacy side answers.
+    pub slice: Option<SliceId>,
+    pub route: Option<String>,
+    pub side: Side,
+    /// Of a read: 0 to 9,999; below the weight means the extracted side.
+    pub bucket: Option<u16>,
+    pub reason: String,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>, lowered: mpsc::Receiver<Lowered>) -> Self {
+        Self { shared, lowered: Arc::new(Mutex::new(Some(lowered))) }
+    }
+
+    fn slice(&self, id: &SliceId) -> Option<&Arc<Slice>> {
+        self.shared.slices.iter().find(|slice| slice.settings.id == *id)
+    }
+
+    /// Puts a state into force for every request that begins from now on. Unknown slices and
+    /// states older than the one in force are ignored.
+    pub fn apply(&self, id: &SliceId, live: Live) {
+        if let Some(slice) = self.slice(id) {
+            slice.apply(live);
+        }
+    }
+
+    /// The state in force, after what the guard may have lowered.
+    pub fn live(&self, id: &SliceId) -> Option<Live> {
+        Some(self.slice(id)?.live())
+    }
+
+    /// Makes new writes of the slice wait; ready when none is in flight.
+    ///
+    /// # Errors
+    /// [`HoldError::InFlight`] after `within`. The hold stays in place, also when this is
+    /// dropped: [`Handle::release`] ends it.
+    pub async fn hold(&self, id: &SliceId, within: Duration) -> Result<(), HoldError> {
+        let slice = self.slice(id).ok_or(HoldError::UnknownSlice)?;
+        slice.gate.hold(within).await
+    }
+
+    /// Lets held writes go to the writer that is in force now. Idempotent.
+    pub fn release(&self, id: &SliceId) {
+        if let Some(slice) = self.slice(id) {
+            slice.gate.release();
+        }
+    }
+
+    /// Writes that waited in the present or last hold.
+    pub fn held(&self, id: &SliceId) -> u64 {
+        self.slice(id).map_or(0, |slice| slice.gate.waited())
+    }
+
+    /// Requests, errors and times of both sides since the start.
+    pub fn counts(&self, id: &SliceId) -> Option<ProxyEvidence> {
+        Some(self.slice(id)?.counts.read())
+    }
+
+    /// What the guard does by itself; the first caller gets it.
+    pub fn take_lowered(&self) -> Option<mpsc::Receiver<Lowered>> {
+        self.lowered.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Everything that the writer committed before `through` is on the other side; `None` while
+    /// that is not known. Never called for a slice without a link, whose readers wait for nothing.
+    pub fn set_applied_through(&self, id: &SliceId, through: Option<SystemTime>) {
+        if let Some(slice) = self.slice(id) {
+            slice.recent.set_applied_through(through);
+        }
+    }
+
+    /// For `status`.
+    pub fn describe(&self) -> serde_json::Value {
+        let slice = |slice: &Arc<Slice>| {
+            let orders = slice.orders();
+            serde_json::json!({
+                "slice": slice.settings.id,
+                "live": slice.live(),
+                "lowered_in_epoch": orders.lowered,
+                "holding": slice.gate.is_held(),
+                "writes_in_flight": slice.gate.in_flight(),
+                "counts": slice.counts.read(),
+            })
+        };
+        serde_json::json!({
+            "listen": self.shared.settings.listen,
+            "workers": self.shared.settings.workers,
+            "slices": self.shared.slices.iter().map(slice).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What would become of a request.
+    ///
+    /// # Errors
+    /// Says which part of the request is none.
+    pub fn explain(
+        &self,
+        method: &str,
+        target: &str,
+        fields: &[(String, String)],
+    ) -> Result<Explanation, String> {
+        let method: Method = method.parse().map_err(|_| format!("`{method}` is no method"))?;
+        let uri: Uri = target.parse().map_err(|_| format!("`{target}` is no path"))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is no header"))?;
+            let value: HeaderValue =
+                value.parse().map_err(|_| format!("`{value}` is no header value"))?;
+            headers.append(name, value);
+        }
+        let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let Some(found) = self.shared.table.find(&method, host, uri.path()) else {
+            return Ok(Explanation {
+                slice: None,
+                route: None,
+                side: Side::Legacy,
+                bucket: None,
+                reason: "no slice has this route".to_owned(),
+            });
+        };
+        let slice = &self.shared.slices[found.slice];
+        Ok(explained(slice, &found.label, &method, &headers))
+    }
+}
+
+fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -> Explanation {
+    let live = slice.live();
+    let explain = |side, bucket, reason| Explanation {
+        slice: Some(slice.settings.id.clone()),
+        route: Some(label.to_owned()),
+        side,
+        bucket,
+        reason,
+    };
+    if !is_read(method) {
+        return explain(live.writer, None, format!("a write: the writer is {}", live.writer));
+    }
+    let cohort = cohort::of(&slice.settings, headers);
+    let bucket = bucket(cohort.hash);
+    let side = side_for(bucket, live.weight);
+    if side != live.writer && slice.recent.ahead(cohort.hash) {
+        let reason = format!("it has just written; the {side} side may not have that yet");
+        return explain(live.writer, Some(bucket), reason);
+    }
+    if cohort.issue.is_some() {
+        let reason = format!("no cohort key in the request: {} of such clients go across", live.weight);
+        return explain(side, None, reason);
+    }
+    let points = live.weight.basis_points();
+    explain(side, Some(bucket), format!("bucket {bucket} against a weight of {points}"))
+}

@@ -1,0 +1,234 @@
+//! What may be passed on, in both directions, and what a proxy adds (RFC 9110 section 7.6).
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Method, Request, Version};
+
+use crate::error::Refusal;
+
+/// Says who calls; only the proxy may.
+pub(crate) const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-identity");
+/// A tester's wish for a side, and the secret that allows it.
+pub(crate) const SIDE: HeaderName = HeaderName::from_static("x-outgrow-side");
+pub(crate) const SECRET: HeaderName = HeaderName::from_static("x-outgrow-secret");
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Hop-by-hop fields beside `connection` itself.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    TRANSFER_ENCODING,
+];
+
+/// Refuses what two servers could read in two ways (RFC 9112 sections 3.2 and 6.3).
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    let first = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::Malformed("more than one Host"));
+    }
+    if request.version() == Version::HTTP_11 && first.is_none() {
+        return Err(Refusal::Malformed("no Host"));
+    }
+    if let Some(host) = first {
+        let text = host.to_str().map_err(|_| Refusal::Malformed("Host is not text"))?;
+        if !text.is_empty() && text.parse::<http::uri::Authority>().is_err() {
+            return Err(Refusal::Malformed("Host is not a host"));
+        }
+        if text.contains('@') {
+            return Err(Refusal::Malformed("Host is not a host"));
+        }
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if headers.contains_key(http::header::CONTENT_LENGTH) {
+            return Err(Refusal::Malformed("both Content-Length and Transfer-Encoding"));
+        }
+        if request.version() == Version::HTTP_10 {
+            return Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0"));
+        }
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let chunked = codings.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !chunked || codings.next().is_some() {
+            return Err(Refusal::Malformed("a transfer coding other than chunked"));
+        }
+    }
+    Ok(())
+}
+
+/// The protocol that a request or an answer asks to change to.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).any(
+        |value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")),
+    );
+    let protocol = headers.get(UPGRADE).filter(|_| asks)?;
+    // h2c by upgrade would hide requests from the proxy (RFC 9113 section 3.1 dropped it).
+    (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+}
+
+/// Takes hop-by-hop fields off, with those that `connection` names. `host` stays: naming it there
+/// is a known way to make a proxy lose it.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| token.trim().parse().ok())
+        .filter(|name| *name != HOST && *name != TE)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    let trailers = headers.get(TE).is_some_and(|te| {
+        te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
+    });
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(TRAILER);
+    }
+}
+
+/// Makes a client's head fit for an upstream: origin form, one Host, forwarded fields.
+pub(crate) fn prepare(parts: &mut http::request::Parts, peer: IpAddr) -> Result<(), Refusal> {
+    strip_hop_by_hop(&mut parts.headers);
+    for name in [IDENTITY, SIDE, SECRET, EXPECT] {
+        parts.headers.remove(name);
+    }
+    // The target's authority beats the field (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+    if let Some(authority) = parts.uri.authority() {
+        let host = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| Refusal::Malformed("the target's host"))?;
+        parts.headers.insert(HOST, host);
+    }
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    let asterisk = target == "*" && parts.method == Method::OPTIONS;
+    if !target.starts_with('/') && !asterisk {
+        return Err(Refusal::Malformed("the target is not a path"));
+    }
+    parts.uri = target.parse().map_err(|_| Refusal::Malformed("the target"))?;
+    parts.version = Version::HTTP_11;
+    join_cookies(&mut parts.headers);
+    forwarded(&mut parts.headers, peer);
+    Ok(())
+}
+
+/// HTTP/2 clients may send cookies in crumbs; HTTP/1.1 knows one field (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(http::header::COOKIE).iter().count() < 2 {
+        return;
+    }
+    let crumbs: Vec<&[u8]> =
+        headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(http::header::COOKIE, joined);
+    }
+}
+
+fn forwarded(headers: &mut HeaderMap, peer: IpAddr) {
+    let mut chain: Vec<u8> = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(peer.to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&chain) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if let Some(host) = headers.get(HOST).cloned()
+        && !headers.contains_key(FORWARDED_HOST)
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(request: Request<()>) -> http::request::Parts {
+        let (mut parts, ()) = request.into_parts();
+        prepare(&mut parts, IpAddr::from([10, 0, 0, 1])).unwrap();
+        parts
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_on_their_hop_and_host_stays() {
+        let request = Request::get("/a%2Fb?x=1")
+            .header(HOST, "shop.example")
+            .header(CONNECTION, "keep-alive, x-secret, host")
+            .header("x-secret", "1")
+            .header("keep-alive", "timeout=5")
+            .header("x-forwarded-for", "9.9.9.9")
+            .header("x-outgrow-identity", "forged");
+        let parts = prepared(request.body(()).unwrap());
+        let names: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]);
+        assert_eq!(parts.headers[FORWARDED_FOR], "9.9.9.9, 10.0.0.1");
+        assert_eq!(parts.uri, "/a%2Fb?x=1");
+    }
+
+    #[test]
+    fn the_target_beats_the_host_field() {
+        let request = Request::get("http://real.example/x").header(HOST, "other.example");
+        let parts = prepared(request.body(()).unwrap());
+        assert_eq!((parts.headers[HOST].to_str().unwrap(), parts.uri.path()), ("real.example", "/x"));
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused() {
+        let with = |fields: &[(&str, &str)]| {
+            let mut request = Request::post("/");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            check(&request.body(()).unwrap()).is_err()
+        };
+        assert!(!with(&[("host", "a.example:80")]));
+        assert!(!with(&[("host", "a"), ("transfer-encoding", "Chunked")]));
+        for bad in [
+            &[][..],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a b")],
+            &[("host", "u@a")],
+            &[("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+        ] {
+            assert!(with(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_real_upgrade_is_one() {
+        let headers = |connection, upgrade| {
+            HeaderMap::from_iter([
+                (CONNECTION, HeaderValue::from_static(connection)),
+                (UPGRADE, HeaderValue::from_static(upgrade)),
+            ])
+        };
+        assert!(upgrade(&headers("keep-alive, Upgrade", "websocket")).is_some());
+        assert!(upgrade(&headers("keep-alive", "websocket")).is_none());
+        assert!(upgrade(&headers("upgrade", "h2c")).is_none());
+    }
+}

@@ -1,0 +1,204 @@
+//! Holding a slice's writes for the cutover.
+//!
+//! A write first counts itself in, then looks whether it is held; the cutover first sets the
+//! hold, then looks at the count. With sequentially consistent order one of the two always sees
+//! the other, so no write slips through between "none in flight" and "held".
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::HoldError;
+
+/// The gate that every write of a slice passes.
+#[derive(Debug, Default)]
+pub(crate) struct WriteGate {
+    held: AtomicBool,
+    in_flight: AtomicUsize,
+    waiting: AtomicUsize,
+    /// Writes that waited since the last hold began.
+    waited: AtomicU64,
+    idle: Notify,
+    released: Notify,
+}
+
+/// Why a write may not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The hold lasted too long.
+    TooLong,
+    /// Too many wait already.
+    TooMany,
+}
+
+/// One write in flight. Kept until its answer's head has come, whoever asked for it.
+#[derive(Debug)]
+pub(crate) struct Passage(Arc<WriteGate>);
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl WriteGate {
+    fn leave(&self) {
+        if self.in_flight.fetch_sub(1, SeqCst) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Passes at once, or waits for the release. Cancel safe: a dropped wait is no write.
+    pub(crate) async fn pass(
+        self: &Arc<Self>,
+        within: Duration,
+        most: usize,
+    ) -> Result<Passage, Refused> {
+        let mut deadline = None;
+        loop {
+            self.in_flight.fetch_add(1, SeqCst);
+            if !self.held.load(SeqCst) {
+                return Ok(Passage(self.clone()));
+            }
+            self.leave();
+            let _waiting = Waiting::enter(self, most)?;
+            if deadline.is_none() {
+                self.waited.fetch_add(1, SeqCst);
+            }
+            let until = *deadline.get_or_insert_with(|| Instant::now() + within);
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if self.held.load(SeqCst) && timeout_at(until, released).await.is_err() {
+                return Err(Refused::TooLong);
+            }
+        }
+    }
+
+    /// Holds new writes; ready when none is in flight. On an error the hold stays in place.
+    pub(crate) async fn hold(&self, within: Duration) -> Result<(), HoldError> {
+        if !self.held.swap(true, SeqCst) {
+            self.waited.store(0, SeqCst);
+        }
+        let until = Instant::now() + within;
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            let in_flight = self.in_flight.load(SeqCst);
+            if in_flight == 0 {
+                return Ok(());
+            }
+            if timeout_at(until, idle).await.is_err() {
+                return Err(HoldError::InFlight { writes: in_flight, within });
+            }
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        self.held.store(false, SeqCst);
+        self.released.notify_waiters();
+    }
+
+    pub(crate) fn waited(&self) -> u64 {
+        self.waited.load(SeqCst)
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(SeqCst)
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(SeqCst)
+    }
+}
+
+/// Counts one waiting write, also when its client goes away.
+struct Waiting<'a>(&'a WriteGate);
+
+impl<'a> Waiting<'a> {
+    fn enter(gate: &'a WriteGate, most: usize) -> Result<Self, Refused> {
+        let before = gate.waiting.fetch_add(1, SeqCst);
+        let waiting = Self(gate);
+        if before >= most { Err(Refused::TooMany) } else { Ok(waiting) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_waits_for_writes_in_flight() {
+        let gate = Arc::new(WriteGate::default());
+        let passage = gate.pass(SECOND, 9).await.unwrap();
+        let error = gate.hold(SECOND).await.unwrap_err();
+        assert_eq!(error, HoldError::InFlight { writes: 1, within: SECOND });
+        let waits = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.hold(SECOND).await }
+        });
+        drop(passage);
+        assert_eq!(waits.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_writes_go_on_at_the_release_and_are_refused_when_it_is_late() {
+        let gate = Arc::new(WriteGate::default());
+        gate.hold(SECOND).await.unwrap();
+        assert_eq!(gate.pass(SECOND, 9).await.unwrap_err(), Refused::TooLong);
+        assert_eq!(gate.pass(SECOND, 0).await.unwrap_err(), Refused::TooMany);
+        let waits = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.pass(SECOND, 9).await.map(drop) }
+        });
+        while gate.waiting.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        gate.release();
+        assert_eq!(waits.await.unwrap(), Ok(()));
+        assert_eq!(gate.waited(), 2);
+        assert_eq!(gate.in_flight(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_write_is_in_flight_once_held() {
+        let gate = Arc::new(WriteGate::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..8)
+            .map(|_| {
+                let (gate, stop) = (gate.clone(), stop.clone());
+                tokio::spawn(async move {
+                    while !stop.load(SeqCst) {
+                        let passage = gate.pass(60 * SECOND, 99).await.unwrap();
+                        tokio::task::yield_now().await;
+                        drop(passage);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..200 {
+            gate.hold(60 * SECOND).await.unwrap();
+            tokio::task::yield_now().await;
+            // A write that looks counts itself for an instant, but none passes.
+            assert!(gate.is_held());
+            gate.release();
+        }
+        stop.store(true, SeqCst);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        assert_eq!(gate.in_flight(), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! Who wrote lately: a client that has just written reads from the writer until the bridge has
+//! carried its write over.
+//!
+//! A fixed table of times by the hash of the cohort key. Two keys in one slot only means that the
+//! second one reads from the writer, too, for the length of the lag.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Slots of a slice: 128 KiB, so that ten thousand writers within one lag rarely share one.
+const SLOTS: usize = 16_384;
+
+/// Nothing was ever said about how far the bridge is: the slice has no link.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Times of the last writes, in milliseconds since 1970.
+#[derive(Debug)]
+pub(crate) struct RecentWrites {
+    slots: Box<[AtomicU64]>,
+    applied_through: AtomicU64,
+}
+
+impl Default for RecentWrites {
+    fn default() -> Self {
+        Self {
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            applied_through: AtomicU64::new(UNKNOWN),
+        }
+    }
+}
+
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1)
+}
+
+impl RecentWrites {
+    fn slot(&self, key: u64) -> &AtomicU64 {
+        &self.slots[usize::try_from(key % SLOTS as u64).unwrap_or(0)]
+    }
+
+    /// A write of this key was answered at `now`.
+    pub(crate) fn wrote(&self, key: u64, now: SystemTime) {
+        self.slot(key).fetch_max(millis(now), Relaxed);
+    }
+
+    /// Everything that the writer committed before this is on the other side. `None` while the
+    /// link cannot tell, which keeps every recent writer at the writer.
+    pub(crate) fn set_applied_through(&self, through: Option<SystemTime>) {
+        self.applied_through.store(through.map_or(0, millis), Relaxed);
+    }
+
+    /// Whether the key's last write may not have reached the other side.
+    pub(crate) fn ahead(&self, key: u64) -> bool {
+        let through = self.applied_through.load(Relaxed);
+        // The clock of the stamp is read after the commit, so an equal time may be later.
+        through != UNKNOWN && self.slot(key).load(Relaxed) >= through.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_writer_is_ahead_until_the_bridge_has_passed_its_write() {
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        let recent = RecentWrites::default();
+        recent.wrote(7, at(1_000));
+        assert!(!recent.ahead(7), "a slice without a link has nothing to wait for");
+        recent.set_applied_through(None);
+        assert!(recent.ahead(7));
+        assert!(!recent.ahead(8), "never wrote");
+        recent.set_applied_through(Some(at(1_000)));
+        assert!(recent.ahead(7));
+        recent.set_applied_through(Some(at(1_001)));
+        assert!(!recent.ahead(7));
+        recent.wrote(7, at(900));
+        assert!(!recent.ahead(7), "an older write changes nothing");
+    }
+}

@@ -1,0 +1,147 @@
+//! What a proxy is told at its start. Plain data; [`Settings::problems`] checks it as a whole.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use http::uri::Authority;
+use outgrow_rollout::{GuardLimits, SliceId};
+
+use crate::limits::Limits;
+use crate::routes::RouteTable;
+
+/// A whole proxy. `listen` and `legacy` alone make a pass-through.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub listen: Vec<SocketAddr>,
+    /// Data plane threads.
+    pub workers: NonZeroUsize,
+    /// Tried in turn when a connection fails.
+    pub legacy: Vec<Authority>,
+    pub slices: Vec<SliceSettings>,
+    pub limits: Limits,
+    pub identity: Option<IdentitySettings>,
+    /// Lets testers choose a side by header; `None` turns that off.
+    pub override_secret: Option<Secret>,
+    /// Keeps the last state over a restart; `None` keeps nothing.
+    pub state_file: Option<PathBuf>,
+}
+
+/// Routes that move together.
+#[derive(Debug, Clone)]
+pub struct SliceSettings {
+    pub id: SliceId,
+    pub service: Vec<Authority>,
+    pub routes: Vec<RouteSettings>,
+    /// Tried in order; else a cookie of the proxy's own.
+    pub cohort: Vec<CohortKey>,
+    /// Same salt, same split: slices that must move a client together share one.
+    pub salt: String,
+    pub guard: GuardLimits,
+    /// Whether the legacy side answers a read that the extracted side failed.
+    pub fallback: bool,
+}
+
+/// `METHOD [HOST]/PATH/{TEMPLATE}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    pub method: Method,
+    /// Lower case, without a port.
+    pub host: Option<String>,
+    /// `/a/{id}/b`, or with `{*rest}` at its end.
+    pub template: String,
+}
+
+impl fmt::Display for RouteSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or_default();
+        write!(f, "{} {host}{}", self.method, self.template)
+    }
+}
+
+/// By what a client is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CohortKey {
+    Header(http::HeaderName),
+    Cookie(String),
+}
+
+/// How the extracted services learn who calls.
+#[derive(Debug, Clone)]
+pub struct IdentitySettings {
+    /// The legacy session cookie.
+    pub cookie: String,
+    /// The legacy path that says whose session it is.
+    pub whoami: String,
+    pub secret: Secret,
+    /// An answer is believed this long.
+    pub ttl: Duration,
+}
+
+/// Bytes that nobody prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Compares in a time that does not depend on where the difference is.
+    pub(crate) fn is(&self, given: &[u8]) -> bool {
+        let differs = self.0.iter().zip(given).fold(0, |seen, (a, b)| seen | (a ^ b));
+        self.0.len() == given.len() && differs == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("no address to listen on")]
+    NoListener,
+    #[error("no legacy upstream")]
+    NoLegacy,
+    #[error("slice `{0}` has no upstream")]
+    NoService(SliceId),
+    #[error("`{route}` of slice `{slice}` is also `{other}` of slice `{other_slice}`")]
+    Overlap {
+        slice: SliceId,
+        route: String,
+        other_slice: SliceId,
+        other: String,
+    },
+    #[error("`{template}`: {what}")]
+    Template { template: String, what: &'static str },
+}
+
+impl Settings {
+    /// Everything that is wrong, at once.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        if self.listen.is_empty() {
+            found.push(Problem::NoListener);
+        }
+        if self.legacy.is_empty() {
+            found.push(Problem::NoLegacy);
+        }
+        let bare = self.slices.iter().filter(|slice| slice.service.is_empty());
+        found.extend(bare.map(|slice| Problem::NoService(slice.id.clone())));
+        if let Err(problems) = RouteTable::build(&self.slices) {
+            found.extend(problems);
+        }
+        found
+    }
+}

@@ -1,0 +1,141 @@
+//! What is known of one slice while it runs: its state in force, its gate, its counts.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use outgrow_rollout::{Live, Weight};
+use serde::{Deserialize, Serialize};
+
+use crate::counts::Counts;
+use crate::hold::WriteGate;
+use crate::recent::RecentWrites;
+use crate::settings::SliceSettings;
+
+/// A slice at work, shared by all cores.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub(crate) settings: SliceSettings,
+    /// What is in force; read once per request.
+    live: ArcSwap<Live>,
+    /// Where it comes from; changed under the lock only.
+    orders: Mutex<Orders>,
+    /// The state file is behind.
+    pub(crate) unsaved: AtomicBool,
+    pub(crate) gate: Arc<WriteGate>,
+    pub(crate) recent: RecentWrites,
+    pub(crate) counts: Counts,
+}
+
+/// What control ordered, and what the guard did on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) ordered: Live,
+    /// The guard lowered the weight in this epoch; only a later one raises it again.
+    pub(crate) lowered: Option<u64>,
+}
+
+impl Orders {
+    fn effective(self) -> Live {
+        match self.lowered {
+            Some(epoch) if self.ordered.epoch <= epoch => {
+                Live { weight: Weight::ZERO, ..self.ordered }
+            }
+            _ => self.ordered,
+        }
+    }
+}
+
+impl Slice {
+    pub(crate) fn new(settings: SliceSettings, cores: usize, saved: Option<Orders>) -> Self {
+        let orders = saved.unwrap_or(Orders { ordered: Live::legacy(), lowered: None });
+        Self {
+            settings,
+            live: ArcSwap::from_pointee(orders.effective()),
+            orders: Mutex::new(orders),
+            unsaved: AtomicBool::new(false),
+            gate: Arc::default(),
+            recent: RecentWrites::default(),
+            counts: Counts::new(cores),
+        }
+    }
+
+    fn orders_mut(&self) -> MutexGuard<'_, Orders> {
+        // Plain data: a panic elsewhere cannot leave it half changed.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn orders(&self) -> Orders {
+        *self.orders_mut()
+    }
+
+    pub(crate) fn live(&self) -> Live {
+        **self.live.load()
+    }
+
+    /// Puts control's state into force, unless it is older than what is known.
+    pub(crate) fn apply(&self, live: Live) {
+        let mut orders = self.orders_mut();
+        if live.revision < orders.ordered.revision {
+            return;
+        }
+        orders.ordered = live;
+        if orders.lowered.is_some_and(|epoch| live.epoch > epoch) {
+            orders.lowered = None;
+        }
+        self.put(*orders);
+    }
+
+    /// Takes the reads back without asking anyone.
+    pub(crate) fn lower(&self) -> Live {
+        let mut orders = self.orders_mut();
+        let before = orders.ordered;
+        orders.lowered = Some(before.epoch);
+        self.put(*orders);
+        before
+    }
+
+    fn put(&self, orders: Orders) {
+        self.live.store(Arc::new(orders.effective()));
+        self.unsaved.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outgrow_rollout::{Revision, SliceId};
+
+    use super::*;
+
+    #[test]
+    fn an_older_epoch_cannot_raise_what_the_guard_lowered() {
+        let slice = Slice::new(
+            SliceSettings {
+                id: SliceId::new("a").unwrap(),
+                service: Vec::new(),
+                routes: Vec::new(),
+                cohort: Vec::new(),
+                salt: String::new(),
+                guard: outgrow_rollout::GuardLimits::default(),
+                fallback: true,
+            },
+            1,
+            None,
+        );
+        let live = |revision, epoch, weight| Live {
+            revision: Revision(revision),
+            epoch,
+            weight,
+            ..Live::legacy()
+        };
+        slice.apply(live(3, 1, Weight::FULL));
+        slice.lower();
+        assert_eq!(slice.live().weight, Weight::ZERO);
+        slice.apply(live(4, 1, Weight::FULL));
+        assert_eq!(slice.live().weight, Weight::ZERO, "a promotion that crossed the guard's act");
+        slice.apply(live(6, 2, Weight::FULL));
+        assert_eq!(slice.live().weight, Weight::FULL);
+        slice.apply(live(5, 1, Weight::ZERO));
+        assert_eq!(slice.live().weight, Weight::FULL, "an older revision comes too late");
+    }
+}
