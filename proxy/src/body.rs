@@ -43,13 +43,18 @@ pub(crate) struct Copy {
 
 impl std::fmt::Debug for Copy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Copy").field("kept", &self.kept.len()).finish_non_exhaustive()
+        f.debug_struct("Copy")
+            .field("kept", &self.kept.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Copy {
     fn take(&mut self, data: &Bytes) {
-        let cap = self.exchange.as_ref().map_or(0, |exchange| exchange.ticket.body_cap());
+        let cap = self
+            .exchange
+            .as_ref()
+            .map_or(0, |exchange| exchange.ticket.body_cap());
         if self.whole && self.kept.len() + data.len() <= cap {
             self.kept.extend_from_slice(data);
         } else {

@@ -46,12 +46,14 @@ pub(crate) fn of(slice: &SliceSettings, headers: &HeaderMap) -> Cohort {
     let known = slice.cohort.iter().find_map(|key| configured(key, headers));
     let known = known.or_else(|| cookie(headers, COOKIE_NAME).map(str::as_bytes));
     if let Some(key) = known {
-        return Cohort { hash: key_hash(&slice.salt, key), issue: None };
+        return Cohort {
+            hash: key_hash(&slice.salt, key),
+            issue: None,
+        };
     }
     let id = format!("{:016x}{:016x}", random(), random());
-    let cookie = format!(
-        "{COOKIE_NAME}={id}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
-    );
+    let cookie =
+        format!("{COOKIE_NAME}={id}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax");
     Cohort {
         hash: key_hash(&slice.salt, id.as_bytes()),
         issue: HeaderValue::try_from(cookie).ok(),

@@ -25,7 +25,9 @@ pub(crate) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,7 +44,12 @@ impl Core {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
         let pool = Rc::new(Pool::new(shared.settings.limits.clone()));
         let identities = shared.settings.identity.clone().map(Identities::new);
-        Self { index, shared, pool, identities }
+        Self {
+            index,
+            shared,
+            pool,
+            identities,
+        }
     }
 }
 

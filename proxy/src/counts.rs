@@ -40,7 +40,9 @@ fn raise(counter: &AtomicU64) {
 
 impl Counts {
     pub(crate) fn new(cores: usize) -> Self {
-        Self { cores: (0..cores).map(|_| Default::default()).collect() }
+        Self {
+            cores: (0..cores).map(|_| Default::default()).collect(),
+        }
     }
 
     /// An answer, or its absence, of one side. Called on the core's own thread only.
@@ -56,7 +58,10 @@ impl Counts {
     }
 
     pub(crate) fn read(&self) -> ProxyEvidence {
-        ProxyEvidence { legacy: self.side(Side::Legacy), extracted: self.side(Side::Extracted) }
+        ProxyEvidence {
+            legacy: self.side(Side::Legacy),
+            extracted: self.side(Side::Extracted),
+        }
     }
 
     fn side(&self, side: Side) -> SideCounts {
@@ -85,7 +90,11 @@ fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
     let power = micros.ilog2();
     // The two bits below the highest one.
-    let quarter = if power >= 2 { (micros >> (power - 2)) & 3 } else { 0 };
+    let quarter = if power >= 2 {
+        (micros >> (power - 2)) & 3
+    } else {
+        0
+    };
     (4 * power as usize + quarter as usize).min(BUCKETS - 1)
 }
 
@@ -112,11 +121,19 @@ mod tests {
         for n in 0..1_000_u64 {
             let core = usize::try_from(n % 2).unwrap();
             let took = if n < 980 { 1_000 } else { 64_000 };
-            counts.count(core, Side::Extracted, n % 10 == 0, Duration::from_micros(took));
+            counts.count(
+                core,
+                Side::Extracted,
+                n % 10 == 0,
+                Duration::from_micros(took),
+            );
         }
         let seen = counts.read();
         assert_eq!(seen.legacy, SideCounts::default());
-        assert_eq!((seen.extracted.requests, seen.extracted.errors), (1_000, 100));
+        assert_eq!(
+            (seen.extracted.requests, seen.extracted.errors),
+            (1_000, 100)
+        );
         let p99 = seen.extracted.p99_us.unwrap();
         assert!((64_000..=82_000).contains(&p99), "{p99}");
     }

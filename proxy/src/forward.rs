@@ -57,24 +57,41 @@ pub(crate) async fn carry(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let protocol = headers::upgrade(request.headers());
-    let client = protocol.is_some().then(|| tunnel::client_half(&mut request));
+    let client = protocol
+        .is_some()
+        .then(|| tunnel::client_half(&mut request));
     let wish = wish(&core, request.headers());
     let (mut parts, body) = request.into_parts();
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
     headers::prepare(&mut parts, peer.0.ip())?;
     if let Some(protocol) = protocol {
-        parts.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(
+            http::header::CONNECTION,
+            HeaderValue::from_static("upgrade"),
+        );
         parts.headers.insert(UPGRADE, protocol);
     }
     let body = (!body.is_end_stream()).then_some(Body::Upload(body));
     let out = Outgoing { parts, body };
     let found = route(&core, &out.parts).cloned();
-    let Some(Found { slice: index, label }) = found else {
+    let Some(Found {
+        slice: index,
+        label,
+    }) = found
+    else {
         return pass_through(core, out, client).await;
     };
     let slice = core.shared.slices[index].clone();
     let cohort = cohort::of(&slice.settings, &out.parts.headers);
-    let call = Call { core, slice, index, label, cohort, wish, mirrored };
+    let call = Call {
+        core,
+        slice,
+        index,
+        label,
+        cohort,
+        wish,
+        mirrored,
+    };
     if is_read(&out.parts.method) {
         call.read(out, client).await
     } else {
@@ -88,8 +105,13 @@ pub(crate) fn is_read(method: &Method) -> bool {
 
 /// The route of a head that was prepared already.
 fn route<'a>(core: &'a Core, parts: &request::Parts) -> Option<&'a Found> {
-    let host = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-    core.shared.table.find(&parts.method, host, parts.uri.path())
+    let host = parts
+        .headers
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok());
+    core.shared
+        .table
+        .find(&parts.method, host, parts.uri.path())
 }
 
 /// The side that a tester asks for; without the secret the field means nothing.
@@ -112,7 +134,10 @@ async fn pass_through(
     mut out: Outgoing,
     client: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Refusal> {
-    let (response, lent) = core.pool.send(&core.shared.settings.legacy, &mut out).await?;
+    let (response, lent) = core
+        .pool
+        .send(&core.shared.settings.legacy, &mut out)
+        .await?;
     Ok(hand_down(response, lent, client, None))
 }
 
@@ -131,13 +156,22 @@ fn hand_down(
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(protocol) = protocol {
             let fields = response.headers_mut();
-            fields.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(
+                http::header::CONNECTION,
+                HeaderValue::from_static("upgrade"),
+            );
             fields.insert(UPGRADE, protocol);
         }
         return response.map(|_| Body::Empty);
     }
     headers::strip_hop_by_hop(response.headers_mut());
-    response.map(|body| Body::answer(Answer { body, lent: Some(lent), copy }))
+    response.map(|body| {
+        Body::answer(Answer {
+            body,
+            lent: Some(lent),
+            copy,
+        })
+    })
 }
 
 impl Call {
@@ -190,12 +224,14 @@ impl Call {
         client: Option<OnUpgrade>,
     ) -> Result<Response<Body>, Refusal> {
         let limits = &self.core.shared.settings.limits;
-        let passage =
-            self.slice.gate.pass(limits.hold_timeout, limits.held_max).await.map_err(|refused| {
-                match refused {
-                    Refused::TooLong => Refusal::Held,
-                    Refused::TooMany => Refusal::Crowded,
-                }
+        let passage = self
+            .slice
+            .gate
+            .pass(limits.hold_timeout, limits.held_max)
+            .await
+            .map_err(|refused| match refused {
+                Refused::TooLong => Refusal::Held,
+                Refused::TooMany => Refusal::Crowded,
             })?;
         // Only now: while it waited the writer may have changed.
         let live = self.slice.live();
@@ -225,9 +261,7 @@ impl Call {
         let until = Instant::now() + self.core.shared.settings.limits.connect_retry;
         loop {
             match self.ask(writer, out).await {
-                Err(Refusal::Upstream(error))
-                    if error.nothing_sent() && Instant::now() < until =>
-                {
+                Err(Refusal::Upstream(error)) if error.nothing_sent() && Instant::now() < until => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 ended => return ended,
@@ -246,7 +280,9 @@ impl Call {
             && let Some(identities) = &self.core.identities
         {
             let legacy = &self.core.shared.settings.legacy;
-            let caller = identities.of(&self.core.pool, legacy, &out.parts.headers).await?;
+            let caller = identities
+                .of(&self.core.pool, legacy, &out.parts.headers)
+                .await?;
             if let Some(caller) = caller {
                 out.parts.headers.insert(headers::IDENTITY, caller);
             }
@@ -254,15 +290,28 @@ impl Call {
         let begun = Instant::now();
         let sent = self.core.pool.send(upstreams, out).await;
         let latency = begun.elapsed();
-        let error = sent.as_ref().map_or(true, |(response, _)| response.status().is_server_error());
-        self.slice.counts.count(self.core.index, side, error, latency);
+        let error = sent
+            .as_ref()
+            .map_or(true, |(response, _)| response.status().is_server_error());
+        self.slice
+            .counts
+            .count(self.core.index, side, error, latency);
         if error {
-            let event = ErrorEvent { slice: self.index, side, key: self.cohort.hash };
+            let event = ErrorEvent {
+                slice: self.index,
+                side,
+                key: self.cohort.hash,
+            };
             // Full means a storm; the guard has enough to judge by, and reads the counts too.
             let _ = self.core.shared.errors.try_send(event);
         }
         let (response, lent) = sent?;
-        Ok(Answered { response, lent, side, latency })
+        Ok(Answered {
+            response,
+            lent,
+            side,
+            latency,
+        })
     }
 
     fn ticket(
@@ -310,12 +359,22 @@ impl Call {
             latency: answered.latency,
             identity,
         };
-        Copy { tap, exchange: Some(Box::new(exchange)), kept: BytesMut::new(), whole: true }
+        Copy {
+            tap,
+            exchange: Some(Box::new(exchange)),
+            kept: BytesMut::new(),
+            whole: true,
+        }
     }
 
     /// Gives a client without a key its cookie, where a split makes it matter.
     fn stick(&self, live: &Live, response: &mut Response<Body>) {
-        if let Some(cookie) = self.cohort.issue.clone().filter(|_| live.weight > Weight::ZERO) {
+        if let Some(cookie) = self
+            .cohort
+            .issue
+            .clone()
+            .filter(|_| live.weight > Weight::ZERO)
+        {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }

@@ -61,7 +61,9 @@ pub(crate) struct Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("slices", &self.watched.len()).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("slices", &self.watched.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,8 +74,16 @@ impl Watch {
         lowered: mpsc::Sender<Lowered>,
         state_file: Option<PathBuf>,
     ) -> Self {
-        let watched = slices.iter().map(|slice| Watched::new(slice.clone())).collect();
-        Self { watched, events, lowered, state_file }
+        let watched = slices
+            .iter()
+            .map(|slice| Watched::new(slice.clone()))
+            .collect();
+        Self {
+            watched,
+            events,
+            lowered,
+            state_file,
+        }
     }
 
     /// Runs until `cancel`.
@@ -143,7 +153,10 @@ impl Watch {
         let Some(path) = &self.state_file else {
             return;
         };
-        let changed = self.watched.iter().any(|w| w.slice.unsaved.swap(false, Relaxed));
+        let changed = self
+            .watched
+            .iter()
+            .any(|w| w.slice.unsaved.swap(false, Relaxed));
         if !changed {
             return;
         }
@@ -166,7 +179,12 @@ impl Watched {
         let guard = Guard::new(slice.settings.guard.clone());
         let counts = slice.counts.read();
         let revision = slice.live().revision;
-        Self { slice, guard, revision, begin: (counts.legacy, counts.extracted) }
+        Self {
+            slice,
+            guard,
+            revision,
+            begin: (counts.legacy, counts.extracted),
+        }
     }
 
     /// Starts over when the state has changed. False while there is nothing to guard.
@@ -188,7 +206,10 @@ impl Watched {
             errors: now.errors.saturating_sub(begin.errors),
             p99_us: now.p99_us,
         };
-        (less(now.legacy, self.begin.0), less(now.extracted, self.begin.1))
+        (
+            less(now.legacy, self.begin.0),
+            less(now.extracted, self.begin.1),
+        )
     }
 
     /// The share of the extracted side: what was seen, but not below what is configured, so that
@@ -196,7 +217,11 @@ impl Watched {
     fn share(&self) -> f64 {
         let (legacy, extracted) = self.since();
         let total = legacy.requests + extracted.requests;
-        let seen = if total == 0 { 0.0 } else { extracted.requests as f64 / total as f64 };
+        let seen = if total == 0 {
+            0.0
+        } else {
+            extracted.requests as f64 / total as f64
+        };
         seen.max(self.slice.live().weight.share()).min(1.0)
     }
 }

@@ -36,11 +36,17 @@ pub struct Explanation {
 
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>, lowered: mpsc::Receiver<Lowered>) -> Self {
-        Self { shared, lowered: Arc::new(Mutex::new(Some(lowered))) }
+        Self {
+            shared,
+            lowered: Arc::new(Mutex::new(Some(lowered))),
+        }
     }
 
     fn slice(&self, id: &SliceId) -> Option<&Arc<Slice>> {
-        self.shared.slices.iter().find(|slice| slice.settings.id == *id)
+        self.shared
+            .slices
+            .iter()
+            .find(|slice| slice.settings.id == *id)
     }
 
     /// Puts a state into force for every request that begins from now on. Unknown slices and
@@ -85,7 +91,10 @@ impl Handle {
 
     /// What the guard does by itself; the first caller gets it.
     pub fn take_lowered(&self) -> Option<mpsc::Receiver<Lowered>> {
-        self.lowered.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lowered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Everything that the writer committed before `through` is on the other side; `None` while
@@ -126,16 +135,23 @@ impl Handle {
         target: &str,
         fields: &[(String, String)],
     ) -> Result<Explanation, String> {
-        let method: Method = method.parse().map_err(|_| format!("`{method}` is no method"))?;
-        let uri: Uri = target.parse().map_err(|_| format!("`{target}` is no path"))?;
+        let method: Method = method
+            .parse()
+            .map_err(|_| format!("`{method}` is no method"))?;
+        let uri: Uri = target
+            .parse()
+            .map_err(|_| format!("`{target}` is no path"))?;
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is no header"))?;
-            let value: HeaderValue =
-                value.parse().map_err(|_| format!("`{value}` is no header value"))?;
+            let value: HeaderValue = value
+                .parse()
+                .map_err(|_| format!("`{value}` is no header value"))?;
             headers.append(name, value);
         }
-        let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let host = headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok());
         let Some(found) = self.shared.table.find(&method, host, uri.path()) else {
             return Ok(Explanation {
                 slice: None,
@@ -160,7 +176,11 @@ fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -
         reason,
     };
     if !is_read(method) {
-        return explain(live.writer, None, format!("a write: the writer is {}", live.writer));
+        return explain(
+            live.writer,
+            None,
+            format!("a write: the writer is {}", live.writer),
+        );
     }
     let cohort = cohort::of(&slice.settings, headers);
     let bucket = bucket(cohort.hash);
@@ -170,9 +190,16 @@ fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -
         return explain(live.writer, Some(bucket), reason);
     }
     if cohort.issue.is_some() {
-        let reason = format!("no cohort key in the request: {} of such clients go across", live.weight);
+        let reason = format!(
+            "no cohort key in the request: {} of such clients go across",
+            live.weight
+        );
         return explain(side, None, reason);
     }
     let points = live.weight.basis_points();
-    explain(side, Some(bucket), format!("bucket {bucket} against a weight of {points}"))
+    explain(
+        side,
+        Some(bucket),
+        format!("bucket {bucket} against a weight of {points}"),
+    )
 }

@@ -43,7 +43,9 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::Malformed("no Host"));
     }
     if let Some(host) = first {
-        let text = host.to_str().map_err(|_| Refusal::Malformed("Host is not text"))?;
+        let text = host
+            .to_str()
+            .map_err(|_| Refusal::Malformed("Host is not text"))?;
         if !text.is_empty() && text.parse::<http::uri::Authority>().is_err() {
             return Err(Refusal::Malformed("Host is not a host"));
         }
@@ -53,13 +55,17 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
     if headers.contains_key(TRANSFER_ENCODING) {
         if headers.contains_key(http::header::CONTENT_LENGTH) {
-            return Err(Refusal::Malformed("both Content-Length and Transfer-Encoding"));
+            return Err(Refusal::Malformed(
+                "both Content-Length and Transfer-Encoding",
+            ));
         }
         if request.version() == Version::HTTP_10 {
             return Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0"));
         }
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let chunked = codings.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        let chunked = codings
+            .next()
+            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !chunked || codings.next().is_some() {
             return Err(Refusal::Malformed("a transfer coding other than chunked"));
         }
@@ -69,9 +75,15 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// The protocol that a request or an answer asks to change to.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).any(
-        |value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")),
-    );
+    let asks = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            value
+                .split(',')
+                .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+        });
     let protocol = headers.get(UPGRADE).filter(|_| asks)?;
     // h2c by upgrade would hide requests from the proxy (RFC 9113 section 3.1 dropped it).
     (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
@@ -97,7 +109,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     let trailers = headers.get(TE).is_some_and(|te| {
-        te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
+        te.to_str().is_ok_and(|te| {
+            te.split(',')
+                .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
+        })
     });
     headers.remove(TE);
     if trailers {
@@ -119,12 +134,18 @@ pub(crate) fn prepare(parts: &mut http::request::Parts, peer: IpAddr) -> Result<
             .map_err(|_| Refusal::Malformed("the target's host"))?;
         parts.headers.insert(HOST, host);
     }
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .to_owned();
     let asterisk = target == "*" && parts.method == Method::OPTIONS;
     if !target.starts_with('/') && !asterisk {
         return Err(Refusal::Malformed("the target is not a path"));
     }
-    parts.uri = target.parse().map_err(|_| Refusal::Malformed("the target"))?;
+    parts.uri = target
+        .parse()
+        .map_err(|_| Refusal::Malformed("the target"))?;
     parts.version = Version::HTTP_11;
     join_cookies(&mut parts.headers);
     forwarded(&mut parts.headers, peer);
@@ -136,8 +157,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(http::header::COOKIE).iter().count() < 2 {
         return;
     }
-    let crumbs: Vec<&[u8]> =
-        headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(http::header::COOKIE, joined);
     }
@@ -184,7 +208,15 @@ mod tests {
             .header("x-outgrow-identity", "forged");
         let parts = prepared(request.body(()).unwrap());
         let names: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]);
+        assert_eq!(
+            names,
+            [
+                "host",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host"
+            ]
+        );
         assert_eq!(parts.headers[FORWARDED_FOR], "9.9.9.9, 10.0.0.1");
         assert_eq!(parts.uri, "/a%2Fb?x=1");
     }
@@ -193,7 +225,10 @@ mod tests {
     fn the_target_beats_the_host_field() {
         let request = Request::get("http://real.example/x").header(HOST, "other.example");
         let parts = prepared(request.body(()).unwrap());
-        assert_eq!((parts.headers[HOST].to_str().unwrap(), parts.uri.path()), ("real.example", "/x"));
+        assert_eq!(
+            (parts.headers[HOST].to_str().unwrap(), parts.uri.path()),
+            ("real.example", "/x")
+        );
     }
 
     #[test]
@@ -212,7 +247,11 @@ mod tests {
             &[("host", "a"), ("host", "a")],
             &[("host", "a b")],
             &[("host", "u@a")],
-            &[("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")],
+            &[
+                ("host", "a"),
+                ("content-length", "3"),
+                ("transfer-encoding", "chunked"),
+            ],
             &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
         ] {
             assert!(with(bad), "{bad:?}");

@@ -93,7 +93,10 @@ impl WriteGate {
                 return Ok(());
             }
             if timeout_at(until, idle).await.is_err() {
-                return Err(HoldError::InFlight { writes: in_flight, within });
+                return Err(HoldError::InFlight {
+                    writes: in_flight,
+                    within,
+                });
             }
         }
     }
@@ -123,7 +126,11 @@ impl<'a> Waiting<'a> {
     fn enter(gate: &'a WriteGate, most: usize) -> Result<Self, Refused> {
         let before = gate.waiting.fetch_add(1, SeqCst);
         let waiting = Self(gate);
-        if before >= most { Err(Refused::TooMany) } else { Ok(waiting) }
+        if before >= most {
+            Err(Refused::TooMany)
+        } else {
+            Ok(waiting)
+        }
     }
 }
 
@@ -144,7 +151,13 @@ mod tests {
         let gate = Arc::new(WriteGate::default());
         let passage = gate.pass(SECOND, 9).await.unwrap();
         let error = gate.hold(SECOND).await.unwrap_err();
-        assert_eq!(error, HoldError::InFlight { writes: 1, within: SECOND });
+        assert_eq!(
+            error,
+            HoldError::InFlight {
+                writes: 1,
+                within: SECOND
+            }
+        );
         let waits = tokio::spawn({
             let gate = gate.clone();
             async move { gate.hold(SECOND).await }

@@ -37,7 +37,10 @@ pub(crate) struct Identities {
 
 impl Identities {
     pub(crate) fn new(settings: IdentitySettings) -> Self {
-        Self { settings, known: RefCell::default() }
+        Self {
+            settings,
+            known: RefCell::default(),
+        }
     }
 
     /// What is known without asking; `None` for an unknown or anonymous caller.
@@ -86,8 +89,13 @@ impl Identities {
                 request = request.header(name, value);
             }
         }
-        let (parts, ()) = request.body(()).map_err(|e| failed(&e.to_string()))?.into_parts();
-        let (answer, lent) = pool.send(legacy, &mut Outgoing { parts, body: None }).await?;
+        let (parts, ()) = request
+            .body(())
+            .map_err(|e| failed(&e.to_string()))?
+            .into_parts();
+        let (answer, lent) = pool
+            .send(legacy, &mut Outgoing { parts, body: None })
+            .await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
         let body = body.map_err(|error| failed(&error.to_string()))?.to_bytes();
@@ -98,8 +106,15 @@ impl Identities {
             other => return Err(failed(&format!("it answered {other}"))),
         }
         let caller: Caller = serde_json::from_slice(&body).map_err(|e| failed(&e.to_string()))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(sign(&caller, now + SIGNED_SECONDS, self.settings.secret.bytes()))
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        Ok(sign(
+            &caller,
+            now + SIGNED_SECONDS,
+            self.settings.secret.bytes(),
+        ))
     }
 }
 

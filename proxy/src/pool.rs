@@ -81,7 +81,10 @@ enum Try {
 
 impl Pool {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { idle: RefCell::default(), limits }
+        Self {
+            idle: RefCell::default(),
+            limits,
+        }
     }
 
     fn take(&self, to: &Authority) -> Option<Sender> {
@@ -101,13 +104,18 @@ impl Pool {
     }
 
     async fn connect(&self, to: &Authority) -> Result<Sender, UpstreamError> {
-        let refused = |why: String| UpstreamError::Connect { to: to.clone(), why };
+        let refused = |why: String| UpstreamError::Connect {
+            to: to.clone(),
+            why,
+        };
         let within = self.limits.connect_timeout;
         let stream = timeout(within, TcpStream::connect(to.as_str()))
             .await
             .map_err(|_| refused(format!("no connection within {within:?}")))?
             .map_err(|error| refused(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| refused(error.to_string()))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| refused(error.to_string()))?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(self.limits.headers_max)
             .handshake(TokioIo::new(stream))
@@ -128,7 +136,13 @@ impl Pool {
         let within = self.limits.request_timeout;
         match timeout(within, sender.try_send_request(request)).await {
             Ok(Ok(response)) => Try::Answered(response),
-            Err(_) => Try::Failed(UpstreamError::Timeout { to: to.clone(), within }, false),
+            Err(_) => Try::Failed(
+                UpstreamError::Timeout {
+                    to: to.clone(),
+                    within,
+                },
+                false,
+            ),
             Ok(Err(mut error)) => {
                 if let Some(request) = error.take_message() {
                     let body = request.into_body();
@@ -136,7 +150,13 @@ impl Pool {
                     return Try::Unsent;
                 }
                 let source = error.into_error();
-                Try::Failed(UpstreamError::Broken { to: to.clone(), source }, !had_body)
+                Try::Failed(
+                    UpstreamError::Broken {
+                        to: to.clone(),
+                        source,
+                    },
+                    !had_body,
+                )
             }
         }
     }
@@ -172,7 +192,10 @@ impl Pool {
                 Try::Failed(error, _) => return Err(error),
                 Try::Unsent => {
                     let why = "it closed the connection at once".to_owned();
-                    last = Some(UpstreamError::Connect { to: to.clone(), why });
+                    last = Some(UpstreamError::Connect {
+                        to: to.clone(),
+                        why,
+                    });
                 }
             }
         }
@@ -184,6 +207,10 @@ impl Pool {
     }
 
     fn lend(self: &Rc<Self>, to: &Authority, sender: Sender) -> Lent {
-        Lent { pool: self.clone(), to: to.clone(), sender }
+        Lent {
+            pool: self.clone(),
+            to: to.clone(),
+            sender,
+        }
     }
 }

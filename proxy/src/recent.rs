@@ -47,7 +47,8 @@ impl RecentWrites {
     /// Everything that the writer committed before this is on the other side. `None` while the
     /// link cannot tell, which keeps every recent writer at the writer.
     pub(crate) fn set_applied_through(&self, through: Option<SystemTime>) {
-        self.applied_through.store(through.map_or(0, millis), Relaxed);
+        self.applied_through
+            .store(through.map_or(0, millis), Relaxed);
     }
 
     /// Whether the key's last write may not have reached the other side.
@@ -69,7 +70,10 @@ mod tests {
         let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
         let recent = RecentWrites::default();
         recent.wrote(7, at(1_000));
-        assert!(!recent.ahead(7), "a slice without a link has nothing to wait for");
+        assert!(
+            !recent.ahead(7),
+            "a slice without a link has nothing to wait for"
+        );
         recent.set_applied_through(None);
         assert!(recent.ahead(7));
         assert!(!recent.ahead(8), "never wrote");

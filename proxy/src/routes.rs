@@ -53,7 +53,11 @@ impl RouteTable {
                 }
             }
         }
-        if problems.is_empty() { Ok(table) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(table)
+        } else {
+            Err(problems)
+        }
     }
 
     fn add(
@@ -62,7 +66,10 @@ impl RouteTable {
         index: usize,
         route: &RouteSettings,
     ) -> Result<(), Problem> {
-        let wrong = |what| Problem::Template { template: route.template.clone(), what };
+        let wrong = |what| Problem::Template {
+            template: route.template.clone(),
+            what,
+        };
         let Some(path) = route.template.strip_prefix('/') else {
             return Err(wrong("a path starts with `/`"));
         };
@@ -85,7 +92,11 @@ impl RouteTable {
                 None => node = node.literal.entry(segment.to_owned()).or_default(),
             }
         }
-        let leaves = if rest { &mut node.rest } else { &mut node.leaves };
+        let leaves = if rest {
+            &mut node.rest
+        } else {
+            &mut node.leaves
+        };
         let same = |leaf: &&Leaf| leaf.method == route.method && leaf.host == route.host;
         if let Some(other) = leaves.iter().find(same) {
             return Err(Problem::Overlap {
@@ -98,7 +109,10 @@ impl RouteTable {
         leaves.push(Leaf {
             method: route.method.clone(),
             host: route.host.clone(),
-            found: Found { slice: index, label: Arc::from(route.to_string()) },
+            found: Found {
+                slice: index,
+                label: Arc::from(route.to_string()),
+            },
         });
         // A route with a host is more specific than one without.
         leaves.sort_by_key(|leaf| leaf.host.is_none());
@@ -108,7 +122,11 @@ impl RouteTable {
     /// The route of a request; `None` is the legacy side's. HEAD follows GET.
     pub(crate) fn find(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Found> {
         let path = path.strip_prefix('/')?;
-        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let method = if method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
         descend(&self.root, Some(path), &|leaf| {
             leaf.method == *method
                 && leaf.host.as_deref().is_none_or(|wanted| {
@@ -124,7 +142,12 @@ fn descend<'a>(
     rest: Option<&str>,
     fits: &dyn Fn(&Leaf) -> bool,
 ) -> Option<&'a Found> {
-    let pick = |leaves: &'a [Leaf]| leaves.iter().find(|leaf| fits(leaf)).map(|leaf| &leaf.found);
+    let pick = |leaves: &'a [Leaf]| {
+        leaves
+            .iter()
+            .find(|leaf| fits(leaf))
+            .map(|leaf| &leaf.found)
+    };
     let Some(rest) = rest else {
         return pick(&node.leaves);
     };
@@ -182,8 +205,19 @@ mod tests {
     #[test]
     fn the_most_specific_route_wins() {
         let slices = [
-            slice("a", &["GET /p", "GET /p/{id}", "PUT /p/{id}/price", "GET /f/{*rest}"]),
-            slice("b", &["GET /p/new", "GET /p/{id}/r", "GET shop.example/p/{id}"]),
+            slice(
+                "a",
+                &[
+                    "GET /p",
+                    "GET /p/{id}",
+                    "PUT /p/{id}/price",
+                    "GET /f/{*rest}",
+                ],
+            ),
+            slice(
+                "b",
+                &["GET /p/new", "GET /p/{id}/r", "GET shop.example/p/{id}"],
+            ),
         ];
         let table = RouteTable::build(&slices).unwrap();
         for (method, host, path, expected) in [
@@ -191,7 +225,12 @@ mod tests {
             ("HEAD", None, "/p/7", Some("GET /p/{id}")),
             ("GET", None, "/p/new", Some("GET /p/new")),
             ("PUT", None, "/p/new/price", Some("PUT /p/{id}/price")),
-            ("GET", Some("SHOP.example:80"), "/p/7", Some("GET shop.example/p/{id}")),
+            (
+                "GET",
+                Some("SHOP.example:80"),
+                "/p/7",
+                Some("GET shop.example/p/{id}"),
+            ),
             ("GET", None, "/p/7/r", Some("GET /p/{id}/r")),
             ("GET", None, "/f/x/y/z", Some("GET /f/{*rest}")),
             ("GET", None, "/p/", None),

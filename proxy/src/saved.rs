@@ -16,7 +16,10 @@ pub(crate) type Saved = BTreeMap<SliceId, Orders>;
 /// [`BindError::StateFile`] for a file that is there and cannot be understood: a start that
 /// ignored it could undo a rollback.
 pub(crate) fn load(path: &Path) -> Result<Saved, BindError> {
-    let wrong = |source| BindError::StateFile { path: path.display().to_string(), source };
+    let wrong = |source| BindError::StateFile {
+        path: path.display().to_string(),
+        source,
+    };
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| wrong(error.into())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Saved::new()),

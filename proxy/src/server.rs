@@ -102,9 +102,21 @@ impl Proxy {
         let (errors, events) = mpsc::channel(EVENTS_MAX);
         let (lower, lowered) = mpsc::channel(LOWERED_MAX);
         let watch = Watch::new(&slices, events, lower, settings.state_file.clone());
-        let shared = Arc::new(Shared { settings, table, slices, tap, errors });
+        let shared = Arc::new(Shared {
+            settings,
+            table,
+            slices,
+            tap,
+            errors,
+        });
         let handle = Handle::new(shared.clone(), lowered);
-        Ok(Self { shared, listeners, addresses, handle, watch })
+        Ok(Self {
+            shared,
+            listeners,
+            addresses,
+            handle,
+            watch,
+        })
     }
 
     /// The addresses with their real ports.
@@ -122,15 +134,26 @@ impl Proxy {
         let open = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
         for (index, listeners) in self.listeners.into_iter().enumerate() {
-            let ends = Ends { stop: stop.clone(), cut: cut.clone(), open: open.clone() };
+            let ends = Ends {
+                stop: stop.clone(),
+                cut: cut.clone(),
+                open: open.clone(),
+            };
             let shared = self.shared.clone();
             threads.push(spawn(format!("proxy-{index}"), move || {
                 Box::pin(core(index, shared, listeners, ends))
             }));
         }
         let (watch, ended) = (self.watch, cut.clone());
-        threads.push(spawn("proxy-guard".to_owned(), move || Box::pin(watch.run(ended))));
-        Running { threads: threads.into_iter().flatten().collect(), stop, cut, open }
+        threads.push(spawn("proxy-guard".to_owned(), move || {
+            Box::pin(watch.run(ended))
+        }));
+        Running {
+            threads: threads.into_iter().flatten().collect(),
+            stop,
+            cut,
+            open,
+        }
     }
 }
 
@@ -175,7 +198,10 @@ struct Ends {
 type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn spawn(name: String, work: impl FnOnce() -> Work + Send + 'static) -> Option<JoinHandle<()>> {
-    let body = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let body = move || match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => LocalSet::new().block_on(&runtime, work()),
         Err(failure) => error!(%failure, "a proxy thread has no runtime"),
     };
@@ -189,7 +215,11 @@ fn spawn(name: String, work: impl FnOnce() -> Work + Send + 'static) -> Option<J
 }
 
 fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;

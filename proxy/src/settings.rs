@@ -96,7 +96,11 @@ impl Secret {
 
     /// Compares in a time that does not depend on where the difference is.
     pub(crate) fn is(&self, given: &[u8]) -> bool {
-        let differs = self.0.iter().zip(given).fold(0, |seen, (a, b)| seen | (a ^ b));
+        let differs = self
+            .0
+            .iter()
+            .zip(given)
+            .fold(0, |seen, (a, b)| seen | (a ^ b));
         self.0.len() == given.len() && differs == 0
     }
 }
@@ -124,7 +128,10 @@ pub enum Problem {
         other: String,
     },
     #[error("`{template}`: {what}")]
-    Template { template: String, what: &'static str },
+    Template {
+        template: String,
+        what: &'static str,
+    },
 }
 
 impl Settings {

@@ -38,9 +38,10 @@ pub(crate) struct Orders {
 impl Orders {
     fn effective(self) -> Live {
         match self.lowered {
-            Some(epoch) if self.ordered.epoch <= epoch => {
-                Live { weight: Weight::ZERO, ..self.ordered }
-            }
+            Some(epoch) if self.ordered.epoch <= epoch => Live {
+                weight: Weight::ZERO,
+                ..self.ordered
+            },
             _ => self.ordered,
         }
     }
@@ -48,7 +49,10 @@ impl Orders {
 
 impl Slice {
     pub(crate) fn new(settings: SliceSettings, cores: usize, saved: Option<Orders>) -> Self {
-        let orders = saved.unwrap_or(Orders { ordered: Live::legacy(), lowered: None });
+        let orders = saved.unwrap_or(Orders {
+            ordered: Live::legacy(),
+            lowered: None,
+        });
         Self {
             settings,
             live: ArcSwap::from_pointee(orders.effective()),
@@ -132,10 +136,18 @@ mod tests {
         slice.lower();
         assert_eq!(slice.live().weight, Weight::ZERO);
         slice.apply(live(4, 1, Weight::FULL));
-        assert_eq!(slice.live().weight, Weight::ZERO, "a promotion that crossed the guard's act");
+        assert_eq!(
+            slice.live().weight,
+            Weight::ZERO,
+            "a promotion that crossed the guard's act"
+        );
         slice.apply(live(6, 2, Weight::FULL));
         assert_eq!(slice.live().weight, Weight::FULL);
         slice.apply(live(5, 1, Weight::ZERO));
-        assert_eq!(slice.live().weight, Weight::FULL, "an older revision comes too late");
+        assert_eq!(
+            slice.live().weight,
+            Weight::FULL,
+            "an older revision comes too late"
+        );
     }
 }

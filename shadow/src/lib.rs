@@ -1,5 +1,28 @@
-//! Compares: mirrors answered reads to the other side and says what differs.
+//! Compares: mirrors answered reads to the other side, says what differs, and how sure that is.
+//!
+//! Never on the client's path: the tap is bounded and drops with a reason; everything else runs
+//! on the back office's runtime. Knows no database.
 
+mod align;
+mod compare;
+mod diff;
+mod error;
+mod json;
+mod mirror;
+mod path;
+mod record;
+mod render;
+mod report;
+mod rules;
+mod settings;
+mod shadow;
 mod tap;
 
+pub use error::Error;
+pub use render::{Format, render};
+pub use report::{Report, RouteRow, RuleRow};
+pub use settings::{
+    ArrayBy, ArrayRule, Freshness, IgnoreRule, Limits, ShadowSettings, SliceShadow,
+};
+pub use shadow::Shadow;
 pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap, Ticket};

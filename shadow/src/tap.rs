@@ -26,13 +26,16 @@ pub trait Tap: Send + Sync + 'static {
 /// One place in the ledger. Dropped without being offered, it counts as abandoned.
 pub struct Ticket {
     body_cap: usize,
-    abandoned: Option<Box<dyn FnOnce() + Send>>,
+    abandoned: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Ticket {
     /// `abandoned` runs when the ticket is dropped before [`Ticket::settle`].
-    pub fn new(body_cap: usize, abandoned: impl FnOnce() + Send + 'static) -> Self {
-        Self { body_cap, abandoned: Some(Box::new(abandoned)) }
+    pub fn new(body_cap: usize, abandoned: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self {
+            body_cap,
+            abandoned: Some(Box::new(abandoned)),
+        }
     }
 
     /// Bytes of a body to keep at the most; a longer one is offered as not whole.
@@ -56,7 +59,9 @@ impl Drop for Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("body_cap", &self.body_cap).finish_non_exhaustive()
+        f.debug_struct("Ticket")
+            .field("body_cap", &self.body_cap)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,201 @@
+//! The judgement of one exchange, with the bridge in mind.
+//!
+//! A pair that differs is no mismatch yet: a row may be on its way. The judge waits until the
+//! bridge has passed the moment of the answer, then reads both sides again, each side twice around
+//! a wait, so that rows that change meanwhile are noticed. Only what differs between two sides
+//! that both stand still, with the bridge past both reads, speaks against the candidate.
+
+use std::time::{Duration, SystemTime};
+
+use outgrow_rollout::Side;
+use tokio::time::{Instant, sleep};
+
+use crate::compare::{Answer, compare};
+use crate::diff::Difference;
+use crate::record::{Outcome, Pair};
+use crate::rules::today;
+use crate::shadow::Slice;
+use crate::tap::Exchange;
+
+/// Reads of both sides before a pair is called racing.
+const ROUNDS: usize = 3;
+
+/// Between two looks at the bridge; a fraction of its heartbeat.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Bytes of a body in a stored pair.
+const BODY_KEPT: usize = 16 * 1024;
+
+/// Judges one exchange.
+pub(crate) async fn judge(slice: &Slice, exchange: &Exchange) -> Outcome {
+    if !exchange.response.whole {
+        return Outcome::NotComparable("cut-off");
+    }
+    if exchange.response.status.is_server_error() {
+        return Outcome::NotComparable("primary-error");
+    }
+    let given = Answer {
+        status: exchange.response.status,
+        headers: exchange.response.headers.clone(),
+        body: exchange.response.body.clone(),
+    };
+    let candidate = exchange.primary.other();
+    let asked = slice.ask(candidate, exchange).await;
+    let (legacy, extracted) = match (candidate, asked) {
+        (Side::Extracted, Ok(answer)) => (given, answer),
+        (Side::Legacy, Ok(answer)) => (answer, given),
+        // The legacy side as candidate is no measure of the extracted one.
+        (Side::Legacy, Err(_)) => return Outcome::NotComparable("legacy-unreachable"),
+        (Side::Extracted, Err(why)) => {
+            let pair = pair(exchange, Some(&given), None, &[]);
+            return Outcome::CandidateError(why, pair);
+        }
+    };
+    slice.builds(&legacy, &extracted);
+    if legacy.status.is_server_error() {
+        return Outcome::NotComparable("legacy-error");
+    }
+    if extracted.status.is_server_error() {
+        let pair = pair(exchange, Some(&legacy), Some(&extracted), &[]);
+        return Outcome::CandidateError(format!("it answered {}", extracted.status), pair);
+    }
+    match differences(slice, exchange, &legacy, &extracted) {
+        Err(reason) => Outcome::NotComparable(reason),
+        Ok(found) if found.is_empty() => Outcome::Matched { aligned: false },
+        Ok(found) if !slice.has_link() => {
+            let pair = pair(exchange, Some(&legacy), Some(&extracted), &found);
+            Outcome::Mismatched(found, pair)
+        }
+        Ok(_) => settle(slice, exchange).await,
+    }
+}
+
+/// Reads again until both sides stand still.
+async fn settle(slice: &Slice, exchange: &Exchange) -> Outcome {
+    if !passed(slice, exchange.finished).await {
+        return Outcome::NotComparable("lag");
+    }
+    for _ in 0..ROUNDS {
+        let Ok((legacy, extracted)) = both(slice, exchange).await else {
+            return Outcome::NotComparable("recheck-failed");
+        };
+        match differences(slice, exchange, &legacy, &extracted) {
+            Err(reason) => return Outcome::NotComparable(reason),
+            Ok(found) if found.is_empty() => return Outcome::Matched { aligned: true },
+            Ok(_) => {}
+        }
+        if !passed(slice, SystemTime::now()).await {
+            return Outcome::NotComparable("lag");
+        }
+        let Ok((legacy_again, extracted_again)) = both(slice, exchange).await else {
+            return Outcome::NotComparable("recheck-failed");
+        };
+        match stood_still(
+            slice,
+            exchange,
+            (&legacy, &legacy_again),
+            (&extracted, &extracted_again),
+        ) {
+            Err(reason) => return Outcome::NotComparable(reason),
+            Ok(false) => continue,
+            Ok(true) => {}
+        }
+        return match differences(slice, exchange, &legacy_again, &extracted_again) {
+            Err(reason) => Outcome::NotComparable(reason),
+            Ok(found) if found.is_empty() => Outcome::Matched { aligned: true },
+            Ok(found) => {
+                let pair = pair(
+                    exchange,
+                    Some(&legacy_again),
+                    Some(&extracted_again),
+                    &found,
+                );
+                Outcome::Mismatched(found, pair)
+            }
+        };
+    }
+    Outcome::NotComparable("racing")
+}
+
+async fn both(slice: &Slice, exchange: &Exchange) -> Result<(Answer, Answer), String> {
+    let legacy = slice.ask(Side::Legacy, exchange).await?;
+    let extracted = slice.ask(Side::Extracted, exchange).await?;
+    Ok((legacy, extracted))
+}
+
+/// Whether each side agrees with itself; what the legacy side does not is noise, and is booked.
+fn stood_still(
+    slice: &Slice,
+    exchange: &Exchange,
+    legacy: (&Answer, &Answer),
+    extracted: (&Answer, &Answer),
+) -> Result<bool, &'static str> {
+    let own = raw(slice, legacy.0, legacy.1)?;
+    slice.noise(&exchange.route, &own);
+    let own = slice.kept(&exchange.route, own, today());
+    let theirs = differences(slice, exchange, extracted.0, extracted.1)?;
+    Ok(own.is_empty() && theirs.is_empty())
+}
+
+/// Asks the legacy side once more and books what differs by itself.
+pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
+    let first = slice.ask(Side::Legacy, exchange).await;
+    let second = slice.ask(Side::Legacy, exchange).await;
+    if let (Ok(first), Ok(second)) = (first, second)
+        && let Ok(found) = raw(slice, &first, &second)
+    {
+        slice.noise(&exchange.route, &found);
+    }
+}
+
+fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
+    slice.with_rules(|rules| compare(a, b, slice.settings.headers.as_deref(), rules))
+}
+
+fn differences(
+    slice: &Slice,
+    exchange: &Exchange,
+    legacy: &Answer,
+    extracted: &Answer,
+) -> Result<Vec<Difference>, &'static str> {
+    Ok(slice.kept(&exchange.route, raw(slice, legacy, extracted)?, today()))
+}
+
+/// Waits until the bridge has passed `moment`; false when it takes too long.
+async fn passed(slice: &Slice, moment: SystemTime) -> bool {
+    let until = Instant::now() + slice.limits.lag;
+    while slice
+        .applied_through()
+        .is_none_or(|through| through < moment)
+    {
+        if Instant::now() >= until {
+            return false;
+        }
+        sleep(LOOK).await;
+    }
+    true
+}
+
+fn pair(
+    exchange: &Exchange,
+    legacy: Option<&Answer>,
+    extracted: Option<&Answer>,
+    found: &[Difference],
+) -> Box<Pair> {
+    let body = |answer: Option<&Answer>| {
+        let bytes = answer.map(|answer| &answer.body[..answer.body.len().min(BODY_KEPT)]);
+        String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+    };
+    let text = |d: &Difference| format!("{} {}: {} -> {}", d.kind, d.place, d.legacy, d.extracted);
+    Box::new(Pair {
+        id: String::new(),
+        route: exchange.route.to_string(),
+        request: format!("{} {}", exchange.request.method, exchange.request.target),
+        primary: exchange.primary.to_string(),
+        legacy_status: legacy.map(|answer| answer.status.as_u16()),
+        extracted_status: extracted.map(|answer| answer.status.as_u16()),
+        legacy_body: body(legacy),
+        extracted_body: body(extracted),
+        differences: found.iter().take(50).map(text).collect(),
+    })
+}

@@ -1,0 +1,204 @@
+//! Two answers to one request: status, headers, body by its content type.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LOCATION, VARY};
+use http::{HeaderMap, HeaderName, StatusCode};
+use similar::{ChangeTag, TextDiff};
+
+use crate::diff::{Difference, diff};
+use crate::json;
+use crate::path::Place;
+use crate::rules::Rules;
+
+/// The headers that say something about the content.
+const HEADERS: [HeaderName; 5] = [CONTENT_TYPE, CACHE_CONTROL, LOCATION, ETAG, VARY];
+
+/// A text diff takes no longer; what is left then is one large change.
+const TEXT_TIME: Duration = Duration::from_millis(50);
+
+/// An answer of one side.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Why two answers cannot be compared.
+pub(crate) type Incomparable = &'static str;
+
+/// All differences before ignore rules.
+pub(crate) fn compare(
+    legacy: &Answer,
+    extracted: &Answer,
+    headers: Option<&[String]>,
+    rules: &Rules,
+) -> Result<Vec<Difference>, Incomparable> {
+    let mut found = Vec::new();
+    if legacy.status != extracted.status {
+        found.push(Difference {
+            place: Place::Status,
+            kind: "value",
+            legacy: legacy.status.as_u16().to_string(),
+            extracted: extracted.status.as_u16().to_string(),
+        });
+    }
+    match headers {
+        None => HEADERS
+            .iter()
+            .for_each(|name| header(name.as_str(), legacy, extracted, &mut found)),
+        Some(names) => names
+            .iter()
+            .for_each(|name| header(name, legacy, extracted, &mut found)),
+    }
+    body(legacy, extracted, rules, &mut found)?;
+    Ok(found)
+}
+
+fn header(name: &str, legacy: &Answer, extracted: &Answer, found: &mut Vec<Difference>) {
+    let values = |answer: &Answer| {
+        let all = answer.headers.get_all(name).iter();
+        let texts = all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let text = texts.collect::<Vec<_>>().join(", ");
+        // Names of types and charsets have no case, and spaces mean nothing (RFC 9110 8.3.1).
+        if name.eq_ignore_ascii_case("content-type") {
+            text.to_ascii_lowercase().replace(' ', "")
+        } else {
+            text
+        }
+    };
+    let (a, b) = (values(legacy), values(extracted));
+    if a == b {
+        return;
+    }
+    let kind = match (a.is_empty(), b.is_empty()) {
+        (false, true) => "missing",
+        (true, false) => "extra",
+        _ => "value",
+    };
+    let shown = |text: String| {
+        if text.is_empty() {
+            "absent".to_owned()
+        } else {
+            text
+        }
+    };
+    found.push(Difference {
+        place: Place::Header(name.to_ascii_lowercase()),
+        kind,
+        legacy: shown(a),
+        extracted: shown(b),
+    });
+}
+
+fn body(
+    legacy: &Answer,
+    extracted: &Answer,
+    rules: &Rules,
+    found: &mut Vec<Difference>,
+) -> Result<(), Incomparable> {
+    if legacy.body == extracted.body {
+        return Ok(());
+    }
+    let encoded = |answer: &Answer| answer.headers.contains_key(CONTENT_ENCODING);
+    if encoded(legacy) || encoded(extracted) {
+        return Err("encoding");
+    }
+    let kind = |answer: &Answer| {
+        let value = answer
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_ascii_lowercase()
+    };
+    let (ours, theirs) = (kind(legacy), kind(extracted));
+    if ours.contains("json") && theirs.contains("json") {
+        if let (Some(a), Some(b)) = (json::parse(&legacy.body), json::parse(&extracted.body)) {
+            found.extend(diff(&a, &b, rules));
+            return Ok(());
+        }
+    }
+    let (legacy, extracted) = match (text(&legacy.body), text(&extracted.body)) {
+        (Some(a), Some(b)) => changed_lines(a, b),
+        _ => {
+            let size = |body: &Bytes| format!("{} bytes", body.len());
+            (size(&legacy.body), size(&extracted.body))
+        }
+    };
+    found.push(Difference {
+        place: Place::Body(Vec::new()),
+        kind: "value",
+        legacy,
+        extracted,
+    });
+    Ok(())
+}
+
+fn text(body: &Bytes) -> Option<&str> {
+    std::str::from_utf8(body).ok()
+}
+
+/// The first changed line of each side.
+fn changed_lines(legacy: &str, extracted: &str) -> (String, String) {
+    let diff = TextDiff::configure()
+        .timeout(TEXT_TIME)
+        .diff_lines(legacy, extracted);
+    let first = |tag| {
+        let line = diff.iter_all_changes().find(|change| change.tag() == tag);
+        let line = line.map(|change| change.value().trim_end().chars().take(200).collect());
+        line.unwrap_or_else(|| "absent".to_owned())
+    };
+    (first(ChangeTag::Delete), first(ChangeTag::Insert))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn answer(status: u16, kind: &'static str, body: &'static str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]),
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    fn found(a: &Answer, b: &Answer) -> Vec<String> {
+        let all = compare(a, b, None, &Rules::default()).unwrap();
+        all.iter()
+            .map(|d| format!("{} {}: {} / {}", d.kind, d.place, d.legacy, d.extracted))
+            .collect()
+    }
+
+    #[test]
+    fn each_part_is_compared_in_its_own_way() {
+        let json = answer(200, "application/json", r#"{"price":"1.05"}"#);
+        let other = answer(404, "Application/JSON", r#"{"price":"1.04"}"#);
+        assert_eq!(
+            found(&json, &other),
+            [
+                "value status: 200 / 404",
+                r#"value $.price: "1.05" / "1.04""#
+            ]
+        );
+        let page = answer(200, "text/html; charset=utf-8", "a\nb\nc");
+        let late = answer(200, "text/html;charset=utf-8", "a\nx\nc");
+        assert_eq!(found(&page, &late), ["value $: b / x"]);
+        assert!(found(&page, &page).is_empty());
+    }
+
+    #[test]
+    fn a_header_that_one_side_lacks_is_named() {
+        let json = answer(200, "application/json", "{}");
+        let mut bare = json.clone();
+        bare.headers.clear();
+        assert_eq!(
+            found(&json, &bare)[0],
+            "missing header:content-type: application/json / absent"
+        );
+    }
+}

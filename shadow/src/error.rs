@@ -1,0 +1,32 @@
+//! What the shadow refuses.
+
+use outgrow_rollout::SliceId;
+
+/// Why a rule, a report or a snapshot was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "`{path}` is no path: {what} at byte {at}; write `$.a.b[*].c`, `status` or `header:NAME`"
+    )]
+    Path {
+        path: String,
+        at: usize,
+        what: &'static str,
+    },
+    #[error("a rule needs a reason: say why `{0}` may differ")]
+    NoReason(String),
+    #[error("a rule is `{{path, reason, until}}`: {0}")]
+    Rule(#[source] serde_json::Error),
+    #[error("`{0}` is no date: write YYYY-MM-DD")]
+    Date(String),
+    #[error("there is no slice `{0}`")]
+    UnknownSlice(SliceId),
+    #[error("`{0}` is no format: choose html, md, json or table")]
+    Format(String),
+    #[error("the saved evidence cannot be read; it is gathered anew")]
+    Snapshot(#[source] serde_json::Error),
+    #[error("the report could not be written")]
+    Render(#[source] minijinja::Error),
+    #[error("the report could not be written")]
+    Json(#[source] serde_json::Error),
+}

@@ -1,0 +1,140 @@
+//! Asking a side once more, for the shadow only: own connections, own bounds, no client waits.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HOST, TE, UPGRADE};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use outgrow_rollout::Side;
+use tokio::time::timeout;
+
+use crate::compare::Answer;
+use crate::settings::{Limits, SliceShadow};
+use crate::tap::{Exchange, SHADOW_MARK};
+
+const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-identity");
+
+/// Idle connections to one side; as many as may be busy at once.
+const IDLE_FOR: Duration = Duration::from_secs(3);
+
+/// Asks both sides.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    limits: Limits,
+}
+
+impl Mirror {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(limits.in_flight)
+            .build_http();
+        Self {
+            client,
+            limits: limits.clone(),
+        }
+    }
+
+    /// The answer of one side, and how long its head took.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub(crate) async fn ask(
+        &self,
+        slice: &SliceShadow,
+        side: Side,
+        exchange: &Exchange,
+    ) -> Result<(Answer, Duration), String> {
+        let upstreams = match side {
+            Side::Legacy => &slice.legacy,
+            Side::Extracted => &slice.extracted,
+        };
+        let authority = upstreams.first().ok_or("no upstream is configured")?;
+        let request = self.request(authority, side, exchange)?;
+        let within = self.limits.timeout;
+        let begun = Instant::now();
+        let whole = async {
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| chain(&error))?;
+            let latency = begun.elapsed();
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, self.limits.body)
+                .collect()
+                .await
+                .map_err(|error| error.to_string())?
+                .to_bytes();
+            Ok((
+                Answer {
+                    status: parts.status,
+                    headers: parts.headers,
+                    body,
+                },
+                latency,
+            ))
+        };
+        timeout(within, whole)
+            .await
+            .map_err(|_| format!("no answer within {within:?}"))?
+    }
+
+    fn request(
+        &self,
+        to: &Authority,
+        side: Side,
+        exchange: &Exchange,
+    ) -> Result<Request<Empty<Bytes>>, String> {
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(to.clone())
+            .path_and_query(exchange.request.target.clone())
+            .build()
+            .map_err(|error| error.to_string())?;
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = exchange.request.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = fields(&exchange.request.headers, side);
+        if side == Side::Extracted
+            && let Some(identity) = &exchange.identity
+        {
+            request.headers_mut().insert(IDENTITY, identity.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The client's fields. Credentials stay with the side that they are for.
+fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
+    let mut fields = client.clone();
+    for name in [CONNECTION, UPGRADE, TE, ACCEPT_ENCODING] {
+        fields.remove(name);
+    }
+    if side == Side::Extracted {
+        fields.remove(COOKIE);
+        fields.remove(AUTHORIZATION);
+    }
+    if !client.contains_key(HOST) {
+        fields.remove(HOST);
+    }
+    fields.insert(SHADOW_MARK, HeaderValue::from_static("1"));
+    fields
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

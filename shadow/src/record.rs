@@ -1,0 +1,394 @@
+//! What is known of a slice: the ledger of every eligible request, and what differed.
+//!
+//! `eligible = sampled_out + shed + ineligible + waiting + sent`, and
+//! `sent = matched + mismatched + candidate_errors + not_comparable`, at every instant.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use outgrow_rollout::{BuildId, Builds, ClassEvidence, FieldDifference, ShadowEvidence};
+use serde::{Deserialize, Serialize};
+
+use crate::diff::Difference;
+
+/// Kinds of difference that are kept apart; a candidate that invents names cannot grow it.
+const DIFFERENCES_MAX: usize = 500;
+/// Fields whose noise is counted.
+const NOISY_MAX: usize = 500;
+/// Old builds that are remembered in summary.
+const EXPIRED_MAX: usize = 20;
+/// Pairs of the legacy side with itself before a field may be called noise.
+const NOISE_PAIRS_MIN: u64 = 5;
+/// Differences listed in the evidence.
+const TOP: usize = 10;
+/// Times of each side that are kept for the medians, the latest.
+const TIMES_MAX: usize = 2_000;
+
+/// How one pair ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Matched { aligned: bool },
+    Mismatched(Vec<Difference>, Box<Pair>),
+    CandidateError(String, Box<Pair>),
+    NotComparable(&'static str),
+}
+
+/// A pair that shows a difference. No cookie, authorization or identity is in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) id: String,
+    pub(crate) route: String,
+    pub(crate) request: String,
+    pub(crate) primary: String,
+    pub(crate) legacy_status: Option<u16>,
+    pub(crate) extracted_status: Option<u16>,
+    pub(crate) legacy_body: String,
+    pub(crate) extracted_body: String,
+    pub(crate) differences: Vec<String>,
+}
+
+/// One kind of difference at one place of one route.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) route: String,
+    pub(crate) path: String,
+    pub(crate) kind: String,
+    pub(crate) count: u64,
+    pub(crate) legacy: String,
+    pub(crate) extracted: String,
+    pub(crate) examples: Vec<String>,
+}
+
+/// Evidence of builds that run no more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Expired {
+    pub(crate) legacy: String,
+    pub(crate) extracted: String,
+    pub(crate) compared: u64,
+    pub(crate) against: u64,
+}
+
+/// The record of one slice, of the builds that run now.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) legacy_build: Option<String>,
+    pub(crate) extracted_build: Option<String>,
+    pub(crate) eligible: u64,
+    pub(crate) sampled_out: u64,
+    pub(crate) shed: BTreeMap<String, u64>,
+    pub(crate) ineligible: BTreeMap<String, u64>,
+    pub(crate) waiting: u64,
+    pub(crate) matched: u64,
+    /// Of the matched, those that differed until the bridge had caught up.
+    pub(crate) aligned: u64,
+    pub(crate) mismatched: u64,
+    pub(crate) candidate_errors: u64,
+    pub(crate) not_comparable: BTreeMap<String, u64>,
+    pub(crate) classes: BTreeMap<String, ClassEvidence>,
+    pub(crate) differences: BTreeMap<String, Seen>,
+    pub(crate) pairs: BTreeMap<String, Pair>,
+    pub(crate) next_pair: u64,
+    /// Pairs of the legacy side with itself, by route; and how often a field differed in them.
+    pub(crate) noise_pairs: BTreeMap<String, u64>,
+    pub(crate) noise: BTreeMap<String, u64>,
+    pub(crate) expired: Vec<Expired>,
+    pub(crate) legacy_us: Vec<u64>,
+    pub(crate) extracted_us: Vec<u64>,
+}
+
+fn add(counts: &mut BTreeMap<String, u64>, reason: &str) {
+    *counts.entry(reason.to_owned()).or_default() += 1;
+}
+
+fn key(route: &str, path: &str) -> String {
+    format!("{route} {path}")
+}
+
+impl Record {
+    pub(crate) fn shed(&mut self, reason: &str) {
+        add(&mut self.shed, reason);
+    }
+
+    /// A ticket was dropped before its exchange came.
+    pub(crate) fn abandoned(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.shed("abandoned");
+    }
+
+    /// After a restart nothing waits any more.
+    pub(crate) fn restarted(&mut self) {
+        for _ in 0..std::mem::take(&mut self.waiting) {
+            self.shed("restart");
+        }
+    }
+
+    pub(crate) fn ineligible(&mut self, reason: &str) {
+        add(&mut self.ineligible, reason);
+    }
+
+    /// Starts over when one side was deployed. What still waits goes over to the new builds.
+    pub(crate) fn builds(&mut self, legacy: Option<&str>, extracted: Option<&str>) {
+        let changed = |known: &Option<String>, seen: Option<&str>| matches!((known, seen), (Some(known), Some(seen)) if known != seen);
+        let first = |known: &mut Option<String>, seen: Option<&str>| {
+            if let Some(seen) = seen {
+                *known = Some(seen.to_owned());
+            }
+        };
+        if changed(&self.legacy_build, legacy) || changed(&self.extracted_build, extracted) {
+            self.expire();
+        }
+        first(&mut self.legacy_build, legacy);
+        first(&mut self.extracted_build, extracted);
+    }
+
+    /// Keeps a summary of the evidence and drops it.
+    pub(crate) fn expire(&mut self) {
+        let mut fresh = Self {
+            legacy_build: self.legacy_build.take(),
+            extracted_build: self.extracted_build.take(),
+            eligible: self.waiting,
+            waiting: self.waiting,
+            next_pair: self.next_pair,
+            noise_pairs: std::mem::take(&mut self.noise_pairs),
+            noise: std::mem::take(&mut self.noise),
+            expired: std::mem::take(&mut self.expired),
+            ..Self::default()
+        };
+        let named = |build: &Option<String>| build.clone().unwrap_or_else(|| "unknown".to_owned());
+        fresh.expired.push(Expired {
+            legacy: named(&fresh.legacy_build),
+            extracted: named(&fresh.extracted_build),
+            compared: self.compared(),
+            against: self.mismatched + self.candidate_errors,
+        });
+        if fresh.expired.len() > EXPIRED_MAX {
+            fresh.expired.remove(0);
+        }
+        *self = fresh;
+    }
+
+    pub(crate) fn compared(&self) -> u64 {
+        self.matched + self.mismatched + self.candidate_errors
+    }
+
+    /// Books how a waiting pair ended.
+    pub(crate) fn settle(&mut self, route: &str, class: &str, outcome: Outcome, examples: usize) {
+        self.waiting = self.waiting.saturating_sub(1);
+        let row = self.classes.entry(format!("{route} {class}")).or_default();
+        match outcome {
+            Outcome::Matched { aligned } => {
+                row.compared += 1;
+                self.matched += 1;
+                self.aligned += u64::from(aligned);
+            }
+            Outcome::Mismatched(differences, pair) => {
+                row.compared += 1;
+                row.against += 1;
+                self.mismatched += 1;
+                self.differ(route, &differences, *pair, examples);
+            }
+            Outcome::CandidateError(text, pair) => {
+                row.compared += 1;
+                row.against += 1;
+                self.candidate_errors += 1;
+                let difference = Difference {
+                    place: crate::path::Place::Status,
+                    kind: "error",
+                    legacy: pair
+                        .legacy_status
+                        .map_or_else(String::new, |s| s.to_string()),
+                    extracted: text,
+                };
+                self.differ(route, &[difference], *pair, examples);
+            }
+            Outcome::NotComparable(reason) => add(&mut self.not_comparable, reason),
+        }
+        self.classes.retain(|_, row| row.compared > 0);
+    }
+
+    fn differ(&mut self, route: &str, differences: &[Difference], mut pair: Pair, most: usize) {
+        pair.id = format!("p{}", self.next_pair);
+        self.next_pair += 1;
+        let mut keep = false;
+        let mut counted = std::collections::BTreeSet::new();
+        for difference in differences {
+            let path = difference.place.general();
+            let key = format!("{route} {path} {}", difference.kind);
+            if !counted.insert(key.clone()) {
+                continue;
+            }
+            if !self.differences.contains_key(&key) && self.differences.len() >= DIFFERENCES_MAX {
+                continue;
+            }
+            let seen = self.differences.entry(key).or_insert_with(|| Seen {
+                route: route.to_owned(),
+                path,
+                kind: difference.kind.to_owned(),
+                count: 0,
+                legacy: difference.legacy.clone(),
+                extracted: difference.extracted.clone(),
+                examples: Vec::new(),
+            });
+            seen.count += 1;
+            if seen.examples.len() < most {
+                seen.examples.push(pair.id.clone());
+                keep = true;
+            }
+        }
+        if keep {
+            self.pairs.insert(pair.id.clone(), pair);
+        }
+    }
+
+    /// Books a pair of the legacy side with itself.
+    pub(crate) fn noise(&mut self, route: &str, differences: &[Difference]) {
+        add(&mut self.noise_pairs, route);
+        let paths: std::collections::BTreeSet<String> = differences
+            .iter()
+            .map(|difference| difference.place.general())
+            .collect();
+        for path in paths {
+            let key = key(route, &path);
+            if self.noise.contains_key(&key) || self.noise.len() < NOISY_MAX {
+                *self.noise.entry(key).or_default() += 1;
+            }
+        }
+    }
+
+    /// A field that differs between two answers of the same side at least every second time says
+    /// nothing about the other side. Rarer noise stays a difference: a real fault would hide in it.
+    pub(crate) fn is_noise(&self, route: &str, difference: &Difference) -> bool {
+        let pairs = self.noise_pairs.get(route).copied().unwrap_or(0);
+        let differed = self
+            .noise
+            .get(&key(route, &difference.place.general()))
+            .copied();
+        pairs >= NOISE_PAIRS_MIN && differed.unwrap_or(0) * 2 >= pairs
+    }
+
+    pub(crate) fn times(&mut self, legacy: Option<Duration>, extracted: Option<Duration>) {
+        for (kept, seen) in [
+            (&mut self.legacy_us, legacy),
+            (&mut self.extracted_us, extracted),
+        ] {
+            if let Some(seen) = seen {
+                if kept.len() >= TIMES_MAX {
+                    kept.remove(0);
+                }
+                kept.push(u64::try_from(seen.as_micros()).unwrap_or(u64::MAX));
+            }
+        }
+    }
+
+    pub(crate) fn top(&self) -> Vec<FieldDifference> {
+        let mut all: Vec<&Seen> = self.differences.values().collect();
+        all.sort_by_key(|seen| std::cmp::Reverse(seen.count));
+        let field = |seen: &Seen| FieldDifference {
+            route: seen.route.clone(),
+            path: seen.path.clone(),
+            kind: seen.kind.clone(),
+            count: seen.count,
+            example: seen.examples.first().cloned(),
+            legacy: seen.legacy.clone(),
+            extracted: seen.extracted.clone(),
+        };
+        all.into_iter().take(TOP).map(field).collect()
+    }
+
+    pub(crate) fn evidence(&self) -> ShadowEvidence {
+        let build = |id: &Option<String>| id.clone().map_or_else(BuildId::unknown, BuildId);
+        ShadowEvidence {
+            builds: Builds {
+                legacy: build(&self.legacy_build),
+                extracted: build(&self.extracted_build),
+            },
+            eligible: self.eligible,
+            sampled_out: self.sampled_out,
+            shed: self.shed.values().sum(),
+            ineligible: self.ineligible.values().sum(),
+            waiting: self.waiting,
+            matched: self.matched,
+            mismatched: self.mismatched,
+            candidate_errors: self.candidate_errors,
+            not_comparable: self.not_comparable.values().sum(),
+            classes: self.classes.clone(),
+            top: self.top(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pair() -> Box<Pair> {
+        Box::new(Pair {
+            id: String::new(),
+            route: "GET /x".to_owned(),
+            request: "/x".to_owned(),
+            primary: "legacy".to_owned(),
+            legacy_status: Some(200),
+            extracted_status: None,
+            legacy_body: String::new(),
+            extracted_body: String::new(),
+            differences: Vec::new(),
+        })
+    }
+
+    fn balanced(record: &Record) -> bool {
+        let seen = record.evidence();
+        let sent = seen.matched + seen.mismatched + seen.candidate_errors + seen.not_comparable;
+        seen.eligible == seen.sampled_out + seen.shed + seen.ineligible + seen.waiting + sent
+    }
+
+    proptest! {
+        #[test]
+        fn every_eligible_request_is_accounted_for(acts in prop::collection::vec(0u8..10, 0..200)) {
+            let mut record = Record::default();
+            for act in acts {
+                match act {
+                    0 => { record.eligible += 1; record.sampled_out += 1; }
+                    1 => { record.eligible += 1; record.shed("busy"); }
+                    2 => { record.eligible += 1; record.ineligible("method"); }
+                    3 | 4 => { record.eligible += 1; record.waiting += 1; }
+                    5 if record.waiting > 0 => record.abandoned(),
+                    6 => record.builds(Some("a"), Some(if record.matched % 2 == 0 { "b" } else { "c" })),
+                    7 if record.waiting > 0 => {
+                        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false }, 3);
+                    }
+                    8 if record.waiting > 0 => {
+                        record.settle("GET /x", "2xx", Outcome::CandidateError("dead".to_owned(), pair()), 3);
+                    }
+                    9 if record.waiting > 0 => {
+                        record.settle("GET /x", "2xx", Outcome::NotComparable("lag"), 3);
+                    }
+                    _ => {}
+                }
+                prop_assert!(balanced(&record));
+            }
+            record.restarted();
+            prop_assert!(balanced(&record) && record.waiting == 0);
+        }
+    }
+
+    #[test]
+    fn a_deployment_of_either_side_expires_the_evidence() {
+        let mut record = Record::default();
+        record.builds(Some("m-1"), Some("c-1"));
+        (record.eligible, record.waiting) = (2, 2);
+        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false }, 3);
+        record.builds(Some("m-1"), None);
+        assert_eq!(record.compared(), 1, "a dead candidate names no build");
+        record.builds(Some("m-1"), Some("c-2"));
+        assert_eq!(
+            (record.compared(), record.waiting, record.expired.len()),
+            (0, 1, 1)
+        );
+        assert_eq!(
+            record.evidence().builds.extracted,
+            BuildId("c-2".to_owned())
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! A report as a page, Markdown, JSON or plain text. Every value is escaped: bodies are hostile.
+
+use std::fmt::Write;
+use std::str::FromStr;
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+
+use crate::error::Error;
+use crate::report::Report;
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Html,
+    Markdown,
+    Json,
+    Table,
+}
+
+impl FromStr for Format {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "html" => Ok(Self::Html),
+            "md" => Ok(Self::Markdown),
+            "json" => Ok(Self::Json),
+            "table" => Ok(Self::Table),
+            other => Err(Error::Format(other.to_owned())),
+        }
+    }
+}
+
+/// Writes a report.
+///
+/// # Errors
+/// [`Error::Render`] or [`Error::Json`], for a report that cannot be written.
+pub fn render(report: &Report, format: Format) -> Result<String, Error> {
+    match format {
+        Format::Html => html(report),
+        Format::Markdown => Ok(markdown(report)),
+        Format::Json => serde_json::to_string_pretty(report).map_err(Error::Json),
+        Format::Table => Ok(table(report)),
+    }
+}
+
+fn html(report: &Report) -> Result<String, Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment
+        .render_str(
+            include_str!("../templates/report.html"),
+            context! { r => minijinja::value::Serde(report) },
+        )
+        .map_err(Error::Render)
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+        .replace(['\n', '\r'], " ")
+        .replace('<', "&lt;")
+}
+
+fn markdown(report: &Report) -> String {
+    let seen = &report.evidence;
+    let mut out = format!(
+        "# Shadow report: {}\n\n{}.\n\n",
+        report.slice, report.verdict
+    );
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        out,
+        "Builds: legacy `{}`, extracted `{}`.\n",
+        seen.builds.legacy, seen.builds.extracted
+    );
+    out.push_str("| route | compared | against |\n|---|---:|---:|\n");
+    for row in &report.routes {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} |",
+            cell(&row.route),
+            row.compared,
+            row.against
+        );
+    }
+    if !report.differences.is_empty() {
+        out.push_str("\n| difference | kind | count | legacy | extracted | example |\n|---|---|---:|---|---|---|\n");
+    }
+    for d in &report.differences {
+        let (at, example) = (
+            format!("{} {}", d.route, d.path),
+            d.example.as_deref().unwrap_or(""),
+        );
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {example} |",
+            cell(&at),
+            d.kind,
+            d.count,
+            cell(&d.legacy),
+            cell(&d.extracted)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\nLedger: {} eligible = {} sampled out + {} shed + {} ineligible + {} waiting + {} matched + {} mismatched + {} candidate errors + {} not comparable.",
+        seen.eligible,
+        seen.sampled_out,
+        seen.shed,
+        seen.ineligible,
+        seen.waiting,
+        seen.matched,
+        seen.mismatched,
+        seen.candidate_errors,
+        seen.not_comparable
+    );
+    out
+}
+
+fn table(report: &Report) -> String {
+    let mut out = format!("{}: {}\n", report.slice, report.verdict);
+    for d in &report.differences {
+        let _ = writeln!(
+            out,
+            "  {:>6}  {} {} {}: {} -> {}",
+            d.count, d.route, d.path, d.kind, d.legacy, d.extracted
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diff::Difference;
+    use crate::path::{Place, Step};
+    use crate::record::{Outcome, Pair, Record};
+    use crate::rules::{Rules, today};
+
+    fn hostile() -> Report {
+        let mut record = Record {
+            eligible: 1,
+            waiting: 1,
+            ..Record::default()
+        };
+        let difference = Difference {
+            place: Place::Body(vec![Step::Name("a<b>".to_owned())]),
+            kind: "value",
+            legacy: "<script>alert(1)</script>".to_owned(),
+            extracted: "x|y\nz".to_owned(),
+        };
+        let pair = Pair {
+            id: String::new(),
+            route: "GET /x".to_owned(),
+            request: "GET /x?<i>".to_owned(),
+            primary: "legacy".to_owned(),
+            legacy_status: Some(200),
+            extracted_status: None,
+            legacy_body: "</pre><script>".to_owned(),
+            extracted_body: String::new(),
+            differences: vec!["<img>".to_owned()],
+        };
+        record.settle(
+            "GET /x",
+            "2xx",
+            Outcome::Mismatched(vec![difference], Box::new(pair)),
+            3,
+        );
+        let id = outgrow_rollout::SliceId::new("shop").unwrap();
+        Report::new(&id, &record, &Rules::default(), today())
+    }
+
+    #[test]
+    fn hostile_text_stays_text() {
+        let page = render(&hostile(), Format::Html).unwrap();
+        for bad in ["<script>", "<img>", "<i>", "</pre><s"] {
+            assert!(!page.contains(bad), "{bad}");
+        }
+        assert!(page.contains("&lt;script&gt;"));
+        let text = render(&hostile(), Format::Markdown).unwrap();
+        assert!(text.contains("x\\|y z") && !text.contains("<script>"));
+    }
+
+    #[test]
+    fn every_format_names_the_field() {
+        for format in ["html", "md", "json", "table"] {
+            let text = render(&hostile(), format.parse().unwrap()).unwrap();
+            assert!(text.contains("1 of 1 compared"), "{format}");
+        }
+        assert!("pdf".parse::<Format>().is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! What a report says, as plain data for every format.
+
+use outgrow_rollout::{FieldDifference, ShadowEvidence, SliceId, samples};
+use serde::Serialize;
+use time::Date;
+
+use crate::record::{Expired, Pair, Record};
+use crate::rules::Rules;
+
+/// Everything that is known of a slice's answers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub slice: String,
+    pub verdict: String,
+    pub evidence: ShadowEvidence,
+    /// Of the matched, those that differed until the bridge had caught up.
+    pub aligned: u64,
+    pub shed: std::collections::BTreeMap<String, u64>,
+    pub ineligible: std::collections::BTreeMap<String, u64>,
+    pub not_comparable: std::collections::BTreeMap<String, u64>,
+    pub routes: Vec<RouteRow>,
+    pub differences: Vec<FieldDifference>,
+    /// Pairs that show the differences.
+    pub(crate) pairs: Vec<Pair>,
+    pub noise: Vec<String>,
+    pub rules: Vec<RuleRow>,
+    pub(crate) expired: Vec<Expired>,
+    /// Medians of the time to an answer's head, in microseconds.
+    pub legacy_p50_us: Option<u64>,
+    pub extracted_p50_us: Option<u64>,
+}
+
+/// One route and status class.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouteRow {
+    pub route: String,
+    pub compared: u64,
+    pub against: u64,
+    /// Upper 95 % bound of the mismatch rate, 0 to 1.
+    pub bound: Option<f64>,
+}
+
+/// One ignore rule.
+#[derive(Debug, Clone, Serialize)]
+pub struct RuleRow {
+    pub path: String,
+    pub reason: String,
+    pub until: Option<String>,
+    pub hits: u64,
+    /// `active`, `expired`, or `unused` where it has hidden nothing yet.
+    pub state: &'static str,
+}
+
+fn verdict(evidence: &ShadowEvidence) -> String {
+    let (compared, against) = (evidence.compared(), evidence.against());
+    match samples::upper_bound(compared, against) {
+        None => "no evidence: nothing was compared on these builds".to_owned(),
+        Some(bound) => format!(
+            "{against} of {compared} compared answers speak against the extracted side; \
+             its mismatch rate is at most {:.3}% with 95% confidence",
+            bound * 100.0
+        ),
+    }
+}
+
+fn median(times: &[u64]) -> Option<u64> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+impl Report {
+    pub(crate) fn new(id: &SliceId, record: &Record, rules: &Rules, today: Date) -> Self {
+        let evidence = record.evidence();
+        let row = |(route, class): (&String, &outgrow_rollout::ClassEvidence)| RouteRow {
+            route: route.clone(),
+            compared: class.compared,
+            against: class.against,
+            bound: samples::upper_bound(class.compared, class.against),
+        };
+        let rule = |ignore: &crate::rules::Ignore| RuleRow {
+            path: ignore.rule.path.clone(),
+            reason: ignore.rule.reason.clone(),
+            until: ignore.rule.until.clone(),
+            hits: ignore.hits,
+            state: match (ignore.expired(today), ignore.hits) {
+                (true, _) => "expired",
+                (false, 0) => "unused",
+                _ => "active",
+            },
+        };
+        Self {
+            slice: id.to_string(),
+            verdict: verdict(&evidence),
+            aligned: record.aligned,
+            shed: record.shed.clone(),
+            ineligible: record.ineligible.clone(),
+            not_comparable: record.not_comparable.clone(),
+            routes: record.classes.iter().map(row).collect(),
+            differences: record.top(),
+            pairs: record.pairs.values().take(20).cloned().collect(),
+            noise: record
+                .noise
+                .iter()
+                .map(|(at, n)| format!("{at} ({n} times)"))
+                .collect(),
+            rules: rules.ignore.iter().map(rule).collect(),
+            expired: record.expired.clone(),
+            legacy_p50_us: median(&record.legacy_us),
+            extracted_p50_us: median(&record.extracted_us),
+            evidence,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the shadow is told at its start.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderName;
+use http::uri::Authority;
+use outgrow_rollout::SliceId;
+use serde::{Deserialize, Serialize};
+
+/// All slices.
+#[derive(Debug, Clone)]
+pub struct ShadowSettings {
+    pub slices: Vec<SliceShadow>,
+    /// The response header by which a side names its build.
+    pub build_header: HeaderName,
+    pub limits: Limits,
+}
+
+/// One slice.
+#[derive(Debug, Clone)]
+pub struct SliceShadow {
+    pub id: SliceId,
+    pub legacy: Vec<Authority>,
+    pub extracted: Vec<Authority>,
+    /// Share of the reads that is mirrored, 0.0 to 1.0.
+    pub sample: f64,
+    /// Share of the mirrored reads that is asked twice of the legacy side, 0.0 to 1.0.
+    pub noise_sample: f64,
+    pub ignore: Vec<IgnoreRule>,
+    pub arrays: Vec<ArrayRule>,
+    /// Headers that are compared; `None` for the usual ones.
+    pub headers: Option<Vec<String>>,
+}
+
+/// A difference that is accepted for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IgnoreRule {
+    pub path: String,
+    pub reason: String,
+    /// `YYYY-MM-DD`, the first day on which the rule no longer holds.
+    #[serde(default)]
+    pub until: Option<String>,
+}
+
+/// How the elements of an array are paired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayRule {
+    pub path: String,
+    pub by: ArrayBy,
+}
+
+/// Without a rule, elements are paired by position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArrayBy {
+    /// Order means nothing.
+    Set,
+    /// Equal values of this field make a pair.
+    Key(String),
+}
+
+/// Bounds of the shadow's work.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Exchanges of one slice that wait or are being compared: at 64 KiB each, 32 MiB at the most.
+    pub waiting: usize,
+    /// Requests to a candidate at the same time; the candidate also has clients to serve.
+    pub in_flight: usize,
+    /// Bytes of a body that are kept.
+    pub body: usize,
+    /// For a whole answer of a candidate.
+    pub timeout: Duration,
+    /// How long a differing pair waits for the bridge.
+    pub lag: Duration,
+    /// Example pairs kept of one difference.
+    pub examples: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            waiting: 512,
+            in_flight: 16,
+            body: 256 * 1024,
+            timeout: Duration::from_secs(5),
+            lag: Duration::from_secs(5),
+            examples: 3,
+        }
+    }
+}
+
+/// How far the bridge has come.
+pub trait Freshness: Send + Sync + 'static {
+    /// Everything that the writer committed before this is on the other side.
+    fn applied_through(&self, slice: &SliceId) -> Option<SystemTime>;
+    /// False for a slice without tables, whose answers depend on no bridge.
+    fn has_link(&self, slice: &SliceId) -> bool;
+}
