@@ -1,0 +1,223 @@
+//! Writes a batch into the target: rows, parked rows, copy cursor and position in one
+//! transaction, so that the position is never ahead of the rows nor behind them.
+
+use sqlx::SqliteConnection;
+
+use crate::batch::{Batch, Work};
+use crate::error::{Error, OnSide};
+use crate::fault::FaultHook;
+use crate::plan::{Plan, Row};
+use crate::sqlite::{Database, References, rows, sql};
+use crate::value::Key;
+
+/// Where and under which right a batch is written.
+#[derive(Debug)]
+pub(crate) struct Applier<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) target: &'a Database,
+    pub(crate) epoch: i64,
+    /// Not every table is filled yet, so references cannot hold.
+    pub(crate) filling: bool,
+    /// Whether there are parked rows that this batch might free.
+    pub(crate) any_parked: bool,
+    pub(crate) fault: Option<&'a FaultHook>,
+}
+
+/// How rows go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// All deletes, children first, then all rows, parents first.
+    Whole,
+    /// As whole, but rows that will be written are taken out first: rows of the batch may then
+    /// swap unique values among themselves.
+    Swap,
+    /// Each key by itself; one that is refused is parked.
+    EachRow,
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Applied {
+        parked: u64,
+    },
+    /// Some row was refused, and changes that might explain it are still to come: take more.
+    TakeMore,
+}
+
+impl Applier<'_> {
+    /// Applies a batch, parking what the target refuses.
+    pub(crate) async fn apply(&self, batch: &Batch, may_widen: bool) -> Result<Outcome, Error> {
+        let references = if self.filling {
+            References::Unchecked
+        } else {
+            References::AtCommit
+        };
+        let refused = match self.write(batch, Manner::Whole, references).await {
+            Ok(parked) => return Ok(Outcome::Applied { parked }),
+            Err(e) if e.is_about_rows() => e,
+            Err(e) => return Err(e),
+        };
+        if batch.truncated && may_widen {
+            return Ok(Outcome::TakeMore);
+        }
+        tracing::debug!(error = %refused, "batch refused, trying it in parts");
+        match self.write(batch, Manner::Swap, References::Unchecked).await {
+            Ok(parked) => return Ok(Outcome::Applied { parked }),
+            Err(e) if e.is_about_rows() => {}
+            Err(e) => return Err(e),
+        }
+        self.apply_each(batch).await
+    }
+
+    /// Applies each key by itself.
+    pub(crate) async fn apply_each(&self, batch: &Batch) -> Result<Outcome, Error> {
+        let references = if self.filling {
+            References::Unchecked
+        } else {
+            References::AtOnce
+        };
+        let parked = self.write(batch, Manner::EachRow, references).await?;
+        Ok(Outcome::Applied { parked })
+    }
+
+    async fn write(
+        &self,
+        batch: &Batch,
+        manner: Manner,
+        references: References,
+    ) -> Result<u64, Error> {
+        let target = self.target;
+        let mut tx = target.write_rows(references).await?;
+        let writes = !batch.work.is_empty();
+        if writes {
+            target.applying(&mut tx, true).await?;
+        }
+        let mut parked = 0;
+        for work in &batch.work {
+            if let Err(reason) = &work.target {
+                self.park(&mut tx, work, reason).await?;
+                parked += 1;
+            } else if self.any_parked {
+                let table = self.plan.groups[work.group].name();
+                target.unpark(&mut tx, table, &work.key).await?;
+            }
+        }
+        match manner {
+            Manner::EachRow => parked += self.each_row(&mut tx, batch).await?,
+            Manner::Whole | Manner::Swap => {
+                self.rows(&mut tx, &batch.work, manner == Manner::Swap)
+                    .await
+                    .on(target.side)?;
+            }
+        }
+        FaultHook::pass(self.fault, "after-rows");
+        if let Some(copy) = &batch.copy {
+            target.save_copy(&mut tx, copy).await?;
+        }
+        let stream = target.side.other();
+        target
+            .advance(&mut tx, stream, self.epoch, batch.upto, batch.beat)
+            .await?;
+        if writes {
+            target.applying(&mut tx, false).await?;
+        }
+        FaultHook::pass(self.fault, "before-commit");
+        tx.commit().await.on(target.side)?;
+        FaultHook::pass(self.fault, "after-commit");
+        Ok(parked)
+    }
+
+    async fn park(
+        &self,
+        tx: &mut SqliteConnection,
+        work: &Work,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let table = self.plan.groups[work.group].name();
+        // The text can always be made: cells serialise to plain JSON.
+        let content = serde_json::to_string(&work.source).unwrap_or_default();
+        self.target
+            .park(tx, table, &work.key, reason, content)
+            .await
+    }
+
+    async fn each_row(&self, tx: &mut SqliteConnection, batch: &Batch) -> Result<u64, Error> {
+        let side = self.target.side;
+        let mut parked = 0;
+        // Parents first where rows are written, children first where they go.
+        let mut order: Vec<&Work> = batch.work.iter().filter(|w| w.target.is_ok()).collect();
+        order.sort_by_key(|w| {
+            (
+                !w.gone(),
+                if w.gone() {
+                    usize::MAX - w.group
+                } else {
+                    w.group
+                },
+            )
+        });
+        for work in order {
+            let one = std::slice::from_ref(work);
+            sql("SAVEPOINT one_row".to_owned())
+                .execute(&mut *tx)
+                .await
+                .on(side)?;
+            let refused = match self.rows(tx, one, false).await.on(side) {
+                Ok(()) => None,
+                Err(e) if e.is_about_rows() => Some(e),
+                Err(e) => return Err(e),
+            };
+            if refused.is_some() {
+                sql("ROLLBACK TO one_row".to_owned())
+                    .execute(&mut *tx)
+                    .await
+                    .on(side)?;
+            }
+            sql("RELEASE one_row".to_owned())
+                .execute(&mut *tx)
+                .await
+                .on(side)?;
+            if let Some(Error::Database { cause, .. }) = refused {
+                self.park(tx, work, &cause.to_string()).await?;
+                parked += 1;
+            }
+        }
+        Ok(parked)
+    }
+
+    async fn rows(
+        &self,
+        tx: &mut SqliteConnection,
+        work: &[Work],
+        clear_first: bool,
+    ) -> Result<(), sqlx::Error> {
+        let order = self.plan.order(self.target.side);
+        let of = |at: usize| work.iter().filter(move |w| w.group == at);
+        for &(group, table) in order.iter().rev() {
+            let gone: Vec<&Key> = of(group)
+                .filter(|w| match &w.target {
+                    Ok(image) => image[table].is_none() || clear_first,
+                    Err(_) => false,
+                })
+                .map(|w| &w.key)
+                .collect();
+            let table = &self.plan.groups[group].tables(self.target.side)[table];
+            rows::delete(&mut *tx, table, &gone).await?;
+        }
+        for &(group, table) in order {
+            let present: Vec<&Row> = of(group)
+                .filter_map(|w| w.target.as_ref().ok()?[table].as_ref())
+                .collect();
+            let table = &self.plan.groups[group].tables(self.target.side)[table];
+            rows::upsert(&mut *tx, table, &present).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Work {
+    fn gone(&self) -> bool {
+        matches!(&self.target, Ok(image) if image.iter().all(Option::is_none))
+    }
+}

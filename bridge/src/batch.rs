@@ -1,0 +1,218 @@
+//! Takes the next piece of work from the source: which keys changed, what their rows are now,
+//! and the next chunk of the backfill, all of one moment.
+//!
+//! Why this is right, also beside a running backfill. One task does everything in turn. Each
+//! batch reads events, rows and chunk in one snapshot of the source, and later batches read later
+//! snapshots. So after each batch this holds for every key that was copied or touched: the target
+//! has the row as it was in some snapshot that the bridge has seen, and every change after that
+//! snapshot has a number above the position. For the stream that is plain, as events up to the
+//! position are taken with the rows of the same snapshot or of a later one. A chunk reads rows
+//! that may be newer than the position; the events between come later and read a still newer row,
+//! so nothing goes back in time. A row deleted before the chunk's snapshot is not in the chunk; if
+//! an earlier batch had written it, its delete has a number above the position then and comes.
+//! Applying a key twice is the same as once, because what is applied is a state, not an event.
+//!
+//! A chunk is taken only together with *all* events up to its snapshot, so that the rows that it
+//! refers to, in tables copied before, are as new as it is.
+
+use std::collections::HashMap;
+
+use outgrow_rollout::Side;
+use sqlx::SqliteConnection;
+
+use crate::error::{Error, OnSide};
+use crate::plan::{Group, Image, Plan, Row};
+use crate::sqlite::books::Copy;
+use crate::sqlite::stream::Change;
+use crate::sqlite::{Database, rows};
+use crate::value::Key;
+
+/// One key to be brought up to date on the target.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) group: usize,
+    pub(crate) key: Key,
+    /// What the target shall have, or why that cannot be said.
+    pub(crate) target: Result<Image, String>,
+    pub(crate) source: Image,
+}
+
+/// What is applied in one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// The position once this is applied.
+    pub(crate) upto: i64,
+    /// Time of the newest heartbeat up to there.
+    pub(crate) beat: Option<i64>,
+    pub(crate) work: Vec<Work>,
+    /// The copy's new cursor, if a chunk is part of this.
+    pub(crate) copy: Option<Copy>,
+    /// More changes are there already.
+    pub(crate) truncated: bool,
+}
+
+/// What to take.
+pub(crate) struct Take<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) source: &'a Database,
+    pub(crate) after: i64,
+    pub(crate) changes: u32,
+    pub(crate) chunk: Option<(&'a Copy, u32)>,
+}
+
+impl Take<'_> {
+    /// Reads the next batch, or `None` when there is nothing to do.
+    pub(crate) async fn next(&self) -> Result<Option<Batch>, Error> {
+        let mut tx = self.source.read().await?;
+        let head = self.source.head(&mut tx).await?;
+        if head < self.after {
+            return Err(Error::Discontinued {
+                side: self.source.side,
+                what: format!("its last change is {head}, {} was applied", self.after),
+            });
+        }
+        if head == self.after && self.chunk.is_none() {
+            return Ok(None);
+        }
+        let changes = self
+            .source
+            .changes(&mut tx, self.after, self.changes)
+            .await?;
+        let truncated = changes.len() >= self.changes as usize;
+        let upto = match changes.last() {
+            Some(last) if truncated => last.seq,
+            _ => head,
+        };
+        let mut keys = distinct(self.plan, self.source.side, &changes);
+        let mut batch = Batch {
+            upto,
+            beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
+            truncated,
+            ..Batch::default()
+        };
+        if let (Some((copy, limit)), false) = (self.chunk, truncated) {
+            batch.copy = Some(
+                self.chunk(&mut tx, copy, limit, &mut keys, &mut batch.work)
+                    .await?,
+            );
+        }
+        let current = current(self.plan, self.source, &mut tx, &keys).await?;
+        batch.work.extend(current);
+        Ok(Some(batch))
+    }
+
+    async fn chunk(
+        &self,
+        tx: &mut SqliteConnection,
+        copy: &Copy,
+        limit: u32,
+        keys: &mut HashMap<usize, Vec<Key>>,
+        work: &mut Vec<Work>,
+    ) -> Result<Copy, Error> {
+        let side = self.source.side;
+        let mut next = copy.clone();
+        let Some(group) = self.plan.group_of(side, &copy.table) else {
+            next.done = true;
+            return Ok(next);
+        };
+        let table = &self.plan.groups[group].tables(side)[0];
+        let found = rows::after(tx, table, copy.cursor.as_ref(), limit)
+            .await
+            .on(side)?;
+        next.done = found.len() < limit as usize;
+        next.copied += found.len() as u64;
+        for row in found {
+            let key = table.key_of(&row);
+            next.cursor = Some(key.clone());
+            work.push(mapped(
+                &self.plan.groups[group],
+                group,
+                side,
+                key,
+                vec![Some(row)],
+            ));
+        }
+        // A key that the chunk has was read in the same snapshot: once is enough.
+        if let Some(changed) = keys.get_mut(&group) {
+            let have: std::collections::HashSet<&Key> = work.iter().map(|w| &w.key).collect();
+            changed.retain(|key| !have.contains(key));
+        }
+        Ok(next)
+    }
+}
+
+/// The rows of these keys as they are now, mapped.
+pub(crate) async fn current(
+    plan: &Plan,
+    source: &Database,
+    tx: &mut SqliteConnection,
+    keys: &HashMap<usize, Vec<Key>>,
+) -> Result<Vec<Work>, Error> {
+    let mut work = Vec::new();
+    for (&group, keys) in keys {
+        let mut images = images(&plan.groups[group], source, tx, keys).await?;
+        for key in keys {
+            let empty = || vec![None; plan.groups[group].tables(source.side).len()];
+            let image = images.remove(key).unwrap_or_else(empty);
+            work.push(mapped(
+                &plan.groups[group],
+                group,
+                source.side,
+                key.clone(),
+                image,
+            ));
+        }
+    }
+    Ok(work)
+}
+
+/// What a side has for these keys; keys without any row are left out.
+pub(crate) async fn images(
+    group: &Group,
+    side: &Database,
+    tx: &mut SqliteConnection,
+    keys: &[Key],
+) -> Result<HashMap<Key, Image>, Error> {
+    let tables = group.tables(side.side);
+    let mut images: HashMap<Key, Image> = HashMap::with_capacity(keys.len());
+    for (at, table) in tables.iter().enumerate() {
+        let found: Vec<Row> = rows::by_keys(tx, table, keys).await.on(side.side)?;
+        for row in found {
+            let image = images
+                .entry(table.key_of(&row))
+                .or_insert_with(|| vec![None; tables.len()]);
+            image[at] = Some(row);
+        }
+    }
+    Ok(images)
+}
+
+fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work {
+    let target = if rows::usable(&key) {
+        group.map(side, &source).map_err(|e| e.to_string())
+    } else {
+        Err("a key column is NULL".to_owned())
+    };
+    Work {
+        group: at,
+        key,
+        target,
+        source,
+    }
+}
+
+fn distinct(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize, Vec<Key>> {
+    let mut seen = std::collections::HashSet::new();
+    let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
+    for change in changes.iter().filter(|c| !c.is_beat()) {
+        // A table that is not mapped any more has triggers left from an older config.
+        let Some(group) = plan.group_of(side, &change.table) else {
+            continue;
+        };
+        let key = change.key(plan.groups[group].tables(side)[0].key.len());
+        if seen.insert((group, key.clone())) {
+            keys.entry(group).or_default().push(key);
+        }
+    }
+    keys
+}

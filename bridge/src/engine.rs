@@ -1,0 +1,429 @@
+//! The one who does a link's work, step by step. Everything that writes rows or positions goes
+//! through one engine behind one lock, so that steps never overlap within a process; epochs keep
+//! those of another process out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use outgrow_rollout::Side;
+
+use crate::apply::{Applier, Outcome};
+use crate::batch::{Batch, Take, current, images};
+use crate::error::{Error, OnSide};
+use crate::plan::Plan;
+use crate::recent::Recent;
+use crate::shared::Shared;
+use crate::sqlite::books::{Copy, Foreign};
+use crate::sqlite::{Database, now_ms};
+use crate::status::Crossing;
+use crate::turn::check_capture;
+use crate::value::{Key, key_text};
+
+/// How often books, schemas and the trimming are seen to.
+const CHORES: std::time::Duration = std::time::Duration::from_millis(500);
+/// Parked rows tried again at once; the rest have their turn later, as oldest come first.
+const PARKED_AT_ONCE: u32 = 200;
+/// Between two tries of parked rows: at first, and at most, as each try costs a transaction.
+const PARKED_FIRST: std::time::Duration = std::time::Duration::from_secs(1);
+const PARKED_LAST: std::time::Duration = std::time::Duration::from_secs(30);
+/// How often a batch may be doubled in search of the change that explains a refused row.
+const WIDEN: u32 = 10;
+
+/// The state of a running link. Made by [`crate::turn`]'s start.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) source: Side,
+    /// Of the stream from `source`, kept on the passive side.
+    pub(crate) epoch: i64,
+    pub(crate) applied: i64,
+    /// Of the stream from the passive side, kept on the source.
+    pub(crate) epoch_back: i64,
+    pub(crate) applied_back: i64,
+    pub(crate) copies: Vec<Copy>,
+    pub(crate) recent: Recent,
+    pub(crate) schema_versions: (i64, i64),
+    pub(crate) next_beat: Instant,
+    pub(crate) next_chores: Instant,
+    pub(crate) next_parked: Instant,
+    pub(crate) parked_wait: std::time::Duration,
+    pub(crate) parked: u64,
+}
+
+impl Engine {
+    pub(crate) fn source(&self) -> &Database {
+        self.shared.on(self.source)
+    }
+
+    pub(crate) fn target(&self) -> &Database {
+        self.shared.on(self.source.other())
+    }
+
+    pub(crate) fn copied(&self) -> bool {
+        self.copies.iter().all(|c| c.done)
+    }
+
+    /// Does what is due. `true` when there is more to do at once.
+    ///
+    /// Not cancel safe as to the engine's own memory: the worker never drops it half-way.
+    pub(crate) async fn step(&mut self) -> Result<bool, Error> {
+        if Instant::now() >= self.next_beat {
+            self.source().beat().await?;
+            self.target().beat().await?;
+            self.next_beat = Instant::now() + self.shared.limits().heartbeat;
+        }
+        let more = self.follow().await?;
+        self.follow_back().await?;
+        if self.parked > 0 && self.copied() && Instant::now() >= self.next_parked {
+            self.try_parked().await?;
+        }
+        if Instant::now() >= self.next_chores {
+            self.chores().await?;
+            self.next_chores = Instant::now() + CHORES;
+        }
+        Ok(more)
+    }
+
+    /// Applies the next batch of the stream, with a chunk of the backfill if one is due.
+    async fn follow(&mut self) -> Result<bool, Error> {
+        let mut changes = self.shared.limits().batch_changes;
+        let mut widened = 0;
+        loop {
+            let Some(batch) = self.take(changes).await? else {
+                self.shared.status(|s| s.backlog = 0);
+                return Ok(false);
+            };
+            self.shared.pass("after-read");
+            let outcome = self.applier().apply(&batch, widened < WIDEN).await?;
+            match outcome {
+                Outcome::TakeMore => {
+                    widened += 1;
+                    changes = changes.saturating_mul(2);
+                }
+                Outcome::Applied { parked } => {
+                    let more = batch.truncated || !self.copied();
+                    self.applied_one(batch, parked).await?;
+                    return Ok(more);
+                }
+            }
+        }
+    }
+
+    async fn take(&self, changes: u32) -> Result<Option<Batch>, Error> {
+        let next = self.copies.iter().find(|c| !c.done);
+        if let Some(copy) = next {
+            self.shared.status(|s| {
+                let table = s.tables.iter_mut().find(|t| t.legacy == copy.table);
+                if let Some(table) = table.filter(|t| t.began.is_none()) {
+                    table.began = Some((Instant::now(), copy.copied));
+                }
+            });
+        }
+        let take = Take {
+            plan: &self.plan,
+            source: self.source(),
+            after: self.applied,
+            changes,
+            chunk: next.map(|c| (c, self.shared.limits().chunk_rows)),
+        };
+        take.next().await
+    }
+
+    fn applier(&self) -> Applier<'_> {
+        Applier {
+            plan: &self.plan,
+            target: self.target(),
+            epoch: self.epoch,
+            filling: !self.copied(),
+            any_parked: self.parked > 0,
+            fault: self.shared.limits().fault.as_ref(),
+        }
+    }
+
+    /// Takes note of a batch that was committed.
+    async fn applied_one(&mut self, batch: Batch, parked: u64) -> Result<(), Error> {
+        self.applied = batch.upto;
+        if parked > 0 || self.parked > 0 {
+            self.count_parked().await?;
+        }
+        if parked > 0 {
+            self.parked_wait = PARKED_FIRST;
+            self.next_parked = Instant::now() + PARKED_FIRST;
+        }
+        let from_chunk = batch.copy.as_ref().map(|c| c.table.clone());
+        if let Some(copy) = batch.copy {
+            self.took_chunk(copy).await?;
+        }
+        for work in &batch.work {
+            self.recent.note(work.group, &work.key);
+        }
+        let beat = batch.beat.map(|beat_ms| Crossing {
+            beat_ms,
+            took_ms: now_ms() - beat_ms,
+        });
+        self.shared.status(|s| {
+            s.applied = batch.upto;
+            s.crossed = beat.or(s.crossed);
+            s.beat_ms = beat.map(|b| b.beat_ms).or(s.beat_ms);
+            if from_chunk.is_none() {
+                for work in &batch.work {
+                    if let Some(table) = s.tables.get_mut(work.group) {
+                        table.applied += 1;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn took_chunk(&mut self, copy: Copy) -> Result<(), Error> {
+        self.shared.status(|s| {
+            if let Some(table) = s.tables.iter_mut().find(|t| t.legacy == copy.table) {
+                table.copied = copy.copied;
+                table.done = copy.done;
+                if copy.done {
+                    table.ended = Some(Instant::now());
+                }
+            }
+        });
+        if let Some(old) = self.copies.iter_mut().find(|c| c.table == copy.table) {
+            *old = copy;
+        }
+        if self.copied() {
+            tracing::info!(slice = %self.shared.spec.slice, "every row is copied, following now");
+            // From now on only the bridge may write what it keeps in step.
+            self.set_fence(self.source.other(), true).await?;
+            self.shared.status(|s| s.copied = true);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn set_fence(&self, side: Side, on: bool) -> Result<i64, Error> {
+        let database = self.shared.on(side);
+        let mut tx = database.write().await?;
+        database.set_fence(&mut tx, on).await?;
+        // Read in the same transaction: nothing of others can come after it any more.
+        let head = database.head(&mut tx).await?;
+        tx.commit().await.on(side)?;
+        Ok(head)
+    }
+
+    /// Notes what the passive side's stream has: heartbeats, which prove that the way back is
+    /// open, and writes that nobody should have made.
+    pub(crate) async fn follow_back(&mut self) -> Result<(), Error> {
+        let passive = self.target();
+        let mut tx = passive.read().await?;
+        if passive.head(&mut tx).await? == self.applied_back {
+            return Ok(());
+        }
+        let limit = self.shared.limits().batch_changes;
+        let changes = passive.changes(&mut tx, self.applied_back, limit).await?;
+        let Some(last) = changes.last().map(|c| c.seq) else {
+            return Ok(());
+        };
+        let beat = changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max();
+        let mut found: Vec<(usize, Key, Foreign)> = Vec::new();
+        for change in changes.iter().filter(|c| !c.is_beat()) {
+            let Some(group) = self.plan.group_of(passive.side, &change.table) else {
+                continue;
+            };
+            let key = change.key(self.plan.groups[group].tables(passive.side)[0].key.len());
+            let image = images(
+                &self.plan.groups[group],
+                passive,
+                &mut tx,
+                std::slice::from_ref(&key),
+            )
+            .await?;
+            let foreign = Foreign {
+                side: passive.side.to_string(),
+                table: change.table.clone(),
+                key: key_text(&key),
+                op: change.op.clone(),
+                at_ms: change.at,
+                passive: serde_json::to_string(&image.get(&key)).unwrap_or_default(),
+                authority: String::new(),
+            };
+            found.push((group, key, foreign));
+        }
+        drop(tx);
+        self.note_back(last, beat, found).await
+    }
+
+    async fn note_back(
+        &mut self,
+        upto: i64,
+        beat: Option<i64>,
+        found: Vec<(usize, Key, Foreign)>,
+    ) -> Result<(), Error> {
+        if !found.is_empty() {
+            // Counted at once: the chores may come half a second later.
+            self.next_chores = Instant::now();
+        }
+        let authority = self.source();
+        let mut tx = authority.write().await?;
+        for (group, key, mut foreign) in found {
+            let group = &self.plan.groups[group];
+            let image = images(group, authority, &mut tx, std::slice::from_ref(&key)).await?;
+            foreign.authority = serde_json::to_string(&image.get(&key)).unwrap_or_default();
+            tracing::warn!(side = %foreign.side, table = %foreign.table, key = %foreign.key,
+                "row was changed on the passive side by something other than the bridge");
+            authority.note_foreign(&mut tx, &foreign).await?;
+        }
+        let stream = self.source.other();
+        authority
+            .advance(&mut tx, stream, self.epoch_back, upto, beat)
+            .await?;
+        tx.commit().await.on(authority.side)?;
+        self.applied_back = upto;
+        if let Some(beat_ms) = beat {
+            let took_ms = now_ms() - beat_ms;
+            self.shared
+                .status(|s| s.crossed_back = Some(Crossing { beat_ms, took_ms }));
+        }
+        Ok(())
+    }
+
+    /// Brings keys up to date on the passive side, outside the stream: parked rows, repairs.
+    /// The position stays: the rows read are newer than it, and what comes is newer still.
+    pub(crate) async fn refresh(
+        &mut self,
+        keys: &HashMap<usize, Vec<Key>>,
+        each: bool,
+    ) -> Result<u64, Error> {
+        let source = self.source();
+        let mut tx = source.read().await?;
+        let work = current(&self.plan, source, &mut tx, keys).await?;
+        drop(tx);
+        let batch = Batch {
+            upto: self.applied,
+            work,
+            ..Batch::default()
+        };
+        let applier = Applier {
+            any_parked: true,
+            ..self.applier()
+        };
+        let outcome = if each {
+            applier.apply_each(&batch).await?
+        } else {
+            applier.apply(&batch, false).await?
+        };
+        self.count_parked().await?;
+        Ok(match outcome {
+            Outcome::Applied { parked } => parked,
+            Outcome::TakeMore => 0,
+        })
+    }
+
+    /// Tries parked rows again: what they waited for may have come.
+    pub(crate) async fn try_parked(&mut self) -> Result<(), Error> {
+        let target = self.target();
+        let mut tx = target.read().await?;
+        let parked = target.parked(&mut tx, PARKED_AT_ONCE).await?;
+        drop(tx);
+        let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
+        for one in parked {
+            if let Some(group) = self.plan.group_of(Side::Legacy, &one.table) {
+                let width = self.plan.groups[group].tables(Side::Legacy)[0].key.len();
+                let key: Key = one.cells.into_iter().take(width).collect();
+                keys.entry(group).or_default().push(key);
+            }
+        }
+        let before = self.parked;
+        if !keys.is_empty() {
+            self.refresh(&keys, true).await?;
+        }
+        self.parked_wait = if self.parked < before {
+            PARKED_FIRST
+        } else {
+            self.parked_wait.saturating_mul(2).min(PARKED_LAST)
+        };
+        self.next_parked = Instant::now() + self.parked_wait;
+        Ok(())
+    }
+
+    async fn count_parked(&mut self) -> Result<(), Error> {
+        let target = self.target();
+        let mut tx = target.read().await?;
+        self.parked = target.parked_count(&mut tx).await?;
+        self.shared.status(|s| s.parked = self.parked);
+        Ok(())
+    }
+
+    /// Counts, trims, and looks whether the tables are still those of the plan.
+    async fn chores(&mut self) -> Result<(), Error> {
+        self.count().await?;
+        let rows = self.shared.limits().trim_rows;
+        self.source().trim(self.applied, rows).await?;
+        self.target().trim(self.applied_back, rows).await?;
+        self.watch_schemas().await
+    }
+
+    pub(crate) async fn count(&mut self) -> Result<(), Error> {
+        let (source, target) = (self.source(), self.target());
+        let mut here = source.read().await?;
+        let mut there = target.read().await?;
+        let backlog = source.waiting(&mut here, self.applied).await?;
+        let foreign =
+            source.foreign_count(&mut here).await? + target.foreign_count(&mut there).await?;
+        let mut last = source.foreign(&mut here, 1).await?;
+        last.extend(target.foreign(&mut there, 1).await?);
+        let controls = [
+            (source.side, source.control(&mut here).await?),
+            (target.side, target.control(&mut there).await?),
+        ];
+        let mut newest: Option<(i64, String)> = last
+            .iter()
+            .map(|f| {
+                (
+                    f.at_ms,
+                    format!("{} `{}` key {} ({})", f.side, f.table, f.key, f.op),
+                )
+            })
+            .max();
+        for (side, control) in &controls {
+            if let (Some(at), Some(table)) = (control.refused_at, &control.refused_table)
+                && newest.as_ref().is_none_or(|(newest, _)| at > *newest)
+            {
+                newest = Some((at, format!("{side} `{table}` (refused by the fence)")));
+            }
+        }
+        let refused = controls.iter().map(|(_, c)| c.refused).sum();
+        self.parked = target.parked_count(&mut there).await?;
+        self.shared.status(|s| {
+            s.backlog = u64::try_from(backlog).unwrap_or(0);
+            s.foreign = foreign;
+            s.refused = refused;
+            s.parked = self.parked;
+            (s.foreign_at, s.last_foreign) = newest.unzip();
+        });
+        Ok(())
+    }
+
+    /// A changed schema is either still mapped whole, or the link stops before it corrupts.
+    async fn watch_schemas(&mut self) -> Result<(), Error> {
+        let now = (
+            self.shared.legacy.schema_version().await?,
+            self.shared.extracted.schema_version().await?,
+        );
+        if now == self.schema_versions {
+            return Ok(());
+        }
+        let plan = self.shared.plan().await?;
+        let known: Vec<String> = self.copies.iter().map(|c| c.table.clone()).collect();
+        check_capture(&self.shared, &plan, &known).await?;
+        for database in [&self.shared.legacy, &self.shared.extracted] {
+            // A new unique index needs a trigger of its own.
+            database.install(&plan).await?;
+        }
+        self.plan = Arc::new(plan);
+        self.schema_versions = (
+            self.shared.legacy.schema_version().await?,
+            self.shared.extracted.schema_version().await?,
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Why the bridge could not do what it was asked, and what may be tried again.
+
+use std::time::Duration;
+
+use outgrow_rollout::{Side, SliceId};
+
+use crate::preflight::Problem;
+
+/// A failure of a link. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("`{0}` is not a database the bridge can open: write `sqlite:PATH`")]
+    Url(String),
+    /// The mapping or the tables do not fit. Every problem is in the list.
+    #[error("slice `{slice}` cannot be copied: {}", list(.problems))]
+    Mapping {
+        slice: SliceId,
+        problems: Vec<Problem>,
+    },
+    /// A database did not do its part.
+    #[error("the {side} database: {cause}")]
+    Database { side: Side, cause: sqlx::Error },
+    #[error("slice `{0}` is not synced yet: run `outgrow sync start`")]
+    NotStarted(SliceId),
+    #[error("the backfill of slice `{0}` is still running: wait until it has copied every row")]
+    NotCopied(SliceId),
+    #[error(
+        "the {side} side has not applied position {position} within {within:?} (it is at {applied}): see `outgrow sync status`"
+    )]
+    DrainTimeout {
+        side: Side,
+        position: i64,
+        applied: i64,
+        within: Duration,
+    },
+    #[error("the {0} side must be fenced before rows may flow the other way")]
+    NotFenced(Side),
+    #[error("{waiting} changes of the {side} side are not applied yet: drain first")]
+    NotDrained { side: Side, waiting: i64 },
+    /// Another process has taken the link over; this one has stopped without touching a row.
+    #[error("another bridge process has taken over slice `{0}`: stop one of the two")]
+    Superseded(SliceId),
+    /// The stream that the position belongs to is gone.
+    #[error(
+        "the {side} database is not the one that was followed ({what}): was it restored from a backup? close the link and start the copy again"
+    )]
+    Discontinued { side: Side, what: String },
+    #[error(
+        "capture is gone from table `{table}` of the {side} database: changes may have been missed; close the link and start the copy again"
+    )]
+    CaptureLost { side: Side, table: String },
+    #[error(
+        "repair is capped at {cap} rows and {found} differ: start the copy again, or raise the cap"
+    )]
+    RepairCap { cap: usize, found: usize },
+}
+
+impl Error {
+    /// Whether the same step may succeed later without anybody's help: locks, full disks.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::Database { cause, .. } => match primary_code(cause) {
+                // BUSY, LOCKED, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA.
+                Some(code) => matches!(code, 5 | 6 | 10 | 13 | 14 | 15 | 17),
+                None => matches!(cause, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)),
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether rows, not circumstances, were refused: CONSTRAINT, MISMATCH, TOOBIG.
+    pub(crate) fn is_about_rows(&self) -> bool {
+        match self {
+            Self::Database { cause, .. } => {
+                matches!(primary_code(cause), Some(18..=20))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// SQLite's primary result code; sqlx hands out the extended one as text.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let sqlx::Error::Database(inner) = error else {
+        return None;
+    };
+    inner.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
+fn list(problems: &[Problem]) -> String {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// Says which side's database an error came from.
+pub(crate) trait OnSide<T> {
+    fn on(self, side: Side) -> Result<T, Error>;
+}
+
+impl<T> OnSide<T> for Result<T, sqlx::Error> {
+    fn on(self, side: Side) -> Result<T, Error> {
+        self.map_err(|cause| Error::Database { side, cause })
+    }
+}

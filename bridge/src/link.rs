@@ -1,0 +1,370 @@
+//! The handle of one slice's link, and the worker behind it.
+//!
+//! Calls that change roles or rows run in tasks of their own, so that a caller that gives up
+//! waiting never leaves one half-done; [`Link::shutdown`] waits for them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::plan::Plan;
+use crate::preflight::Preflight;
+use crate::shared::Shared;
+use crate::spec::LinkSpec;
+use crate::sqlite::books::{Foreign, Parked};
+use crate::status::Status;
+use crate::verify::{Verifier, VerifyReport};
+use crate::worker::{Places, Worker, stop};
+
+/// Rows listed by [`Link::conflicts`].
+const CONFLICTS: u32 = 1_000;
+
+/// Rows that wait for a person.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Conflicts {
+    parked: Vec<Parked>,
+    /// With both versions, newest first.
+    foreign: Vec<Foreign>,
+    refused: Vec<Refused>,
+}
+
+impl Conflicts {
+    /// Rows parked, foreign writes kept, writes refused by a fence.
+    pub fn counts(&self) -> (usize, usize, u64) {
+        let refused = self.refused.iter().map(|r| r.count).sum();
+        (self.parked.len(), self.foreign.len(), refused)
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Refused {
+    side: Side,
+    count: u64,
+    last_table: Option<String>,
+    last_at_ms: Option<i64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: tokio::sync::Mutex<Option<Engine>>,
+    /// Held while the worker is started or stopped.
+    pub(crate) worker: tokio::sync::Mutex<Option<Worker>>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) poke: Notify,
+    pub(crate) places: watch::Sender<Places>,
+    pub(crate) failures: watch::Sender<Option<String>>,
+    /// The side and place of the last fence: what a drain's position means.
+    pub(crate) fenced: Mutex<Option<(Side, i64)>>,
+    pub(crate) report: Mutex<Option<VerifyReport>>,
+}
+
+/// One slice's tables, kept in step. Clones share one link.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Link {
+    /// A link that does nothing yet. Databases are opened when first needed, so that
+    /// [`Self::preflight`] can tell what is wrong with them.
+    ///
+    /// # Errors
+    /// None at present; opening another engine's database may fail.
+    #[allow(clippy::unused_async)] // Other engines connect here.
+    pub async fn open(spec: LinkSpec) -> Result<Self, Error> {
+        let places = Places {
+            source: Side::Legacy,
+            applied: 0,
+            applied_back: 0,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared: Arc::new(Shared::new(spec)),
+                engine: tokio::sync::Mutex::new(None),
+                worker: tokio::sync::Mutex::new(None),
+                tasks: TaskTracker::new(),
+                poke: Notify::new(),
+                places: watch::channel(places).0,
+                failures: watch::channel(None).0,
+                fenced: Mutex::new(None),
+                report: Mutex::new(None),
+            }),
+        })
+    }
+
+    pub fn slice(&self) -> &SliceId {
+        &self.inner.shared.spec.slice
+    }
+
+    /// Everything that stands in the way, at once. Changes nothing in the databases.
+    ///
+    /// # Errors
+    /// None at present: what a database refuses is a problem like the others.
+    pub async fn preflight(&self) -> Result<Preflight, Error> {
+        Ok(self.inner.shared.preflight().await)
+    }
+
+    /// Brings the link to a phase with rows flowing from `source`: installs what is missing,
+    /// turns the link round if it was recorded the other way, and starts the worker. A backfill
+    /// that is not complete goes on, and becomes following by itself. Idempotent.
+    ///
+    /// # Errors
+    /// Every reason why the tables cannot be kept in step, or what a database said.
+    pub async fn ensure(&self, phase: DataPhase, source: Side) -> Result<(), Error> {
+        match phase {
+            DataPhase::Idle => Ok(()),
+            DataPhase::Closed => self.close().await,
+            _ => {
+                let inner = Arc::clone(&self.inner);
+                self.whole(async move { inner.ensure(phase, source).await })
+                    .await
+            }
+        }
+    }
+
+    /// Whether the backfill is complete.
+    pub fn copied(&self) -> bool {
+        self.inner.shared.status(|s| s.copied)
+    }
+
+    /// What is known of the link; `None` before it was ever started in this process.
+    pub fn evidence(&self) -> Option<SyncEvidence> {
+        self.inner
+            .shared
+            .status(|s| (!s.tables.is_empty()).then(|| s.evidence()))
+    }
+
+    /// Tables, rates, positions, for people.
+    pub fn describe(&self) -> Value {
+        self.inner.shared.status(|s| s.describe())
+    }
+
+    /// Everything that the source committed before this moment is on the passive side.
+    pub fn applied_through(&self) -> Option<SystemTime> {
+        let beat = self.inner.shared.status(|s| s.beat_ms)?;
+        Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(beat).ok()?))
+    }
+
+    /// Why the link cannot go on by itself, once that is so.
+    pub fn failures(&self) -> watch::Receiver<Option<String>> {
+        self.inner.failures.subscribe()
+    }
+
+    /// Stops the worker after its present step; capture stays. [`Self::ensure`] resumes.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn pause(&self) -> Result<(), Error> {
+        let mut worker = self.inner.worker.lock().await;
+        stop(&mut worker).await;
+        Ok(())
+    }
+
+    /// Refuses everybody's writes but the bridge's on one side, and says where that side's
+    /// stream ended. Idempotent; survives a restart. Cancel safe.
+    ///
+    /// # Errors
+    /// When the link was never started, or the database does not take it.
+    pub async fn fence(&self, side: Side) -> Result<i64, Error> {
+        let position = self
+            .with_engine(async |e| e.set_fence(side, true).await)
+            .await?;
+        *lock(&self.inner.fenced) = Some((side, position));
+        self.inner.poke.notify_one();
+        Ok(position)
+    }
+
+    /// Takes a fence off. Idempotent. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Self::fence`].
+    pub async fn unfence(&self, side: Side) -> Result<(), Error> {
+        self.with_engine(async |e| e.set_fence(side, false).await)
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until the changes up to a fence's position are applied. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::DrainTimeout`] when that takes longer than `within`.
+    pub async fn drain(&self, position: i64, within: Duration) -> Result<(), Error> {
+        let mut places = self.inner.places.subscribe();
+        let source = places.borrow().source;
+        let side = match *lock(&self.inner.fenced) {
+            Some((side, at)) if at == position => side,
+            _ => source,
+        };
+        self.inner.poke.notify_one();
+        let reached = places.wait_for(|places| places.of(side) >= position);
+        let waited = tokio::time::timeout(within, reached)
+            .await
+            .is_ok_and(|seen| seen.is_ok());
+        if waited {
+            return Ok(());
+        }
+        Err(Error::DrainTimeout {
+            side: side.other(),
+            position,
+            applied: self.inner.places.borrow().of(side),
+            within,
+        })
+    }
+
+    /// Row counts, and a comparison of the rows that changed lately. Cancel safe.
+    ///
+    /// # Errors
+    /// When the link was never started, or a database fails.
+    pub async fn check(&self) -> Result<BTreeMap<String, TableRows>, Error> {
+        let (plan, source) = self.view().await?;
+        let recent = self.with_engine(async |e| Ok(e.recent.by_group())).await?;
+        self.verifier(&plan, source).check(recent).await
+    }
+
+    /// Makes `source` the side that rows flow from, from the drained place on; advances its ids
+    /// beyond all that the other side gave out, opens it, keeps the other fenced. Idempotent;
+    /// finishes even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// When a side is not fenced or not drained; nothing has changed then.
+    pub async fn turn(&self, source: Side) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        self.whole(async move {
+            let mut engine = inner.engine.lock().await;
+            let engine = engine.as_mut().ok_or_else(|| inner.not_started())?;
+            let turned = engine.turn(source).await;
+            inner.publish(engine);
+            turned
+        })
+        .await
+    }
+
+    /// Compares every row, while both sides move. Cancel safe.
+    ///
+    /// # Errors
+    /// When the backfill is not complete, or a database fails.
+    pub async fn verify(&self) -> Result<VerifyReport, Error> {
+        let (plan, source) = self.view().await?;
+        if !self.copied() {
+            return Err(Error::NotCopied(self.slice().clone()));
+        }
+        let report = self.verifier(&plan, source).verify().await?;
+        let rows = (report.tables.clone(), std::time::Instant::now());
+        self.inner.shared.status(|s| s.verified = Some(rows));
+        *lock(&self.inner.report) = Some(report.clone());
+        Ok(report)
+    }
+
+    /// Rows parked, foreign writes with both versions, writes refused by fences.
+    ///
+    /// # Errors
+    /// When a database fails.
+    pub async fn conflicts(&self) -> Result<Conflicts, Error> {
+        let mut found = Conflicts::default();
+        for side in [Side::Legacy, Side::Extracted] {
+            let database = self.inner.shared.on(side);
+            if !database.installed().await? {
+                continue;
+            }
+            let mut tx = database.read().await?;
+            found
+                .parked
+                .extend(database.parked(&mut tx, CONFLICTS).await?);
+            found
+                .foreign
+                .extend(database.foreign(&mut tx, CONFLICTS).await?);
+            let control = database.control(&mut tx).await?;
+            found.refused.push(Refused {
+                side,
+                count: control.refused,
+                last_table: control.refused_table,
+                last_at_ms: control.refused_at,
+            });
+        }
+        found.foreign.sort_by_key(|f| std::cmp::Reverse(f.at_ms));
+        Ok(found)
+    }
+
+    /// Stops the worker and removes triggers, positions and fences from both databases.
+    /// Idempotent; the slice's own rows stay as they are.
+    ///
+    /// # Errors
+    /// When a database does not let go; calling again finishes the rest.
+    pub async fn close(&self) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        self.whole(async move {
+            let mut worker = inner.worker.lock().await;
+            stop(&mut worker).await;
+            *inner.engine.lock().await = None;
+            inner.shared.legacy.uninstall().await?;
+            inner.shared.extracted.uninstall().await?;
+            inner
+                .shared
+                .status(|s| *s = Status::new(s.source, s.interval_ms));
+            inner.failures.send_replace(None);
+            *lock(&inner.report) = None;
+            *lock(&inner.fenced) = None;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the worker and every call that is under way, and closes the databases. Nothing is
+    /// removed; another process can go on from here.
+    pub async fn shutdown(&self) {
+        stop(&mut *self.inner.worker.lock().await).await;
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.shared.legacy.close().await;
+        self.inner.shared.extracted.close().await;
+    }
+
+    pub(crate) fn verifier<'a>(&'a self, plan: &'a Plan, source: Side) -> Verifier<'a> {
+        Verifier {
+            shared: &self.inner.shared,
+            plan,
+            source,
+        }
+    }
+
+    pub(crate) async fn view(&self) -> Result<(Arc<Plan>, Side), Error> {
+        self.with_engine(async |e| Ok((Arc::clone(&e.plan), e.source)))
+            .await
+    }
+
+    async fn with_engine<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut Engine) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut engine = self.inner.engine.lock().await;
+        let engine = engine.as_mut().ok_or_else(|| self.inner.not_started())?;
+        call(engine).await
+    }
+
+    /// Runs to the end whatever the caller does.
+    pub(crate) async fn whole<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.inner.tasks.spawn(Box::pin(work)).await {
+            Ok(done) => done,
+            // The task is never aborted, so it can only have panicked, which the log shows.
+            Err(_) => Err(self.inner.not_started()),
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Plain values, replaced whole: a panic elsewhere cannot leave half of one.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,344 @@
+//! Every rule a mapping must keep, each failing as a [`Problem`] with the way out.
+
+use super::{
+    Back, Column, ColumnSchema, KEY_COLUMNS, Schema, Table, TableSchema, TableSpec, Transform,
+};
+use crate::preflight::Problem;
+use crate::spec::{LinkSpec, Source};
+use crate::value::{Affinity, Cell};
+
+fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Problem {
+    Problem {
+        table: table.to_owned(),
+        column: column.map(str::to_owned),
+        what,
+        fix: fix.to_owned(),
+    }
+}
+
+fn pair(spec: &TableSpec) -> String {
+    format!("{} -> {}", spec.legacy, spec.extracted)
+}
+
+/// Rules that need no database.
+pub(super) fn names(spec: &LinkSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if spec.tables.is_empty() {
+        let what = "no table is mapped".to_owned();
+        problems.push(problem("(none)", None, what, "add a [[tables]] entry"));
+    }
+    for (at, table) in spec.tables.iter().enumerate() {
+        let label = pair(table);
+        if spec.tables[..at]
+            .iter()
+            .any(|t| t.extracted == table.extracted)
+        {
+            let what = format!("`{}` is filled by two entries", table.extracted);
+            problems.push(problem(&label, None, what, "map each extracted table once"));
+        }
+        for (i, column) in table.columns.iter().enumerate() {
+            let twice = table.columns[..i]
+                .iter()
+                .any(|c| c.extracted == column.extracted);
+            if twice {
+                let what = "it is fed twice".to_owned();
+                let column = Some(column.extracted.as_str());
+                problems.push(problem(&label, column, what, "keep one of them"));
+            }
+        }
+    }
+    problems
+}
+
+fn table_of(
+    name: &str,
+    schema: &TableSchema,
+    columns: Vec<Column>,
+    key: Vec<usize>,
+    key_names: &[String],
+) -> Table {
+    let other_unique = schema
+        .unique
+        .iter()
+        .filter(|unique| !same_columns(unique, key_names))
+        .cloned()
+        .collect();
+    Table {
+        name: name.to_owned(),
+        columns,
+        key,
+        other_unique,
+        autoincrement: schema.autoincrement,
+        written_by_others: schema.written_by_others,
+    }
+}
+
+fn same_columns(a: &[String], b: &[String]) -> bool {
+    a.len() == b.len() && a.iter().all(|column| b.contains(column))
+}
+
+fn column(schema: &ColumnSchema) -> Column {
+    Column {
+        name: schema.name.clone(),
+        affinity: Affinity::of(&schema.declared),
+        required: schema.required,
+    }
+}
+
+fn unique_or_problem(
+    label: &str,
+    side: &str,
+    schema: &TableSchema,
+    key: &[String],
+    problems: &mut Vec<Problem>,
+) {
+    if !schema.unique.iter().any(|unique| same_columns(unique, key)) {
+        let what = format!(
+            "({}) is not a unique key of the {side} table",
+            key.join(", ")
+        );
+        let fix = "name the primary key, or add a unique index on these columns";
+        problems.push(problem(label, None, what, fix));
+    }
+}
+
+/// The legacy table of a group.
+pub(super) fn legacy_table(
+    name: &str,
+    specs: &[&TableSpec],
+    schema: &Schema,
+    problems: &mut Vec<Problem>,
+) -> Option<Table> {
+    let Some(found) = schema.get(name) else {
+        let what = "there is no such table in the legacy database".to_owned();
+        problems.push(problem(name, None, what, "check the name and the database"));
+        return None;
+    };
+    let key_names = &specs.first()?.key;
+    if specs.iter().any(|spec| spec.key != *key_names) {
+        let what = "its entries name different keys".to_owned();
+        problems.push(problem(
+            name,
+            None,
+            what,
+            "use one key for all parts of a split",
+        ));
+    }
+    if key_names.is_empty() || key_names.len() > KEY_COLUMNS {
+        let what = format!("{} key columns", key_names.len());
+        problems.push(problem(name, None, what, "name 1 to 6 key columns"));
+        return None;
+    }
+    let columns: Vec<Column> = found
+        .columns
+        .iter()
+        .filter(|c| !c.generated)
+        .map(column)
+        .collect();
+    let mut key = Vec::new();
+    for wanted in key_names {
+        match columns.iter().position(|c| c.name == *wanted) {
+            Some(at) => key.push(at),
+            None => problems.push(problem(
+                name,
+                Some(wanted),
+                "the key column does not exist".to_owned(),
+                "check its name in the legacy table",
+            )),
+        }
+    }
+    if key.len() != key_names.len() {
+        return None;
+    }
+    unique_or_problem(name, "legacy", found, key_names, problems);
+    Some(table_of(name, found, columns, key, key_names))
+}
+
+/// The extracted table of one entry, with its columns in the entry's order.
+pub(super) fn extracted_table(
+    spec: &TableSpec,
+    schema: &Schema,
+    problems: &mut Vec<Problem>,
+) -> Option<Table> {
+    let label = pair(spec);
+    let Some(found) = schema.get(&spec.extracted) else {
+        let what = format!(
+            "there is no table `{}` in the extracted database",
+            spec.extracted
+        );
+        problems.push(problem(
+            &label,
+            None,
+            what,
+            "start the service once, so that it makes its tables",
+        ));
+        return None;
+    };
+    let before = problems.len();
+    let mut columns = Vec::new();
+    for wanted in &spec.columns {
+        let name = wanted.extracted.as_str();
+        match found.columns.iter().find(|c| c.name == name) {
+            Some(c) if c.generated => problems.push(problem(
+                &label,
+                Some(name),
+                "the database computes it".to_owned(),
+                "leave it out of the mapping",
+            )),
+            Some(c) => columns.push(column(c)),
+            None => problems.push(problem(
+                &label,
+                Some(name),
+                "the extracted table has no such column".to_owned(),
+                "check its name",
+            )),
+        }
+    }
+    for c in &found.columns {
+        let fed = spec.columns.iter().any(|s| s.extracted == c.name);
+        if c.required && !c.has_default && !c.generated && !fed {
+            problems.push(problem(
+                &label,
+                Some(&c.name),
+                "it must not be null and nothing feeds it".to_owned(),
+                "map it, or give it a `const`",
+            ));
+        }
+    }
+    let key_names = extracted_key(spec, &label, problems)?;
+    let key: Vec<usize> = key_names
+        .iter()
+        .filter_map(|name| columns.iter().position(|c| c.name == *name))
+        .collect();
+    if problems.len() > before || key.len() != key_names.len() {
+        return None;
+    }
+    unique_or_problem(&label, "extracted", found, &key_names, problems);
+    Some(table_of(&spec.extracted, found, columns, key, &key_names))
+}
+
+/// The extracted names of the key columns.
+fn extracted_key(
+    spec: &TableSpec,
+    label: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for wanted in &spec.key {
+        let renamed = spec
+            .columns
+            .iter()
+            .find(|c| matches!(&c.source, Source::Rename(from) if from == wanted));
+        match renamed {
+            Some(c) => names.push(c.extracted.clone()),
+            None => problems.push(problem(
+                label,
+                Some(wanted),
+                "the key column is not mapped by a plain rename".to_owned(),
+                "map it as `column = \"key\"`",
+            )),
+        }
+    }
+    (names.len() == spec.key.len()).then_some(names)
+}
+
+/// How each column of an entry is made.
+pub(super) fn ways(
+    spec: &TableSpec,
+    legacy: &Table,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<(Option<usize>, Transform)>> {
+    let label = pair(spec);
+    let before = problems.len();
+    let mut ways = Vec::new();
+    for wanted in &spec.columns {
+        let from = wanted.source.from();
+        let place = from.and_then(|name| legacy.place(name));
+        if let (Some(name), None) = (from, place) {
+            let what = format!("the legacy table has no column `{name}` to make it from");
+            let column = Some(wanted.extracted.as_str());
+            problems.push(problem(&label, column, what, "check its name"));
+        }
+        match Transform::compile(&wanted.source) {
+            Ok(way) => ways.push((place, way)),
+            Err((what, fix)) => {
+                problems.push(problem(&label, Some(&wanted.extracted), what, &fix));
+            }
+        }
+    }
+    (problems.len() == before).then_some(ways)
+}
+
+/// Keys are compared and ordered on both sides, so both must store them alike.
+pub(super) fn keys_alike(legacy: &Table, parts: &[Table], problems: &mut Vec<Problem>) {
+    let number = |a: Affinity| matches!(a, Affinity::Integer | Affinity::Numeric);
+    for part in parts {
+        for (&here, &there) in legacy.key.iter().zip(&part.key) {
+            let (a, b) = (&legacy.columns[here], &part.columns[there]);
+            if a.affinity != b.affinity && !(number(a.affinity) && number(b.affinity)) {
+                let label = format!("{} -> {}", legacy.name, part.name);
+                let what = format!(
+                    "the key is {:?} in the legacy table and {:?} here",
+                    a.affinity, b.affinity
+                );
+                let fix = "give both key columns one type";
+                problems.push(problem(&label, Some(&b.name), what, fix));
+            }
+        }
+    }
+}
+
+/// Every legacy column must come back from somewhere.
+pub(super) fn covered(legacy: &Table, specs: &[&TableSpec], problems: &mut Vec<Problem>) {
+    let name = &legacy.name;
+    for column in &legacy.columns {
+        let mapped = specs
+            .iter()
+            .flat_map(|s| &s.columns)
+            .any(|c| c.source.from() == Some(column.name.as_str()));
+        if !mapped && default(specs, &column.name).is_none() {
+            let what = "no extracted column is made from it, so it would be lost on the way back";
+            let fix = "map it, or name it in `defaults`";
+            problems.push(problem(name, Some(&column.name), what.to_owned(), fix));
+        }
+    }
+    for (column, _) in specs.iter().flat_map(|s| &s.defaults) {
+        if legacy.place(column).is_none() {
+            let what = "`defaults` names a column that the legacy table does not have".to_owned();
+            problems.push(problem(name, Some(column), what, "check its name"));
+        }
+    }
+}
+
+fn default<'a>(specs: &[&'a TableSpec], column: &str) -> Option<&'a Cell> {
+    let mut defaults = specs.iter().flat_map(|s| &s.defaults);
+    defaults
+        .find(|(name, _)| name == column)
+        .map(|(_, value)| value)
+}
+
+/// How each legacy column is had back. `None` when [`covered`] had something to say.
+pub(super) fn reverse(
+    legacy: &Table,
+    specs: &[&TableSpec],
+    forward: &[Vec<(Option<usize>, Transform)>],
+) -> Option<Vec<Back>> {
+    let one = |(at, column): (usize, &Column)| {
+        // A plain rename is preferred: it cannot fail.
+        let mut found: Option<(usize, usize, bool)> = None;
+        for (part, ways) in forward.iter().enumerate() {
+            for (place, (from, way)) in ways.iter().enumerate() {
+                let plain = matches!(way, Transform::Same);
+                let better = found.is_none_or(|(_, _, before)| plain && !before);
+                if *from == Some(at) && way.invertible() && better {
+                    found = Some((part, place, plain));
+                }
+            }
+        }
+        match found {
+            Some((part, column, _)) => Some(Back::From { part, column }),
+            None => default(specs, &column.name).cloned().map(Back::Constant),
+        }
+    };
+    legacy.columns.iter().enumerate().map(one).collect()
+}

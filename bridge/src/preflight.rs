@@ -1,0 +1,186 @@
+//! What stands in the way of a copy, all of it at once, each with the way out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use outgrow_rollout::Side;
+use serde::Serialize;
+
+use crate::error::{Error, OnSide};
+use crate::plan::{Group, Plan, Row};
+use crate::shared::Shared;
+use crate::sqlite::rows;
+use crate::value::{Key, key_text};
+
+/// One thing that must be mended before the link can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// `products -> product`, or the name of one table, or the database.
+    pub table: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    pub what: String,
+    pub fix: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.table)?;
+        if let Some(column) = &self.column {
+            write!(f, " column `{column}`")?;
+        }
+        write!(f, ": {} ({})", self.what, self.fix)
+    }
+}
+
+/// What the preflight found. Nothing in either database was changed for it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Preflight {
+    pub problems: Vec<Problem>,
+    /// Real rows that went through the mapping and back.
+    pub sampled: u64,
+    /// Rows per table, as `legacy.products` and `extracted.product`.
+    pub rows: BTreeMap<String, u64>,
+}
+
+impl Preflight {
+    pub fn ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Examples given of values that do not come back, per table: enough to see the pattern.
+const EXAMPLES: usize = 5;
+
+impl Shared {
+    /// Looks at both databases and sends real rows through the mapping and back.
+    pub(crate) async fn preflight(&self) -> Preflight {
+        let mut found = Preflight::default();
+        for side in [Side::Legacy, Side::Extracted] {
+            found.problems.extend(self.reachable(side).await);
+        }
+        if !found.ok() {
+            return found;
+        }
+        match self.examine().await {
+            Ok((plan, problems)) => {
+                found.problems.extend(problems);
+                if let Some(plan) = plan
+                    && let Err(e) = self.sample(&plan, &mut found).await
+                {
+                    found.problems.push(broken(&e));
+                }
+            }
+            Err(e) => found.problems.push(broken(&e)),
+        }
+        found
+    }
+
+    async fn reachable(&self, side: Side) -> Option<Problem> {
+        let url = match side {
+            Side::Legacy => &self.spec.legacy,
+            Side::Extracted => &self.spec.extracted,
+        };
+        let path = url.path();
+        let problem = |what: String, fix: &str| {
+            Some(Problem {
+                table: format!("{side} database"),
+                column: None,
+                what,
+                fix: fix.to_owned(),
+            })
+        };
+        match std::fs::metadata(path) {
+            Err(e) => {
+                let what = format!("{}: {e}", path.display());
+                return problem(what, "check the path, and start the service that makes it");
+            }
+            Ok(meta) if meta.permissions().readonly() => {
+                let what = format!("{} is read-only", path.display());
+                return problem(what, "let the bridge's user write it");
+            }
+            Ok(_) => {}
+        }
+        // Taking the write lock and giving it back tells of a lock or a missing right.
+        match self.on(side).write().await {
+            Ok(tx) => match tx.rollback().await {
+                Ok(()) => None,
+                Err(e) => problem(e.to_string(), "check the database file"),
+            },
+            Err(e) => problem(
+                e.to_string(),
+                "end the long transaction, or check the rights",
+            ),
+        }
+    }
+
+    async fn sample(&self, plan: &Plan, found: &mut Preflight) -> Result<(), Error> {
+        for side in [Side::Legacy, Side::Extracted] {
+            let mut tx = self.on(side).read().await?;
+            for table in plan.tables(side) {
+                let rows = rows::count(&mut tx, &table.name).await.on(side)?;
+                found.rows.insert(format!("{side}.{}", table.name), rows);
+            }
+        }
+        let mut tx = self.legacy.read().await?;
+        for group in &plan.groups {
+            let table = &group.tables(Side::Legacy)[0];
+            let half = (self.limits().sample_rows / 2).max(1);
+            let mut rows = rows::after(&mut tx, table, None, half)
+                .await
+                .on(Side::Legacy)?;
+            rows.extend(rows::last(&mut tx, table, half).await.on(Side::Legacy)?);
+            let mut seen = std::collections::HashSet::new();
+            let mut examples = Vec::new();
+            for row in rows {
+                let key = table.key_of(&row);
+                if seen.insert(key.clone()) {
+                    found.sampled += 1;
+                    examples.extend(round_trip(group, &key, &row));
+                }
+            }
+            examples.truncate(EXAMPLES);
+            found.problems.extend(examples);
+        }
+        Ok(())
+    }
+}
+
+fn broken(e: &Error) -> Problem {
+    Problem {
+        table: "database".to_owned(),
+        column: None,
+        what: e.to_string(),
+        fix: "see the message".to_owned(),
+    }
+}
+
+/// What is wrong with one real row.
+fn round_trip(group: &Group, key: &Key, row: &Row) -> Vec<Problem> {
+    let problem = |column, what| Problem {
+        table: group.name().to_owned(),
+        column,
+        what: format!("the row with key {}: {what}", key_text(key)),
+        fix: "mend the value, or the mapping".to_owned(),
+    };
+    let changed = match group.round_trip(row) {
+        Ok(changed) => changed,
+        Err(e) => return vec![problem(None, e.to_string())],
+    };
+    let mut problems: Vec<Problem> = changed
+        .into_iter()
+        .map(|(column, a, b)| problem(Some(column), format!("{a} comes back as {b}")))
+        .collect();
+    // The mapping was seen to work, so this cannot fail.
+    let image = group
+        .map(Side::Legacy, &vec![Some(row.clone())])
+        .unwrap_or_default();
+    for (table, cells) in group.tables(Side::Extracted).iter().zip(image) {
+        let columns = table.columns.iter().zip(cells.into_iter().flatten());
+        for (column, _) in columns.filter(|(c, cell)| c.required && cell.is_null()) {
+            let name = format!("{}.{}", table.name, column.name);
+            problems.push(problem(None, format!("`{name}` must not be null")));
+        }
+    }
+    problems
+}

@@ -1,0 +1,84 @@
+//! Mends what a verification found, from the source, and looks again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::link::{Link, lock};
+use crate::value::Key;
+use crate::verify::{RepairReport, Settled};
+
+/// Keys repaired in one transaction.
+const REPAIR_AT_ONCE: usize = 500;
+
+impl Link {
+    /// Mends the rows that the last verification named, from the source, after looking again
+    /// whether they still differ; compares them again. With `dry_run` only says which.
+    ///
+    /// # Errors
+    /// [`Error::RepairCap`] when more rows differ than one repair may write.
+    pub async fn repair(&self, dry_run: bool) -> Result<RepairReport, Error> {
+        let known = lock(&self.inner.report).as_ref().map(|r| r.keys.clone());
+        let keys = match known {
+            Some(keys) => keys,
+            None => self.verify().await?.keys,
+        };
+        let (plan, source) = self.view().await?;
+        let verifier = self.verifier(&plan, source);
+        let wrong: Vec<Settled> = differing(verifier.settle(keys).await?);
+        let cap = self.inner.shared.limits().repair_rows;
+        if wrong.len() > cap {
+            let found = wrong.len();
+            return Err(Error::RepairCap { cap, found });
+        }
+        let keys: Vec<(usize, Key)> = wrong.iter().map(|s| (s.group, s.key.clone())).collect();
+        let show = self.inner.shared.limits().report_rows;
+        let mut report = RepairReport {
+            dry_run,
+            found: keys.len() as u64,
+            remaining: keys.len() as u64,
+            differences: wrong
+                .into_iter()
+                .flat_map(Settled::into_differences)
+                .take(show)
+                .collect(),
+            ..RepairReport::default()
+        };
+        if dry_run || keys.is_empty() {
+            return Ok(report);
+        }
+        self.refresh(keys.clone()).await?;
+        let left: Vec<(usize, Key)> = differing(verifier.settle(keys).await?)
+            .into_iter()
+            .map(|s| (s.group, s.key))
+            .collect();
+        report.remaining = left.len() as u64;
+        report.repaired = report.found - report.remaining;
+        // The figures of before are not those of now: a gate must ask for a new verification.
+        self.inner.shared.status(|s| s.verified = None);
+        *lock(&self.inner.report) = None;
+        Ok(report)
+    }
+
+    async fn refresh(&self, keys: Vec<(usize, Key)>) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        self.whole(async move {
+            for some in keys.chunks(REPAIR_AT_ONCE) {
+                let mut by_group: HashMap<usize, Vec<Key>> = HashMap::new();
+                for (group, key) in some {
+                    by_group.entry(*group).or_default().push(key.clone());
+                }
+                // The lock is let go between transactions, so that following goes on.
+                let mut engine = inner.engine.lock().await;
+                let engine = engine.as_mut().ok_or_else(|| inner.not_started())?;
+                engine.refresh(&by_group, false).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn differing(settled: Vec<Settled>) -> Vec<Settled> {
+    settled.into_iter().filter(Settled::differs).collect()
+}

@@ -1,0 +1,81 @@
+//! What the worker and the callers of a link share: its spec, its two databases, its status.
+
+use std::sync::{Mutex, PoisonError};
+
+use outgrow_rollout::Side;
+
+use crate::error::Error;
+use crate::fault::FaultHook;
+use crate::plan::Plan;
+use crate::preflight::Problem;
+use crate::spec::{Limits, LinkSpec};
+use crate::sqlite::Database;
+use crate::status::Status;
+
+/// One slice's databases and status.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) spec: LinkSpec,
+    pub(crate) legacy: Database,
+    pub(crate) extracted: Database,
+    status: Mutex<Status>,
+}
+
+impl Shared {
+    pub(crate) fn new(spec: LinkSpec) -> Self {
+        let open = |side, url| Database::new(side, spec.slice.clone(), url, spec.limits.busy);
+        let interval = i64::try_from(spec.limits.heartbeat.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            legacy: open(Side::Legacy, &spec.legacy),
+            extracted: open(Side::Extracted, &spec.extracted),
+            status: Mutex::new(Status::new(Side::Legacy, interval)),
+            spec,
+        }
+    }
+
+    pub(crate) fn on(&self, side: Side) -> &Database {
+        match side {
+            Side::Legacy => &self.legacy,
+            Side::Extracted => &self.extracted,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.spec.limits
+    }
+
+    pub(crate) fn status<T>(&self, with: impl FnOnce(&mut Status) -> T) -> T {
+        // The status is plain data: a panic elsewhere leaves nothing half-done that matters.
+        with(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A point at which the process may die without loss.
+    pub(crate) fn pass(&self, point: &'static str) {
+        FaultHook::pass(self.limits().fault.as_ref(), point);
+    }
+
+    /// Checks the mapping against both databases as they are now.
+    pub(crate) async fn examine(&self) -> Result<(Option<Plan>, Vec<Problem>), Error> {
+        let legacy: Vec<String> = self.spec.tables.iter().map(|t| t.legacy.clone()).collect();
+        let extracted: Vec<String> = self
+            .spec
+            .tables
+            .iter()
+            .map(|t| t.extracted.clone())
+            .collect();
+        let legacy = self.legacy.schema(&legacy).await?;
+        let extracted = self.extracted.schema(&extracted).await?;
+        Ok(Plan::build(&self.spec, &legacy, &extracted))
+    }
+
+    /// The plan, or every reason why there is none.
+    pub(crate) async fn plan(&self) -> Result<Plan, Error> {
+        match self.examine().await? {
+            (Some(plan), _) => Ok(plan),
+            (None, problems) => Err(Error::Mapping {
+                slice: self.spec.slice.clone(),
+                problems,
+            }),
+        }
+    }
+}

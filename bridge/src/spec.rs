@@ -1,0 +1,159 @@
+//! What a link is asked to keep in step: databases, tables, columns, limits. Plain data; nothing
+//! is checked here but the form of a URL, because [`crate::Plan`] reports every problem at once.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use outgrow_rollout::SliceId;
+
+use crate::error::Error;
+use crate::fault::FaultHook;
+use crate::value::Cell;
+
+/// One slice's tables on both sides.
+#[derive(Debug, Clone)]
+pub struct LinkSpec {
+    pub slice: SliceId,
+    pub legacy: DatabaseUrl,
+    pub extracted: DatabaseUrl,
+    pub tables: Vec<TableSpec>,
+    pub limits: Limits,
+}
+
+/// Where a database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    Sqlite(PathBuf),
+}
+
+impl DatabaseUrl {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Sqlite(path) => path,
+        }
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let rest = text
+            .strip_prefix("sqlite:")
+            .map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+        match rest {
+            Some(path) if !path.is_empty() && !path.starts_with(":memory:") => {
+                Ok(Self::Sqlite(PathBuf::from(path)))
+            }
+            _ => Err(Error::Url(text.to_owned())),
+        }
+    }
+}
+
+/// One extracted table and the legacy table that its rows come from. Several with the same
+/// legacy table split it.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    pub legacy: String,
+    pub extracted: String,
+    /// Legacy columns; each must be in `columns` as a plain rename.
+    pub key: Vec<String>,
+    pub columns: Vec<ColumnSpec>,
+    /// What a legacy column gets that no extracted column feeds, when rows flow back.
+    pub defaults: Vec<(String, Cell)>,
+}
+
+/// One extracted column and where its value comes from.
+#[derive(Debug, Clone)]
+pub struct ColumnSpec {
+    pub extracted: String,
+    pub source: Source,
+}
+
+/// The origin of an extracted value. NULL stays NULL in all but [`Source::Const`].
+#[derive(Debug, Clone)]
+pub enum Source {
+    Rename(String),
+    /// Decimal text such as `12.90` on the legacy side, an integer of `10^-scale` here.
+    Cents {
+        from: String,
+        scale: u32,
+    },
+    /// Codes: (legacy, extracted), one to one.
+    Map {
+        from: String,
+        pairs: Vec<(Cell, Cell)>,
+    },
+    /// `YYYY-MM-DD HH:MM:SS` at this offset from UTC in seconds; here `YYYY-MM-DDTHH:MM:SSZ`.
+    LocalTime {
+        from: String,
+        offset: i32,
+    },
+    Const(Cell),
+    /// CEL over the variable `value`, both ways.
+    Expr {
+        from: String,
+        forward: String,
+        reverse: String,
+    },
+}
+
+impl Source {
+    /// The legacy column that feeds it.
+    pub fn from(&self) -> Option<&str> {
+        match self {
+            Self::Rename(from)
+            | Self::Cents { from, .. }
+            | Self::Map { from, .. }
+            | Self::LocalTime { from, .. }
+            | Self::Expr { from, .. } => Some(from),
+            Self::Const(_) => None,
+        }
+    }
+}
+
+/// Bounds of a link's work.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Rows of one backfill chunk: large enough that a commit is cheap, small enough that the
+    /// target's write lock is held for milliseconds.
+    pub chunk_rows: u32,
+    /// Changes taken in one step while there is a backlog.
+    pub batch_changes: u32,
+    /// Between two looks at the change table.
+    pub poll: Duration,
+    /// Between two heartbeats in each direction.
+    pub heartbeat: Duration,
+    /// Changes removed per trim; a longer delete would hold the source's write lock.
+    pub trim_rows: u32,
+    /// Differences of a verification that are reported with their values.
+    pub report_rows: usize,
+    /// Rows one repair may write.
+    pub repair_rows: usize,
+    /// Rows that the preflight sends through the mapping and back, per table.
+    pub sample_rows: u32,
+    /// Looks at a row that keeps changing before a verification calls it unsettled.
+    pub settle_tries: u32,
+    /// How long the bridge waits for a database lock before it says so and tries again.
+    pub busy: Duration,
+    /// Told of every point at which a crash must lose nothing. For crash tests.
+    pub fault: Option<FaultHook>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            chunk_rows: 1_000,
+            batch_changes: 2_000,
+            poll: Duration::from_millis(20),
+            heartbeat: Duration::from_millis(150),
+            trim_rows: 5_000,
+            report_rows: 100,
+            repair_rows: 10_000,
+            sample_rows: 500,
+            settle_tries: 200,
+            busy: Duration::from_secs(5),
+            fault: None,
+        }
+    }
+}

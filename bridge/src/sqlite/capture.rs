@@ -1,0 +1,308 @@
+//! The triggers on the slice's tables: those that note which key changed, and those that refuse
+//! writes while a side is fenced.
+//!
+//! Capture notes only the key. No column is named but those of the key and of unique indexes, so
+//! that adding a column can never break the application's writes, and the reader always takes
+//! the row as it is. A REPLACE removes rows without firing their delete triggers (unless
+//! `recursive_triggers` is on), so whatever shares a unique value with a new row is noted before
+//! the row is written.
+
+use outgrow_rollout::Side;
+use sqlx::Row as _;
+
+use super::{Database, list, literal, quote, sql};
+use crate::error::{Error, OnSide};
+use crate::plan::{KEY_COLUMNS, Plan, Table};
+
+/// Milliseconds since 1970 by a function that every SQLite in use has: the application's own
+/// library runs the trigger.
+pub(crate) const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
+impl Database {
+    /// Makes the bookkeeping tables and every trigger that is missing or differs.
+    pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
+        let side = self.side;
+        self.use_wal().await?;
+        let mut tx = self.write().await?;
+        for statement in self.tables_sql() {
+            sql(statement).execute(&mut *tx).await.on(side)?;
+        }
+        for (name, text) in self.triggers(plan) {
+            let present: Option<String> = sqlx::query_scalar(
+                "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?",
+            )
+            .bind(&name)
+            .fetch_optional(&mut *tx)
+            .await
+            .on(side)?;
+            if present.as_deref() == Some(text.as_str()) {
+                continue;
+            }
+            sql(format!("DROP TRIGGER IF EXISTS {}", quote(&name)))
+                .execute(&mut *tx)
+                .await
+                .on(side)?;
+            sql(text).execute(&mut *tx).await.on(side)?;
+        }
+        tx.commit().await.on(side)
+    }
+
+    /// The first table of these groups whose triggers are not there any more.
+    pub(crate) async fn lost_capture(
+        &self,
+        plan: &Plan,
+        known: &[String],
+    ) -> Result<Option<String>, Error> {
+        let mut tx = self.read().await?;
+        let groups = plan.groups.iter();
+        let followed = groups.filter(|g| known.iter().any(|name| name == g.name()));
+        for table in followed.flat_map(|g| g.tables(self.side)) {
+            let own = format!("{}_{}", self.own_bare("on"), table.name);
+            let found: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
+                 AND name IN (?2 || '_insert', ?2 || '_update', ?2 || '_delete')",
+            )
+            .bind(&table.name)
+            .bind(own)
+            .fetch_one(&mut *tx)
+            .await
+            .on(self.side)?;
+            if found < 3 {
+                return Ok(Some(table.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes everything that [`Self::install`] made.
+    pub(crate) async fn uninstall(&self) -> Result<(), Error> {
+        let side = self.side;
+        let mut tx = self.write().await?;
+        let rows = sqlx::query(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') \
+             AND name LIKE ? ESCAPE '\\' ORDER BY type DESC",
+        )
+        .bind(format!("{}%", self.own_bare("").replace('_', "\\_")))
+        .fetch_all(&mut *tx)
+        .await
+        .on(side)?;
+        for row in rows {
+            let kind: String = row.try_get("type").on(side)?;
+            let name: String = row.try_get("name").on(side)?;
+            sql(format!("DROP {kind} IF EXISTS {}", quote(&name)))
+                .execute(&mut *tx)
+                .await
+                .on(side)?;
+        }
+        tx.commit().await.on(side)
+    }
+
+    fn triggers(&self, plan: &Plan) -> Vec<(String, String)> {
+        plan.tables(self.side)
+            .flat_map(|table| self.table_triggers(table))
+            .collect()
+    }
+
+    fn table_triggers(&self, table: &Table) -> Vec<(String, String)> {
+        let mut made = Vec::new();
+        let mut add = |what: &str, body: &dyn Fn(&str) -> String| {
+            let name = format!("{}_{}_{what}", self.own_bare("on"), table.name);
+            let text = body(&quote(&name));
+            made.push((name, text));
+        };
+        let on = quote(&table.name);
+        let open = format!("(SELECT applying FROM {}) = 0", self.own("control"));
+        let note = |row: &str, op: char| self.note(table, row, op);
+        add("insert", &|name| {
+            format!(
+                "CREATE TRIGGER {name} AFTER INSERT ON {on} WHEN {open} BEGIN {} END",
+                note("NEW", 'i')
+            )
+        });
+        add("delete", &|name| {
+            format!(
+                "CREATE TRIGGER {name} AFTER DELETE ON {on} WHEN {open} BEGIN {} END",
+                note("OLD", 'd')
+            )
+        });
+        add("update", &|name| {
+            format!(
+                "CREATE TRIGGER {name} AFTER UPDATE ON {on} WHEN {open} BEGIN {} {} END",
+                self.note_moved(table),
+                note("NEW", 'u')
+            )
+        });
+        if !table.other_unique.is_empty() {
+            let columns = list(table.other_unique.iter().flatten().map(String::as_str));
+            let update = format!("UPDATE OF {columns}");
+            for (event, when, own) in [("insert", "INSERT", "NEW"), ("update", &update, "OLD")] {
+                add(&format!("{event}_displaces"), &|name| {
+                    format!(
+                        "CREATE TRIGGER {name} BEFORE {when} ON {on} WHEN {open} BEGIN {} END",
+                        self.note_displaced(table, own)
+                    )
+                });
+            }
+        }
+        for event in ["insert", "update", "delete"] {
+            add(&format!("{event}_fence"), &|name| {
+                self.fence_sql(table, name, event)
+            });
+        }
+        made
+    }
+
+    fn note_head(&self, table: &Table) -> String {
+        let keys: Vec<String> = (0..table.key.len()).map(|at| format!("k{at}")).collect();
+        format!(
+            "INSERT INTO {} (tbl, op, at, {})",
+            self.own("changes"),
+            keys.join(", ")
+        )
+    }
+
+    fn note(&self, table: &Table, row: &str, op: char) -> String {
+        format!(
+            "{} VALUES ({}, '{op}', {NOW}, {});",
+            self.note_head(table),
+            literal(&table.name),
+            key_columns(table, row)
+        )
+    }
+
+    /// An update of the key is a delete of the old one.
+    fn note_moved(&self, table: &Table) -> String {
+        let moved: Vec<String> = table
+            .key
+            .iter()
+            .map(|&at| {
+                let column = quote(&table.columns[at].name);
+                format!("OLD.{column} IS NOT NEW.{column}")
+            })
+            .collect();
+        format!(
+            "{} SELECT {}, 'd', {NOW}, {} WHERE {};",
+            self.note_head(table),
+            literal(&table.name),
+            key_columns(table, "OLD"),
+            moved.join(" OR ")
+        )
+    }
+
+    /// Other rows that have a unique value of the new row: a REPLACE is about to remove them.
+    fn note_displaced(&self, table: &Table, own: &str) -> String {
+        let other: Vec<String> = table
+            .key
+            .iter()
+            .map(|&at| {
+                let column = quote(&table.columns[at].name);
+                format!("t.{column} IS NOT {own}.{column}")
+            })
+            .collect();
+        let one = |unique: &Vec<String>| {
+            let same: Vec<String> = unique
+                .iter()
+                .map(|c| format!("t.{0} = NEW.{0}", quote(c)))
+                .collect();
+            format!(
+                "{} SELECT {}, 'r', {NOW}, {} FROM {} AS t WHERE {} AND ({});",
+                self.note_head(table),
+                literal(&table.name),
+                key_columns(table, "t"),
+                quote(&table.name),
+                same.join(" AND "),
+                other.join(" OR ")
+            )
+        };
+        table.other_unique.iter().map(one).collect::<String>()
+    }
+
+    /// Refuses a write while the side is fenced, and counts it.
+    ///
+    /// `RAISE(FAIL)` keeps what the statement did before, and so the count, if the statement is
+    /// its own transaction. A fence trigger runs before anything of its table was written, so
+    /// there is nothing else to keep, unless the statement began at another table (a foreign
+    /// key's action, a trigger): there the whole statement is undone, count and all.
+    fn fence_sql(&self, table: &Table, name: &str, event: &str) -> String {
+        let control = self.own("control");
+        let raise = if table.written_by_others {
+            "ABORT"
+        } else {
+            "FAIL"
+        };
+        let message = format!(
+            "outgrow: table {} is fenced: the {} side takes the writes of slice {}; send this write through the proxy, or see outgrow status",
+            table.name,
+            self.side.other(),
+            self.slice
+        );
+        format!(
+            "CREATE TRIGGER {name} BEFORE {} ON {} WHEN (SELECT fenced AND NOT applying FROM {control}) \
+             BEGIN UPDATE {control} SET refused = refused + 1, refused_at = {NOW}, refused_table = {}; \
+             SELECT RAISE({raise}, {}); END",
+            event.to_ascii_uppercase(),
+            quote(&table.name),
+            literal(&table.name),
+            literal(&message)
+        )
+    }
+
+    fn tables_sql(&self) -> Vec<String> {
+        let keys: Vec<String> = (0..KEY_COLUMNS).map(|at| format!("k{at}")).collect();
+        let keys = keys.join(", ");
+        let make = |what: &str, columns: &str| {
+            format!("CREATE TABLE IF NOT EXISTS {} ({columns})", self.own(what))
+        };
+        vec![
+            make(
+                "changes",
+                &format!(
+                    "seq INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, op TEXT NOT NULL, at INTEGER NOT NULL, {keys}"
+                ),
+            ),
+            // `birth` names this very stream: a position of another one is worthless.
+            make(
+                "control",
+                "id INTEGER PRIMARY KEY CHECK (id = 1), applying INTEGER NOT NULL, fenced INTEGER NOT NULL, \
+                 refused INTEGER NOT NULL, refused_at INTEGER, refused_table TEXT, source TEXT NOT NULL, \
+                 turn INTEGER NOT NULL, birth TEXT NOT NULL",
+            ),
+            format!(
+                "INSERT OR IGNORE INTO {} VALUES (1, 0, 0, 0, NULL, NULL, '{}', 0, lower(hex(randomblob(16))))",
+                self.own("control"),
+                Side::Legacy
+            ),
+            make(
+                "position",
+                "stream TEXT PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, birth TEXT NOT NULL, beat INTEGER",
+            ),
+            make(
+                "copy",
+                &format!(
+                    "tbl TEXT PRIMARY KEY, state TEXT NOT NULL, copied INTEGER NOT NULL, total INTEGER NOT NULL, {keys}"
+                ),
+            ),
+            make(
+                "parked",
+                &format!(
+                    "tbl TEXT NOT NULL, k TEXT NOT NULL, reason TEXT NOT NULL, content TEXT NOT NULL, \
+                     at INTEGER NOT NULL, {keys}, PRIMARY KEY (tbl, k)"
+                ),
+            ),
+            make(
+                "foreign",
+                "id INTEGER PRIMARY KEY AUTOINCREMENT, side TEXT NOT NULL, tbl TEXT NOT NULL, k TEXT NOT NULL, \
+                 op TEXT NOT NULL, at INTEGER NOT NULL, passive TEXT NOT NULL, authority TEXT NOT NULL",
+            ),
+        ]
+    }
+}
+
+fn key_columns(table: &Table, row: &str) -> String {
+    let columns: Vec<String> = table
+        .key
+        .iter()
+        .map(|&at| format!("{row}.{}", quote(&table.columns[at].name)))
+        .collect();
+    columns.join(", ")
+}

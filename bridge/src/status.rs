@@ -1,0 +1,168 @@
+//! What a link knows of itself, for evidence and for people. Written by the worker, read by
+//! anybody; never waits for a database.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use outgrow_rollout::{Side, SyncEvidence, TableRows};
+use serde_json::{Value, json};
+
+use crate::sqlite::now_ms;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TableProgress {
+    pub(crate) legacy: String,
+    pub(crate) extracted: Vec<String>,
+    pub(crate) done: bool,
+    pub(crate) copied: u64,
+    pub(crate) total: u64,
+    /// Rows written by following since this process began.
+    pub(crate) applied: u64,
+    /// When this process began to copy the table, and what was there already.
+    pub(crate) began: Option<(Instant, u64)>,
+    pub(crate) ended: Option<Instant>,
+}
+
+impl TableProgress {
+    fn rate(&self) -> Option<u64> {
+        let (began, before) = self.began?;
+        let until = self.ended.unwrap_or_else(Instant::now);
+        let millis = u64::try_from(until.duration_since(began).as_millis()).ok()?;
+        let rows = self.copied.saturating_sub(before);
+        rows.saturating_mul(1_000).checked_div(millis)
+    }
+}
+
+/// A heartbeat that crossed a direction: when it began, and how long it took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crossing {
+    pub(crate) beat_ms: i64,
+    pub(crate) took_ms: i64,
+}
+
+impl Crossing {
+    /// The lag now: the last crossing, or the silence since if that is longer than usual.
+    fn lag_ms(self, interval_ms: i64) -> u64 {
+        let silence = now_ms() - self.beat_ms - interval_ms;
+        u64::try_from(self.took_ms.max(silence).max(0)).unwrap_or(0)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) source: Side,
+    pub(crate) interval_ms: i64,
+    pub(crate) running: bool,
+    pub(crate) tables: Vec<TableProgress>,
+    pub(crate) copied: bool,
+    pub(crate) applied: i64,
+    pub(crate) backlog: u64,
+    pub(crate) crossed: Option<Crossing>,
+    pub(crate) crossed_back: Option<Crossing>,
+    /// The newest heartbeat applied, also one applied by an earlier process.
+    pub(crate) beat_ms: Option<i64>,
+    pub(crate) parked: u64,
+    pub(crate) foreign: u64,
+    pub(crate) refused: u64,
+    pub(crate) foreign_at: Option<i64>,
+    pub(crate) last_foreign: Option<String>,
+    pub(crate) verified: Option<(BTreeMap<String, TableRows>, Instant)>,
+    /// What the worker waits for, e.g. a lock.
+    pub(crate) trouble: Option<String>,
+    pub(crate) failed: Option<String>,
+}
+
+impl Status {
+    pub(crate) fn new(source: Side, interval_ms: i64) -> Self {
+        Self {
+            source,
+            interval_ms,
+            running: false,
+            tables: Vec::new(),
+            copied: false,
+            applied: 0,
+            backlog: 0,
+            crossed: None,
+            crossed_back: None,
+            beat_ms: None,
+            parked: 0,
+            foreign: 0,
+            refused: 0,
+            foreign_at: None,
+            last_foreign: None,
+            verified: None,
+            trouble: None,
+            failed: None,
+        }
+    }
+
+    pub(crate) fn evidence(&self) -> SyncEvidence {
+        let (verified, age) = match &self.verified {
+            Some((rows, at)) => (
+                Some(rows.clone()),
+                u64::try_from(at.elapsed().as_millis()).ok(),
+            ),
+            None => (None, None),
+        };
+        SyncEvidence {
+            source: self.source,
+            copied_rows: self.tables.iter().map(|t| t.copied).sum(),
+            total_rows: self.tables.iter().map(|t| t.total.max(t.copied)).sum(),
+            copied: self.copied,
+            lag_ms: self.crossed.map(|c| c.lag_ms(self.interval_ms)),
+            reverse_lag_ms: self.crossed_back.map(|c| c.lag_ms(self.interval_ms)),
+            backlog: self.backlog,
+            parked: self.parked,
+            foreign_writes: self.foreign + self.refused,
+            foreign_write_age_ms: self
+                .foreign_at
+                .and_then(|at| u64::try_from(now_ms() - at).ok()),
+            last_foreign: self.last_foreign.clone(),
+            verified,
+            verified_age_ms: age,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (&self.failed, self.running, self.copied) {
+            (Some(_), _, _) => "failed",
+            (None, false, _) => "paused",
+            (None, true, false) => "copying",
+            (None, true, true) if self.source == Side::Legacy => "following",
+            (None, true, true) => "reversed",
+        }
+    }
+
+    pub(crate) fn describe(&self) -> Value {
+        let tables: Vec<Value> = self
+            .tables
+            .iter()
+            .map(|t| {
+                json!({
+                    "legacy": t.legacy,
+                    "extracted": t.extracted,
+                    "state": if t.done { "copied" } else if t.began.is_some() { "copying" } else { "waiting" },
+                    "total": t.total.max(t.copied),
+                    "copied": t.copied,
+                    "rows_per_second": t.rate(),
+                    "applied": t.applied,
+                })
+            })
+            .collect();
+        let evidence = self.evidence();
+        json!({
+            "state": self.state(),
+            "source": self.source,
+            "tables": tables,
+            "position": self.applied,
+            "lag_ms": evidence.lag_ms,
+            "reverse_lag_ms": evidence.reverse_lag_ms,
+            "backlog": self.backlog,
+            "parked": self.parked,
+            "foreign_writes": self.foreign,
+            "refused_writes": self.refused,
+            "waiting_for": self.trouble,
+            "failed": self.failed,
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! Starting a link, and turning it round. Owns who is the source, which is written in both
+//! databases, and the epochs that shut out workers of the time before.
+//!
+//! A turn is made in two transactions, first on the old source, then on the new. Dying between
+//! the two leaves both sides fenced and no row lost: the new source has not been opened, so
+//! either direction can be resumed from its own position.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use outgrow_rollout::{DataPhase, Side};
+use sqlx::SqliteConnection;
+
+use crate::engine::Engine;
+use crate::error::{Error, OnSide};
+use crate::plan::Plan;
+use crate::shared::Shared;
+use crate::sqlite::books::{Copy, Position};
+use crate::sqlite::{Database, rows};
+use crate::status::TableProgress;
+
+/// What both databases say of the link.
+struct Roles {
+    legacy: (Side, i64),
+    extracted: (Side, i64),
+}
+
+impl Roles {
+    /// The source that both agree on.
+    fn agreed(&self) -> Option<Side> {
+        (self.legacy == self.extracted).then_some(self.legacy.0)
+    }
+
+    fn last_turn(&self) -> i64 {
+        self.legacy.1.max(self.extracted.1)
+    }
+}
+
+async fn roles(shared: &Shared) -> Result<Roles, Error> {
+    let one = async |database: &Database| {
+        let mut tx = database.read().await?;
+        let control = database.control(&mut tx).await?;
+        Ok::<_, Error>((control.source, control.turn))
+    };
+    Ok(Roles {
+        legacy: one(&shared.legacy).await?,
+        extracted: one(&shared.extracted).await?,
+    })
+}
+
+impl Engine {
+    /// Installs what is missing and takes the link over from whoever had it.
+    pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
+        let plan = Arc::new(shared.plan().await?);
+        if shared.legacy.installed().await? && shared.extracted.installed().await? {
+            // Looked for before anything is made again: a gap must not be papered over.
+            let known = known_tables(&shared).await?;
+            check_capture(&shared, &plan, &known).await?;
+        }
+        for database in [&shared.legacy, &shared.extracted] {
+            database.install(&plan).await?;
+        }
+        let recorded = settle(&shared).await?;
+        let forward = claim(&shared, recorded).await?;
+        let back = claim(&shared, recorded.other()).await?;
+        let copies = begin_copies(&shared, &plan).await?;
+        let now = Instant::now();
+        let versions = (
+            shared.legacy.schema_version().await?,
+            shared.extracted.schema_version().await?,
+        );
+        let mut engine = Self {
+            plan,
+            source: recorded,
+            epoch: forward.epoch,
+            applied: forward.seq,
+            epoch_back: back.epoch,
+            applied_back: back.seq,
+            copies,
+            recent: crate::recent::Recent::default(),
+            schema_versions: versions,
+            next_beat: now,
+            next_chores: now,
+            next_parked: now,
+            parked_wait: std::time::Duration::from_secs(1),
+            parked: 0,
+            shared,
+        };
+        engine.publish(forward.beat);
+        engine.count().await?;
+        engine.fence_passive(phase).await?;
+        Ok(engine)
+    }
+
+    fn publish(&self, beat: Option<i64>) {
+        let of = |name: &str| self.copies.iter().find(|c| c.table == name);
+        let tables: Vec<TableProgress> = self
+            .plan
+            .groups
+            .iter()
+            .map(|group| TableProgress {
+                legacy: group.name().to_owned(),
+                extracted: group
+                    .tables(Side::Extracted)
+                    .iter()
+                    .map(|t| t.name.clone())
+                    .collect(),
+                done: of(group.name()).is_some_and(|c| c.done),
+                copied: of(group.name()).map_or(0, |c| c.copied),
+                total: of(group.name()).map_or(0, |c| c.total),
+                ..TableProgress::default()
+            })
+            .collect();
+        self.shared.status(|s| {
+            s.source = self.source;
+            s.tables = tables;
+            s.copied = self.copied();
+            s.applied = self.applied;
+            s.beat_ms = beat.or(s.beat_ms);
+            s.failed = None;
+        });
+    }
+
+    /// From the moment that the passive side follows, only the bridge may write it.
+    pub(crate) async fn fence_passive(&self, phase: DataPhase) -> Result<(), Error> {
+        let follows = matches!(phase, DataPhase::Following | DataPhase::Reversed);
+        if follows && self.copied() {
+            self.set_fence(self.source.other(), true).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the other side the source, from the exact place where both are alike.
+    pub(crate) async fn turn(&mut self, source: Side) -> Result<(), Error> {
+        if self.source == source && roles(&self.shared).await?.agreed() == Some(source) {
+            // Done before, perhaps up to the last step.
+            self.set_fence(source, false).await?;
+            self.set_fence(source.other(), true).await?;
+            return Ok(());
+        }
+        if !self.copied() {
+            return Err(Error::NotCopied(self.shared.spec.slice.clone()));
+        }
+        // Foreign writes of the side that becomes the source must be on record before.
+        let mut before = i64::MIN;
+        while before < self.applied_back {
+            before = self.applied_back;
+            self.follow_back().await?;
+        }
+        let turned = turn(&self.shared, &self.plan, source).await;
+        // Also after a failure: it may have come between the two transactions.
+        self.source = settle(&self.shared).await?;
+        let forward = claim(&self.shared, self.source).await?;
+        let back = claim(&self.shared, self.source.other()).await?;
+        (self.epoch, self.applied) = (forward.epoch, forward.seq);
+        (self.epoch_back, self.applied_back) = (back.epoch, back.seq);
+        turned?;
+        // Directions are named from the source: what crossed before crossed the other one.
+        self.shared.status(|s| {
+            std::mem::swap(&mut s.crossed, &mut s.crossed_back);
+            s.beat_ms = s.crossed.map(|c| c.beat_ms);
+            s.source = source;
+            s.applied = forward.seq;
+            s.backlog = 0;
+        });
+        self.next_chores = Instant::now();
+        Ok(())
+    }
+}
+
+/// Legacy tables that were followed before.
+async fn known_tables(shared: &Shared) -> Result<Vec<String>, Error> {
+    let mut tx = shared.extracted.read().await?;
+    let copies = shared.extracted.copies(&mut tx).await?;
+    Ok(copies.into_iter().map(|c| c.table).collect())
+}
+
+/// Refuses to go on where capture was removed, e.g. by rebuilding a table.
+pub(crate) async fn check_capture(
+    shared: &Shared,
+    plan: &Plan,
+    known: &[String],
+) -> Result<(), Error> {
+    for database in [&shared.legacy, &shared.extracted] {
+        if let Some(table) = database.lost_capture(plan, known).await? {
+            let side = database.side;
+            return Err(Error::CaptureLost { side, table });
+        }
+    }
+    Ok(())
+}
+
+/// Brings both databases to one opinion of who the source is. Where they differ, a turn died
+/// between its two transactions: both sides are fenced still, and the old source is taken again,
+/// from where a whole turn can follow.
+async fn settle(shared: &Shared) -> Result<Side, Error> {
+    let roles = roles(shared).await?;
+    if let Some(source) = roles.agreed() {
+        return Ok(source);
+    }
+    // The old source's database is written first, so the other still has the old opinion.
+    let old = if roles.legacy.1 > roles.extracted.1 {
+        roles.extracted.0
+    } else {
+        roles.legacy.0
+    };
+    let turn = roles.last_turn() + 1;
+    for side in [old.other(), old] {
+        let database = shared.on(side);
+        let mut tx = database.write().await?;
+        database.set_source(&mut tx, old, turn).await?;
+        tx.commit().await.on(side)?;
+    }
+    Ok(old)
+}
+
+/// Takes over the stream from `stream`: a new epoch, so that an older worker changes nothing any
+/// more. A stream that was never followed begins here and now.
+async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
+    let (from, into) = (shared.on(stream), shared.on(stream.other()));
+    let mut tx = from.read().await?;
+    let head = from.head(&mut tx).await?;
+    let birth = from.control(&mut tx).await?.birth;
+    drop(tx);
+    let mut tx = into.write().await?;
+    let position = match into.position(&mut tx, stream).await? {
+        None => Position {
+            epoch: 1,
+            seq: head,
+            birth,
+            beat: None,
+        },
+        Some(known) if known.birth != birth => {
+            return Err(Error::Discontinued {
+                side: stream,
+                what: "its change stream is another one".to_owned(),
+            });
+        }
+        Some(known) if known.seq > head => {
+            return Err(Error::Discontinued {
+                side: stream,
+                what: format!("its last change is {head}, {} was applied", known.seq),
+            });
+        }
+        Some(known) => Position {
+            epoch: known.epoch + 1,
+            ..known
+        },
+    };
+    into.set_position(&mut tx, stream, &position).await?;
+    tx.commit().await.on(into.side)?;
+    Ok(position)
+}
+
+/// The backfill's cursors, made at the first start.
+async fn begin_copies(shared: &Shared, plan: &Plan) -> Result<Vec<Copy>, Error> {
+    let target = &shared.extracted;
+    let mut tx = target.read().await?;
+    let known = target.copies(&mut tx).await?;
+    drop(tx);
+    let mut copies = Vec::new();
+    for group in &plan.groups {
+        if let Some(copy) = known.iter().find(|c| c.table == group.name()) {
+            copies.push(copy.clone());
+            continue;
+        }
+        let mut tx = shared.legacy.read().await?;
+        let total = rows::count(&mut tx, group.name()).await.on(Side::Legacy)?;
+        drop(tx);
+        let copy = Copy {
+            table: group.name().to_owned(),
+            done: false,
+            copied: 0,
+            total,
+            cursor: None,
+        };
+        let mut tx = target.write().await?;
+        target.save_copy(&mut tx, &copy).await?;
+        tx.commit().await.on(target.side)?;
+        copies.push(copy);
+    }
+    Ok(copies)
+}
+
+async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
+    let (new, old) = (shared.on(source), shared.on(source.other()));
+    let next = roles(shared).await?.last_turn() + 1;
+    let mut here = new.write().await?;
+    let control = new.control(&mut here).await?;
+    if !control.fenced {
+        return Err(Error::NotFenced(new.side));
+    }
+    let position = new.position(&mut here, old.side).await?;
+    let mut there = old.write().await?;
+    if !old.control(&mut there).await?.fenced {
+        return Err(Error::NotFenced(old.side));
+    }
+    let waiting = old
+        .waiting(&mut there, position.as_ref().map_or(0, |p| p.seq))
+        .await?;
+    if waiting > 0 {
+        let side = old.side;
+        return Err(Error::NotDrained { side, waiting });
+    }
+    let sequences = old_sequences(old, &mut there, plan).await?;
+    let begin = Position {
+        epoch: old
+            .position(&mut there, source)
+            .await?
+            .map_or(1, |p| p.epoch + 1),
+        seq: new.head(&mut here).await?,
+        birth: control.birth,
+        beat: None,
+    };
+    old.set_position(&mut there, source, &begin).await?;
+    old.set_source(&mut there, source, next).await?;
+    there.commit().await.on(old.side)?;
+    shared.pass("half-turned");
+    // Ids that the old source gave out must not be given out again.
+    
+    new.set_source(&mut here, source, next).await?;
+    new.set_fence(&mut here, false).await?;
+    here.commit().await.on(new.side)?;
+    shared.pass("turned");
+    Ok(())
+}
+
+/// The last ids that the old source gave out, by the new source's table that gives them out next.
+async fn old_sequences(
+    old: &Database,
+    tx: &mut SqliteConnection,
+    plan: &Plan,
+) -> Result<Vec<(String, i64)>, Error> {
+    let mut values = Vec::new();
+    for group in &plan.groups {
+        let mut last = 0;
+        for table in group.tables(old.side).iter().filter(|t| t.autoincrement) {
+            last = last.max(old.sequence(&mut *tx, &table.name).await?);
+        }
+        let new = group.tables(old.side.other());
+        for table in new.iter().filter(|t| t.autoincrement && last > 0) {
+            values.push((table.name.clone(), last));
+        }
+    }
+    Ok(values)
+}

@@ -1,0 +1,453 @@
+//! Compares both sides row by row, in the extracted shape, while both move; and mends what
+//! differs.
+//!
+//! A scan reads ranges of keys from both sides at slightly different moments and only gathers
+//! suspects. A suspect is called different when this was seen: the target's row together with the
+//! position it had, then the source's row in a later snapshot whose stream has no change of that
+//! key after that position. Then nothing on its way could make them alike, so there are no false
+//! differences; a row that keeps changing is looked at again until the tries are used up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use outgrow_rollout::{Side, TableRows};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::batch::images;
+use crate::error::{Error, OnSide};
+use crate::plan::{Group, Image, Plan, Row};
+use crate::shared::Shared;
+use crate::sqlite::rows;
+use crate::value::{Key, key_text};
+
+/// Keys of one range: a few megabytes of rows at most, a snapshot of some milliseconds.
+const RANGE: u32 = 4_000;
+/// Suspects looked at together.
+const SUSPECTS: usize = 500;
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct VerifyReport {
+    /// By extracted table.
+    pub tables: BTreeMap<String, TableRows>,
+    /// Keys that differ in any of their tables. Exact.
+    pub different: u64,
+    /// Of these, keys that changed all the time, so that nothing could be proven of them.
+    pub unsettled: u64,
+    pub rows_per_second: u64,
+    /// The first differences, with values; bounded by `Limits::report_rows`.
+    pub differences: Vec<Difference>,
+    #[serde(skip)]
+    pub(crate) keys: Vec<(usize, Key)>,
+}
+
+impl VerifyReport {
+    /// Rows and differences by extracted table.
+    pub fn rows(&self) -> BTreeMap<String, TableRows> {
+        self.tables.clone()
+    }
+}
+
+/// One row of one extracted table that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    pub legacy: String,
+    pub extracted: String,
+    pub key: String,
+    /// `missing` or `extra` on the extracted side, `different`, `unmappable`, `unsettled`.
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnDifference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// One column with the value that follows from the legacy row and the one that is there.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ColumnDifference {
+    pub column: String,
+    pub legacy: Value,
+    pub extracted: Value,
+}
+
+/// What a repair did, or would do.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RepairReport {
+    pub dry_run: bool,
+    /// Keys that differ now.
+    pub found: u64,
+    pub repaired: u64,
+    /// Keys that still differ, e.g. because they are parked.
+    pub remaining: u64,
+    pub differences: Vec<Difference>,
+}
+
+/// Both sides of a key, and what is wrong with them.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) group: usize,
+    pub(crate) key: Key,
+    legacy: bool,
+    extracted: Vec<bool>,
+    differences: Vec<(usize, Difference)>,
+}
+
+impl Settled {
+    pub(crate) fn differs(&self) -> bool {
+        !self.differences.is_empty()
+    }
+
+    pub(crate) fn into_differences(self) -> impl Iterator<Item = Difference> {
+        self.differences.into_iter().map(|(_, d)| d)
+    }
+}
+
+/// Compares databases; writes nothing.
+#[derive(Debug)]
+pub(crate) struct Verifier<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) plan: &'a Plan,
+    pub(crate) source: Side,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    group: usize,
+    key: Key,
+    legacy: bool,
+    extracted: Vec<bool>,
+}
+
+impl Verifier<'_> {
+    /// Compares every row.
+    pub(crate) async fn verify(&self) -> Result<VerifyReport, Error> {
+        let began = Instant::now();
+        let mut report = VerifyReport::default();
+        let mut suspects = Vec::new();
+        for at in 0..self.plan.groups.len() {
+            self.scan(at, &mut report.tables, &mut suspects).await?;
+        }
+        let rows: u64 = report.tables.values().map(|t| t.legacy).sum();
+        let keys = suspects.iter().map(|s| (s.group, s.key.clone())).collect();
+        for suspect in &suspects {
+            // Counted again once they are settled.
+            let tables = self.plan.groups[suspect.group].tables(Side::Extracted);
+            for (table, present) in tables.iter().zip(&suspect.extracted) {
+                let counts = report.tables.entry(table.name.clone()).or_default();
+                counts.legacy = counts.legacy.saturating_sub(u64::from(suspect.legacy));
+                counts.extracted = counts.extracted.saturating_sub(u64::from(*present));
+            }
+        }
+        for settled in self.settle(keys).await? {
+            self.count(settled, &mut report);
+        }
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        report.rows_per_second = rows.saturating_mul(1_000) / millis.max(1);
+        Ok(report)
+    }
+
+    fn count(&self, settled: Settled, report: &mut VerifyReport) {
+        let tables = self.plan.groups[settled.group].tables(Side::Extracted);
+        for (at, table) in tables.iter().enumerate() {
+            let counts = report.tables.entry(table.name.clone()).or_default();
+            counts.legacy += u64::from(settled.legacy);
+            counts.extracted += u64::from(settled.extracted[at]);
+            counts.different += u64::from(settled.differences.iter().any(|(t, _)| *t == at));
+        }
+        if !settled.differs() {
+            return;
+        }
+        report.different += 1;
+        let unsettled = settled
+            .differences
+            .iter()
+            .any(|(_, d)| d.kind == "unsettled");
+        report.unsettled += u64::from(unsettled);
+        report.keys.push((settled.group, settled.key.clone()));
+        let room = self
+            .shared
+            .limits()
+            .report_rows
+            .saturating_sub(report.differences.len());
+        report
+            .differences
+            .extend(settled.into_differences().take(room));
+    }
+
+    /// Walks one group in key order, gathering keys that look different.
+    async fn scan(
+        &self,
+        at: usize,
+        counts: &mut BTreeMap<String, TableRows>,
+        suspects: &mut Vec<Suspect>,
+    ) -> Result<(), Error> {
+        let group = &self.plan.groups[at];
+        let parts = group.tables(Side::Extracted);
+        for part in parts {
+            counts.entry(part.name.clone()).or_default();
+        }
+        let mut cursor: Option<Key> = None;
+        loop {
+            let (images, end) = self.range(group, cursor.as_ref()).await?;
+            for (key, (legacy, extracted)) in images {
+                for (part, row) in parts.iter().zip(&extracted) {
+                    let counts = counts.entry(part.name.clone()).or_default();
+                    counts.legacy += u64::from(legacy.is_some());
+                    counts.extracted += u64::from(row.is_some());
+                }
+                if !self.alike(group, &legacy, &extracted) {
+                    suspects.push(Suspect {
+                        group: at,
+                        key,
+                        legacy: legacy.is_some(),
+                        extracted: extracted.iter().map(Option::is_some).collect(),
+                    });
+                }
+            }
+            match end {
+                Some(end) => cursor = Some(end),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Rows of both sides up to a common key, and that key unless it is the end.
+    async fn range(
+        &self,
+        group: &Group,
+        after: Option<&Key>,
+    ) -> Result<(HashMap<Key, (Option<Row>, Image)>, Option<Key>), Error> {
+        let mut found = Vec::new();
+        let mut end: Option<Key> = None;
+        for side in [Side::Legacy, Side::Extracted] {
+            let mut tx = self.shared.on(side).read().await?;
+            for (at, table) in group.tables(side).iter().enumerate() {
+                let rows = rows::after(&mut tx, table, after, RANGE).await.on(side)?;
+                let full = rows.len() >= RANGE as usize;
+                let rows: Vec<(Key, Row)> = rows
+                    .into_iter()
+                    .map(|row| (table.key_of(&row), row))
+                    .collect();
+                if let (true, Some((last, _))) = (full, rows.last())
+                    && end.as_ref().is_none_or(|end| last < end)
+                {
+                    end = Some(last.clone());
+                }
+                found.push(((side == Side::Extracted).then_some(at), rows));
+            }
+        }
+        let parts = group.tables(Side::Extracted).len();
+        let mut images: HashMap<Key, (Option<Row>, Image)> = HashMap::new();
+        for (part, rows) in found {
+            for (key, row) in rows {
+                if end.as_ref().is_some_and(|end| key > *end) {
+                    break;
+                }
+                let image = images
+                    .entry(key)
+                    .or_insert_with(|| (None, vec![None; parts]));
+                match part {
+                    None => image.0 = Some(row),
+                    Some(at) => image.1[at] = Some(row),
+                }
+            }
+        }
+        Ok((images, end))
+    }
+
+    fn alike(&self, group: &Group, legacy: &Option<Row>, extracted: &Image) -> bool {
+        let Ok(expected) = group.map(Side::Legacy, &vec![legacy.clone()]) else {
+            return false;
+        };
+        expected == *extracted || self.compare(group, &[], legacy, extracted).is_empty()
+    }
+
+    /// Every difference of a key, by part.
+    fn compare(
+        &self,
+        group: &Group,
+        key: &[crate::value::Cell],
+        legacy: &Option<Row>,
+        extracted: &Image,
+    ) -> Vec<(usize, Difference)> {
+        let tables = group.tables(Side::Extracted);
+        let difference = |at: usize, kind, columns, why| {
+            let difference = Difference {
+                legacy: group.name().to_owned(),
+                extracted: tables[at].name.clone(),
+                key: key_text(key),
+                kind,
+                columns,
+                why,
+            };
+            (at, difference)
+        };
+        let expected = match group.map(Side::Legacy, &vec![legacy.clone()]) {
+            Ok(expected) => expected,
+            Err(e) => {
+                let all = 0..tables.len();
+                return all
+                    .map(|at| difference(at, "unmappable", Vec::new(), Some(e.to_string())))
+                    .collect();
+            }
+        };
+        let mut found = Vec::new();
+        for (at, (expected, there)) in expected.iter().zip(extracted).enumerate() {
+            match (expected, there) {
+                (None, None) => {}
+                (Some(_), None) => found.push(difference(at, "missing", Vec::new(), None)),
+                (None, Some(_)) => found.push(difference(at, "extra", Vec::new(), None)),
+                (Some(expected), Some(there)) => {
+                    let columns = self.columns(group, at, expected, there);
+                    if !columns.is_empty() {
+                        found.push(difference(at, "different", columns, None));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn columns(
+        &self,
+        group: &Group,
+        part: usize,
+        expected: &Row,
+        there: &Row,
+    ) -> Vec<ColumnDifference> {
+        let table = &group.tables(Side::Extracted)[part];
+        let json = |cell| serde_json::to_value(cell).unwrap_or(Value::Null);
+        let columns = table.columns.iter().enumerate();
+        columns
+            .zip(expected.iter().zip(there))
+            .filter(|((at, _), (a, b))| {
+                // What the service makes of a constant has no place on the legacy side.
+                let lost = self.source == Side::Extracted && group.is_constant(part, *at);
+                a != b && !lost
+            })
+            .map(|((_, column), (a, b))| ColumnDifference {
+                column: column.name.clone(),
+                legacy: json(a),
+                extracted: json(b),
+            })
+            .collect()
+    }
+
+    /// Looks at suspects until each is proven alike or different.
+    pub(crate) async fn settle(&self, keys: Vec<(usize, Key)>) -> Result<Vec<Settled>, Error> {
+        let mut settled = Vec::with_capacity(keys.len());
+        let mut open = keys;
+        for attempt in 1..=self.shared.limits().settle_tries.max(1) {
+            let last = attempt == self.shared.limits().settle_tries.max(1);
+            let mut again = Vec::new();
+            for some in open.chunks(SUSPECTS) {
+                let mut by_group: HashMap<usize, Vec<Key>> = HashMap::new();
+                for (group, key) in some {
+                    by_group.entry(*group).or_default().push(key.clone());
+                }
+                for (group, keys) in by_group {
+                    self.look(group, keys, last, &mut settled, &mut again)
+                        .await?;
+                }
+            }
+            open = again;
+            if open.is_empty() {
+                break;
+            }
+            tokio::time::sleep(self.shared.limits().poll).await;
+        }
+        Ok(settled)
+    }
+
+    /// One look: the target first, with its position, then the source.
+    async fn look(
+        &self,
+        at: usize,
+        keys: Vec<Key>,
+        last: bool,
+        settled: &mut Vec<Settled>,
+        again: &mut Vec<(usize, Key)>,
+    ) -> Result<(), Error> {
+        let group = &self.plan.groups[at];
+        let (source, target) = (
+            self.shared.on(self.source),
+            self.shared.on(self.source.other()),
+        );
+        let mut tx = target.read().await?;
+        let position = target.position(&mut tx, self.source).await?;
+        let mut there = images(group, target, &mut tx, &keys).await?;
+        drop(tx);
+        let position = position.map_or(0, |p| p.seq);
+        let mut tx = source.read().await?;
+        let mut here = images(group, source, &mut tx, &keys).await?;
+        for key in keys {
+            let empty = |side: Side| vec![None; group.tables(side).len()];
+            let from = here.remove(&key).unwrap_or_else(|| empty(self.source));
+            let into = there
+                .remove(&key)
+                .unwrap_or_else(|| empty(self.source.other()));
+            let (legacy, extracted) = match self.source {
+                Side::Legacy => (from, into),
+                Side::Extracted => (into, from),
+            };
+            let legacy = legacy.into_iter().next().flatten();
+            let mut differences = self.compare(group, &key, &legacy, &extracted);
+            if !differences.is_empty() {
+                let tables = group.tables(self.source);
+                if source.touched(&mut tx, tables, &key, position).await? {
+                    if !last {
+                        again.push((at, key));
+                        continue;
+                    }
+                    for (_, difference) in &mut differences {
+                        difference.kind = "unsettled";
+                    }
+                }
+            }
+            settled.push(Settled {
+                group: at,
+                legacy: legacy.is_some(),
+                extracted: extracted.iter().map(Option::is_some).collect(),
+                key,
+                differences,
+            });
+        }
+        Ok(())
+    }
+
+    /// Row counts of every table, and the rows that changed lately. Quick, for the inside of a
+    /// cutover, when nobody else writes.
+    pub(crate) async fn check(
+        &self,
+        recent: HashMap<usize, Vec<Key>>,
+    ) -> Result<BTreeMap<String, TableRows>, Error> {
+        let mut tables: BTreeMap<String, TableRows> = BTreeMap::new();
+        let mut here = self.shared.legacy.read().await?;
+        let mut there = self.shared.extracted.read().await?;
+        for group in &self.plan.groups {
+            let legacy = rows::count(&mut here, group.name())
+                .await
+                .on(Side::Legacy)?;
+            for table in group.tables(Side::Extracted) {
+                let extracted = rows::count(&mut there, &table.name)
+                    .await
+                    .on(Side::Extracted)?;
+                let counts = tables.entry(table.name.clone()).or_default();
+                (counts.legacy, counts.extracted) = (legacy, extracted);
+            }
+        }
+        drop((here, there));
+        let keys = recent
+            .into_iter()
+            .flat_map(|(group, keys)| keys.into_iter().map(move |key| (group, key)))
+            .collect();
+        for settled in self.settle(keys).await? {
+            for (_, difference) in &settled.differences {
+                let counts = tables.entry(difference.extracted.clone()).or_default();
+                counts.different += 1;
+            }
+        }
+        Ok(tables)
+    }
+}

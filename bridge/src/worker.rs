@@ -1,0 +1,171 @@
+//! The task that follows, and how it is started, faced the right way, and stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outgrow_rollout::{DataPhase, Side};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::link::Inner;
+
+/// First and longest wait before a step that met a lock or a full disk is tried again.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(1);
+/// How long a link that starts against its recorded direction may take to drain.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// Where both streams are; what draining waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) source: Side,
+    pub(crate) applied: i64,
+    pub(crate) applied_back: i64,
+}
+
+impl Places {
+    pub(crate) fn of(&self, side: Side) -> i64 {
+        if side == self.source {
+            self.applied
+        } else {
+            self.applied_back
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Inner {
+    pub(crate) fn not_started(&self) -> Error {
+        Error::NotStarted(self.shared.spec.slice.clone())
+    }
+
+    pub(crate) async fn ensure(
+        self: &Arc<Self>,
+        phase: DataPhase,
+        source: Side,
+    ) -> Result<(), Error> {
+        let mut worker = self.worker.lock().await;
+        let running = worker.as_ref().is_some_and(|w| !w.task.is_finished());
+        let mut held = self.engine.lock().await;
+        let engine = match held.take() {
+            Some(engine) if running => engine,
+            _ => {
+                stop(&mut worker).await;
+                Engine::start(Arc::clone(&self.shared), phase).await?
+            }
+        };
+        let engine = held.insert(engine);
+        let settled = self.face(engine, phase, source).await;
+        self.publish(engine);
+        settled?;
+        drop(held);
+        self.failures.send_replace(None);
+        if worker.as_ref().is_none_or(|w| w.task.is_finished()) {
+            let cancel = CancellationToken::new();
+            let run = Arc::clone(self).work(cancel.clone());
+            *worker = Some(Worker {
+                cancel,
+                task: tokio::spawn(run),
+            });
+        }
+        Ok(())
+    }
+
+    /// Turns the link to the wanted direction if it was recorded the other way: a crash may have
+    /// come after the turn and before anybody could note it.
+    async fn face(&self, engine: &mut Engine, phase: DataPhase, source: Side) -> Result<(), Error> {
+        if engine.source != source {
+            let slice = &self.shared.spec.slice;
+            tracing::warn!(%slice, recorded = %engine.source, wanted = %source, "turning the link round");
+            let from = engine.source;
+            engine.set_fence(source, true).await?;
+            let position = engine.set_fence(from, true).await?;
+            let deadline = tokio::time::Instant::now() + SETTLE;
+            while engine.applied < position {
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(Error::DrainTimeout {
+                        side: source,
+                        position,
+                        applied: engine.applied,
+                        within: SETTLE,
+                    });
+                }
+                engine.step().await?;
+            }
+            engine.turn(source).await?;
+        }
+        engine.fence_passive(phase).await
+    }
+
+    pub(crate) fn publish(&self, engine: &Engine) {
+        let places = Places {
+            source: engine.source,
+            applied: engine.applied,
+            applied_back: engine.applied_back,
+        };
+        self.places.send_replace(places);
+    }
+
+    /// The worker: one step after another until it is told to stop or cannot go on.
+    async fn work(self: Arc<Self>, cancel: CancellationToken) {
+        self.shared.status(|s| s.running = true);
+        let mut wait = RETRY_FIRST;
+        while !cancel.is_cancelled() {
+            let stepped = {
+                let mut engine = self.engine.lock().await;
+                let Some(engine) = engine.as_mut() else { break };
+                let stepped = Box::pin(engine.step()).await;
+                self.publish(engine);
+                stepped
+            };
+            let pause = match stepped {
+                Ok(more) => {
+                    self.shared.status(|s| s.trouble = None);
+                    wait = RETRY_FIRST;
+                    if more {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    self.shared.limits().poll
+                }
+                Err(e) if e.passes() => {
+                    let slice = &self.shared.spec.slice;
+                    tracing::warn!(%slice, error = %e, "trying again");
+                    self.shared.status(|s| s.trouble = Some(e.to_string()));
+                    let pause = wait;
+                    wait = wait.saturating_mul(2).min(RETRY_LAST);
+                    pause
+                }
+                Err(e) => {
+                    let slice = &self.shared.spec.slice;
+                    tracing::error!(%slice, error = %e, "the link cannot go on");
+                    self.shared.status(|s| s.failed = Some(e.to_string()));
+                    self.failures.send_replace(Some(e.to_string()));
+                    break;
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = self.poke.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.shared.status(|s| s.running = false);
+    }
+}
+
+pub(crate) async fn stop(worker: &mut Option<Worker>) {
+    if let Some(worker) = worker.take() {
+        worker.cancel.cancel();
+        if let Err(e) = worker.task.await {
+            tracing::error!(error = %e, "the worker of a link ended badly");
+        }
+    }
+}

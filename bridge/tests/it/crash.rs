@@ -1,0 +1,188 @@
+//! `kill -9` at named points and at random moments, then a resume: both sides end equal, and each
+//! change was applied to exactly one state.
+//!
+//! The bridge runs in a child process: this test binary again, asked for the ignored test below.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use outgrow_bridge::{FaultHook, Link, LinkSpec};
+use outgrow_rollout::{DataPhase, Side};
+use outgrow_testkit::eventually;
+use tokio::process::{Child, Command};
+
+use crate::shop::{Dice, Shop, WAIT, copied, legacy_change};
+
+const LEGACY: &str = "OUTGROW_CRASH_LEGACY";
+const CATALOG: &str = "OUTGROW_CRASH_CATALOG";
+const POINT: &str = "OUTGROW_CRASH_POINT";
+const AFTER: &str = "OUTGROW_CRASH_AFTER";
+/// `copy`, or the side to turn to.
+const DO: &str = "OUTGROW_CRASH_DO";
+
+fn child(shop: &Shop, what: &str, point: &str, after: u32) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::the_child", "--ignored", "--nocapture"])
+        .env(LEGACY, shop.legacy.url())
+        .env(CATALOG, shop.catalog.url())
+        .env(POINT, point)
+        .env(AFTER, after.to_string())
+        .env(DO, what)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+fn child_spec() -> LinkSpec {
+    let var = |name| std::env::var(name).unwrap();
+    let (point, after): (String, u32) = (var(POINT), var(AFTER).parse().unwrap());
+    let passed = AtomicU32::new(0);
+    let mut limits = crate::shop::quick();
+    limits.chunk_rows = 20;
+    limits.batch_changes = 20;
+    limits.fault = Some(FaultHook::new(move |at| {
+        if at == point && passed.fetch_add(1, Ordering::Relaxed) + 1 >= after {
+            std::process::abort();
+        }
+    }));
+    LinkSpec {
+        slice: "catalog".parse().unwrap(),
+        legacy: var(LEGACY).parse().unwrap(),
+        extracted: var(CATALOG).parse().unwrap(),
+        tables: crate::shop::catalog_tables(),
+        limits,
+    }
+}
+
+/// Not a test: the process that is killed.
+#[tokio::test]
+#[ignore = "run by the crash tests in a process of its own"]
+async fn the_child() {
+    let Ok(what) = std::env::var(DO) else { return };
+    let link = Link::open(child_spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    if what == "turn" {
+        copied(&link).await;
+        crate::turning::cut_over(&link, Side::Extracted).await;
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn resumed(shop: &Shop) {
+    let link = Link::open(shop.catalog_spec()).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    shop.catalog_equal().await;
+    eventually("no row to be parked", WAIT, || async {
+        (link.evidence()?.parked == 0).then_some(())
+    })
+    .await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    assert_eq!(link.evidence().unwrap().foreign_writes, 0);
+    let stuck = "select (select applying from \"_outgrow_catalog_control\")";
+    assert_eq!(
+        shop.catalog.number(stuck).await + shop.legacy.number(stuck).await,
+        0
+    );
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_at_any_point_of_a_batch_loses_nothing() {
+    for (point, after) in [
+        ("after-read", 1),
+        ("after-rows", 2),
+        ("before-commit", 3),
+        ("before-commit", 12),
+        ("after-commit", 4),
+        ("after-commit", 15),
+    ] {
+        let shop = Shop::with(100).await;
+        let mut dice = Dice(u64::from(after) + 1);
+        let mut process = child(&shop, "copy", point, after);
+        let mut died = None;
+        while died.is_none() {
+            shop.legacy.execute(&legacy_change(&mut dice, 110)).await;
+            died = process.try_wait().unwrap();
+        }
+        assert!(!died.unwrap().success(), "{point}");
+        resumed(&shop).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_at_random_moments_loses_nothing() {
+    let shop = Shop::with(300).await;
+    let mut dice = Dice(4711);
+    for _ in 0..8 {
+        let mut process = child(&shop, "copy", "never", 1);
+        for _ in 0..dice.roll(40) {
+            shop.legacy.execute(&legacy_change(&mut dice, 320)).await;
+        }
+        process.kill().await.unwrap();
+    }
+    resumed(&shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_inside_a_turn_leaves_one_source() {
+    for point in ["half-turned", "turned"] {
+        let shop = Shop::with(50).await;
+        let mut process = child(&shop, "turn", point, 1);
+        let ended = tokio::time::timeout(Duration::from_secs(30), process.wait()).await;
+        assert!(!ended.unwrap().unwrap().success(), "{point}");
+        let link = Link::open(shop.catalog_spec()).await.unwrap();
+        // Control goes on where its journal left off, and repeats the steps.
+        link.ensure(DataPhase::Following, Side::Legacy)
+            .await
+            .unwrap();
+        crate::turning::cut_over(&link, Side::Extracted).await;
+        shop.catalog
+            .execute("update product_price set amount_cents = 123 where product_id = 1")
+            .await;
+        shop.catalog_equal().await;
+        assert_eq!(
+            shop.legacy
+                .number("select price = '1.23' from products where id = 1")
+                .await,
+            1
+        );
+        crate::turning::cut_over(&link, Side::Legacy).await;
+        shop.legacy
+            .execute("update products set price = '4.56' where id = 1")
+            .await;
+        shop.catalog_equal().await;
+        link.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_source_restored_from_a_backup_is_refused() {
+    let shop = Shop::with(10).await;
+    let link = shop.following().await;
+    let backup: PathBuf = shop.legacy.path().with_extension("backup");
+    shop.legacy
+        .execute(&format!("vacuum into '{}'", backup.display()))
+        .await;
+    shop.legacy
+        .execute("update products set tags = 'after the backup'")
+        .await;
+    shop.catalog_equal().await;
+    link.shutdown().await;
+    let mut spec = shop.catalog_spec();
+    spec.legacy = format!("sqlite:{}", backup.display()).parse().unwrap();
+    let restored = Link::open(spec).await.unwrap();
+    let refused = restored
+        .ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("restored from a backup"), "{refused}");
+    restored.shutdown().await;
+}

@@ -1,0 +1,11 @@
+//! The bridge between real SQLite files, compared by SQL that shares no code with it.
+
+#![allow(clippy::unwrap_used)] // The helpers are tests too.
+
+mod conflicts;
+mod copy;
+mod crash;
+mod preflight;
+mod shop;
+mod turning;
+mod verifying;

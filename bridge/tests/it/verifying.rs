@@ -1,0 +1,180 @@
+//! Verification finds exactly the rows that differ, while both sides move; repair mends them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use outgrow_rollout::Side;
+use outgrow_testkit::eventually;
+
+use crate::shop::{Dice, Shop, WAIT};
+
+/// Damages rows past triggers and fences, as a broken disk or an old backup would.
+async fn corrupt(shop: &Shop, statements: &str) {
+    let control = "\"_outgrow_catalog_control\"";
+    shop.catalog
+        .execute(&format!(
+            "begin immediate; pragma defer_foreign_keys = on; update {control} set applying = 1; {statements} update {control} set applying = 0; commit;"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn finds_exactly_the_corrupted_rows_beside_a_writer() {
+    let shop = Arc::new(Shop::with(6_000).await);
+    let link = shop.following().await;
+    let mut dice = Dice(99);
+    let bad: BTreeSet<u64> = std::iter::repeat_with(|| dice.roll(6_000) + 1)
+        .take(50)
+        .collect();
+    let statements: String = bad
+        .iter()
+        .map(|id| match id % 4 {
+            0 => format!("delete from product_price where product_id = {id};"),
+            1 => format!("update product set description = 'rot' where id = {id};"),
+            2 => format!(
+                "update product_price set amount_cents = amount_cents + 1 where product_id = {id};"
+            ),
+            _ => {
+                format!("update product set weight_g = null, title = title || ' ' where id = {id};")
+            }
+        })
+        .collect();
+    // Only rows that the bridge will not write again by itself: the writer leaves them alone.
+    corrupt(&shop, &statements).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (shop, stop, bad) = (Arc::clone(&shop), Arc::clone(&stop), bad.clone());
+        async move {
+            let mut dice = Dice(7);
+            let mut written = 0u32;
+            while !stop.load(Ordering::Relaxed) {
+                let id = dice.roll(6_000) + 1;
+                if !bad.contains(&id) {
+                    let price = format!("{}.11", dice.roll(500) + 1);
+                    shop.legacy.execute(&format!("update products set price = '{price}' where id = {id}; insert into price_changes (product_id, old_price, new_price, changed_by, ref, changed_at) values ({id}, '1.00', '{price}', 1, 'w', '2026-01-01 00:00:00');")).await;
+                    written += 1;
+                }
+            }
+            written
+        }
+    });
+    let report = link.verify().await.unwrap();
+    let again = link.verify().await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    assert!(writer.await.unwrap() > 0);
+    let found: BTreeSet<u64> = report
+        .differences
+        .iter()
+        .map(|d| d.key.parse().unwrap())
+        .collect();
+    assert_eq!(found, bad);
+    assert_eq!((report.different, report.unsettled), (bad.len() as u64, 0));
+    assert_eq!(again.different, report.different);
+    let rows = report.rows();
+    assert_eq!(rows["category"].different, 0);
+    assert_eq!(rows["price_change"].different, 0);
+    let missing = bad.iter().filter(|id| *id % 4 == 0).count() as u64;
+    assert_eq!(
+        rows["product_price"].legacy - rows["product_price"].extracted,
+        missing
+    );
+
+    let planned = link.repair(true).await.unwrap();
+    assert_eq!((planned.found, planned.repaired), (bad.len() as u64, 0));
+    let done = link.repair(false).await.unwrap();
+    assert_eq!((done.repaired, done.remaining), (bad.len() as u64, 0));
+    shop.catalog_equal().await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+#[tokio::test]
+async fn names_columns_with_both_values_and_removes_extra_rows() {
+    let shop = Shop::with(20).await;
+    let link = shop.following().await;
+    corrupt(
+        &shop,
+        "update product_price set amount_cents = 1 where product_id = 4; insert into category values (77, 'left over', null, 1);",
+    )
+    .await;
+    let report = link.verify().await.unwrap();
+    let json = serde_json::to_value(&report).unwrap();
+    let price = json["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|d| d["extracted"] == "product_price")
+        .unwrap();
+    assert_eq!(price["key"], "4");
+    assert_eq!(price["columns"][0]["column"], "amount_cents");
+    assert_eq!(price["columns"][0]["legacy"], 504);
+    assert_eq!(price["columns"][0]["extracted"], 1);
+    let rows = report.rows();
+    assert_eq!(
+        (
+            rows["category"].legacy,
+            rows["category"].extracted,
+            rows["category"].different
+        ),
+        (4, 5, 1)
+    );
+    let evidence = link.evidence().unwrap();
+    assert_eq!(evidence.verified.unwrap()["product_price"].different, 1);
+    assert_eq!(link.repair(false).await.unwrap().repaired, 2);
+    shop.catalog_equal().await;
+    // The old figures are gone, so that a gate asks for new ones.
+    assert_eq!(link.evidence().unwrap().verified, None);
+    link.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_parked_row_is_a_difference() {
+    let shop = Shop::with(20).await;
+    let link = shop.following().await;
+    shop.legacy
+        .execute("update products set price = 'free' where id = 2")
+        .await;
+    eventually("the row to be parked", WAIT, || async {
+        (link.evidence()?.parked == 1).then_some(())
+    })
+    .await;
+    let report = link.verify().await.unwrap();
+    assert_eq!(report.different, 1);
+    assert!(report.differences.iter().all(|d| d.kind == "unmappable"));
+    let done = link.repair(false).await.unwrap();
+    assert_eq!((done.repaired, done.remaining), (0, 1));
+    link.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_check_of_a_cutover_sees_a_missing_row() {
+    let shop = Shop::with(20).await;
+    let link = shop.following().await;
+    corrupt(&shop, "delete from price_change where id = 5;").await;
+    let rows = link.check().await.unwrap();
+    assert_eq!(
+        (rows["price_change"].legacy, rows["price_change"].extracted),
+        (20, 19)
+    );
+    link.shutdown().await;
+}
+
+#[tokio::test]
+async fn repair_has_a_cap() {
+    let shop = Shop::with(30).await;
+    let mut spec = shop.catalog_spec();
+    spec.limits.repair_rows = 3;
+    let link = outgrow_bridge::Link::open(spec).await.unwrap();
+    link.ensure(outgrow_rollout::DataPhase::Copying, Side::Legacy)
+        .await
+        .unwrap();
+    crate::shop::copied(&link).await;
+    corrupt(&shop, "update category set label = '?';").await;
+    let refused = link.repair(false).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("capped at 3 rows and 4 differ"),
+        "{refused}"
+    );
+    link.shutdown().await;
+}
