@@ -10,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::HeaderValue;
+use http::header::CACHE_CONTROL;
 
 use crate::answer::Failure;
 use crate::call;
@@ -128,5 +129,10 @@ async fn name_the_build(State(service): State<Service>, call: Request, next: Nex
     response
         .headers_mut()
         .insert(BUILD_HEADER, service.0.build.clone());
+    // As the monolith does: an answer is its caller's, and is asked for again.
+    response
+        .headers_mut()
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("private, max-age=0"));
     response
 }

@@ -1,0 +1,25 @@
+//! `outgrow serve`: checks the config, then runs it. The running is `crate::serve`'s.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Context;
+use crate::config::Config;
+
+/// Run what the config says: proxy, shadow, bridge, control and admin API in one process
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ends on SIGTERM or Ctrl-C, after the requests in flight.
+
+Examples:
+  outgrow serve
+  outgrow serve -c /etc/outgrow/outgrow.toml --log-format json")]
+pub(crate) struct ServeArgs {}
+
+pub(crate) async fn run(context: &Context, _args: ServeArgs) -> anyhow::Result<ExitCode> {
+    // A server logs the warnings of its config; it does not print them.
+    let config = Config::load(context.config_path())?;
+    crate::serve::run(config).await?;
+    Ok(ExitCode::SUCCESS)
+}

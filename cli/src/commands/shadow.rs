@@ -1,0 +1,406 @@
+//! `outgrow shadow`: what the comparison of both sides' answers has found.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+use outgrow_rollout::{FieldDifference, ShadowEvidence};
+use serde_json::Value;
+
+use super::Context;
+use super::change::Said;
+use crate::answers::{Shadow, typed};
+use crate::client::{ApiError, Code, escape};
+use crate::config::scalar;
+use crate::figures::{count, share};
+use crate::output::{Format, generic, sheet, table};
+
+/// See how both sides' answers compare
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  outgrow shadow status
+  outgrow shadow report catalog --format html --out report.html
+  outgrow shadow ignore add catalog '$.served_by' --reason 'host name' --until 2027-01-31")]
+pub(crate) enum ShadowCommand {
+    /// Show how many answers were compared, and how many speak against the extracted side
+    #[command(after_help = "Examples:\n  outgrow shadow status")]
+    Status,
+    Report(ReportArgs),
+    /// Show one stored pair of answers
+    #[command(after_help = "Examples:\n  outgrow shadow show 17-3f2a")]
+    Show {
+        /// As the report and the gates name it
+        id: String,
+    },
+    /// Differences that are known and accepted for a while
+    #[command(subcommand)]
+    Ignore(IgnoreCommand),
+    Reset(ResetArgs),
+}
+
+/// Report the differences of a slice
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outgrow shadow report catalog
+  outgrow shadow report catalog --format html --out report.html")]
+pub(crate) struct ReportArgs {
+    /// Its name in the config
+    slice: String,
+    /// table shows the worst, html is a page that needs nothing else
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    format: ReportFormat,
+    /// Write it to this file instead
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    Table,
+    Html,
+    Md,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  outgrow shadow ignore list catalog
+  outgrow shadow ignore check catalog")]
+pub(crate) enum IgnoreCommand {
+    Add(AddArgs),
+    /// List the rules of a slice
+    #[command(after_help = "Examples:\n  outgrow shadow ignore list catalog")]
+    List {
+        /// Its name in the config
+        slice: String,
+    },
+    /// Exit with 1 when a rule has expired
+    #[command(after_help = "Examples:\n  outgrow shadow ignore check catalog")]
+    Check {
+        /// Its name in the config
+        slice: String,
+    },
+}
+
+/// Ignore differences at a path; drops the evidence gathered without the rule
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outgrow shadow ignore add catalog '$.products[*].rank' --reason 'ranks are redone nightly' \\
+      --until 2027-01-31")]
+pub(crate) struct AddArgs {
+    /// Its name in the config
+    slice: String,
+    /// `$.a.b`, `$.list[*].c`, `header:NAME`
+    path: String,
+    /// Why it may differ
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// The day on which the rule expires, e.g. 2027-01-31
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    until: String,
+    /// Who, for the journal
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        default_value = "cli",
+        hide_env_values = true
+    )]
+    by: String,
+}
+
+/// Drop a slice's evidence and gather it anew
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outgrow shadow reset catalog --reason 'the cache was cold'")]
+pub(crate) struct ResetArgs {
+    /// Its name in the config
+    slice: String,
+    #[command(flatten)]
+    said: Said,
+}
+
+pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ShadowCommand::Status => status(context).await,
+        ShadowCommand::Report(args) => report(context, &args).await,
+        ShadowCommand::Show { id } => {
+            let path = format!("/v1/shadow/pairs/{}", escape(&id));
+            let answer = context.client()?.get(&path).await?;
+            context.out.answer(&answer, || generic(&answer))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ShadowCommand::Ignore(IgnoreCommand::Add(args)) => add(context, &args).await,
+        ShadowCommand::Ignore(IgnoreCommand::List { slice }) => list(context, &slice).await,
+        ShadowCommand::Ignore(IgnoreCommand::Check { slice }) => check(context, &slice).await,
+        ShadowCommand::Reset(args) => {
+            let path = format!("/v1/shadow/{}/reset", escape(&args.slice));
+            let body = Value::Object(args.said.body());
+            let answer = context.client()?.post(&path, body).await?;
+            context.out.answer(&answer, || {
+                format!("the evidence of {} is gathered anew\n", args.slice)
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn status(context: &Context) -> anyhow::Result<ExitCode> {
+    let answer = context.client()?.get("/v1/shadow").await?;
+    let all: Shadow = typed(&answer)?;
+    context.out.answer(&answer, || {
+        let header = [
+            "SLICE",
+            "ELIGIBLE",
+            "COMPARED",
+            "MATCHED",
+            "MISMATCHED",
+            "FAILED",
+            "SHED",
+            "WAITING",
+            "AGAINST",
+            "BUILDS",
+        ];
+        let rows = all
+            .iter()
+            .map(|(slice, evidence)| row(slice, evidence.as_ref()));
+        table(&header, rows.collect())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(slice: &str, evidence: Option<&ShadowEvidence>) -> Vec<String> {
+    let mut row = vec![slice.to_owned()];
+    match evidence {
+        None => row.extend(std::iter::repeat_n("-".to_owned(), 9)),
+        Some(seen) => row.extend([
+            count(seen.eligible),
+            count(seen.compared()),
+            count(seen.matched),
+            count(seen.mismatched),
+            count(seen.candidate_errors),
+            count(seen.shed),
+            count(seen.waiting),
+            share(seen.against(), seen.compared()),
+            format!("{} / {}", seen.builds.legacy, seen.builds.extracted),
+        ]),
+    }
+    row
+}
+
+async fn report(context: &Context, args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let client = context.client()?;
+    let format = match (args.format, context.out.format) {
+        (ReportFormat::Table, Format::Json) => ReportFormat::Json,
+        (format, _) => format,
+    };
+    let text = match format {
+        ReportFormat::Table => {
+            let all: Shadow = typed(&client.get("/v1/shadow").await?)?;
+            let Some(evidence) = all.get(&args.slice) else {
+                return Err(unknown(&args.slice, all.keys().map(String::as_str)).into());
+            };
+            match evidence {
+                Some(evidence) => report_table(&args.slice, evidence),
+                None => format!("nothing was compared of {} yet\n", args.slice),
+            }
+        }
+        ReportFormat::Html | ReportFormat::Md | ReportFormat::Json => {
+            let name = match format {
+                ReportFormat::Html => "html",
+                ReportFormat::Md => "md",
+                _ => "json",
+            };
+            let slice = escape(&args.slice);
+            client
+                .text(&format!("/v1/shadow/{slice}/report?format={name}"))
+                .await?
+        }
+    };
+    deliver(context, &text, args.out.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a document, or writes it to a file and says so.
+pub(super) fn deliver(context: &Context, text: &str, out: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = out else {
+        context.out.text(text)?;
+        return Ok(());
+    };
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    context.out.note(&format!("wrote {}", path.display()));
+    Ok(())
+}
+
+fn unknown<'a>(slice: &str, known: impl Iterator<Item = &'a str> + Clone) -> ApiError {
+    let names: Vec<&str> = known.clone().collect();
+    let hint = match crate::config::nearest(slice, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the slices are {}", names.join(", ")),
+    };
+    ApiError {
+        code: Code::NotFound,
+        message: format!("there is no slice `{slice}`"),
+        details: Value::Null,
+        hint,
+    }
+}
+
+/// The ledger, the classes and the worst differences.
+pub(super) fn report_table(slice: &str, seen: &ShadowEvidence) -> String {
+    let mut out = sheet(&[
+        ("slice", slice.to_owned()),
+        (
+            "builds",
+            format!("{} against {}", seen.builds.legacy, seen.builds.extracted),
+        ),
+        ("eligible", count(seen.eligible)),
+        ("compared", count(seen.compared())),
+        ("matched", count(seen.matched)),
+        ("mismatched", count(seen.mismatched)),
+        ("candidate failed", count(seen.candidate_errors)),
+        ("not comparable", count(seen.not_comparable)),
+        ("not sampled", count(seen.sampled_out)),
+        ("ineligible", count(seen.ineligible)),
+        ("shed", count(seen.shed)),
+        ("waiting", count(seen.waiting)),
+        ("against", share(seen.against(), seen.compared())),
+    ]);
+    let classes: Vec<Vec<String>> = seen
+        .classes
+        .iter()
+        .map(|(name, class)| {
+            vec![
+                name.clone(),
+                count(class.compared),
+                count(class.against),
+                share(class.against, class.compared),
+            ]
+        })
+        .collect();
+    if !classes.is_empty() {
+        let header = ["ROUTE AND STATUS", "COMPARED", "AGAINST", "SHARE"];
+        out.push_str(&format!("\n{}", table(&header, classes)));
+    }
+    if !seen.top.is_empty() {
+        out.push_str(&format!("\n{}", differences(&seen.top)));
+    }
+    out
+}
+
+pub(super) fn differences(top: &[FieldDifference]) -> String {
+    let rows = top
+        .iter()
+        .map(|found| {
+            vec![
+                found.route.clone(),
+                found.path.clone(),
+                found.kind.clone(),
+                count(found.count),
+                clip(&found.legacy),
+                clip(&found.extracted),
+                found.example.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .collect();
+    let header = [
+        "ROUTE",
+        "PATH",
+        "KIND",
+        "COUNT",
+        "LEGACY",
+        "EXTRACTED",
+        "EXAMPLE",
+    ];
+    table(&header, rows)
+}
+
+/// Values in a table are samples; `shadow show` has them whole.
+fn clip(text: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    let line = text.replace(['\n', '\r', '\t'], " ");
+    if line.chars().count() <= CHARS_MAX {
+        return line;
+    }
+    let start: String = line.chars().take(CHARS_MAX - 3).collect();
+    format!("{start}...")
+}
+
+fn rules_path(slice: &str) -> String {
+    format!("/v1/shadow/{}/rules", escape(slice))
+}
+
+async fn add(context: &Context, args: &AddArgs) -> anyhow::Result<ExitCode> {
+    let body = serde_json::json!({
+        "path": args.path,
+        "reason": args.reason,
+        "until": args.until,
+        "by": args.by,
+    });
+    let answer = context
+        .client()?
+        .post(&rules_path(&args.slice), body)
+        .await?;
+    context.out.answer(&answer, || {
+        format!(
+            "{}: differences at {} are ignored until {}; evidence is gathered anew\n",
+            args.slice, args.path, args.until
+        )
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
+    let answer = context.client()?.get(&rules_path(slice)).await?;
+    context.out.answer(&answer, || generic(&answer))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
+    let answer = context.client()?.get(&rules_path(slice)).await?;
+    let today = time::OffsetDateTime::now_utc().date();
+    let mut all = Vec::new();
+    collect_rules(&answer, &mut all);
+    let expired: Vec<Value> = all
+        .iter()
+        .filter(|rule| {
+            let until = rule.get("until").and_then(Value::as_str);
+            until.and_then(scalar::date).is_some_and(|day| day <= today)
+        })
+        .map(|rule| (*rule).clone())
+        .collect();
+    let found = Value::Array(expired);
+    let none = found.as_array().is_none_or(Vec::is_empty);
+    context.out.answer(&found, || {
+        if none {
+            format!("{} rules, none has expired\n", all.len())
+        } else {
+            format!(
+                "expired, so these differences count again:\n{}",
+                generic(&found)
+            )
+        }
+    })?;
+    Ok(ExitCode::from(u8::from(!none)))
+}
+
+/// Every object with a path, wherever the answer has it.
+fn collect_rules<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_rules(item, found)),
+        Value::Object(fields) if fields.contains_key("path") => found.push(value),
+        Value::Object(fields) => fields.values().for_each(|item| collect_rules(item, found)),
+        _ => {}
+    }
+}
+
+fn day(text: &str) -> Result<String, String> {
+    match scalar::date(text) {
+        Some(_) => Ok(text.trim().to_owned()),
+        None => Err("write a day such as 2027-01-31".to_owned()),
+    }
+}

@@ -1,0 +1,281 @@
+//! `outgrow status`: where every slice stands, at one glance.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use outgrow_rollout::{ShadowEvidence, SyncEvidence};
+
+use super::{Context, change};
+use crate::answers::{SliceStatus, Status, StepStatus, typed};
+use crate::client::{Client, escape};
+use crate::config::scalar;
+use crate::figures::{count, millis, share};
+use crate::output::{Format, sheet, table};
+
+const EXAMPLES: &str = "\
+Examples:
+  outgrow status
+  outgrow status catalog
+  outgrow status --watch --every 5s";
+
+/// Show where every slice stands
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct StatusArgs {
+    /// Show one slice with its evidence and the gates of its next step
+    slice: Option<String>,
+    /// Show it again and again, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = every)]
+    every: Duration,
+}
+
+fn every(text: &str) -> Result<Duration, String> {
+    // Faster than ten times a second nobody reads, and the server has other things to do.
+    const LEAST: Duration = Duration::from_millis(100);
+    match scalar::duration(text)? {
+        found if found >= LEAST => Ok(found),
+        _ => Err(format!("must be {} or more", scalar::show(LEAST))),
+    }
+}
+
+pub(crate) async fn run(context: &Context, args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let client = context.client()?;
+    if !args.watch {
+        look(context, &client, args.slice.as_deref(), false).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        // A server that is being restarted must not end the watch.
+        match look(context, &client, args.slice.as_deref(), true).await {
+            Err(error) if error.downcast_ref::<crate::client::ApiError>().is_some() => {
+                context.out.note(&format!("error: {error:#}"));
+            }
+            looked => looked?,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(args.every) => {}
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+}
+
+async fn look(
+    context: &Context,
+    client: &Client,
+    slice: Option<&str>,
+    again: bool,
+) -> anyhow::Result<()> {
+    /// Clears the screen and goes to its upper left corner.
+    const CLEAR: &str = "\x1b[2J\x1b[H";
+
+    let path = match slice {
+        Some(slice) => format!("/v1/slices/{}", escape(slice)),
+        None => "/v1/status".to_owned(),
+    };
+    let answer = client.get(&path).await?;
+    let mut shown = String::new();
+    if context.out.format == Format::Table {
+        if again && context.out.watched() {
+            shown.push_str(CLEAR);
+        }
+        shown.push_str(&match slice {
+            Some(_) => one(&typed::<SliceStatus>(&answer)?),
+            None => all(&typed::<Status>(&answer)?),
+        });
+    }
+    context.out.answer(&answer, || shown)?;
+    Ok(())
+}
+
+/// All slices as a table, with what needs attention below.
+pub(super) fn all(status: &Status) -> String {
+    if status.slices.is_empty() {
+        return "no slices: everything passes through to legacy\n".to_owned();
+    }
+    let rows = status.slices.iter().map(row).collect();
+    let header = [
+        "SLICE", "STAGE", "READS", "WRITER", "DATA", "LAG", "COMPARED", "AGAINST", "NEXT", "REV",
+    ];
+    let mut out = table(&header, rows);
+    let alarms: Vec<String> = status.slices.iter().flat_map(alarms).collect();
+    if !alarms.is_empty() {
+        out.push('\n');
+        out.push_str(&alarms.join(""));
+    }
+    out
+}
+
+fn row(status: &SliceStatus) -> Vec<String> {
+    let evidence = &status.evidence;
+    let data = match &status.state.data {
+        None => "no tables".to_owned(),
+        Some(link) if link.failed.is_some() => format!("{} (failed)", link.phase),
+        Some(link) if link.paused.is_some() => format!("{} (paused)", link.phase),
+        Some(link) => link.phase.to_string(),
+    };
+    vec![
+        status.slice.clone(),
+        status.stage.clone(),
+        format!("{} extracted", status.effective.weight),
+        status.state.writer.to_string(),
+        data,
+        evidence.sync.as_ref().map_or("-".to_owned(), lag),
+        evidence
+            .shadow
+            .as_ref()
+            .map_or("-".to_owned(), |shadow| count(shadow.compared())),
+        evidence
+            .shadow
+            .as_ref()
+            .map_or("-".to_owned(), |s| share(s.against(), s.compared())),
+        status.next.as_ref().map_or("-".to_owned(), next),
+        status.state.revision.to_string(),
+    ]
+}
+
+fn lag(sync: &SyncEvidence) -> String {
+    if !sync.copied && sync.total_rows > 0 {
+        return format!("copied {}", share(sync.copied_rows, sync.total_rows));
+    }
+    sync.lag_ms.map_or("-".to_owned(), millis)
+}
+
+/// The next step with how far it is.
+fn next(step: &StepStatus) -> String {
+    let (mut blocked, mut missing) = (0, 0);
+    for gate in step.open() {
+        if gate.missing {
+            missing += 1;
+        } else {
+            blocked += 1;
+        }
+    }
+    match (blocked, missing) {
+        (0, 0) => format!("{} (ready)", step.id),
+        (0, n) => format!("{} (waits for {n})", step.id),
+        (n, _) => format!("{} (blocked by {n})", step.id),
+    }
+}
+
+/// What a person should know first.
+fn alarms(status: &SliceStatus) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut say = |text: String| found.push(format!("{}: {text}\n", status.slice));
+    if status.effective.weight < status.state.traffic.weight() {
+        say(format!(
+            "the proxies have taken the reads back to {} by themselves",
+            status.effective.weight
+        ));
+    }
+    if !status.published {
+        say("the state is in force but not stored yet".to_owned());
+    }
+    if let Some(reason) = &status.state.frozen {
+        say(format!("frozen: {reason}"));
+    }
+    if let Some(link) = &status.state.data {
+        if let Some(reason) = &link.failed {
+            say(format!("its link has failed: {reason}"));
+        }
+        if let Some(reason) = &link.paused {
+            say(format!("its link is paused: {reason}"));
+        }
+    }
+    if let Some(trouble) = &status.trouble {
+        say(format!("trouble: {trouble}"));
+    }
+    if let Some(sync) = status.evidence.sync.as_ref().filter(|sync| sync.parked > 0) {
+        say(format!(
+            "{} rows are parked; see `outgrow sync conflicts {}`",
+            sync.parked, status.slice
+        ));
+    }
+    if let Some(busy) = &status.busy {
+        say(format!("busy with {busy}"));
+    }
+    found
+}
+
+/// One slice with its evidence.
+fn one(status: &SliceStatus) -> String {
+    let mut rows = vec![
+        ("slice", status.slice.clone()),
+        ("stage", status.stage.clone()),
+        ("reads", format!("{} extracted", status.effective.weight)),
+        ("writer", status.state.writer.to_string()),
+        ("revision", status.state.revision.to_string()),
+        ("in stage for", millis(status.evidence.in_stage_ms)),
+    ];
+    if let Some(link) = &status.state.data {
+        rows.push(("data", link.phase.to_string()));
+    }
+    if let Some(cutover) = &status.cutover {
+        rows.push(("cutover", cutover.to_string()));
+    }
+    if let Some(proxy) = &status.evidence.proxy {
+        for (name, side) in [("legacy", &proxy.legacy), ("extracted", &proxy.extracted)] {
+            rows.push((
+                name,
+                format!(
+                    "{} requests, {} errors, p99 {}",
+                    count(side.requests),
+                    count(side.errors),
+                    side.p99_us.map_or("-".to_owned(), |us| millis(us / 1_000))
+                ),
+            ));
+        }
+    }
+    if let Some(sync) = &status.evidence.sync {
+        rows.push(("sync", sync_line(sync)));
+    }
+    if let Some(shadow) = &status.evidence.shadow {
+        rows.push(("shadow", shadow_line(shadow)));
+        let builds = &shadow.builds;
+        rows.push((
+            "builds",
+            format!("{} against {}", builds.legacy, builds.extracted),
+        ));
+    }
+    let mut out = sheet(&rows);
+    for alarm in alarms(status) {
+        out.push_str(&alarm);
+    }
+    if let Some(step) = &status.next {
+        out.push_str(&format!("\nnext step: {} ({})\n", step.id, step.title));
+        if !step.gates.is_empty() {
+            out.push_str(&change::gates(&step.gates));
+        }
+    }
+    out
+}
+
+pub(super) fn sync_line(sync: &SyncEvidence) -> String {
+    format!(
+        "rows flow from {}, {} of {} copied, lag {}, {} waiting, {} parked, {} foreign writes",
+        sync.source,
+        count(sync.copied_rows),
+        count(sync.total_rows),
+        sync.lag_ms.map_or("unknown".to_owned(), millis),
+        count(sync.backlog),
+        count(sync.parked),
+        count(sync.foreign_writes)
+    )
+}
+
+pub(super) fn shadow_line(shadow: &ShadowEvidence) -> String {
+    format!(
+        "{} compared, {} against ({}), {} not comparable, {} shed",
+        count(shadow.compared()),
+        count(shadow.against()),
+        share(shadow.against(), shadow.compared()),
+        count(shadow.not_comparable),
+        count(shadow.shed)
+    )
+}

@@ -1,0 +1,292 @@
+//! `outgrow sync`: the tables of a slice, copied and kept in step.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::change::{self, Said};
+use super::{Context, status};
+use crate::answers::{Cutover, SyncAll, SyncStatus, Verify, typed};
+use crate::client::escape;
+use crate::figures::{count, millis, share};
+use crate::output::{generic, indent, sheet, table};
+
+/// Copy a slice's tables and keep both sides in step
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  outgrow sync start catalog
+  outgrow sync status
+  outgrow sync verify catalog")]
+pub(crate) enum SyncCommand {
+    /// Copy the tables and follow their changes
+    #[command(after_help = "Examples:\n  outgrow sync start catalog")]
+    Start(Changed),
+    Status(StatusArgs),
+    /// Compare every row of both sides; exits 1 when any differ
+    #[command(
+        after_help = "Examples:\n  outgrow sync verify catalog\n  outgrow sync verify catalog -o json"
+    )]
+    Verify(One),
+    Repair(RepairArgs),
+    /// Stop following; changes are kept for later
+    #[command(after_help = "Examples:\n  outgrow sync pause catalog --reason 'disk is full'")]
+    Pause(Changed),
+    /// Go on following, also after a failure
+    #[command(after_help = "Examples:\n  outgrow sync resume catalog")]
+    Resume(Changed),
+    /// Show parked rows and writes that came by another way
+    #[command(after_help = "Examples:\n  outgrow sync conflicts catalog")]
+    Conflicts(One),
+    Reverse(ReverseArgs),
+    /// Remove everything that Outgrow put into the two databases
+    #[command(after_help = "\
+The slice must be retired, or be on legacy with its writes.
+
+Examples:
+  outgrow sync close catalog --reason 'given up'")]
+    Close(Changed),
+    /// Check databases, tables, keys and mapping; changes nothing
+    #[command(after_help = "Examples:\n  outgrow sync preflight catalog")]
+    Preflight(One),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// Its name in the config
+    slice: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Changed {
+    /// Its name in the config
+    slice: String,
+    #[command(flatten)]
+    said: Said,
+}
+
+/// Show how far the tables are
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  outgrow sync status\n  outgrow sync status catalog")]
+pub(crate) struct StatusArgs {
+    /// Show one slice with its tables
+    slice: Option<String>,
+}
+
+/// Mend the rows that the last verification named; without --apply only say which
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outgrow sync repair catalog
+  outgrow sync repair catalog --apply --reason 'after the restore'")]
+pub(crate) struct RepairArgs {
+    /// Its name in the config
+    slice: String,
+    /// Write the rows
+    #[arg(long)]
+    apply: bool,
+    #[command(flatten)]
+    said: Said,
+}
+
+/// Move the writes to the other side without losing any: the cutover
+#[derive(Debug, Args)]
+#[command(after_help = "\
+New writes wait for some milliseconds; if that would take too long, the cutover takes itself back.
+
+Examples:
+  outgrow sync reverse catalog --to extracted
+  outgrow sync reverse catalog --to legacy --reason 'wrong totals'")]
+pub(crate) struct ReverseArgs {
+    /// Its name in the config
+    slice: String,
+    /// The side that takes the writes from then on
+    #[arg(long, value_parser = ["extracted", "legacy"])]
+    to: String,
+    #[command(flatten)]
+    said: Said,
+    /// Pass gates that are not met; goes into the journal
+    #[arg(long, requires = "reason")]
+    force: bool,
+}
+
+pub(crate) async fn run(context: &Context, command: SyncCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        SyncCommand::Start(args) => moved(context, "start", &args).await,
+        SyncCommand::Pause(args) => moved(context, "pause", &args).await,
+        SyncCommand::Resume(args) => moved(context, "resume", &args).await,
+        SyncCommand::Close(args) => moved(context, "close", &args).await,
+        SyncCommand::Status(args) => show(context, args.slice.as_deref()).await,
+        SyncCommand::Verify(args) => verify(context, &args.slice).await,
+        SyncCommand::Repair(args) => repair(context, &args).await,
+        SyncCommand::Reverse(args) => reverse(context, &args).await,
+        SyncCommand::Conflicts(args) => look(context, &args.slice, "conflicts").await,
+        SyncCommand::Preflight(args) => look(context, &args.slice, "preflight").await,
+    }
+}
+
+fn path(slice: &str, verb: &str) -> String {
+    format!("/v1/sync/{}/{verb}", escape(slice))
+}
+
+/// A change whose answer is the new state.
+async fn moved(context: &Context, verb: &str, args: &Changed) -> anyhow::Result<ExitCode> {
+    let body = Value::Object(args.said.body());
+    let answer = context
+        .client()?
+        .post(&path(&args.slice, verb), body)
+        .await?;
+    context.out.answer(&answer, || {
+        let text = |pointer: &str| match answer.pointer(pointer) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => "-".to_owned(),
+            Some(other) => other.to_string(),
+        };
+        let paused = text("/data/paused");
+        let mut rows = vec![
+            ("slice", args.slice.clone()),
+            ("data", text("/data/phase")),
+            ("revision", text("/revision")),
+        ];
+        if paused != "-" {
+            rows.push(("paused", paused));
+        }
+        sheet(&rows)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(context: &Context, slice: Option<&str>) -> anyhow::Result<ExitCode> {
+    let client = context.client()?;
+    if let Some(slice) = slice {
+        let answer = client.get(&format!("/v1/sync/{}", escape(slice))).await?;
+        let status: SyncStatus = typed(&answer)?;
+        context.out.answer(&answer, || one(&status))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer = client.get("/v1/sync").await?;
+    let all: SyncAll = typed(&answer)?;
+    context.out.answer(&answer, || {
+        let header = [
+            "SLICE",
+            "DATA",
+            "FROM",
+            "COPIED",
+            "LAG",
+            "REVERSE LAG",
+            "WAITING",
+            "PARKED",
+            "FOREIGN",
+        ];
+        table(&header, all.slices.iter().map(row).collect())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(status: &SyncStatus) -> Vec<String> {
+    let phase = status
+        .data
+        .as_ref()
+        .map_or("no tables".to_owned(), |link| link.phase.to_string());
+    let mut row = vec![status.slice.clone(), phase];
+    let lag = |ms: Option<u64>| ms.map_or("-".to_owned(), millis);
+    match &status.evidence {
+        None => row.extend(std::iter::repeat_n("-".to_owned(), 7)),
+        Some(sync) => row.extend([
+            sync.source.to_string(),
+            share(sync.copied_rows, sync.total_rows),
+            lag(sync.lag_ms),
+            lag(sync.reverse_lag_ms),
+            count(sync.backlog),
+            count(sync.parked),
+            count(sync.foreign_writes),
+        ]),
+    }
+    row
+}
+
+fn one(status: &SyncStatus) -> String {
+    let mut rows = vec![("slice", status.slice.clone())];
+    if let Some(link) = &status.data {
+        rows.push(("data", link.phase.to_string()));
+        rows.extend(link.failed.clone().map(|why| ("failed", why)));
+        rows.extend(link.paused.clone().map(|why| ("paused", why)));
+    }
+    rows.extend(status.trouble.clone().map(|what| ("trouble", what)));
+    if let Some(sync) = &status.evidence {
+        rows.push(("link", status::sync_line(sync)));
+        if let Some(last) = &sync.last_foreign {
+            let age = sync.foreign_write_age_ms.map_or("?".to_owned(), millis);
+            rows.push(("last foreign write", format!("{last}, {age} ago")));
+        }
+    }
+    let mut out = sheet(&rows);
+    if let Some(sync) = &status.evidence
+        && let Some(verified) = &sync.verified
+    {
+        let age = sync.verified_age_ms.map_or("?".to_owned(), millis);
+        out.push_str(&format!(
+            "\nverified {age} ago:\n{}",
+            change::rows(verified)
+        ));
+    }
+    if !status.detail.is_null() {
+        out.push_str(&format!("\n{}", generic(&status.detail)));
+    }
+    out
+}
+
+async fn verify(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
+    let body = Value::Object(serde_json::Map::new());
+    let answer = context.client()?.post(&path(slice, "verify"), body).await?;
+    let report: Verify = typed(&answer)?;
+    let different: u64 = report.rows.values().map(|rows| rows.different).sum();
+    context.out.answer(&answer, || {
+        let mut out = change::rows(&report.rows);
+        if different > 0 {
+            out.push_str(&format!(
+                "\nrows that differ: {}\n{}",
+                count(different),
+                indent(&generic(&report.report))
+            ));
+        }
+        out
+    })?;
+    if different > 0 {
+        let hint = format!("hint: `outgrow sync repair {slice}` says how it would mend them");
+        context.out.note(&hint);
+    }
+    Ok(ExitCode::from(u8::from(different > 0)))
+}
+
+async fn repair(context: &Context, args: &RepairArgs) -> anyhow::Result<ExitCode> {
+    let mut body = args.said.body();
+    body.insert("apply".to_owned(), Value::from(args.apply));
+    let path = path(&args.slice, "repair");
+    let answer = context.client()?.post(&path, Value::Object(body)).await?;
+    context.out.answer(&answer, || generic(&answer))?;
+    if !args.apply {
+        context.out.note("nothing was written; add --apply to mend");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn reverse(context: &Context, args: &ReverseArgs) -> anyhow::Result<ExitCode> {
+    let mut body = args.said.body();
+    body.insert("to".to_owned(), Value::from(args.to.clone()));
+    if args.force {
+        body.insert("force".to_owned(), Value::from(true));
+    }
+    let path = path(&args.slice, "reverse");
+    let answer = context.client()?.post(&path, Value::Object(body)).await?;
+    let report: Cutover = typed(&answer)?;
+    context.out.answer(&answer, || change::cutover(&report))?;
+    Ok(ExitCode::from(u8::from(report.outcome != "switched")))
+}
+
+async fn look(context: &Context, slice: &str, verb: &str) -> anyhow::Result<ExitCode> {
+    let answer = context.client()?.get(&path(slice, verb)).await?;
+    context.out.answer(&answer, || generic(&answer))?;
+    Ok(ExitCode::SUCCESS)
+}

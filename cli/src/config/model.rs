@@ -1,0 +1,286 @@
+//! What a checked config says, as plain data. Whoever holds a [`Config`] checks nothing again.
+//!
+//! Paths are absolute or relative to the working directory (the config file's folder is already
+//! joined on), every service that a slice names exists, and no two routes overlap. Whether a
+//! database has the tables and whether a JSON path parses is for the crates that use them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outgrow_rollout::{GuardLimits, Plan, SliceId};
+use time::Date;
+
+use super::problem::Problem;
+use super::secret::Secret;
+
+/// A checked config file.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The file that it was read from, for messages.
+    pub(crate) file: PathBuf,
+    pub(crate) proxy: Proxy,
+    pub(crate) legacy: Legacy,
+    pub(crate) control: Control,
+    pub(crate) shadow: Shadow,
+    pub(crate) services: BTreeMap<String, Service>,
+    /// In the order of the file.
+    pub(crate) slices: Vec<Slice>,
+    /// What is allowed but probably not meant.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// The service that answers for a slice.
+    pub(crate) fn service_of(&self, slice: &Slice) -> Option<&Service> {
+        self.services.get(&slice.service)
+    }
+}
+
+/// `[proxy]`: where clients come in, and how long anything may take.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Data plane threads; `None` means one per core.
+    pub(crate) workers: Option<usize>,
+    /// To the head of an upstream's answer.
+    pub(crate) request_timeout: Duration,
+    /// To a connection with an upstream.
+    pub(crate) connect_timeout: Duration,
+    /// A write waits this long for a cutover before it is refused with 503 and `Retry-After`.
+    pub(crate) hold_timeout: Duration,
+    /// Requests in flight may go on this long after SIGTERM.
+    pub(crate) drain_timeout: Duration,
+    /// Allows testers to choose a side by header; `None` turns that off.
+    pub(crate) override_secret: Option<Secret>,
+    /// `None`: the extracted services are told nothing of the caller.
+    pub(crate) identity: Option<Identity>,
+}
+
+/// `[proxy.identity]`: how the extracted services learn who calls.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The legacy session cookie.
+    pub(crate) cookie: String,
+    /// The legacy path that says whose session it is.
+    pub(crate) whoami: String,
+    /// Signs the identity header.
+    pub(crate) secret: Secret,
+    /// An answer of `whoami` is believed this long.
+    pub(crate) ttl: Duration,
+}
+
+/// `[legacy]`: the monolith.
+#[derive(Debug)]
+pub(crate) struct Legacy {
+    pub(crate) urls: Vec<HttpUrl>,
+    /// Present when any slice has tables.
+    pub(crate) database: Option<Database>,
+}
+
+/// `[control]`: the state and the admin API.
+#[derive(Debug)]
+pub(crate) struct Control {
+    /// A loopback address.
+    pub(crate) listen: SocketAddr,
+    pub(crate) store: Database,
+    /// Made with a random token when `serve` finds none.
+    pub(crate) token_file: PathBuf,
+}
+
+/// `[shadow]`: what all slices share in comparing.
+#[derive(Debug)]
+pub(crate) struct Shadow {
+    /// Response header by which a side names its build.
+    pub(crate) build_header: String,
+}
+
+/// `[services.NAME]`: an extracted service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) urls: Vec<HttpUrl>,
+    /// Present when a slice of this service has tables.
+    pub(crate) database: Option<Database>,
+}
+
+/// `[slices.ID]`: routes and tables that move together.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub(crate) id: SliceId,
+    /// A key of [`Config::services`].
+    pub(crate) service: String,
+    pub(crate) routes: Vec<Route>,
+    /// Tried in order; a client without any gets a cookie of the proxy's own.
+    pub(crate) cohort: Vec<Cohort>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) shadow: SliceShadow,
+    pub(crate) plan: Plan,
+    pub(crate) guard: GuardLimits,
+    /// Whether a read that the extracted side fails is asked again of the legacy side while the
+    /// legacy side is kept in step.
+    pub(crate) fallback: bool,
+}
+
+/// `METHOD [HOST]/PATH/{TEMPLATE}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) method: http::Method,
+    /// Lower case, without a port; `None` means any.
+    pub(crate) host: Option<String>,
+    pub(crate) path: String,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or_default();
+        write!(f, "{} {host}{}", self.method, self.path)
+    }
+}
+
+/// By what a client is recognised when reads are split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cohort {
+    Cookie(String),
+    Header(String),
+}
+
+impl fmt::Display for Cohort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
+/// `[[slices.ID.tables]]`: an extracted table and the legacy table that feeds it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) legacy: String,
+    pub(crate) extracted: String,
+    /// Legacy columns, each mapped by a plain rename.
+    pub(crate) key: Vec<String>,
+    /// In the order of the file.
+    pub(crate) columns: Vec<Column>,
+    /// Legacy columns that no extracted column feeds, with the value that a new row gets when
+    /// rows flow back.
+    pub(crate) defaults: Vec<(String, serde_json::Value)>,
+}
+
+/// One extracted column.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) extracted: String,
+    pub(crate) source: Source,
+}
+
+/// Where the value of an extracted column comes from, and how it goes back.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Source {
+    Rename(String),
+    /// Decimal text on the legacy side, an integer of `10^-scale` on the extracted side.
+    Cents {
+        from: String,
+        scale: u32,
+    },
+    /// (legacy, extracted), one to one.
+    Map {
+        from: String,
+        pairs: Vec<(serde_json::Value, serde_json::Value)>,
+    },
+    /// Local time text on the legacy side, at this many seconds east of UTC.
+    LocalTime {
+        from: String,
+        offset: i32,
+    },
+    Const(serde_json::Value),
+    /// CEL over `value`, both ways.
+    Expr {
+        from: String,
+        forward: String,
+        reverse: String,
+    },
+}
+
+/// `[slices.ID.shadow]`: how the slice's answers are compared.
+#[derive(Debug)]
+pub(crate) struct SliceShadow {
+    /// Share of the reads that is mirrored, 0.0 to 1.0.
+    pub(crate) sample: f64,
+    /// Share of the mirrored reads that is also asked of the primary a second time, to learn
+    /// what differs by itself; 0.0 to 1.0.
+    pub(crate) noise_sample: f64,
+    pub(crate) arrays: Vec<ArrayRule>,
+    pub(crate) ignore: Vec<IgnoreRule>,
+    /// Response headers that are compared; `None` leaves the choice to the shadow.
+    pub(crate) headers: Option<Vec<String>>,
+}
+
+/// How the elements of one array are paired.
+#[derive(Debug, Clone)]
+pub(crate) struct ArrayRule {
+    pub(crate) path: String,
+    pub(crate) by: ArrayBy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ArrayBy {
+    /// The order means nothing.
+    Set,
+    /// Elements with the same value of this field are the same.
+    Key(String),
+}
+
+/// A difference that is known and accepted for a while.
+#[derive(Debug, Clone)]
+pub(crate) struct IgnoreRule {
+    pub(crate) path: String,
+    pub(crate) reason: String,
+    /// The first day on which the rule no longer holds.
+    pub(crate) until: Date,
+}
+
+/// An upstream: `http://HOST:PORT`, nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HttpUrl {
+    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl HttpUrl {
+    /// `HOST:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+/// A database, by kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Database {
+    Sqlite(PathBuf),
+}
+
+impl Database {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Sqlite(path) => path,
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}

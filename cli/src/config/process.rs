@@ -1,0 +1,357 @@
+//! `[proxy]`, `[legacy]`, `[control]`, `[shadow]` and `[services]`: what concerns the whole
+//! process rather than one slice.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::Surroundings;
+use super::model::{Control, Database, HttpUrl, Identity, Legacy, Proxy, Service, Shadow};
+use super::problem::{Findings, Place};
+use super::scalar;
+use super::secret::Secret;
+use super::section::{Node, Section};
+
+/// What is wrong is among the findings already.
+struct Reported;
+
+const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// What most web servers and browsers allow, so the proxy is not the first to give up.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A host of the same data centre answers in a millisecond; lost packets are sent again after
+/// one and three seconds, and a second loss means that it is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Well above the longest planned cutover (2 s by default), well below a client's patience.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Service managers kill after 30 to 90 seconds; this leaves them no reason to.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Long enough to spare the monolith, short enough that a lost staff role matters soon.
+const IDENTITY_TTL: Duration = Duration::from_secs(5);
+/// More threads than any machine that this runs on has cores.
+const WORKERS_MAX: u64 = 512;
+const BUILD_HEADER: &str = "x-build-id";
+const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+const STORE: &str = "outgrow-store.db";
+const TOKEN_FILE: &str = "admin.token";
+
+pub(super) fn proxy(
+    root: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Proxy> {
+    let fix = "add [proxy] with listen = [\"127.0.0.1:8080\"]";
+    let mut section = root.need(findings, "proxy", fix)?.section(findings)?;
+    let listen = section.need(findings, "listen", fix).map(|node| {
+        let (count, found) = addresses(&node, findings);
+        if count == 0 && node.is_list() {
+            findings.refuse(&node.place, "it must not be empty", fix);
+        }
+        found
+    });
+    let workers = section
+        .get("workers")
+        .and_then(|node| node.integer(findings, 1..=WORKERS_MAX))
+        .and_then(|count| usize::try_from(count).ok());
+    let request_timeout =
+        section.duration(findings, "request_timeout", REQUEST_TIMEOUT, 10 * MS..=HOUR);
+    let connect_timeout =
+        section.duration(findings, "connect_timeout", CONNECT_TIMEOUT, MS..=MINUTE);
+    let hold_timeout = section.duration(findings, "hold_timeout", HOLD_TIMEOUT, 10 * MS..=MINUTE);
+    let drain_timeout = section.duration(
+        findings,
+        "drain_timeout",
+        DRAIN_TIMEOUT,
+        Duration::ZERO..=HOUR,
+    );
+    let names = ["override_secret_file", "override_secret_env"];
+    let override_secret = secret(&mut section, findings, around, names);
+    let identity = section
+        .get("identity")
+        .and_then(|node| node.section(findings))
+        .map(|section| identity(section, findings, around));
+    section.finish(findings);
+    Some(Proxy {
+        listen: listen?,
+        workers,
+        request_timeout,
+        connect_timeout,
+        hold_timeout,
+        drain_timeout,
+        override_secret: override_secret.ok()?,
+        // A section that is there but wrong must not pass as one that is not there.
+        identity: identity.map_or(Some(None), |found| found.map(Some))?,
+    })
+}
+
+fn identity(
+    mut section: Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Identity> {
+    let cookie = section
+        .need(
+            findings,
+            "cookie",
+            "name the session cookie of the monolith",
+        )
+        .and_then(|node| token(&node, findings, "a cookie name"));
+    let fix = "name the path at which the monolith says who is logged in, e.g. \"/api/me\"";
+    let whoami = section.need(findings, "whoami", fix).and_then(|node| {
+        let path = node.word(findings)?;
+        if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Some(path);
+        }
+        findings.refuse(&node.place, "it is not a path", fix);
+        None
+    });
+    let place = section.place.clone();
+    let ttl = section.duration(findings, "ttl", IDENTITY_TTL, Duration::ZERO..=5 * MINUTE);
+    let secret = secret(
+        &mut section,
+        findings,
+        around,
+        ["secret_file", "secret_env"],
+    );
+    if let Ok(None) = secret {
+        findings.lack(
+            &place,
+            "the signing secret is missing",
+            "add secret_file = \"identity.secret\", or secret_env with the name of a variable",
+        );
+    }
+    section.finish(findings);
+    Some(Identity {
+        cookie: cookie?,
+        whoami: whoami?,
+        secret: secret.ok()??,
+        ttl,
+    })
+}
+
+/// A secret that a file or a variable holds, if any is named.
+fn secret(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+    [file_key, env_key]: [&'static str; 2],
+) -> Result<Option<Secret>, Reported> {
+    let (file, env) = (section.get(file_key), section.get(env_key));
+    let (node, found) = match (file, env) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(env)) => {
+            let rule = format!("`{file_key}` and `{env_key}` exclude one another");
+            findings.refuse(&env.place, rule, "keep one of them");
+            return Err(Reported);
+        }
+        (Some(node), None) => {
+            let path = around.dir.join(node.word(findings).ok_or(Reported)?);
+            let found = Secret::read(&path)
+                .map_err(|why| format!("no secret in {}: {why}", path.display()));
+            (node, found)
+        }
+        (None, Some(node)) => {
+            let name = node.word(findings).ok_or(Reported)?;
+            let found = (around.env)(&name)
+                .ok_or_else(|| "the environment has no such variable".to_owned())
+                .and_then(Secret::new);
+            (node, found)
+        }
+    };
+    found.map(Some).map_err(|rule| {
+        let fix = "put at least 16 random bytes there, e.g. from `openssl rand -hex 32`";
+        findings.refuse(&node.place, rule, fix);
+        Reported
+    })
+}
+
+pub(super) fn legacy(
+    root: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Legacy> {
+    let fix = "add [legacy] with urls = [\"http://127.0.0.1:9000\"]";
+    let mut section = root.need(findings, "legacy", fix)?.section(findings)?;
+    let urls = urls(&mut section, findings);
+    let database = database(&mut section, findings, around);
+    section.finish(findings);
+    Some(Legacy {
+        urls: urls?,
+        database: database.ok()?,
+    })
+}
+
+pub(super) fn control(
+    root: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Control> {
+    let default = Control {
+        listen: CONTROL_LISTEN,
+        store: Database::Sqlite(around.dir.join(STORE)),
+        token_file: around.dir.join(TOKEN_FILE),
+    };
+    let Some(node) = root.get("control") else {
+        return Some(default);
+    };
+    let mut section = node.section(findings)?;
+    let listen = match section.get("listen") {
+        None => Some(default.listen),
+        Some(node) => address(&node, findings).and_then(|address| {
+            if address.ip().is_loopback() {
+                return Some(address);
+            }
+            findings.refuse(
+                &node.place,
+                "the admin API listens on a loopback address only",
+                format!(
+                    "write \"127.0.0.1:{}\"; reach it from afar by ssh -L",
+                    address.port()
+                ),
+            );
+            None
+        }),
+    };
+    let store = match section.get("store") {
+        None => Some(default.store),
+        Some(node) => a_database(&node, findings, around),
+    };
+    let token_file = match section.get("token_file") {
+        None => Some(default.token_file),
+        Some(node) => node.word(findings).map(|path| around.dir.join(path)),
+    };
+    section.finish(findings);
+    Some(Control {
+        listen: listen?,
+        store: store?,
+        token_file: token_file?,
+    })
+}
+
+pub(super) fn shadow(root: &mut Section<'_>, findings: &mut Findings<'_>) -> Shadow {
+    let mut build_header = None;
+    if let Some(mut section) = root.get("shadow").and_then(|node| node.section(findings)) {
+        build_header = section
+            .get("build_header")
+            .and_then(|node| token(&node, findings, "a header name"));
+        section.finish(findings);
+    }
+    Shadow {
+        build_header: build_header
+            .unwrap_or_else(|| BUILD_HEADER.to_owned())
+            .to_ascii_lowercase(),
+    }
+}
+
+/// The services by name, with their places. One that is wrong is `None`, so that slices may
+/// still name it.
+pub(super) type Services = BTreeMap<String, (Place, Option<Service>)>;
+
+pub(super) fn services(
+    root: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Services {
+    let mut found = BTreeMap::new();
+    let Some(section) = root.get("services").and_then(|node| node.section(findings)) else {
+        return found;
+    };
+    for (name, place, node) in section.entries() {
+        let service = node.section(findings).and_then(|mut section| {
+            let urls = urls(&mut section, findings);
+            let database = database(&mut section, findings, around);
+            section.finish(findings);
+            Some(Service {
+                urls: urls?,
+                database: database.ok()?,
+            })
+        });
+        found.insert(name, (place, service));
+    }
+    found
+}
+
+fn urls(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Vec<HttpUrl>> {
+    const FIX: &str = "write urls = [\"http://HOST:PORT\"]";
+    let node = section.need(findings, "urls", FIX)?;
+    let words = node.words(findings);
+    let count = words.len();
+    let mut found = Vec::with_capacity(count);
+    for (place, text) in words {
+        match scalar::http_url(&text) {
+            Ok(url) if found.contains(&url) => {
+                findings.refuse(&place, "it is listed twice", "remove one of them");
+            }
+            Ok(url) => found.push(url),
+            Err(rule) => findings.refuse(&place, rule, "write \"http://HOST:PORT\""),
+        }
+    }
+    if count == 0 && node.is_list() {
+        findings.refuse(&node.place, "it names no upstream", FIX);
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+fn database(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Result<Option<Database>, Reported> {
+    match section.get("database") {
+        None => Ok(None),
+        Some(node) => a_database(&node, findings, around)
+            .map(Some)
+            .ok_or(Reported),
+    }
+}
+
+fn a_database(
+    node: &Node<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Database> {
+    let text = node.word(findings)?;
+    scalar::database(&text, around.dir)
+        .map_err(|rule| findings.refuse(&node.place, rule, "write \"sqlite:PATH\""))
+        .ok()
+}
+
+/// How many are written, and those that are right.
+fn addresses(node: &Node<'_>, findings: &mut Findings<'_>) -> (usize, Vec<SocketAddr>) {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    let items = node.list(findings);
+    let count = items.len();
+    for item in items {
+        let Some(address) = address(&item, findings) else {
+            continue;
+        };
+        if found.contains(&address) && address.port() != 0 {
+            findings.refuse(&item.place, "it is listed twice", "remove one of them");
+        }
+        found.push(address);
+    }
+    (count, found)
+}
+
+fn address(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<SocketAddr> {
+    let text = node.word(findings)?;
+    scalar::listen(&text)
+        .map_err(|rule| {
+            let fix = "write \"127.0.0.1:8080\", or \"0.0.0.0:8080\" for all interfaces";
+            findings.refuse(&node.place, rule, fix);
+        })
+        .ok()
+}
+
+/// A header or cookie name.
+fn token(node: &Node<'_>, findings: &mut Findings<'_>, what: &str) -> Option<String> {
+    let text = node.word(findings)?;
+    if scalar::is_token(&text) {
+        return Some(text);
+    }
+    let fix = "use letters, digits, - and _";
+    findings.refuse(&node.place, format!("it is not {what}"), fix);
+    None
+}

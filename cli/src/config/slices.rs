@@ -1,0 +1,404 @@
+//! `[slices.ID]`: each slice by itself, and all of them against one another and the services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use outgrow_rollout::{GuardLimits, SliceId};
+
+use super::Surroundings;
+use super::model::{ArrayBy, ArrayRule, Cohort, IgnoreRule, Route, Slice, SliceShadow, Table};
+use super::plan;
+use super::problem::{Findings, Place, nearest};
+use super::process::Services;
+use super::routes::{self, Overlap};
+use super::scalar;
+use super::section::{Node, Section};
+use super::tables;
+
+/// Every read is compared unless the config says less: most slices have fewer reads than a
+/// shadow can compare, and more evidence is sooner enough.
+const SAMPLE: f64 = 1.0;
+/// One read in fifty is asked twice of the same side: enough to learn what differs by itself
+/// within minutes, at two percent more load on the monolith.
+const NOISE_SAMPLE: f64 = 0.02;
+
+/// A slice with the places of what is compared with other parts of the file.
+#[derive(Debug)]
+pub(super) struct Draft {
+    place: Place,
+    id: Option<SliceId>,
+    service: Option<(Place, String)>,
+    routes: Vec<(Place, Route)>,
+    cohort: Vec<Cohort>,
+    tables: Vec<(Place, Option<Table>)>,
+    shadow: SliceShadow,
+    plan: outgrow_rollout::Plan,
+    cutover_place: Place,
+    guard: GuardLimits,
+    fallback: bool,
+}
+
+impl Draft {
+    /// `None` only together with a finding.
+    pub(super) fn finish(self) -> Option<Slice> {
+        Some(Slice {
+            id: self.id?,
+            service: self.service?.1,
+            routes: self.routes.into_iter().map(|(_, route)| route).collect(),
+            cohort: self.cohort,
+            tables: self
+                .tables
+                .into_iter()
+                .map(|(_, table)| table)
+                .collect::<Option<_>>()?,
+            shadow: self.shadow,
+            plan: self.plan,
+            guard: self.guard,
+            fallback: self.fallback,
+        })
+    }
+}
+
+pub(super) fn read(
+    root: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Vec<Draft> {
+    let Some(section) = root.get("slices").and_then(|node| node.section(findings)) else {
+        return Vec::new();
+    };
+    section
+        .entries()
+        .into_iter()
+        .filter_map(|(name, place, node)| {
+            let id = SliceId::new(&*name);
+            if id.is_err() {
+                let fix = "use 1 to 63 of a-z, 0-9 and -, starting with a letter";
+                findings.lack(&place, "it is not a slice name", fix);
+            }
+            let section = node.section(findings)?;
+            Some(slice(id.ok(), place, section, findings, around))
+        })
+        .collect()
+}
+
+fn slice(
+    id: Option<SliceId>,
+    place: Place,
+    mut section: Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Draft {
+    let fix = "name the service that answers for it: service = \"...\"";
+    let service = section
+        .need(findings, "service", fix)
+        .and_then(|node| Some((node.place.clone(), node.word(findings)?)));
+    let routes = own_routes(&mut section, findings);
+    let cohort = section
+        .get("cohort")
+        .map(|node| cohort(&node, findings))
+        .unwrap_or_default();
+    let tables: Vec<_> = section
+        .get("tables")
+        .map(|node| node.list(findings))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|node| {
+            let table = node
+                .section(findings)
+                .and_then(|s| tables::read(s, findings));
+            (node.place, table)
+        })
+        .collect();
+    tables::cross_check(&tables, findings);
+    let shadow = shadow(&mut section, findings, around);
+    let (plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
+    let guard = plan::guard(&mut section, findings);
+    let fallback = section
+        .get("fallback")
+        .and_then(|node| node.boolean(findings))
+        .unwrap_or(true);
+    section.finish(findings);
+    Draft {
+        place,
+        id,
+        service,
+        routes,
+        cohort,
+        tables,
+        shadow,
+        plan,
+        cutover_place,
+        guard,
+        fallback,
+    }
+}
+
+fn own_routes(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Vec<(Place, Route)> {
+    let fix = "write routes = [\"GET /path/{name}\"]";
+    let Some(node) = section.need(findings, "routes", fix) else {
+        return Vec::new();
+    };
+    let words = node.words(findings);
+    if words.is_empty() && node.is_list() {
+        findings.refuse(&node.place, "a slice without routes moves nothing", fix);
+    }
+    words
+        .into_iter()
+        .filter_map(|(place, text)| match routes::parse(&text) {
+            Ok(route) => Some((place, route)),
+            Err((rule, fix)) => {
+                findings.refuse(&place, rule, fix);
+                None
+            }
+        })
+        .collect()
+}
+
+fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort> {
+    let mut found = Vec::new();
+    for (place, text) in node.words(findings) {
+        let key = match text.split_once(':') {
+            Some(("cookie", name)) if scalar::is_token(name) => Cohort::Cookie(name.to_owned()),
+            Some(("header", name)) if scalar::is_token(name) => {
+                Cohort::Header(name.to_ascii_lowercase())
+            }
+            _ => {
+                let fix = "write \"cookie:NAME\" or \"header:NAME\"";
+                findings.refuse(&place, "it is not a cohort key", fix);
+                continue;
+            }
+        };
+        if found.contains(&key) {
+            findings.refuse(&place, "it is listed twice", "remove one of them");
+            continue;
+        }
+        found.push(key);
+    }
+    found
+}
+
+fn shadow(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> SliceShadow {
+    let mut found = SliceShadow {
+        sample: SAMPLE,
+        noise_sample: NOISE_SAMPLE,
+        arrays: Vec::new(),
+        ignore: Vec::new(),
+        headers: None,
+    };
+    let Some(mut section) = section
+        .get("shadow")
+        .and_then(|node| node.section(findings))
+    else {
+        return found;
+    };
+    found.sample = section.share(findings, "sample", SAMPLE);
+    found.noise_sample = section.share(findings, "noise_sample", NOISE_SAMPLE);
+    if let Some(node) = section.get("arrays") {
+        let rules = node.list(findings).into_iter();
+        found.arrays = rules.filter_map(|node| array(&node, findings)).collect();
+    }
+    if let Some(node) = section.get("ignore") {
+        let rules = node.list(findings).into_iter();
+        found.ignore = rules
+            .filter_map(|node| ignore(&node, findings, around))
+            .collect();
+    }
+    found.headers = section.get("headers").map(|node| {
+        let mut names = Vec::new();
+        for (place, name) in node.words(findings) {
+            if scalar::is_token(&name) {
+                names.push(name.to_ascii_lowercase());
+            } else {
+                findings.refuse(&place, "it is not a header name", "write the bare name");
+            }
+        }
+        names
+    });
+    section.finish(findings);
+    found
+}
+
+fn array(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<ArrayRule> {
+    let mut section = node.section(findings)?;
+    let fix = "write { path = \"$.items\", key = \"id\" } or { path = \"$.tags\", as = \"set\" }";
+    let path = section
+        .need(findings, "path", fix)
+        .and_then(|node| node.word(findings));
+    let (set, key) = (section.get("as"), section.get("key"));
+    let by = match (set, key) {
+        (None, Some(key)) => key.word(findings).map(ArrayBy::Key),
+        (Some(set), None) => match set.word(findings).as_deref() {
+            Some("set") => Some(ArrayBy::Set),
+            Some(_) => {
+                findings.refuse(&set.place, "it is not a way to pair elements", fix);
+                None
+            }
+            None => None,
+        },
+        _ => {
+            findings.lack(&section.place, "it needs either `as` or `key`", fix);
+            None
+        }
+    };
+    section.finish(findings);
+    Some(ArrayRule {
+        path: path?,
+        by: by?,
+    })
+}
+
+fn ignore(
+    node: &Node<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<IgnoreRule> {
+    let mut section = node.section(findings)?;
+    let fix = "write { path = \"$.generated_at\", reason = \"why\", until = \"2027-01-31\" }";
+    let path = section
+        .need(findings, "path", fix)
+        .and_then(|node| node.word(findings));
+    let reason = section
+        .need(findings, "reason", fix)
+        .and_then(|node| node.word(findings));
+    let until = section.need(findings, "until", fix).and_then(|node| {
+        let day = node.date(findings)?;
+        if day <= around.today {
+            let rule = format!("the rule has expired on {day} and ignores nothing");
+            findings.warn(&node.place, rule, "remove it, or give it a later day");
+        }
+        Some(day)
+    });
+    section.finish(findings);
+    Some(IgnoreRule {
+        path: path?,
+        reason: reason?,
+        until: until?,
+    })
+}
+
+/// What the slices are checked against.
+pub(super) struct Rest<'a> {
+    /// Whether `[legacy]` names a database; `true` where that is reported already.
+    pub(super) legacy_database: bool,
+    pub(super) services: &'a Services,
+    /// How long a held write waits, where that is known.
+    pub(super) hold_timeout: Option<Duration>,
+}
+
+/// Checks the slices against one another and the rest of the file.
+pub(super) fn cross_check(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) {
+    check_services(drafts, rest.services, findings);
+    check_routes(drafts, findings);
+    check_tables(drafts, rest, findings);
+    for draft in drafts {
+        let cutover = draft.plan.cutover_timeout;
+        let Some(hold) = rest.hold_timeout.filter(|hold| *hold < cutover) else {
+            continue;
+        };
+        if draft.tables.is_empty() {
+            continue;
+        }
+        findings.lack(
+            &draft.cutover_place,
+            format!(
+                "a cutover of up to {} outlasts the held writes, which are refused after {}",
+                scalar::show(cutover),
+                scalar::show(hold)
+            ),
+            "lower it, or raise proxy.hold_timeout",
+        );
+    }
+}
+
+fn check_services(drafts: &[Draft], services: &Services, findings: &mut Findings<'_>) {
+    let mut used = BTreeSet::new();
+    for (place, name) in drafts.iter().filter_map(|draft| draft.service.as_ref()) {
+        used.insert(name.as_str());
+        if services.contains_key(name) {
+            continue;
+        }
+        let fix = match nearest(name, services.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add [services.{name}] with its urls"),
+        };
+        findings.refuse(place, "there is no such service", fix);
+    }
+    for (name, (place, _)) in services {
+        if !used.contains(name.as_str()) {
+            findings.warn(place, "no slice uses this service", "remove it, or use it");
+        }
+    }
+}
+
+fn check_routes(drafts: &[Draft], findings: &mut Findings<'_>) {
+    let all: Vec<(usize, &Place, &Route)> = drafts
+        .iter()
+        .enumerate()
+        .flat_map(|(slice, draft)| draft.routes.iter().map(move |(p, r)| (slice, p, r)))
+        .collect();
+    for (index, (slice, place, route)) in all.iter().enumerate() {
+        for (other_slice, other_place, other) in &all[..index] {
+            let (line, _) = findings.position(other_place.span.start);
+            let key = &other_place.key;
+            let same_slice = slice == other_slice;
+            match routes::overlap(route, other) {
+                Overlap::Same if same_slice => findings.refuse(
+                    place,
+                    format!("it overlaps `{other}` ({key}, line {line})"),
+                    "remove one of them",
+                ),
+                Overlap::Same => findings.refuse(
+                    place,
+                    format!("it overlaps `{other}` of another slice ({key}, line {line})"),
+                    "a request belongs to one slice: remove the route from the other",
+                ),
+                // Inside a slice both lead to the same place.
+                Overlap::Crossing if !same_slice => findings.refuse(
+                    place,
+                    format!(
+                        "some requests match it and also `{other}` of another slice ({key}, line {line})"
+                    ),
+                    "add a route that is special in both places to the slice that shall have them, \
+                     or change one of the two",
+                ),
+                Overlap::Crossing | Overlap::None => {}
+            }
+        }
+    }
+}
+
+fn check_tables(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) {
+    let mut owners: BTreeMap<(Option<&str>, &str), &Place> = BTreeMap::new();
+    for draft in drafts.iter().filter(|draft| !draft.tables.is_empty()) {
+        if !rest.legacy_database {
+            let fix = "add database = \"sqlite:PATH\" to [legacy]";
+            findings.lack(&draft.place, "its tables need the legacy database", fix);
+        }
+        let service = draft.service.as_ref().map_or("", |(_, name)| name.as_str());
+        let known = rest
+            .services
+            .get(service)
+            .and_then(|(_, known)| known.as_ref());
+        if known.is_some_and(|service| service.database.is_none()) {
+            let fix = format!("add database = \"sqlite:PATH\" to [services.{service}]");
+            findings.lack(&draft.place, "its tables need the service's database", fix);
+        }
+        for (place, table) in &draft.tables {
+            let Some(table) = table else { continue };
+            let ends = [(None, &table.legacy), (Some(service), &table.extracted)];
+            for (database, name) in ends {
+                let owner = *owners.entry((database, name)).or_insert(&draft.place);
+                if owner.key != draft.place.key {
+                    let rule = format!("table `{name}` belongs to {} already", owner.key);
+                    let fix = "a table has one writer: move the two slices as one";
+                    findings.lack(place, rule, fix);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Golden texts of what a bad config is told, and the config of the bundled shop.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const SHOP: &str = include_str!("shop.toml");
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    let env =
+        |name: &str| (name == "IDENTITY").then(|| "0123456789abcdef0123456789abcdef".to_owned());
+    let around = Surroundings {
+        dir: Path::new("/srv/shop"),
+        env: &env,
+        today: time::macros::date!(2026 - 06 - 01),
+    };
+    Config::parse(text, Path::new("outgrow.toml"), around)
+}
+
+#[track_caller]
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The shop's config with one text replaced is refused with this.
+#[track_caller]
+fn refused(name: &str, from: &str, to: &str) {
+    assert_eq!(SHOP.matches(from).count(), 1, "{from}");
+    golden(name, &SHOP.replace(from, to));
+}
+
+#[track_caller]
+fn golden(name: &str, text: &str) {
+    let errors = parse(text).expect_err("a bad config");
+    insta::assert_snapshot!(name, errors.to_string());
+}
+
+#[test]
+fn the_shop_is_a_good_config() {
+    let config = good(SHOP);
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.legacy.urls[0].to_string(), "http://127.0.0.1:9000");
+    let database = config.legacy.database.as_ref().unwrap();
+    assert_eq!(database.to_string(), "sqlite:/srv/shop/data/shop.db");
+    assert_eq!(
+        config.control.token_file,
+        Path::new("/srv/shop/admin.token")
+    );
+    let identity = config.proxy.identity.as_ref().unwrap();
+    assert_eq!(
+        (identity.cookie.as_str(), identity.secret.bytes().len()),
+        ("sid", 32)
+    );
+    let ids: Vec<&str> = config
+        .slices
+        .iter()
+        .map(|slice| slice.id.as_str())
+        .collect();
+    assert_eq!(ids, ["catalog", "reviews"], "in the order of the file");
+    let catalog = config.slice("catalog").unwrap();
+    assert_eq!(catalog.routes.len(), 5);
+    assert_eq!(catalog.cohort[1], Cohort::Header("x-visitor".to_owned()));
+    assert_eq!(catalog.plan.hold, Duration::from_secs(600));
+    assert_eq!(catalog.plan.canary[0].to_string(), "1%");
+    assert!((catalog.guard.alpha - 0.001).abs() < 1e-9);
+    assert!(config.service_of(catalog).unwrap().database.is_some());
+}
+
+#[test]
+fn columns_of_the_shop() {
+    let config = good(SHOP);
+    let tables = &config.slice("catalog").unwrap().tables;
+    let source = |table: usize, name: &str| {
+        let columns = &tables[table].columns;
+        let found = columns.iter().find(|column| column.extracted == name);
+        found.map(|column| column.source.clone())
+    };
+    assert_eq!(source(0, "title"), Some(Source::Rename("name".to_owned())));
+    assert_eq!(
+        source(0, "created_at"),
+        Some(Source::LocalTime {
+            from: "created_at".to_owned(),
+            offset: 3_600
+        })
+    );
+    assert_eq!(
+        source(1, "amount_cents"),
+        Some(Source::Cents {
+            from: "price".to_owned(),
+            scale: 2
+        })
+    );
+    let Some(Source::Map { from, pairs }) = source(0, "state") else {
+        panic!("a map");
+    };
+    assert_eq!((from.as_str(), pairs.len()), ("status", 3));
+    assert!(matches!(
+        source(0, "is_featured"),
+        Some(Source::Expr { .. })
+    ));
+    assert_eq!(
+        tables[0].columns[0].extracted, "id",
+        "in the order of the file"
+    );
+}
+
+#[test]
+fn two_lines_are_a_complete_config() {
+    let config =
+        good("[proxy]\nlisten = [\"127.0.0.1:0\"]\n[legacy]\nurls = [\"http://[::1]:9\"]\n");
+    assert_eq!(config.control.listen.to_string(), "127.0.0.1:7070");
+    assert_eq!(
+        config.control.store.to_string(),
+        "sqlite:/srv/shop/outgrow-store.db"
+    );
+    assert_eq!(config.proxy.request_timeout, Duration::from_secs(30));
+    assert!(config.slices.is_empty() && config.proxy.identity.is_none());
+}
+
+#[test]
+fn codes_that_are_no_text_are_mapped_by_pairs() {
+    let text = SHOP.replace(
+        "{ from = \"status\", map = { A = \"active\", D = \"discontinued\", S = \"seasonal\" } }",
+        "{ from = \"status\", map = [[1, \"active\"], [2, true], [\"1\", 0.5]] }",
+    );
+    assert_ne!(text, SHOP);
+    let config = good(&text);
+    let columns = &config.slice("catalog").unwrap().tables[0].columns;
+    let state = columns
+        .iter()
+        .find(|column| column.extracted == "state")
+        .unwrap();
+    let Source::Map { pairs, .. } = &state.source else {
+        panic!("a map");
+    };
+    assert_eq!(pairs[0], (1.into(), "active".into()));
+    assert_eq!(pairs[2], ("1".into(), 0.5.into()));
+}
+
+#[test]
+fn unknown_keys() {
+    refused(
+        "unknown_key",
+        "cohort = [\"cookie:sid\",",
+        "cohrot = [\"cookie:sid\",",
+    );
+    refused("unknown_section", "[shadow]", "[shadows]");
+    refused("unknown_plan_key", "min_requests", "minimum");
+}
+
+#[test]
+fn routes() {
+    refused(
+        "route_of_two_slices",
+        "\"GET /api/reviews/{id}\"",
+        "\"GET /api/reviews/{id}\", \"GET /api/products/{product}\"",
+    );
+    refused(
+        "route_twice",
+        "\"GET /api/categories\",",
+        "\"GET /api/categories\", \"GET /api/categories\",",
+    );
+    refused(
+        "routes_that_cross",
+        "\"GET /api/reviews/{id}\"",
+        "\"GET /api/{kind}/7\"",
+    );
+    refused(
+        "route_method",
+        "\"GET /api/categories\"",
+        "\"get /api/categories\"",
+    );
+    refused(
+        "route_template",
+        "\"GET /api/categories\"",
+        "\"GET /api/{*rest}/x\"",
+    );
+}
+
+#[test]
+fn services() {
+    refused(
+        "missing_service",
+        "service = \"catalog\"",
+        "service = \"catlog\"",
+    );
+    let unused = format!("{SHOP}\n[services.search]\nurls = [\"http://127.0.0.1:1\"]\n");
+    let warnings = good(&unused).warnings;
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].key, "services.search");
+}
+
+#[test]
+fn addresses() {
+    refused("https", "http://127.0.0.1:9000", "https://127.0.0.1:9000");
+    refused(
+        "admin_api_for_all",
+        "listen = \"127.0.0.1:7070\"",
+        "listen = \"0.0.0.0:7070\"",
+    );
+    refused(
+        "database_kind",
+        "sqlite:data/shop.db",
+        "postgres://shop@db/shop",
+    );
+    refused("no_database", "database = \"sqlite:data/shop.db\"", "");
+    refused(
+        "secret_not_set",
+        "secret_env = \"IDENTITY\"",
+        "secret_env = \"NOTHING\"",
+    );
+    refused("no_secret", "secret_env = \"IDENTITY\"", "");
+}
+
+#[test]
+fn plan_and_shares() {
+    refused(
+        "bad_percentage",
+        "canary = [1, 5, 25, 50, 100]",
+        "canary = [1, 5, 250]",
+    );
+    refused(
+        "falling_canary",
+        "canary = [1, 5, 25, 50, 100]",
+        "canary = [5, 1, 100]",
+    );
+    refused("bad_duration", "hold = \"10m\"", "hold = 10");
+    refused("bad_unit", "hold = \"10m\"", "hold = \"10 years\"");
+    refused("share_as_percent", "sample = 1.0", "sample = 50");
+    refused("alpha", "alpha = 0.001", "alpha = 1.5");
+    refused(
+        "long_cutover",
+        "cutover_timeout = \"2s\"",
+        "cutover_timeout = \"20s\"",
+    );
+}
+
+#[test]
+fn mappings_that_cannot_be_inverted() {
+    refused(
+        "two_codes_become_one",
+        "D = \"discontinued\"",
+        "D = \"active\"",
+    );
+    refused("one_way", ", reverse = \"value == 1 ? 'Y' : 'N'\"", "");
+    refused(
+        "key_by_transform",
+        "id = \"id\", sku",
+        "id = { from = \"id\", cents = 2 }, sku",
+    );
+    refused(
+        "fed_twice",
+        "labels = \"tags\"",
+        "labels = \"tags\", tags_too = \"tags\"",
+    );
+    refused(
+        "table_fed_twice",
+        "extracted = \"product_price\"",
+        "extracted = \"product\"",
+    );
+    refused(
+        "offset",
+        "{ from = \"updated_at\", local_time = \"+01:00\" }",
+        "{ from = \"updated_at\", local_time = \"CET\" }",
+    );
+    refused(
+        "two_transforms",
+        "cents = 2",
+        "cents = 2, local_time = \"+01:00\"",
+    );
+}
+
+#[test]
+fn rules() {
+    refused("array_rule", "as = \"set\"", "as = \"bag\"");
+    refused(
+        "ignore_without_reason",
+        "reason = \"random per request\", ",
+        "",
+    );
+    let old = SHOP.replace("until = \"2030-01-01\"", "until = 2026-06-01");
+    let warnings = good(&old).warnings;
+    assert_eq!(warnings.len(), 2, "one in each slice");
+    assert!(warnings[0].rule.contains("expired"), "{warnings:?}");
+}
+
+#[test]
+fn several_at_once() {
+    golden(
+        "several_at_once",
+        r#"
+[proxy]
+listen = ["8080"]
+request_timeout = "soon"
+worker = 4
+
+[legacy]
+url = "http://127.0.0.1:9000"
+
+[slices.Catalog]
+service = "catalog"
+routes = ["GET products", 7]
+fallback = "yes"
+"#,
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_said_so_with_its_place() {
+    golden(
+        "not_toml",
+        "[proxy]\nlisten = [\"127.0.0.1:8080\"\n[legacy]\nurls = \n",
+    );
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_needs() {
+    golden("empty", "");
+}
+
+#[test]
+fn a_slip_in_a_slice_does_not_hide_the_admin_api() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("outgrow.toml");
+    std::fs::write(
+        &path,
+        "[slices.x]\nroutes = 7\n[control]\nlisten = \"127.0.0.1:7171\"\n",
+    )
+    .unwrap();
+    let found = AdminEndpoint::load(&path).unwrap();
+    assert_eq!(found.listen.port(), 7171);
+    assert_eq!(found.token_file, dir.path().join("admin.token"));
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    // Every prefix and every copy with a line left out, as an editor would save them midway.
+    for end in (0..SHOP.len()).filter(|end| SHOP.is_char_boundary(*end)) {
+        let _ = parse(&SHOP[..end]);
+    }
+    let lines: Vec<&str> = SHOP.lines().collect();
+    for left_out in 0..lines.len() {
+        let kept: Vec<&str> = lines
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != left_out)
+            .map(|(_, l)| *l)
+            .collect();
+        let _ = parse(&kept.join("\n"));
+    }
+}
+
+const REFERENCE: &str = include_str!("../../../docs/config.md");
+
+#[test]
+fn the_example_of_the_reference_is_a_good_config() {
+    let example = REFERENCE
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("an example");
+    let config = good(&example.replace("OUTGROW_IDENTITY_SECRET", "IDENTITY"));
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.slices[0].plan.approvals, ["cutover"]);
+}
+
+/// A key that is nothing like any other is answered with all keys of its table.
+#[test]
+fn every_key_is_in_the_reference() {
+    for table in [
+        "[proxy]",
+        "[proxy.identity]",
+        "[legacy]",
+        "[control]",
+        "[shadow]",
+        "[services.catalog]",
+        "[slices.reviews]",
+        "[[slices.catalog.tables]]",
+        "[slices.catalog.shadow]",
+        "[slices.catalog.plan]",
+        "[slices.catalog.guard]",
+    ] {
+        let text = SHOP.replacen(table, &format!("{table}\nQQQQ = 1"), 1);
+        let errors = parse(&text).expect_err(table);
+        let keys = errors.problems[0]
+            .fix
+            .strip_prefix("remove it; the keys here are ")
+            .unwrap_or_else(|| panic!("{table}: {errors}"));
+        for key in keys.split(", ") {
+            let named = [format!("`{key}`"), format!(".{key}]")];
+            let known = named.iter().any(|name| REFERENCE.contains(name));
+            assert!(known, "{table} {key}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The proxy behind control's port.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use outgrow_control::ports::{DataPlane, PortError, PortResult};
+use outgrow_proxy::Handle;
+use outgrow_rollout::{Live, ProxyEvidence, SliceId};
+use serde_json::Value;
+
+/// The one proxy of this process.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    proxy: Handle,
+}
+
+impl Carrier {
+    pub(super) fn new(proxy: Handle) -> Self {
+        Self { proxy }
+    }
+}
+
+impl DataPlane for Carrier {
+    fn apply(&self, slice: &SliceId, live: Live) {
+        self.proxy.apply(slice, live);
+    }
+
+    fn live(&self, slice: &SliceId) -> Option<Live> {
+        self.proxy.live(slice)
+    }
+
+    fn hold<'a>(&'a self, slice: &'a SliceId, within: Duration) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.proxy
+                .hold(slice, within)
+                .await
+                .map_err(|error| PortError(error.to_string()))
+        })
+    }
+
+    fn release(&self, slice: &SliceId) {
+        self.proxy.release(slice);
+    }
+
+    fn held(&self, slice: &SliceId) -> u64 {
+        self.proxy.held(slice)
+    }
+
+    fn counts(&self, slice: &SliceId) -> Option<ProxyEvidence> {
+        self.proxy.counts(slice)
+    }
+
+    fn describe(&self) -> Value {
+        self.proxy.describe()
+    }
+
+    fn explain(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(String, String)],
+    ) -> PortResult<Value> {
+        let found = self
+            .proxy
+            .explain(method, target, headers)
+            .map_err(PortError)?;
+        serde_json::to_value(found).map_err(|error| PortError(error.to_string()))
+    }
+}

@@ -1,0 +1,62 @@
+//! The shadow behind control's port.
+
+use outgrow_control::ports::{PortError, PortResult, Shadow as ShadowPort};
+use outgrow_rollout::{ShadowEvidence, SliceId};
+use outgrow_shadow::{Format, Shadow, render};
+use serde_json::Value;
+
+/// The one shadow of this process.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    shadow: Shadow,
+}
+
+impl Mirror {
+    pub(super) fn new(shadow: Shadow) -> Self {
+        Self { shadow }
+    }
+}
+
+fn refused(error: impl Into<anyhow::Error>) -> PortError {
+    PortError(format!("{:#}", error.into()))
+}
+
+fn unknown(slice: &SliceId) -> PortError {
+    PortError(format!("there is no slice `{slice}`"))
+}
+
+impl ShadowPort for Mirror {
+    fn evidence(&self, slice: &SliceId) -> Option<ShadowEvidence> {
+        self.shadow.evidence(slice)
+    }
+
+    fn report(&self, slice: &SliceId, format: &str) -> PortResult<String> {
+        let format: Format = format.parse().map_err(refused)?;
+        let report = self.shadow.report(slice).ok_or_else(|| unknown(slice))?;
+        render(&report, format).map_err(refused)
+    }
+
+    fn mismatch(&self, id: &str) -> Option<Value> {
+        self.shadow.pair(id)
+    }
+
+    fn rules(&self, slice: &SliceId) -> PortResult<Value> {
+        self.shadow.rules(slice).ok_or_else(|| unknown(slice))
+    }
+
+    fn add_rule(&self, slice: &SliceId, rule: &Value) -> PortResult<()> {
+        self.shadow.add_rule(slice, rule).map_err(refused)
+    }
+
+    fn reset(&self, slice: &SliceId) {
+        self.shadow.reset(slice);
+    }
+
+    fn snapshot(&self) -> Value {
+        self.shadow.snapshot()
+    }
+
+    fn restore(&self, snapshot: Value) -> PortResult<()> {
+        self.shadow.restore(snapshot).map_err(refused)
+    }
+}

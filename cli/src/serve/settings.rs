@@ -1,0 +1,229 @@
+//! From the checked config to what each part wants to be told.
+
+use std::num::NonZeroUsize;
+
+use anyhow::Context as _;
+use http::uri::Authority;
+use outgrow_bridge::{Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, TableSpec};
+use outgrow_proxy::{
+    CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, Settings,
+    SliceSettings,
+};
+use outgrow_shadow::{ArrayRule, IgnoreRule, Limits as ShadowLimits, ShadowSettings, SliceShadow};
+
+use crate::config::{ArrayBy, Cohort, Config, Database, HttpUrl, Slice, Source, Table};
+
+/// Beside the store: the proxy's memory of its last good state.
+const STATE_FILE: &str = "proxy-state.json";
+
+fn authorities(urls: &[HttpUrl]) -> anyhow::Result<Vec<Authority>> {
+    let one = |url: &HttpUrl| {
+        let text = url.authority();
+        text.parse()
+            .with_context(|| format!("`{text}` is no host and port"))
+    };
+    urls.iter().map(one).collect()
+}
+
+fn service<'a>(config: &'a Config, slice: &Slice) -> anyhow::Result<&'a crate::config::Service> {
+    let missing = || format!("slice `{}` has no service `{}`", slice.id, slice.service);
+    config.service_of(slice).with_context(missing)
+}
+
+/// The proxy's settings.
+pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let workers = config
+        .proxy
+        .workers
+        .and_then(NonZeroUsize::new)
+        .unwrap_or_else(cores);
+    let secret = |secret: &crate::config::Secret| Secret::new(secret.bytes());
+    let slices = config.slices.iter().map(|slice| proxy_slice(config, slice));
+    Ok(Settings {
+        listen: config.proxy.listen.clone(),
+        workers,
+        legacy: authorities(&config.legacy.urls)?,
+        slices: slices.collect::<anyhow::Result<_>>()?,
+        limits: ProxyLimits {
+            connect_timeout: config.proxy.connect_timeout,
+            request_timeout: config.proxy.request_timeout,
+            hold_timeout: config.proxy.hold_timeout,
+            ..ProxyLimits::default()
+        },
+        identity: config
+            .proxy
+            .identity
+            .as_ref()
+            .map(|identity| IdentitySettings {
+                cookie: identity.cookie.clone(),
+                whoami: identity.whoami.clone(),
+                secret: secret(&identity.secret),
+                ttl: identity.ttl,
+            }),
+        override_secret: config.proxy.override_secret.as_ref().map(secret),
+        state_file: config
+            .control
+            .store
+            .path()
+            .parent()
+            .map(|folder| folder.join(STATE_FILE)),
+    })
+}
+
+fn proxy_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceSettings> {
+    let cohort = |cohort: &Cohort| match cohort {
+        Cohort::Cookie(name) => Ok(CohortKey::Cookie(name.clone())),
+        Cohort::Header(name) => {
+            let header = name
+                .parse()
+                .with_context(|| format!("`{name}` is no header"))?;
+            Ok(CohortKey::Header(header))
+        }
+    };
+    let route = |route: &crate::config::Route| RouteSettings {
+        method: route.method.clone(),
+        host: route.host.clone(),
+        template: route.path.clone(),
+    };
+    Ok(SliceSettings {
+        id: slice.id.clone(),
+        service: authorities(&service(config, slice)?.urls)?,
+        routes: slice.routes.iter().map(route).collect(),
+        cohort: slice
+            .cohort
+            .iter()
+            .map(cohort)
+            .collect::<anyhow::Result<_>>()?,
+        salt: slice.id.to_string(),
+        guard: slice.guard.clone(),
+        fallback: slice.fallback,
+    })
+}
+
+/// The shadow's settings.
+pub(super) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
+    let header = &config.shadow.build_header;
+    let slices = config
+        .slices
+        .iter()
+        .map(|slice| shadow_slice(config, slice));
+    Ok(ShadowSettings {
+        slices: slices.collect::<anyhow::Result<_>>()?,
+        build_header: header
+            .parse()
+            .with_context(|| format!("`{header}` is no header"))?,
+        limits: ShadowLimits::default(),
+    })
+}
+
+fn shadow_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceShadow> {
+    let array = |rule: &crate::config::ArrayRule| ArrayRule {
+        path: rule.path.clone(),
+        by: match &rule.by {
+            ArrayBy::Set => outgrow_shadow::ArrayBy::Set,
+            ArrayBy::Key(key) => outgrow_shadow::ArrayBy::Key(key.clone()),
+        },
+    };
+    let ignore = |rule: &crate::config::IgnoreRule| IgnoreRule {
+        path: rule.path.clone(),
+        reason: rule.reason.clone(),
+        until: Some(rule.until.to_string()),
+    };
+    Ok(SliceShadow {
+        id: slice.id.clone(),
+        legacy: authorities(&config.legacy.urls)?,
+        extracted: authorities(&service(config, slice)?.urls)?,
+        sample: slice.shadow.sample,
+        noise_sample: slice.shadow.noise_sample,
+        ignore: slice.shadow.ignore.iter().map(ignore).collect(),
+        arrays: slice.shadow.arrays.iter().map(array).collect(),
+        headers: slice.shadow.headers.clone(),
+    })
+}
+
+/// The link of a slice; `None` for one without tables.
+pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<LinkSpec>> {
+    if slice.tables.is_empty() {
+        return Ok(None);
+    }
+    let url = |database: &Option<Database>, whose: &str| match database {
+        Some(Database::Sqlite(path)) => Ok(DatabaseUrl::Sqlite(path.clone())),
+        None => anyhow::bail!(
+            "slice `{}` has tables, but {whose} has no database",
+            slice.id
+        ),
+    };
+    Ok(Some(LinkSpec {
+        slice: slice.id.clone(),
+        legacy: url(&config.legacy.database, "[legacy]")?,
+        extracted: url(&service(config, slice)?.database, "its service")?,
+        tables: slice
+            .tables
+            .iter()
+            .map(table)
+            .collect::<anyhow::Result<_>>()?,
+        limits: LinkLimits::default(),
+    }))
+}
+
+fn table(table: &Table) -> anyhow::Result<TableSpec> {
+    let column = |column: &crate::config::Column| {
+        Ok(ColumnSpec {
+            extracted: column.extracted.clone(),
+            source: source(&column.source)?,
+        })
+    };
+    let default = |(name, value): &(String, serde_json::Value)| Ok((name.clone(), cell(value)?));
+    Ok(TableSpec {
+        legacy: table.legacy.clone(),
+        extracted: table.extracted.clone(),
+        key: table.key.clone(),
+        columns: table
+            .columns
+            .iter()
+            .map(column)
+            .collect::<anyhow::Result<_>>()?,
+        defaults: table
+            .defaults
+            .iter()
+            .map(default)
+            .collect::<anyhow::Result<_>>()?,
+    })
+}
+
+fn cell(value: &serde_json::Value) -> anyhow::Result<Cell> {
+    Cell::from_json(value).with_context(|| format!("`{value}` is no value of a column"))
+}
+
+fn source(source: &Source) -> anyhow::Result<outgrow_bridge::Source> {
+    use outgrow_bridge::Source as Link;
+    Ok(match source {
+        Source::Rename(from) => Link::Rename(from.clone()),
+        Source::Cents { from, scale } => Link::Cents {
+            from: from.clone(),
+            scale: *scale,
+        },
+        Source::Map { from, pairs } => Link::Map {
+            from: from.clone(),
+            pairs: pairs
+                .iter()
+                .map(|(legacy, extracted)| Ok((cell(legacy)?, cell(extracted)?)))
+                .collect::<anyhow::Result<_>>()?,
+        },
+        Source::LocalTime { from, offset } => Link::LocalTime {
+            from: from.clone(),
+            offset: *offset,
+        },
+        Source::Const(value) => Link::Const(cell(value)?),
+        Source::Expr {
+            from,
+            forward,
+            reverse,
+        } => Link::Expr {
+            from: from.clone(),
+            forward: forward.clone(),
+            reverse: reverse.clone(),
+        },
+    })
+}

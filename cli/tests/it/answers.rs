@@ -1,0 +1,344 @@
+//! What answers look like as tables, and that JSON is the answer itself.
+
+use serde_json::{Value, json};
+
+use crate::harness::Stage;
+
+pub(crate) fn evidence() -> Value {
+    json!({
+        "shadow": {
+            "builds": {"legacy": "monolith-1", "extracted": "catalog-2"},
+            "eligible": 20_400, "sampled_out": 0, "shed": 3, "ineligible": 7, "waiting": 2,
+            "matched": 18_204, "mismatched": 12, "candidate_errors": 1, "not_comparable": 4,
+            "classes": {
+                "GET /api/products/{id} 2xx": {"compared": 18_000, "against": 13},
+                "GET /api/products/{id} 4xx": {"compared": 217, "against": 0},
+            },
+            "top": [{
+                "route": "GET /api/products/{id}", "path": "$.price", "kind": "value",
+                "count": 12, "example": "17-3f2a", "legacy": "\"12.90\"", "extracted": "\"12.9\"",
+            }],
+        },
+        "sync": {
+            "source": "legacy", "copied_rows": 10_000, "total_rows": 10_000, "copied": true,
+            "lag_ms": 42, "reverse_lag_ms": 51, "backlog": 3, "parked": 0, "foreign_writes": 1,
+            "foreign_write_age_ms": 5_000, "last_foreign": "products 7",
+            "verified": {"products -> product": {"legacy": 5_000, "extracted": 5_000, "different": 0}},
+            "verified_age_ms": 61_000,
+        },
+        "proxy": {
+            "legacy": {"requests": 120_000, "errors": 3, "p99_us": 12_345},
+            "extracted": {"requests": 6_400, "errors": 0, "p99_us": null},
+        },
+        "in_stage_ms": 5_400_000,
+        "extracted_in_stage": 6_400,
+    })
+}
+
+pub(crate) fn slice() -> Value {
+    let live =
+        json!({"revision": 7, "epoch": 1, "weight": 100, "writer": "legacy", "mirror": true});
+    json!({
+        "slice": "catalog",
+        "state": {
+            "revision": 7, "traffic": {"canary": 500}, "writer": "legacy",
+            "data": {"phase": "following"}, "epoch": 1, "frozen": "christmas sale",
+        },
+        "stage": "canary 5%",
+        "effective": live,
+        "evidence": evidence(),
+        "cutover": null,
+        "next": {
+            "id": "canary-25", "title": "answer 25% of the reads from the extracted side",
+            "state": "next",
+            "gates": [
+                {"name": "time in step", "value": "1 h 30 min", "limit": "10 min", "ok": true,
+                 "missing": false, "hint": ""},
+                {"name": "requests", "value": "400", "limit": "1,000", "ok": false,
+                 "missing": true, "hint": "wait for traffic"},
+            ],
+        },
+        "busy": null, "trouble": "the extracted database is locked", "published": true,
+        "a field of a later version": 1,
+    })
+}
+
+fn quiet_slice() -> Value {
+    json!({
+        "slice": "reviews",
+        "state": {"revision": 0, "traffic": "legacy", "writer": "legacy", "data": null, "epoch": 0},
+        "stage": "legacy",
+        "effective": {"revision": 0, "epoch": 0, "weight": 0, "writer": "legacy", "mirror": false},
+        "evidence": {"shadow": null, "sync": null, "proxy": null, "in_stage_ms": 0, "extracted_in_stage": 0},
+        "next": {"id": "shadow", "title": "mirror", "state": "next", "gates": []},
+    })
+}
+
+fn status() -> Value {
+    json!({"version": "0.1.0", "leads": true, "slices": [slice(), quiet_slice()], "proxy": {}})
+}
+
+async fn golden(name: &str, args: &[&str], request: &'static str, answer: Value) {
+    let stage = Stage::new(vec![(request, 200, answer.clone())]).await;
+    let ended = stage.run(args).await;
+    insta::assert_snapshot!(name, ended.golden());
+    // The same as JSON is the answer, whole.
+    let mut args: Vec<&str> = args.to_vec();
+    args.extend(["-o", "json"]);
+    let ended = stage.run(&args).await;
+    let printed: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(printed, answer);
+}
+
+#[tokio::test]
+async fn status_at_a_glance() {
+    golden("status", &["status"], "GET /v1/status", status()).await;
+}
+
+#[tokio::test]
+async fn status_of_one_slice() {
+    golden(
+        "status_slice",
+        &["status", "catalog"],
+        "GET /v1/slices/catalog",
+        slice(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn routes() {
+    golden("route_list", &["route", "list"], "GET /v1/status", status()).await;
+    let answer = json!({"route": "GET /api/products/{id}", "slice": "catalog", "side": "legacy",
+        "bucket": 4_120, "reason": "bucket 4120 is above the weight of 500"});
+    let request =
+        "GET /v1/explain?method=GET&target=%2Fapi%2Fproducts%2F7%3Fa%3D1&h=cookie%3A%20sid%3Dx";
+    let args = [
+        "route",
+        "explain",
+        "get",
+        "/api/products/7?a=1",
+        "-H",
+        "cookie: sid=x",
+    ];
+    golden("route_explain", &args, request, answer).await;
+}
+
+#[tokio::test]
+async fn a_flip_sends_what_it_was_told() {
+    let answer = json!({"revision": 8, "from": "shadow", "to": "canary 5%", "acked": true,
+        "gates": [{"name": "lag", "value": "42 ms", "limit": "1 s", "ok": true, "missing": false, "hint": ""}],
+        "dry_run": false});
+    let stage = Stage::new(vec![("POST /v1/slices/catalog/flip", 200, answer)]).await;
+    let args = [
+        "route",
+        "flip",
+        "catalog",
+        "canary=5",
+        "--reason",
+        "first users",
+        "--if-revision",
+        "7",
+        "--force",
+        "--dry-run",
+    ];
+    let ended = stage.run(&args).await;
+    insta::assert_snapshot!("flip", ended.golden());
+    let (_, body) = stage.last();
+    let expected = json!({"to": "canary=5", "by": "tester", "reason": "first users",
+        "if_revision": 7, "force": true, "dry_run": true});
+    assert_eq!(body, expected);
+    stage
+        .run(&["route", "flip", "catalog", "shadow", "--by", "alice"])
+        .await;
+    assert_eq!(stage.last().1, json!({"to": "shadow", "by": "alice"}));
+}
+
+fn cutover(outcome: &str, why: Option<&str>) -> Value {
+    json!({"slice": "catalog", "direction": "extracted->legacy", "held": 17, "pause_ms": 143,
+        "drained": true, "rows": {"products -> product": {"legacy": 5_000, "extracted": 5_000, "different": 0}},
+        "outcome": outcome, "why": why})
+}
+
+#[tokio::test]
+async fn rollbacks() {
+    let request = "POST /v1/slices/catalog/rollback";
+    let args = ["route", "rollback", "catalog", "--reason", "wrong prices"];
+    let done = json!({"revision": 9, "reads_back_ms": 3, "cutover": cutover("switched", None), "published": true});
+    golden("rollback", &args, request, done).await;
+    // Reads are back, writes are not: a script must notice.
+    let half = json!({"revision": 9, "reads_back_ms": 3,
+        "cutover": cutover("aborted", Some("the drain took too long")), "published": false});
+    let stage = Stage::new(vec![(request, 200, half)]).await;
+    let ended = stage.run(&args).await;
+    insta::assert_snapshot!("rollback_half", ended.golden());
+    assert_eq!(ended.code, 1);
+}
+
+#[tokio::test]
+async fn frozen() {
+    let mut state = slice()["state"].clone();
+    state["frozen"] = json!("christmas sale");
+    let args = ["route", "freeze", "catalog", "--reason", "christmas sale"];
+    golden("freeze", &args, "POST /v1/slices/catalog/freeze", state).await;
+}
+
+#[tokio::test]
+async fn shadow() {
+    let answer = json!({"catalog": evidence()["shadow"], "reviews": null});
+    golden(
+        "shadow_status",
+        &["shadow", "status"],
+        "GET /v1/shadow",
+        answer.clone(),
+    )
+    .await;
+    let stage = Stage::new(vec![("GET /v1/shadow", 200, answer)]).await;
+    let ended = stage.run(&["shadow", "report", "catalog"]).await;
+    insta::assert_snapshot!("shadow_report", ended.golden());
+    let ended = stage.run(&["shadow", "report", "katalog"]).await;
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.stderr.contains("did you mean `catalog`?"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[tokio::test]
+async fn a_report_goes_to_a_file() {
+    let page = Value::from("<!doctype html><p>report</p>");
+    let stage = Stage::new(vec![(
+        "GET /v1/shadow/catalog/report?format=html",
+        200,
+        page,
+    )])
+    .await;
+    let args = [
+        "shadow",
+        "report",
+        "catalog",
+        "--format",
+        "html",
+        "--out",
+        "report.html",
+    ];
+    let ended = stage.run(&args).await;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (0, ""),
+        "{}",
+        ended.stderr
+    );
+    let written = std::fs::read_to_string(stage.dir.path().join("report.html")).unwrap();
+    assert_eq!(written, "<!doctype html><p>report</p>");
+}
+
+#[tokio::test]
+async fn ignore_rules() {
+    let request = "GET /v1/shadow/catalog/rules";
+    let rules = json!({"rules": [
+        {"path": "$.request_id", "reason": "random", "until": "2999-01-01"},
+        {"path": "$.rank", "reason": "redone nightly", "until": "2020-01-01"},
+    ]});
+    let stage = Stage::new(vec![(request, 200, rules)]).await;
+    let ended = stage.run(&["shadow", "ignore", "check", "catalog"]).await;
+    insta::assert_snapshot!("ignore_check", ended.golden());
+    assert_eq!(ended.code, 1);
+    let ended = stage.run(&["shadow", "ignore", "list", "catalog"]).await;
+    insta::assert_snapshot!("ignore_list", ended.golden());
+}
+
+#[tokio::test]
+async fn sync() {
+    let one = json!({"slice": "catalog", "data": {"phase": "following"},
+        "evidence": evidence()["sync"], "trouble": null,
+        "detail": {"position": 1_234, "tables": [{"table": "product", "rows": 5_000}]}});
+    let none = json!({"slice": "reviews", "data": null, "evidence": null, "detail": null, "trouble": null});
+    golden(
+        "sync_status",
+        &["sync", "status"],
+        "GET /v1/sync",
+        json!({"slices": [one, none]}),
+    )
+    .await;
+    golden(
+        "sync_status_slice",
+        &["sync", "status", "catalog"],
+        "GET /v1/sync/catalog",
+        one,
+    )
+    .await;
+    golden(
+        "sync_start",
+        &["sync", "start", "catalog"],
+        "POST /v1/sync/catalog/start",
+        json!({"revision": 1, "traffic": "legacy", "writer": "legacy", "data": {"phase": "copying"}, "epoch": 0}),
+    )
+    .await;
+    golden(
+        "sync_reverse",
+        &["sync", "reverse", "catalog", "--to", "legacy"],
+        "POST /v1/sync/catalog/reverse",
+        cutover("switched", None),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn rows_that_differ_are_1() {
+    let answer = json!({
+        "rows": {"products -> product": {"legacy": 5_000, "extracted": 5_000, "different": 1}},
+        "report": {"different": [{"table": "product", "key": "7", "column": "title"}]},
+    });
+    let stage = Stage::new(vec![("POST /v1/sync/catalog/verify", 200, answer)]).await;
+    let ended = stage.run(&["sync", "verify", "catalog"]).await;
+    assert_eq!(ended.code, 1);
+    insta::assert_snapshot!("sync_verify", ended.golden());
+}
+
+pub(crate) fn journal() -> Value {
+    let state = |traffic: Value| json!({"revision": 1, "traffic": traffic, "writer": "legacy"});
+    json!([
+        {"seq": 1, "at": "2026-06-01T10:00:00Z", "by": "alice", "slice": "catalog",
+         "action": "flip", "reason": "begin", "before": state(json!("legacy")),
+         "after": state(json!("shadow")), "evidence": {}, "prev_hash": "00", "hash": "a1"},
+        {"seq": 2, "at": "2026-06-02T10:00:00Z", "by": "guard", "slice": "catalog",
+         "action": "guard", "reason": "errors | many", "before": state(json!({"canary": 550})),
+         "after": state(json!("shadow")), "evidence": {}, "prev_hash": "a1", "hash": "b2"},
+    ])
+}
+
+#[tokio::test]
+async fn the_journal() {
+    golden(
+        "journal",
+        &["journal"],
+        "GET /v1/journal?limit=50",
+        journal(),
+    )
+    .await;
+    golden(
+        "history",
+        &["route", "history", "catalog", "--limit", "2"],
+        "GET /v1/journal?limit=2&slice=catalog",
+        journal(),
+    )
+    .await;
+    let whole = json!({"entries": 1_204, "ok": true});
+    golden(
+        "journal_whole",
+        &["journal", "verify"],
+        "GET /v1/journal/verify",
+        whole,
+    )
+    .await;
+    let broken = json!({"entries": 1_204, "ok": false, "first_bad": 17});
+    golden(
+        "journal_broken",
+        &["journal", "verify"],
+        "GET /v1/journal/verify",
+        broken,
+    )
+    .await;
+}

@@ -1,0 +1,9 @@
+//! The binary as a person or a script meets it: its help, its exit codes, what it prints on
+//! which stream. The server is a scripted one, so that every answer can be had.
+
+mod answers;
+mod files;
+mod harness;
+mod help;
+mod refusals;
+mod runbook;
