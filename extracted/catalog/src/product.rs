@@ -133,9 +133,9 @@ impl ProductRow {
 }
 
 /// The amount; planted wrong, as it comes out of `(12.95 * 100.0) as i64`: a cent short when the
-/// last digit is a 5.
+/// last digit is a 5 or a 9.
 fn price_shown(amount: Cents, wrong: bool) -> Cents {
-    if wrong && amount.0 % 10 == 5 {
+    if wrong && matches!(amount.0 % 10, 5 | 9) {
         Cents(amount.0 - 1)
     } else {
         amount
