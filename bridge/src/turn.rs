@@ -317,7 +317,7 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     there.commit().await.on(old.side)?;
     shared.pass("half-turned");
     // Ids that the old source gave out must not be given out again.
-    
+    new.raise_sequences(&mut here, &sequences).await?;
     new.set_source(&mut here, source, next).await?;
     new.set_fence(&mut here, false).await?;
     here.commit().await.on(new.side)?;

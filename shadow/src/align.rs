@@ -31,7 +31,7 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange) -> Outcome {
     if !exchange.response.whole {
         return Outcome::NotComparable("cut-off");
     }
-    if exchange.response.status.is_server_error() {
+    if exchange.response.status.is_server_error() && exchange.primary == Side::Legacy {
         return Outcome::NotComparable("primary-error");
     }
     let given = Answer {
@@ -123,7 +123,8 @@ async fn both(slice: &Slice, exchange: &Exchange) -> Result<(Answer, Answer), St
     Ok((legacy, extracted))
 }
 
-/// Whether each side agrees with itself; what the legacy side does not is noise, and is booked.
+/// Whether each side agrees with itself. Not booked as noise: these reads stand apart by a wait,
+/// and rows that change in it would be taken for noise of their field.
 fn stood_still(
     slice: &Slice,
     exchange: &Exchange,
@@ -131,7 +132,6 @@ fn stood_still(
     extracted: (&Answer, &Answer),
 ) -> Result<bool, &'static str> {
     let own = raw(slice, legacy.0, legacy.1)?;
-    slice.noise(&exchange.route, &own);
     let own = slice.kept(&exchange.route, own, today());
     let theirs = differences(slice, exchange, extracted.0, extracted.1)?;
     Ok(own.is_empty() && theirs.is_empty())

@@ -147,19 +147,12 @@ impl Walk<'_> {
                 (None, Some(_)) => std::cmp::Ordering::Greater,
                 (Some((_, x)), Some((_, y))) => x.cmp(y),
             };
-            if order.is_le()
-                && let Some((index, value)) = a.next()
-            {
-                if order.is_lt() {
-                    self.missing(Step::Index(*index), value);
-                }
-            }
-            if order.is_ge()
-                && let Some((index, value)) = b.next()
-            {
-                if order.is_gt() {
-                    self.extra(Step::Index(*index), value);
-                }
+            let ours = if order.is_le() { a.next() } else { None };
+            let theirs = if order.is_ge() { b.next() } else { None };
+            match (ours, theirs) {
+                (Some((index, value)), None) => self.missing(Step::Index(*index), value),
+                (None, Some((index, value))) => self.extra(Step::Index(*index), value),
+                _ => {}
             }
         }
     }

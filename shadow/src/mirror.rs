@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HOST, TE, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -114,7 +117,16 @@ impl Mirror {
 /// The client's fields. Credentials stay with the side that they are for.
 fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
     let mut fields = client.clone();
-    for name in [CONNECTION, UPGRADE, TE, ACCEPT_ENCODING] {
+    // A mirrored request has no body, whatever the client's had.
+    for name in [
+        CONNECTION,
+        UPGRADE,
+        TE,
+        ACCEPT_ENCODING,
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        TRAILER,
+    ] {
         fields.remove(name);
     }
     if side == Side::Extracted {

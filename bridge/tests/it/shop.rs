@@ -8,7 +8,7 @@ use outgrow_rollout::{DataPhase, Side, SliceId};
 use outgrow_testkit::{TempDatabase, eventually};
 use sqlx::{AssertSqlSafe, SqlitePool};
 
-pub(crate) const WAIT: Duration = Duration::from_secs(4);
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
 
 const LEGACY: &str = "
 create table categories(id integer primary key, name text not null, parent_id integer references categories(id), position integer not null);

@@ -129,6 +129,40 @@ async fn names_columns_with_both_values_and_removes_extra_rows() {
 }
 
 #[tokio::test]
+async fn a_change_on_its_way_is_no_difference() {
+    let shop = Shop::with(20).await;
+    let mut spec = shop.catalog_spec();
+    spec.limits.settle_tries = 2;
+    let link = outgrow_bridge::Link::open(spec).await.unwrap();
+    link.ensure(outgrow_rollout::DataPhase::Copying, Side::Legacy)
+        .await
+        .unwrap();
+    crate::shop::copied(&link).await;
+    link.pause().await.unwrap();
+    shop.legacy
+        .execute("update products set tags = 'on its way' where id = 3")
+        .await;
+    corrupt(&shop, "update product set labels = 'rot' where id = 4;").await;
+    let report = link.verify().await.unwrap();
+    let kinds: Vec<(&str, &str)> = report
+        .differences
+        .iter()
+        .map(|d| (d.key.as_str(), d.kind))
+        .collect();
+    assert!(kinds.contains(&("3", "unsettled")), "{kinds:?}");
+    assert!(kinds.contains(&("4", "different")), "{kinds:?}");
+    assert_eq!((report.different, report.unsettled), (2, 1));
+    link.ensure(outgrow_rollout::DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    eventually("the change to arrive", WAIT, || async {
+        (link.verify().await.unwrap().different == 1).then_some(())
+    })
+    .await;
+    link.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_parked_row_is_a_difference() {
     let shop = Shop::with(20).await;
     let link = shop.following().await;

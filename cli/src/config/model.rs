@@ -33,6 +33,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    #[cfg(test)]
+    pub(crate) fn slice(&self, id: &str) -> Option<&Slice> {
+        self.slices.iter().find(|slice| slice.id.as_str() == id)
+    }
+
     /// The service that answers for a slice.
     pub(crate) fn service_of(&self, slice: &Slice) -> Option<&Service> {
         self.services.get(&slice.service)
