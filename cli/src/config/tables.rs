@@ -123,18 +123,7 @@ fn source(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Source> {
             let scale = u32::try_from(scale).ok()?;
             Some(Source::Cents { from: from?, scale })
         }
-        (_, _, Some(node), ..) => {
-            let text = node.word(findings)?;
-            let refused = |rule| {
-                let fix = "write the offset of the legacy clock, e.g. \"+01:00\"";
-                findings.refuse(&node.place, rule, fix);
-            };
-            let offset = scalar::offset(&text).map_err(refused).ok()?;
-            Some(Source::LocalTime {
-                from: from?,
-                offset,
-            })
-        }
+        (_, _, Some(node), ..) => local_time_of(&node, from, findings),
         (_, _, _, Some(forward), Some(reverse)) => {
             let (forward, reverse) = (forward.word(findings), reverse.word(findings));
             Some(Source::Expr {
@@ -153,6 +142,23 @@ fn source(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Source> {
         }
         (None, None, None, None, None) => from.map(Source::Rename),
     }
+}
+
+fn local_time_of(
+    node: &Node<'_>,
+    from: Option<String>,
+    findings: &mut Findings<'_>,
+) -> Option<Source> {
+    let text = node.word(findings)?;
+    let refused = |rule| {
+        let fix = "write the offset of the legacy clock, e.g. \"+01:00\"";
+        findings.refuse(&node.place, rule, fix);
+    };
+    let offset = scalar::offset(&text).map_err(refused).ok()?;
+    Some(Source::LocalTime {
+        from: from?,
+        offset,
+    })
 }
 
 fn one_way(place: &Place, missing: &str, findings: &mut Findings<'_>) {

@@ -88,8 +88,9 @@ impl Links {
         cancel: CancellationToken,
     ) {
         let watchers = TaskTracker::new();
-        for id in self.by_slice.keys().cloned() {
+        for id in self.by_slice.keys() {
             let (links, controller, cancel) = (self.clone(), controller.clone(), cancel.clone());
+            let id = id.clone();
             watchers.spawn(async move {
                 tokio::select! {
                     () = cancel.cancelled() => {}
