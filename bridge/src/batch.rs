@@ -12,8 +12,9 @@
 //! an earlier batch had written it, its delete has a number above the position then and comes.
 //! Applying a key twice is the same as once, because what is applied is a state, not an event.
 //!
-//! A chunk is taken only together with *all* events up to its snapshot, so that the rows that it
-//! refers to, in tables copied before, are as new as it is.
+//! A chunk does not wait for the stream to be caught up, or a busy source would never be copied.
+//! A table counts as copied only at a moment when *all* changes were taken too: then references
+//! between the tables hold, and are enforced from there on.
 
 use std::collections::HashMap;
 
@@ -90,9 +91,9 @@ impl Take<'_> {
             truncated,
             ..Batch::default()
         };
-        if let (Some((copy, limit)), false) = (self.chunk, truncated) {
+        if let Some((copy, limit)) = self.chunk {
             batch.copy = Some(
-                self.chunk(&mut tx, copy, limit, &mut keys, &mut batch.work)
+                self.chunk(&mut tx, copy, limit, &mut keys, &mut batch)
                     .await?,
             );
         }
@@ -107,8 +108,9 @@ impl Take<'_> {
         copy: &Copy,
         limit: u32,
         keys: &mut HashMap<usize, Vec<Key>>,
-        work: &mut Vec<Work>,
+        batch: &mut Batch,
     ) -> Result<Copy, Error> {
+        let (work, truncated) = (&mut batch.work, batch.truncated);
         let side = self.source.side;
         let mut next = copy.clone();
         let Some(group) = self.plan.group_of(side, &copy.table) else {
@@ -119,7 +121,7 @@ impl Take<'_> {
         let found = rows::after(tx, table, copy.cursor.as_ref(), limit)
             .await
             .on(side)?;
-        next.done = found.len() < limit as usize;
+        next.done = found.len() < limit as usize && !truncated;
         next.copied += found.len() as u64;
         for row in found {
             let key = table.key_of(&row);
