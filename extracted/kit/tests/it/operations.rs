@@ -44,7 +44,15 @@ async fn answers_carry_no_header_beyond_the_agreed() {
     let answer = notebook.get("/notes").await;
     let mut names: Vec<_> = answer.headers.keys().map(|name| name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["cache-control", "content-length", "content-type", "x-build-id"]);
+    assert_eq!(
+        names,
+        [
+            "cache-control",
+            "content-length",
+            "content-type",
+            "x-build-id"
+        ]
+    );
     assert_eq!(answer.headers["content-type"], "application/json");
     let other = notebook.get("/notes").await.json();
     assert_ne!(answer.json()["request_id"], other["request_id"]);
