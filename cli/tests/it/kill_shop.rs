@@ -137,13 +137,23 @@ impl Shop {
 
     /// Starts the cutover, kills somebody in its middle, and waits until it is decided.
     pub(crate) async fn kill_inside_cutover(&mut self, victim: Victim) {
-        let before = self.revisions().await;
+        self.kill_inside("/v1/runbook/catalog/next", victim).await;
+    }
+
+    /// The same on the way back.
+    pub(crate) async fn kill_inside_rollback(&mut self, victim: Victim) {
+        self.kill_inside("/v1/slices/catalog/rollback", victim)
+            .await;
+    }
+
+    async fn kill_inside(&mut self, path: &str, victim: Victim) {
+        let before = self.revision().await;
         let asking = tokio::spawn(ask(
             self.control_at,
             self.token.clone(),
             Method::POST,
-            "/v1/runbook/catalog/next".to_owned(),
-            json!({"by": "test"}),
+            path.to_owned(),
+            json!({"by": "test", "reason": "a kill in its middle"}),
         ));
         // It has begun as soon as the proxy holds writes, or it is over already.
         eventually("the cutover to begin", STEP, || async {
@@ -199,12 +209,25 @@ impl Shop {
         status["state"]["writer"].as_str().map(str::to_owned)
     }
 
-    async fn revisions(&self) -> Value {
+    async fn revision(&self) -> Value {
         let status = self
             .admin(Method::GET, "/v1/slices/catalog", &Value::Null)
             .await
             .unwrap();
         status.json()["state"]["revision"].clone()
+    }
+
+    /// Every row, not only those that the writers wrote.
+    pub(crate) async fn check_rows(&self) {
+        let verified = self
+            .admin(Method::POST, "/v1/sync/catalog/verify", &json!({}))
+            .await
+            .unwrap();
+        let report = verified.json();
+        let tables = report["rows"].as_object().unwrap();
+        assert_eq!(tables.len(), 4, "{report}");
+        let equal = |table: &Value| table["different"] == 0 && table["legacy"] != 0;
+        assert!(tables.values().all(equal), "{report}");
     }
 
     pub(crate) async fn check_journal(&self) {

@@ -5,5 +5,7 @@ mod answers;
 mod files;
 mod harness;
 mod help;
+mod kill;
+mod kill_shop;
 mod refusals;
 mod runbook;
