@@ -14,7 +14,7 @@ use crate::compare::{Answer, compare};
 use crate::diff::Difference;
 use crate::record::{Outcome, Pair};
 use crate::rules::today;
-use crate::shadow::Slice;
+use crate::slice::Slice;
 use crate::tap::Exchange;
 
 /// Reads of both sides before a pair is called racing.
@@ -26,8 +26,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a body in a stored pair.
 const BODY_KEPT: usize = 16 * 1024;
 
-/// Judges one exchange.
-pub(crate) async fn judge(slice: &Slice, exchange: &Exchange) -> Outcome {
+/// A build that runs no more has answered.
+const STALE: Outcome = Outcome::NotComparable("stale-build");
+
+/// Judges one exchange. `generation` is the evidence that it belongs to: that of its request, and
+/// of each answer that comes in.
+pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u64) -> Outcome {
     if !exchange.response.whole {
         return Outcome::NotComparable("cut-off");
     }
@@ -51,7 +55,10 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange) -> Outcome {
             return Outcome::CandidateError(why, pair);
         }
     };
-    slice.builds(&legacy, &extracted);
+    match slice.builds(&legacy, &extracted, *generation) {
+        Some(belongs) => *generation = belongs,
+        None => return STALE,
+    }
     if legacy.status.is_server_error() {
         return Outcome::NotComparable("legacy-error");
     }
@@ -66,18 +73,19 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange) -> Outcome {
             let pair = pair(exchange, Some(&legacy), Some(&extracted), &found);
             Outcome::Mismatched(found, pair)
         }
-        Ok(_) => settle(slice, exchange).await,
+        Ok(_) => settle(slice, exchange, generation).await,
     }
 }
 
 /// Reads again until both sides stand still.
-async fn settle(slice: &Slice, exchange: &Exchange) -> Outcome {
+async fn settle(slice: &Slice, exchange: &Exchange, generation: &mut u64) -> Outcome {
     if !passed(slice, exchange.finished).await {
         return Outcome::NotComparable("lag");
     }
     for _ in 0..ROUNDS {
-        let Ok((legacy, extracted)) = both(slice, exchange).await else {
-            return Outcome::NotComparable("recheck-failed");
+        let (legacy, extracted) = match both(slice, exchange, generation).await {
+            Ok(answers) => answers,
+            Err(outcome) => return outcome,
         };
         match differences(slice, exchange, &legacy, &extracted) {
             Err(reason) => return Outcome::NotComparable(reason),
@@ -87,8 +95,9 @@ async fn settle(slice: &Slice, exchange: &Exchange) -> Outcome {
         if !passed(slice, SystemTime::now()).await {
             return Outcome::NotComparable("lag");
         }
-        let Ok((legacy_again, extracted_again)) = both(slice, exchange).await else {
-            return Outcome::NotComparable("recheck-failed");
+        let (legacy_again, extracted_again) = match both(slice, exchange, generation).await {
+            Ok(answers) => answers,
+            Err(outcome) => return outcome,
         };
         match stood_still(
             slice,
@@ -117,9 +126,16 @@ async fn settle(slice: &Slice, exchange: &Exchange) -> Outcome {
     Outcome::NotComparable("racing")
 }
 
-async fn both(slice: &Slice, exchange: &Exchange) -> Result<(Answer, Answer), String> {
-    let legacy = slice.ask(Side::Legacy, exchange).await?;
-    let extracted = slice.ask(Side::Extracted, exchange).await?;
+async fn both(
+    slice: &Slice,
+    exchange: &Exchange,
+    generation: &mut u64,
+) -> Result<(Answer, Answer), Outcome> {
+    let failed = |_| Outcome::NotComparable("recheck-failed");
+    let legacy = slice.ask(Side::Legacy, exchange).await.map_err(failed)?;
+    let extracted = slice.ask(Side::Extracted, exchange).await.map_err(failed)?;
+    let belongs = slice.builds(&legacy, &extracted, *generation);
+    *generation = belongs.ok_or(STALE)?;
     Ok((legacy, extracted))
 }
 
@@ -149,7 +165,7 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
 }
 
 fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
-    slice.with_rules(|rules| compare(a, b, slice.settings.headers.as_deref(), rules))
+    compare(a, b, slice.settings.headers.as_deref(), &slice.rules())
 }
 
 fn differences(

@@ -6,6 +6,7 @@
 mod align;
 mod compare;
 mod diff;
+mod door;
 mod error;
 mod json;
 mod mirror;
@@ -16,6 +17,7 @@ mod report;
 mod rules;
 mod settings;
 mod shadow;
+mod slice;
 mod tap;
 
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! Asking a side once more, for the shadow only: own connections, own bounds, no client waits.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const IDLE_FOR: Duration = Duration::from_secs(3);
 pub(crate) struct Mirror {
     client: Client<HttpConnector, Empty<Bytes>>,
     limits: Limits,
+    /// Counts requests: the upstreams of a side are asked in turn.
+    turn: AtomicUsize,
 }
 
 impl Mirror {
@@ -41,6 +44,7 @@ impl Mirror {
         Self {
             client,
             limits: limits.clone(),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -58,7 +62,11 @@ impl Mirror {
             Side::Legacy => &slice.legacy,
             Side::Extracted => &slice.extracted,
         };
-        let authority = upstreams.first().ok_or("no upstream is configured")?;
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let authority = turn
+            .checked_rem(upstreams.len())
+            .and_then(|at| upstreams.get(at))
+            .ok_or("no upstream is configured")?;
         let request = self.request(authority, side, exchange)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
@@ -114,9 +122,26 @@ impl Mirror {
     }
 }
 
+/// Fields of one connection only, also where `Connection` does not name them (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 4] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
+
 /// The client's fields. Credentials stay with the side that they are for.
 fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
     let mut fields = client.clone();
+    let named = client.get_all(CONNECTION).iter();
+    for name in named.filter_map(|value| value.to_str().ok()) {
+        for name in name.split(',').map(str::trim) {
+            fields.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        fields.remove(name);
+    }
     // A mirrored request has no body, whatever the client's had.
     for name in [
         CONNECTION,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::error::Error;
 
+const NAME: &str = "a name of letters, digits, `_` and `-` is missing; write others as `['name']`";
+
 /// One step into a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -28,14 +30,17 @@ impl Pattern {
         if text == "status" {
             return Ok(Self::Status);
         }
-        if let Some(name) = text.strip_prefix("header:") {
-            return Ok(Self::Header(name.trim().to_ascii_lowercase()));
-        }
         let fail = |rest: &str, what| Error::Path {
             path: text.to_owned(),
             at: text.len() - rest.len(),
             what,
         };
+        if let Some(name) = text.strip_prefix("header:") {
+            let name = name.trim();
+            return http::HeaderName::from_bytes(name.as_bytes())
+                .map(|name| Self::Header(name.as_str().to_owned()))
+                .map_err(|_| fail(name, "the name of a header is missing or none"));
+        }
         let mut rest = text
             .strip_prefix('$')
             .ok_or_else(|| fail(text, "a path starts with `$`"))?;
@@ -43,9 +48,9 @@ impl Pattern {
         while !rest.is_empty() {
             if let Some(after) = rest.strip_prefix("..") {
                 steps.push(Step::Deep);
-                rest = name(after, &mut steps).ok_or_else(|| fail(after, "a name is missing"))?;
+                rest = name(after, &mut steps).ok_or_else(|| fail(after, NAME))?;
             } else if let Some(after) = rest.strip_prefix('.') {
-                rest = name(after, &mut steps).ok_or_else(|| fail(after, "a name is missing"))?;
+                rest = name(after, &mut steps).ok_or_else(|| fail(after, NAME))?;
             } else if let Some(after) = rest.strip_prefix('[') {
                 let (inside, next) = after
                     .split_once(']')
@@ -84,6 +89,12 @@ fn name<'a>(text: &'a str, steps: &mut Vec<Step>) -> Option<&'a str> {
     match name {
         "" => return None,
         "*" => steps.push(Step::Any),
+        name if !name
+            .chars()
+            .all(|c| c.is_alphanumeric() || "_-".contains(c)) =>
+        {
+            return None;
+        }
         name => steps.push(Step::Name(name.to_owned())),
     }
     Some(rest)
@@ -189,6 +200,11 @@ mod tests {
             ("$.a[", 3),
             ("$.a[?(@.x)]", 4),
             ("$a", 1),
+            ("$.a b", 2),
+            ("$.a]", 2),
+            ("$.x.'y'", 4),
+            ("header:", 7),
+            ("header: two words", 8),
         ] {
             match Pattern::parse(text) {
                 Err(Error::Path { at: found, .. }) => assert_eq!(found, at, "{text}"),

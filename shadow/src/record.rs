@@ -4,12 +4,14 @@
 //! `sent = matched + mismatched + candidate_errors + not_comparable`, at every instant.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use outgrow_rollout::{BuildId, Builds, ClassEvidence, FieldDifference, ShadowEvidence};
+use outgrow_rollout::{BuildId, Builds, ClassEvidence, FieldDifference, ShadowEvidence, SliceId};
 use serde::{Deserialize, Serialize};
 
 use crate::diff::Difference;
+use crate::door::Door;
 
 /// Kinds of difference that are kept apart; a candidate that invents names cannot grow it.
 const DIFFERENCES_MAX: usize = 500;
@@ -71,6 +73,12 @@ pub(crate) struct Expired {
 /// The record of one slice, of the builds that run now.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Record {
+    /// The slice's name, in the ids of its pairs.
+    #[serde(default)]
+    slice: String,
+    /// Counts how often the evidence was begun anew.
+    #[serde(default)]
+    pub(crate) generation: u64,
     pub(crate) legacy_build: Option<String>,
     pub(crate) extracted_build: Option<String>,
     pub(crate) eligible: u64,
@@ -86,7 +94,8 @@ pub(crate) struct Record {
     pub(crate) not_comparable: BTreeMap<String, u64>,
     pub(crate) classes: BTreeMap<String, ClassEvidence>,
     pub(crate) differences: BTreeMap<String, Seen>,
-    pub(crate) pairs: BTreeMap<String, Pair>,
+    /// Shared, so that a copy of the record for the store is quickly made.
+    pub(crate) pairs: BTreeMap<String, Arc<Pair>>,
     pub(crate) next_pair: u64,
     /// Pairs of the legacy side with itself, by route; and how often a field differed in them.
     pub(crate) noise_pairs: BTreeMap<String, u64>,
@@ -96,8 +105,8 @@ pub(crate) struct Record {
     pub(crate) extracted_us: Vec<u64>,
 }
 
-fn add(counts: &mut BTreeMap<String, u64>, reason: &str) {
-    *counts.entry(reason.to_owned()).or_default() += 1;
+fn add(counts: &mut BTreeMap<String, u64>, reason: &str, more: u64) {
+    *counts.entry(reason.to_owned()).or_default() += more;
 }
 
 fn key(route: &str, path: &str) -> String {
@@ -105,45 +114,73 @@ fn key(route: &str, path: &str) -> String {
 }
 
 impl Record {
-    pub(crate) fn shed(&mut self, reason: &str) {
-        add(&mut self.shed, reason);
+    pub(crate) fn of(slice: &SliceId) -> Self {
+        Self {
+            slice: slice.to_string(),
+            ..Self::default()
+        }
     }
 
-    /// A ticket was dropped before its exchange came.
-    pub(crate) fn abandoned(&mut self) {
-        self.waiting = self.waiting.saturating_sub(1);
-        self.shed("abandoned");
+    /// Takes over what the door has counted.
+    pub(crate) fn take_in(&mut self, came: &Door) {
+        self.eligible += came.eligible;
+        self.sampled_out += came.sampled_out;
+        self.waiting += came.admitted;
+        self.waiting = self.waiting.saturating_sub(came.abandoned);
+        for (counts, more) in [
+            (&mut self.shed, &came.shed),
+            (&mut self.ineligible, &came.ineligible),
+        ] {
+            for (reason, count) in more {
+                add(counts, reason, *count);
+            }
+        }
+        if came.abandoned > 0 {
+            add(&mut self.shed, "abandoned", came.abandoned);
+        }
     }
 
     /// After a restart nothing waits any more.
-    pub(crate) fn restarted(&mut self) {
-        for _ in 0..std::mem::take(&mut self.waiting) {
-            self.shed("restart");
+    pub(crate) fn restarted(&mut self, slice: &SliceId) {
+        self.slice = slice.to_string();
+        let waited = std::mem::take(&mut self.waiting);
+        if waited > 0 {
+            add(&mut self.shed, "restart", waited);
         }
     }
 
-    pub(crate) fn ineligible(&mut self, reason: &str) {
-        add(&mut self.ineligible, reason);
-    }
-
-    /// Starts over when one side was deployed. What still waits goes over to the new builds.
-    pub(crate) fn builds(&mut self, legacy: Option<&str>, extracted: Option<&str>) {
+    /// Starts over when one side was deployed; what still waits goes over to the new builds. The
+    /// generation that a pair with these builds belongs to, if it began in generation `since`.
+    /// `None` when another build answers now, and this pair is a straggler of the one before.
+    pub(crate) fn builds(
+        &mut self,
+        legacy: Option<&str>,
+        extracted: Option<&str>,
+        since: u64,
+    ) -> Option<u64> {
         let changed = |known: &Option<String>, seen: Option<&str>| matches!((known, seen), (Some(known), Some(seen)) if known != seen);
-        let first = |known: &mut Option<String>, seen: Option<&str>| {
+        if changed(&self.legacy_build, legacy) || changed(&self.extracted_build, extracted) {
+            if since < self.generation {
+                return None;
+            }
+            self.expire();
+        }
+        for (known, seen) in [
+            (&mut self.legacy_build, legacy),
+            (&mut self.extracted_build, extracted),
+        ] {
             if let Some(seen) = seen {
                 *known = Some(seen.to_owned());
             }
-        };
-        if changed(&self.legacy_build, legacy) || changed(&self.extracted_build, extracted) {
-            self.expire();
         }
-        first(&mut self.legacy_build, legacy);
-        first(&mut self.extracted_build, extracted);
+        Some(self.generation)
     }
 
     /// Keeps a summary of the evidence and drops it.
     pub(crate) fn expire(&mut self) {
         let mut fresh = Self {
+            slice: std::mem::take(&mut self.slice),
+            generation: self.generation + 1,
             legacy_build: self.legacy_build.take(),
             extracted_build: self.extracted_build.take(),
             eligible: self.waiting,
@@ -171,9 +208,22 @@ impl Record {
         self.matched + self.mismatched + self.candidate_errors
     }
 
-    /// Books how a waiting pair ended.
-    pub(crate) fn settle(&mut self, route: &str, class: &str, outcome: Outcome, examples: usize) {
+    /// Books how a waiting pair ended. A pair of another generation says nothing of the builds
+    /// that run now.
+    pub(crate) fn settle(
+        &mut self,
+        route: &str,
+        class: &str,
+        outcome: Outcome,
+        generation: u64,
+        examples: usize,
+    ) {
         self.waiting = self.waiting.saturating_sub(1);
+        let outcome = match outcome {
+            Outcome::NotComparable(reason) => Outcome::NotComparable(reason),
+            _ if generation != self.generation => Outcome::NotComparable("stale-build"),
+            of_now => of_now,
+        };
         let row = self.classes.entry(format!("{route} {class}")).or_default();
         match outcome {
             Outcome::Matched { aligned } => {
@@ -201,13 +251,13 @@ impl Record {
                 };
                 self.differ(route, &[difference], *pair, examples);
             }
-            Outcome::NotComparable(reason) => add(&mut self.not_comparable, reason),
+            Outcome::NotComparable(reason) => add(&mut self.not_comparable, reason, 1),
         }
         self.classes.retain(|_, row| row.compared > 0);
     }
 
     fn differ(&mut self, route: &str, differences: &[Difference], mut pair: Pair, most: usize) {
-        pair.id = format!("p{}", self.next_pair);
+        pair.id = format!("{}:p{}", self.slice, self.next_pair);
         self.next_pair += 1;
         let mut keep = false;
         let mut counted = std::collections::BTreeSet::new();
@@ -236,13 +286,13 @@ impl Record {
             }
         }
         if keep {
-            self.pairs.insert(pair.id.clone(), pair);
+            self.pairs.insert(pair.id.clone(), Arc::new(pair));
         }
     }
 
     /// Books a pair of the legacy side with itself.
     pub(crate) fn noise(&mut self, route: &str, differences: &[Difference]) {
-        add(&mut self.noise_pairs, route);
+        add(&mut self.noise_pairs, route, 1);
         let paths: std::collections::BTreeSet<String> = differences
             .iter()
             .map(|difference| difference.place.general())
@@ -345,30 +395,35 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_eligible_request_is_accounted_for(acts in prop::collection::vec(0u8..10, 0..200)) {
-            let mut record = Record::default();
+        fn every_eligible_request_is_accounted_for(acts in prop::collection::vec(0u8..11, 0..200)) {
+            let (mut record, mut door) = (Record::default(), Door::default());
             for act in acts {
                 match act {
                     0 => { record.eligible += 1; record.sampled_out += 1; }
-                    1 => { record.eligible += 1; record.shed("busy"); }
-                    2 => { record.eligible += 1; record.ineligible("method"); }
-                    3 | 4 => { record.eligible += 1; record.waiting += 1; }
-                    5 if record.waiting > 0 => record.abandoned(),
-                    6 => record.builds(Some("a"), Some(if record.matched % 2 == 0 { "b" } else { "c" })),
+                    1 => { door.eligible += 1; door.shed("busy"); }
+                    2 => { door.eligible += 1; door.ineligible("method"); }
+                    3 | 4 => { door.eligible += 1; door.admit(50); }
+                    5 if record.waiting > 0 => door.abandon(),
+                    6 => {
+                        let build = if record.matched % 2 == 0 { "b" } else { "c" };
+                        record.builds(Some("a"), Some(build), record.generation);
+                    }
+                    10 => { record.builds(Some("a"), Some("old"), record.generation.saturating_sub(1)); }
                     7 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false }, 3);
+                        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false }, record.generation, 3);
                     }
                     8 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::CandidateError("dead".to_owned(), pair()), 3);
+                        record.settle("GET /x", "2xx", Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3);
                     }
                     9 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::NotComparable("lag"), 3);
+                        record.settle("GET /x", "2xx", Outcome::NotComparable("lag"), record.generation, 3);
                     }
                     _ => {}
                 }
+                record.take_in(&door.take());
                 prop_assert!(balanced(&record));
             }
-            record.restarted();
+            record.restarted(&SliceId::new("x").unwrap());
             prop_assert!(balanced(&record) && record.waiting == 0);
         }
     }
@@ -376,12 +431,18 @@ mod tests {
     #[test]
     fn a_deployment_of_either_side_expires_the_evidence() {
         let mut record = Record::default();
-        record.builds(Some("m-1"), Some("c-1"));
+        let since = record.builds(Some("m-1"), Some("c-1"), 0).unwrap();
         (record.eligible, record.waiting) = (2, 2);
-        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false }, 3);
-        record.builds(Some("m-1"), None);
+        record.settle(
+            "GET /x",
+            "2xx",
+            Outcome::Matched { aligned: false },
+            record.generation,
+            3,
+        );
+        record.builds(Some("m-1"), None, since);
         assert_eq!(record.compared(), 1, "a dead candidate names no build");
-        record.builds(Some("m-1"), Some("c-2"));
+        let now = record.builds(Some("m-1"), Some("c-2"), since).unwrap();
         assert_eq!(
             (record.compared(), record.waiting, record.expired.len()),
             (0, 1, 1)
@@ -389,6 +450,24 @@ mod tests {
         assert_eq!(
             record.evidence().builds.extracted,
             BuildId("c-2".to_owned())
+        );
+        let straggler = record.builds(Some("m-1"), Some("c-1"), since);
+        assert_eq!(straggler, None, "c-1 answers no more");
+        record.settle(
+            "GET /x",
+            "2xx",
+            Outcome::Matched { aligned: false },
+            since,
+            3,
+        );
+        assert_eq!(
+            (record.compared(), record.not_comparable["stale-build"]),
+            (0, 1)
+        );
+        assert_eq!(
+            record.builds(Some("m-1"), Some("c-1"), now),
+            Some(now + 1),
+            "taken back"
         );
     }
 }

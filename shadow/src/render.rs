@@ -138,11 +138,9 @@ mod tests {
     use crate::rules::{Rules, today};
 
     fn hostile() -> Report {
-        let mut record = Record {
-            eligible: 1,
-            waiting: 1,
-            ..Record::default()
-        };
+        let id = outgrow_rollout::SliceId::new("shop").unwrap();
+        let mut record = Record::of(&id);
+        (record.eligible, record.waiting) = (1, 1);
         let difference = Difference {
             place: Place::Body(vec![Step::Name("a<b>".to_owned())]),
             kind: "value",
@@ -164,9 +162,9 @@ mod tests {
             "GET /x",
             "2xx",
             Outcome::Mismatched(vec![difference], Box::new(pair)),
+            0,
             3,
         );
-        let id = outgrow_rollout::SliceId::new("shop").unwrap();
         Report::new(&id, &record, &Rules::default(), today())
     }
 

@@ -21,7 +21,7 @@ pub struct Report {
     pub routes: Vec<RouteRow>,
     pub differences: Vec<FieldDifference>,
     /// Pairs that show the differences.
-    pub(crate) pairs: Vec<Pair>,
+    pub(crate) pairs: Vec<std::sync::Arc<Pair>>,
     pub noise: Vec<String>,
     pub rules: Vec<RuleRow>,
     pub(crate) expired: Vec<Expired>,

@@ -19,6 +19,8 @@ pub(crate) struct Ignore {
     pub(crate) rule: IgnoreRule,
     pattern: Pattern,
     until: Option<Date>,
+    /// Added while it ran, not by the config.
+    added: bool,
     /// Differences that it has hidden.
     pub(crate) hits: u64,
 }
@@ -36,7 +38,16 @@ impl Ignore {
             pattern: Pattern::parse(&rule.path)?,
             until: rule.until.as_ref().map(date).transpose()?,
             rule: rule.clone(),
+            added: false,
             hits: 0,
+        })
+    }
+
+    /// A rule that was added while it ran.
+    pub(crate) fn added(rule: &IgnoreRule) -> Result<Self, Error> {
+        Ok(Self {
+            added: true,
+            ..Self::new(rule)?
         })
     }
 
@@ -55,6 +66,12 @@ impl Rules {
                 .collect::<Result<_, Error>>()?,
             arrays: arrays.iter().map(array).collect::<Result<_, Error>>()?,
         })
+    }
+
+    /// The rules that the config does not have.
+    pub(crate) fn added(&self) -> Vec<IgnoreRule> {
+        let added = self.ignore.iter().filter(|ignore| ignore.added);
+        added.map(|ignore| ignore.rule.clone()).collect()
     }
 
     /// How the array at this place is paired: the rule must name the array itself.

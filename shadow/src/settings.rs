@@ -6,6 +6,7 @@ use http::HeaderName;
 use http::uri::Authority;
 use outgrow_rollout::SliceId;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// All slices.
 #[derive(Debug, Clone)]
@@ -32,6 +33,15 @@ pub struct SliceShadow {
     pub headers: Option<Vec<String>>,
 }
 
+impl SliceShadow {
+    /// Of everything that decides whether two answers differ. Evidence of one fingerprint says
+    /// nothing under another.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let rules = (&self.ignore, &self.arrays, &self.headers);
+        xxh3_64(&serde_json::to_vec(&rules).unwrap_or_default())
+    }
+}
+
 /// A difference that is accepted for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,14 +54,14 @@ pub struct IgnoreRule {
 }
 
 /// How the elements of an array are paired.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ArrayRule {
     pub path: String,
     pub by: ArrayBy,
 }
 
 /// Without a rule, elements are paired by position.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ArrayBy {
     /// Order means nothing.
     Set,
@@ -62,11 +72,12 @@ pub enum ArrayBy {
 /// Bounds of the shadow's work.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Exchanges of one slice that wait or are being compared: at 64 KiB each, 32 MiB at the most.
+    /// Exchanges of one slice that wait or are being compared. Each holds a body of at most
+    /// `body` bytes, so a slice holds 128 MiB at the very most, and some MiB in practice.
     pub waiting: usize,
     /// Requests to a candidate at the same time; the candidate also has clients to serve.
     pub in_flight: usize,
-    /// Bytes of a body that are kept.
+    /// Bytes of a body that are kept; a longer one is not compared.
     pub body: usize,
     /// For a whole answer of a candidate.
     pub timeout: Duration,

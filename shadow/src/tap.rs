@@ -26,6 +26,7 @@ pub trait Tap: Send + Sync + 'static {
 /// One place in the ledger. Dropped without being offered, it counts as abandoned.
 pub struct Ticket {
     body_cap: usize,
+    generation: u64,
     abandoned: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -34,6 +35,7 @@ impl Ticket {
     pub fn new(body_cap: usize, abandoned: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self {
             body_cap,
+            generation: 0,
             abandoned: Some(Box::new(abandoned)),
         }
     }
@@ -43,7 +45,18 @@ impl Ticket {
         self.body_cap
     }
 
-    /// The exchange arrived; the ledger now knows it by another name.
+    /// Which evidence was gathered when the request came.
+    #[must_use]
+    pub(crate) fn since(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The ledger knows how the exchange ended.
     pub fn settle(mut self) {
         self.abandoned = None;
     }

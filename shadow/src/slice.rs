@@ -1,0 +1,165 @@
+//! One slice at work: its settings, its record, its rules, and the way to ask its two sides.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use outgrow_rollout::Side;
+use time::Date;
+use tokio::sync::Semaphore;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::compare::Answer;
+use crate::diff::Difference;
+use crate::door::Door;
+use crate::error::Error;
+use crate::mirror::Mirror;
+use crate::record::{Outcome, Record};
+use crate::rules::Rules;
+use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
+use crate::tap::Exchange;
+
+/// Locks are taken in the order rules, record, door.
+pub(crate) struct Slice {
+    pub(crate) settings: SliceShadow,
+    pub(crate) limits: Limits,
+    build_header: http::HeaderName,
+    mirror: Mirror,
+    freshness: Arc<dyn Freshness>,
+    /// Requests to the sides at the same time.
+    turns: Semaphore,
+    dice: AtomicU64,
+    /// Which evidence is gathered now: see [`Record::generation`]. A copy, for the tap.
+    generation: AtomicU64,
+    door: Mutex<Door>,
+    record: Mutex<Record>,
+    rules: Mutex<Rules>,
+}
+
+impl std::fmt::Debug for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slice")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Plain counts and texts: a panic elsewhere leaves nothing half done that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slice {
+    pub(crate) fn new(
+        slice: SliceShadow,
+        all: &ShadowSettings,
+        freshness: Arc<dyn Freshness>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            build_header: all.build_header.clone(),
+            mirror: Mirror::new(&all.limits),
+            freshness,
+            turns: Semaphore::new(all.limits.in_flight),
+            dice: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            door: Mutex::default(),
+            record: Mutex::new(Record::of(&slice.id)),
+            rules: Mutex::new(Rules::new(&slice.ignore, &slice.arrays)?),
+            limits: all.limits.clone(),
+            settings: slice,
+        })
+    }
+
+    /// For a client's path: held for a few additions by everybody.
+    pub(crate) fn door(&self) -> MutexGuard<'_, Door> {
+        lock(&self.door)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// The record, with all that came in until now.
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
+        let mut record = lock(&self.record);
+        let came = self.door().take();
+        record.take_in(&came);
+        record
+    }
+
+    /// Changes which evidence is gathered.
+    pub(crate) fn replace(&self, change: impl FnOnce(&mut Record)) {
+        let mut record = self.record();
+        change(&mut record);
+        self.generation.store(record.generation, Relaxed);
+    }
+
+    pub(crate) fn rules(&self) -> MutexGuard<'_, Rules> {
+        lock(&self.rules)
+    }
+
+    /// Asks one side; waits for a turn first.
+    pub(crate) async fn ask(&self, side: Side, exchange: &Exchange) -> Result<Answer, String> {
+        // Closed never: the semaphore lives as long as the slice.
+        let _turn = self.turns.acquire().await.ok();
+        let (answer, latency) = self.mirror.ask(&self.settings, side, exchange).await?;
+        let took = |wanted| (side == wanted).then_some(latency);
+        self.record()
+            .times(took(Side::Legacy), took(Side::Extracted));
+        Ok(answer)
+    }
+
+    /// Learns which builds have answered a pair that began in generation `since`. The generation
+    /// that the pair belongs to from now on; `None` when it was answered by a build that runs no
+    /// more.
+    pub(crate) fn builds(&self, legacy: &Answer, extracted: &Answer, since: u64) -> Option<u64> {
+        let build = |answer: &Answer| {
+            let value = answer.headers.get(&self.build_header)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let (legacy, extracted) = (build(legacy), build(extracted));
+        let mut belongs = None;
+        self.replace(|record| {
+            belongs = record.builds(legacy.as_deref(), extracted.as_deref(), since);
+        });
+        belongs
+    }
+
+    pub(crate) fn noise(&self, route: &str, found: &[Difference]) {
+        self.record().noise(route, found);
+    }
+
+    /// Books how a pair of this generation ended, and frees its place.
+    pub(crate) fn settle(&self, route: &str, class: &str, outcome: Outcome, generation: u64) {
+        let examples = self.limits.examples;
+        let mut record = self.record();
+        record.settle(route, class, outcome, generation, examples);
+        self.door().leave();
+    }
+
+    /// What is neither ignored nor noise.
+    pub(crate) fn kept(&self, route: &str, found: Vec<Difference>, today: Date) -> Vec<Difference> {
+        let mut rules = self.rules();
+        let record = self.record();
+        found
+            .into_iter()
+            .filter(|difference| !rules.ignores(&difference.place, today))
+            .filter(|difference| !record.is_noise(route, difference))
+            .collect()
+    }
+
+    pub(crate) fn has_link(&self) -> bool {
+        self.freshness.has_link(&self.settings.id)
+    }
+
+    pub(crate) fn applied_through(&self) -> Option<SystemTime> {
+        self.freshness.applied_through(&self.settings.id)
+    }
+
+    /// True for this share of the calls, evenly spread.
+    pub(crate) fn draw(&self, share: f64) -> bool {
+        let count = self.dice.fetch_add(1, Relaxed);
+        let drawn = xxh3_64(&count.to_le_bytes()) as f64 / u64::MAX as f64;
+        share >= 1.0 || drawn < share
+    }
+}

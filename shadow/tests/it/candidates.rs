@@ -1,0 +1,171 @@
+//! Candidates that are dead, hang, break off or lie: never green, never in anybody's way.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use outgrow_rollout::Side;
+use outgrow_testkit::{Upstream, process::free_address};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Bench, Position, header, offer, settings, settled, shop, start};
+
+const PAIRS: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_candidate_is_counted_against_and_never_green() {
+    let legacy = Upstream::always(200, "{}").await;
+    let mut settings = settings(&[&legacy], &[]);
+    settings.slices[0].extracted = vec![free_address().to_string().parse().unwrap()];
+    let shadow = start(settings, Position::default());
+    for _ in 0..PAIRS {
+        assert!(offer(
+            &shadow,
+            Side::Legacy,
+            &crate::harness::ok("{}"),
+            HeaderMap::new()
+        ));
+    }
+    let seen = settled(&shadow).await;
+    assert_eq!((seen.candidate_errors, seen.matched), (PAIRS, 0));
+    let report = shadow.report(&shop()).unwrap();
+    assert!(report.verdict.starts_with("20 of 20"), "{}", report.verdict);
+    assert!(
+        report.differences[0].extracted.contains("refused"),
+        "{:?}",
+        report.differences
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_compared_is_no_evidence() {
+    let bench = Bench::new().await;
+    let report = bench.shadow.report(&shop()).unwrap();
+    assert!(
+        report.verdict.starts_with("no evidence"),
+        "{}",
+        report.verdict
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_candidate_fills_its_bounds_and_no_more() {
+    let hanging = Upstream::raw(|mut stream| async move {
+        let mut taken = [0; 1024];
+        while stream.read(&mut taken).await.is_ok_and(|n| n > 0) {}
+    })
+    .await;
+    let legacy = Upstream::always(200, "{}").await;
+    let mut settings = settings(&[&legacy], &[&hanging]);
+    settings.limits.waiting = 4;
+    settings.limits.in_flight = 2;
+    settings.limits.timeout = Duration::from_millis(300);
+    let shadow = start(settings, Position::default());
+    let taken = (0..PAIRS)
+        .filter(|_| {
+            offer(
+                &shadow,
+                Side::Legacy,
+                &crate::harness::ok("{}"),
+                HeaderMap::new(),
+            )
+        })
+        .count();
+    assert_eq!(taken, 4, "the rest is shed at the door");
+    let seen = settled(&shadow).await;
+    assert_eq!((seen.candidate_errors, seen.shed), (4, PAIRS - 4));
+    let text = &shadow.report(&shop()).unwrap().differences[0].extracted;
+    assert!(text.contains("no answer within"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_an_error_of_the_candidate() {
+    let cut = Upstream::raw(|mut stream| async move {
+        let mut taken = [0; 1024];
+        let _ = stream.read(&mut taken).await;
+        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"id\":";
+        let _ = stream.write_all(half).await;
+    })
+    .await;
+    let legacy = Upstream::always(200, "{}").await;
+    let shadow = start(settings(&[&legacy], &[&cut]), Position::default());
+    offer(
+        &shadow,
+        Side::Legacy,
+        &crate::harness::ok("{}"),
+        HeaderMap::new(),
+    );
+    assert_eq!(settled(&shadow).await.candidate_errors, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_answer_of_the_candidate_speaks_against_it_and_one_of_legacy_does_not() {
+    let bench = Bench::new().await;
+    bench.extracted.status(503);
+    bench.client();
+    let seen = bench.settled().await;
+    assert_eq!((seen.candidate_errors, seen.not_comparable), (1, 0));
+    bench.legacy.status(500);
+    bench.client();
+    let seen = bench.settled().await;
+    assert_eq!((seen.candidate_errors, seen.not_comparable), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_upstream_of_the_candidate_is_asked() {
+    let legacy = Upstream::always(200, "{}").await;
+    let (one, two) = (
+        Upstream::always(200, "{}").await,
+        Upstream::always(200, "{}").await,
+    );
+    let shadow = start(settings(&[&legacy], &[&one, &two]), Position::default());
+    for _ in 0..8 {
+        offer(
+            &shadow,
+            Side::Legacy,
+            &crate::harness::ok("{}"),
+            HeaderMap::new(),
+        );
+    }
+    assert_eq!(settled(&shadow).await.compared(), 8);
+    assert_eq!((one.seen().len(), two.seen().len()), (4, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirrored_request_is_marked_and_carries_no_credentials_and_no_hop_by_hop_fields() {
+    let bench = Bench::new().await;
+    let sent = [
+        header("host", "shop.example"),
+        header("accept", "application/json"),
+        header("cookie", "sid=secret"),
+        header("authorization", "Bearer secret"),
+        header("connection", "close, x-private"),
+        header("x-private", "1"),
+        header("keep-alive", "timeout=5"),
+        header("proxy-authorization", "Basic secret"),
+        header("proxy-connection", "keep-alive"),
+        header("te", "trailers"),
+    ];
+    offer(
+        &bench.shadow,
+        Side::Legacy,
+        &bench.legacy.answer(),
+        sent.into_iter().collect(),
+    );
+    bench.settled().await;
+    let seen = &bench.at_extracted.seen()[0];
+    assert_eq!(seen.header("x-outgrow-shadow"), Some("1"));
+    assert_eq!(seen.header("host"), Some("shop.example"));
+    assert_eq!(seen.header("accept"), Some("application/json"));
+    for name in [
+        "cookie",
+        "authorization",
+        "connection",
+        "x-private",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+    ] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+}

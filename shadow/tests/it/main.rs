@@ -1,0 +1,11 @@
+//! The shadow between two scripted sides: what it asks, what it concludes, what it counts.
+
+#![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
+
+mod alignment;
+mod builds;
+mod candidates;
+mod comparing;
+mod harness;
+mod ledger;
+mod memory;
