@@ -36,8 +36,8 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if status == StatusCode::BAD_REQUEST {
-        // What follows on a connection with a malformed request cannot be trusted.
+    if matches!(refusal, Refusal::Malformed(_) | Refusal::Connect) {
+        // What follows on such a connection cannot be trusted to be a request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer

@@ -297,11 +297,12 @@ async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, stop: Cancellation
     }
     let limits = &core.shared.settings.limits;
     let mut builder = auto::Builder::new(OnThisCore);
+    // A client that closes its half is taken for gone, as other proxies do: else an answer that
+    // nobody waits for would keep its upstream busy.
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
-        .half_close(true)
         .max_headers(limits.headers_max);
     builder.http2().timer(TokioTimer::new());
     let service = TowerToHyperService::new(stages(core.clone(), peer));

@@ -1,0 +1,196 @@
+//! Upstreams that are down, slow, rude or half dead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use outgrow_testkit::{Upstream, client, process::free_address};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{plain, read_until, say, start, take_head};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_down_is_a_clear_503() {
+    let upstream = Upstream::always(200, "ok").await;
+    let mut settings = plain(&upstream);
+    settings.legacy = vec![free_address().to_string().parse().unwrap()];
+    let front = start(settings);
+    for method in [Method::GET, Method::POST] {
+        let answer =
+            client::send(client::request(method, &front.url("/"), &[], Bytes::new())).await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.header("x-outgrow-error"), Some("connect-failed"));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert!(
+            answer.text().contains("cannot connect to 127.0.0.1"),
+            "{}",
+            answer.text()
+        );
+    }
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_upstream_is_asked_when_one_is_down() {
+    let upstream = Upstream::always(200, "ok").await;
+    let mut settings = plain(&upstream);
+    settings
+        .legacy
+        .insert(0, free_address().to_string().parse().unwrap());
+    let front = start(settings);
+    assert_eq!(front.get("/", &[]).await.text(), "ok");
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_is_a_504() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let mut settings = plain(&upstream);
+    settings.limits.request_timeout = Duration::from_millis(150);
+    let front = start(settings);
+    let answer = front.get("/", &[]).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("x-outgrow-error")),
+        (504, Some("timeout"))
+    );
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_break_before_the_head_is_a_502_and_a_write_is_not_sent_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let upstream = Upstream::raw(move |mut stream| {
+        let count = count.clone();
+        async move {
+            take_head(&mut stream).await;
+            count.fetch_add(1, SeqCst);
+        }
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let answer = front.post("/", "a write").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("x-outgrow-error")),
+        (502, Some("broken"))
+    );
+    assert_eq!(asked.load(SeqCst), 1);
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_break_inside_the_body_does_not_look_whole() {
+    for head in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ] {
+        let upstream = Upstream::raw(move |mut stream| async move {
+            take_head(&mut stream).await;
+            say(&mut stream, head).await;
+        })
+        .await;
+        let front = start(plain(&upstream));
+        let request = client::request(Method::GET, &front.url("/"), &[], Bytes::new());
+        let answer = client::try_send(request).await;
+        assert!(answer.is_err(), "{head:?}: {answer:?}");
+        let raw = front
+            .raw("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await;
+        assert!(!raw.ends_with("0\r\n\r\n"), "{raw}");
+        front.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_no_http_is_a_502() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        take_head(&mut stream).await;
+        say(&mut stream, "SSH-2.0-OpenSSH_9.2\r\n\r\n").await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    assert_eq!(front.get("/", &[]).await.status, 502);
+    front.stop().await;
+}
+
+/// The upstream answers before it has read the upload (a 413, say).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_reaches_the_client() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        take_head(&mut stream).await;
+        say(
+            &mut stream,
+            "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig",
+        )
+        .await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let mut stream = TcpStream::connect(front.at).await.unwrap();
+    say(
+        &mut stream,
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nthe beginning",
+    )
+    .await;
+    let answer = read_until(&mut stream, "big").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    front.stop().await;
+}
+
+/// Each connection serves one request, says that it stays, and closes: the next request finds a
+/// dead one in the pool. Nothing of a write was sent on it, or it is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_died_in_the_pool_fails_nobody() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        take_head(&mut stream).await;
+        say(
+            &mut stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        )
+        .await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    for _ in 0..20 {
+        assert_eq!(front.get("/", &[]).await.status, 200);
+    }
+    front.stop().await;
+}
+
+/// A client that leaves in the middle takes its upstream request with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_ends_the_request_upstream() {
+    let (gone, mut ended) = tokio::sync::mpsc::channel(1);
+    let upstream = Upstream::raw(move |mut stream| {
+        let gone = gone.clone();
+        async move {
+            take_head(&mut stream).await;
+            say(
+                &mut stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf",
+            )
+            .await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            let _ = gone.send(()).await;
+        }
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let mut stream = TcpStream::connect(front.at).await.unwrap();
+    say(&mut stream, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    read_until(&mut stream, "half").await;
+    drop(stream);
+    tokio::time::timeout(crate::harness::WAIT, ended.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    front.stop().await;
+}

@@ -1,0 +1,184 @@
+//! A proxy in this process, on a free port, that ends with the test.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response};
+use outgrow_proxy::{Handle, Limits, Proxy, RouteSettings, Running, Settings, SliceSettings};
+use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
+use outgrow_shadow::Tap;
+use outgrow_testkit::{Answer, Upstream, client};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A wait that ends as soon as it can.
+pub(crate) const WAIT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Front {
+    pub(crate) at: SocketAddr,
+    pub(crate) handle: Handle,
+    pub(crate) running: Running,
+}
+
+/// A pass-through.
+pub(crate) fn plain(legacy: &Upstream) -> Settings {
+    Settings {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        workers: NonZeroUsize::MIN,
+        legacy: vec![authority(legacy)],
+        slices: Vec::new(),
+        limits: Limits {
+            request_timeout: Duration::from_secs(5),
+            connect_retry: Duration::from_millis(200),
+            ..Limits::default()
+        },
+        identity: None,
+        override_secret: None,
+        state_file: None,
+    }
+}
+
+pub(crate) fn authority(upstream: &Upstream) -> http::uri::Authority {
+    upstream.addr().to_string().parse().unwrap()
+}
+
+pub(crate) fn slice_id() -> SliceId {
+    SliceId::new("shop").unwrap()
+}
+
+/// One slice: reads and writes of `/api/items`, recognised by `x-visitor`.
+pub(crate) fn sliced(legacy: &Upstream, extracted: &Upstream) -> Settings {
+    let route = |method: Method, template: &str| RouteSettings {
+        method,
+        host: None,
+        template: template.to_owned(),
+    };
+    Settings {
+        slices: vec![SliceSettings {
+            id: slice_id(),
+            service: vec![authority(extracted)],
+            routes: vec![
+                route(Method::GET, "/api/items"),
+                route(Method::GET, "/api/items/{id}"),
+                route(Method::POST, "/api/items"),
+            ],
+            cohort: vec![outgrow_proxy::CohortKey::Header(
+                http::HeaderName::from_static("x-visitor"),
+            )],
+            salt: "salt".to_owned(),
+            guard: GuardLimits::default(),
+            fallback: false,
+        }],
+        ..plain(legacy)
+    }
+}
+
+pub(crate) fn start(settings: Settings) -> Front {
+    start_with(settings, None)
+}
+
+pub(crate) fn start_with(settings: Settings, tap: Option<Arc<dyn Tap>>) -> Front {
+    let proxy = Proxy::bind(settings, tap).unwrap();
+    Front {
+        at: proxy.addresses()[0],
+        handle: proxy.handle(),
+        running: proxy.start(),
+    }
+}
+
+pub(crate) fn live(revision: u64, weight: Weight) -> Live {
+    Live {
+        revision: Revision(revision),
+        weight,
+        ..Live::legacy()
+    }
+}
+
+impl Front {
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.at)
+    }
+
+    pub(crate) fn weigh(&self, revision: u64, weight: Weight) {
+        self.handle.apply(&slice_id(), live(revision, weight));
+    }
+
+    pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        client::send(client::request(
+            Method::GET,
+            &self.url(path),
+            headers,
+            Bytes::new(),
+        ))
+        .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &'static str) -> Answer {
+        client::send(client::request(
+            Method::POST,
+            &self.url(path),
+            &[("x-visitor", "writer")],
+            Bytes::from_static(body.as_bytes()),
+        ))
+        .await
+    }
+
+    /// Sends these bytes on a connection of their own, and reads to its end.
+    pub(crate) async fn raw(&self, text: &str) -> String {
+        let bytes = client::raw(self.at, text.as_bytes()).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.running.shutdown(Duration::ZERO).await;
+    }
+}
+
+/// An upstream that says who it is.
+pub(crate) async fn named(name: &'static str) -> Upstream {
+    Upstream::always(200, name).await
+}
+
+pub(crate) fn text(body: impl Into<Bytes>) -> Response<Bytes> {
+    Response::new(body.into())
+}
+
+/// Reads until `end` has come.
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut seen = Vec::new();
+    let reading = async {
+        let mut part = [0; 4096];
+        while !String::from_utf8_lossy(&seen).contains(end) {
+            let n = stream.read(&mut part).await.unwrap();
+            assert!(
+                n > 0,
+                "ended before {end:?}: {:?}",
+                String::from_utf8_lossy(&seen)
+            );
+            seen.extend_from_slice(&part[..n]);
+        }
+    };
+    tokio::time::timeout(WAIT, reading).await.unwrap();
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// For raw upstreams: takes one request head, and what came with it.
+pub(crate) async fn take_head(stream: &mut TcpStream) -> String {
+    let mut seen = Vec::new();
+    let mut part = [0; 4096];
+    while !seen.windows(4).any(|four| four == b"\r\n\r\n") {
+        match stream.read(&mut part).await {
+            Ok(n) if n > 0 => seen.extend_from_slice(&part[..n]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+pub(crate) async fn say(stream: &mut TcpStream, text: &str) {
+    // A peer that has gone is part of many a test.
+    let _ = stream.write_all(text.as_bytes()).await;
+}

@@ -1,0 +1,237 @@
+//! Starting, changing while it runs, stopping; and the tap.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use outgrow_proxy::Proxy;
+use outgrow_rollout::{Live, Revision, Side, SliceId, Weight};
+use outgrow_shadow::{Exchange, Tap, Ticket};
+use outgrow_testkit::{Upstream, eventually};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::harness::{
+    WAIT, live, named, plain, read_until, say, slice_id, sliced, start, start_with, text,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_named_and_nothing_starts() {
+    let upstream = named("legacy").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut settings = plain(&upstream);
+    settings.listen = vec![taken.local_addr().unwrap()];
+    let refused = Proxy::bind(settings, None).unwrap_err().to_string();
+    assert!(
+        refused.contains(&taken.local_addr().unwrap().to_string()),
+        "{refused}"
+    );
+    assert!(refused.contains("another process"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_on_the_same_port_is_refused_too() {
+    let upstream = named("legacy").await;
+    let front = start(plain(&upstream));
+    let mut settings = plain(&upstream);
+    settings.listen = vec![front.at];
+    assert!(
+        Proxy::bind(settings, None).is_err(),
+        "the port is not shared with a stranger"
+    );
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_cannot_be_are_refused_all_at_once() {
+    let upstream = named("legacy").await;
+    let mut settings = sliced(&upstream, &upstream);
+    settings.legacy.clear();
+    settings.listen.clear();
+    settings.slices[0].service.clear();
+    settings.slices.push(settings.slices[0].clone());
+    settings.slices[1].id = SliceId::new("other").unwrap();
+    let refused = Proxy::bind(settings, None).unwrap_err().to_string();
+    for part in ["no address", "no legacy upstream", "no upstream", "is also"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+}
+
+/// One open connection sees every flip, and none of its requests fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_state_touches_no_open_connection() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let front = start(sliced(&legacy, &extracted));
+    let mut stream = TcpStream::connect(front.at).await.unwrap();
+    for revision in 1..60 {
+        let (weight, side) = if revision % 2 == 1 {
+            (Weight::FULL, "extracted")
+        } else {
+            (Weight::ZERO, "legacy")
+        };
+        front.weigh(revision, weight);
+        say(
+            &mut stream,
+            "GET /api/items HTTP/1.1\r\nhost: a\r\nx-visitor: v\r\n\r\n",
+        )
+        .await;
+        let answer = read_until(&mut stream, side).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, waits) = (begun.clone(), go_on.clone());
+    let upstream = Upstream::start(move |_| {
+        let (begins, waits) = (begins.clone(), waits.clone());
+        async move {
+            begins.notify_one();
+            waits.notified().await;
+            text("finished")
+        }
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let at = front.at;
+    let mut idle = TcpStream::connect(at).await.unwrap();
+    let asking = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        say(&mut stream, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    });
+    begun.notified().await;
+    let running = front.running;
+    let draining = tokio::spawn(async move { running.shutdown(WAIT).await });
+    // An idle connection is closed at once.
+    assert_eq!(idle.read(&mut [0; 8]).await.unwrap(), 0);
+    eventually("new connections to be refused", WAIT, || async {
+        TcpStream::connect(at).await.is_err().then_some(())
+    })
+    .await;
+    go_on.notify_one();
+    let answer = asking.await.unwrap();
+    assert!(answer.ends_with("finished"), "{answer}");
+    assert!(
+        answer.to_ascii_lowercase().contains("connection: close"),
+        "{answer}"
+    );
+    assert_eq!(draining.await.unwrap().cut, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_takes_too_long_says_how_many_it_cut() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let mut stream = TcpStream::connect(front.at).await.unwrap();
+    say(&mut stream, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    eventually("the connection to count", WAIT, || async {
+        let describes = front.handle.describe();
+        (describes["workers"] == 1).then_some(())
+    })
+    .await;
+    let report = front.running.shutdown(Duration::from_millis(50)).await;
+    assert_eq!(report.cut, report.open);
+}
+
+/// The last state is known again before control speaks, and the guard's act with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_outlives_a_restart() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = sliced(&legacy, &extracted);
+    settings.state_file = Some(dir.path().join("state.json"));
+    let front = start(settings.clone());
+    let switched = Live {
+        writer: Side::Extracted,
+        revision: Revision(9),
+        ..live(9, Weight::FULL)
+    };
+    front.handle.apply(&slice_id(), switched);
+    front.stop().await;
+    let front = start(settings.clone());
+    assert_eq!(front.handle.live(&slice_id()).unwrap(), switched);
+    assert_eq!(front.post("/api/items", "{}").await.text(), "extracted");
+    front.stop().await;
+    std::fs::write(dir.path().join("state.json"), "{ no json").unwrap();
+    let refused = Proxy::bind(settings, None).unwrap_err().to_string();
+    assert!(
+        refused.contains("state.json") && refused.contains("mend it"),
+        "{refused}"
+    );
+}
+
+/// Keeps what it is offered.
+#[derive(Default)]
+struct Keeper {
+    kept: Mutex<Vec<Exchange>>,
+}
+
+impl Tap for Keeper {
+    fn admit(&self, _: &SliceId, _: &Arc<str>, method: &Method) -> Option<Ticket> {
+        (*method == Method::GET).then(|| Ticket::new(1_000, || {}))
+    }
+
+    fn offer(&self, exchange: Exchange) {
+        self.kept.lock().unwrap().push(exchange);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
+    let legacy = Upstream::start(|request| async move {
+        let size = if request.uri().path().ends_with("large") {
+            5_000
+        } else {
+            5
+        };
+        text("x".repeat(size))
+    })
+    .await;
+    let extracted = named("extracted").await;
+    let keeper = Arc::new(Keeper::default());
+    let front = start_with(sliced(&legacy, &extracted), Some(keeper.clone()));
+    front.get("/api/items/off", &[]).await;
+    front.handle.apply(
+        &slice_id(),
+        Live {
+            mirror: true,
+            ..live(1, Weight::ZERO)
+        },
+    );
+    front
+        .get("/api/items/small?q=1", &[("x-visitor", "v")])
+        .await;
+    front.get("/api/items/large", &[]).await;
+    front
+        .get("/api/items/marked", &[("x-outgrow-shadow", "1")])
+        .await;
+    front.get("/elsewhere", &[]).await;
+    front.post("/api/items", "{}").await;
+    eventually("the copies", WAIT, || async {
+        (keeper.kept.lock().unwrap().len() >= 2).then_some(())
+    })
+    .await;
+    let kept = keeper.kept.lock().unwrap();
+    assert_eq!(
+        kept.len(),
+        2,
+        "neither off, nor marked, nor elsewhere, nor a write"
+    );
+    assert_eq!(kept[0].request.target, "/api/items/small?q=1");
+    assert_eq!(&*kept[0].route, "GET /api/items/{id}");
+    assert_eq!(
+        (kept[0].response.whole, &kept[0].response.body[..]),
+        (true, &b"xxxxx"[..])
+    );
+    assert!(!kept[1].response.whole && kept[1].response.body.is_empty());
+    assert_eq!(kept[0].primary, Side::Legacy);
+}

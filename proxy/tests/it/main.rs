@@ -1,0 +1,11 @@
+//! The proxy on real sockets, between clients and upstreams that do as a test says.
+
+#![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
+
+mod carrying;
+mod failing;
+mod harness;
+mod holding;
+mod living;
+mod malformed;
+mod routing;
