@@ -48,7 +48,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             )
         })?;
     let token = Token::load_or_create(&config.control.token_file)?;
-    let store = Store::open(&config.control.store.to_string()).await?;
+    let at = config.control.store.to_string();
+    let opened = Store::open(&at).await;
+    let store = opened.with_context(|| format!("cannot use the store `{at}` (control.store)"))?;
 
     let links = Arc::new(Links::new(&config)?);
     let shadow = outgrow_shadow::Shadow::start(

@@ -9,3 +9,4 @@ mod kill;
 mod kill_shop;
 mod refusals;
 mod runbook;
+mod starting;

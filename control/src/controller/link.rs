@@ -15,6 +15,7 @@ use super::cutover::CutoverReport;
 use super::slice::Slice;
 use super::{Controller, Note, json};
 use crate::error::{ControlError, Result};
+use crate::ports::PortError;
 use crate::store::Draft;
 
 /// Between two verifications that gates ask for; a gate that is asked in a loop must not keep
@@ -63,6 +64,7 @@ impl Controller {
     ///
     /// # Errors
     /// [`ControlError::Refused`] if the tables do not fit; the state is unchanged then.
+    /// [`ControlError::Port`] if the copy is ordered but could not begin: it is tried again.
     pub async fn sync_start(&self, name: &str, note: Note) -> Result<SliceState> {
         let slice = self.with_tables(name)?;
         let _occupied = slice.occupy("starting the copy")?;
@@ -74,8 +76,7 @@ impl Controller {
             .map_err(ControlError::Refused)?;
         let wanted = Wanted::new("sync-start", Move::Data(DataPhase::Copying), note).on(found);
         let after = self.change(&slice, wanted).await?;
-        // What fails here is tried again by the reconciler, and shown by `status`.
-        self.ensure_link(&slice).await?;
+        self.begin_link(&slice).await?;
         Ok(after)
     }
 
@@ -108,8 +109,21 @@ impl Controller {
         let wanted = Wanted::new("sync-resume", Move::ResumeLink, note);
         let after = self.change(&slice, wanted).await?;
         slice.held().ensured = None;
-        self.ensure_link(&slice).await?;
+        self.begin_link(&slice).await?;
         Ok(after)
+    }
+
+    /// What fails here is tried again by the reconciler, and shown by `status`; who ordered it is
+    /// told so.
+    async fn begin_link(&self, slice: &Slice) -> Result<()> {
+        self.ensure_link(slice).await.map_err(|error| match error {
+            ControlError::Port(PortError(why)) => ControlError::Port(PortError(format!(
+                "ordered, but it cannot begin yet: {why}; it is tried again until it can, see \
+                 `outgrow sync status {}`",
+                slice.id
+            ))),
+            other => other,
+        })
     }
 
     /// Compares every row of the slice's tables.

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::harness::{
-    WAIT, live, named, plain, read_until, say, slice_id, sliced, start, start_with, text,
+    WAIT, live, named, plain, read_until, say, slice_id, sliced, start, start_with, take_head, text,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,20 +126,23 @@ async fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_takes_too_long_says_how_many_it_cut() {
-    let upstream = Upstream::raw(|mut stream| async move {
-        let _ = stream.read_to_end(&mut Vec::new()).await;
+    let begun = Arc::new(Notify::new());
+    let begins = begun.clone();
+    let upstream = Upstream::raw(move |mut stream| {
+        let begins = begins.clone();
+        async move {
+            take_head(&mut stream).await;
+            begins.notify_one();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
     })
     .await;
     let front = start(plain(&upstream));
     let mut stream = TcpStream::connect(front.at).await.unwrap();
     say(&mut stream, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    eventually("the connection to count", WAIT, || async {
-        let describes = front.handle.describe();
-        (describes["workers"] == 1).then_some(())
-    })
-    .await;
+    begun.notified().await;
     let report = front.running.shutdown(Duration::from_millis(50)).await;
-    assert_eq!(report.cut, report.open);
+    assert_eq!((report.open, report.cut), (1, 1));
 }
 
 /// The last state is known again before control speaks, and the guard's act with it.
