@@ -1,6 +1,8 @@
 //! `outgrow serve` and `outgrow check` where something is in the way: said clearly, and nothing
 //! starts half-way.
 
+#![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
+
 use std::path::Path;
 use std::time::Duration;
 
