@@ -1,13 +1,11 @@
 //! Writes a batch into the target: rows, parked rows, copy cursor and position in one
 //! transaction, so that the position is never ahead of the rows nor behind them.
 
-use sqlx::SqliteConnection;
-
 use crate::batch::{Batch, Work};
+use crate::db::{Database, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::{Plan, Row};
-use crate::sqlite::{Database, References, rows, sql};
 use crate::value::Key;
 
 /// Where and under which right a batch is written.
@@ -128,12 +126,7 @@ impl Applier<'_> {
         Ok(parked)
     }
 
-    async fn park(
-        &self,
-        tx: &mut SqliteConnection,
-        work: &Work,
-        reason: &str,
-    ) -> Result<(), Error> {
+    async fn park(&self, tx: &mut Tx, work: &Work, reason: &str) -> Result<(), Error> {
         let table = self.plan.groups[work.group].name();
         // The text can always be made: cells serialise to plain JSON.
         let content = serde_json::to_string(&work.source).unwrap_or_default();
@@ -142,7 +135,7 @@ impl Applier<'_> {
             .await
     }
 
-    async fn each_row(&self, tx: &mut SqliteConnection, batch: &Batch) -> Result<u64, Error> {
+    async fn each_row(&self, tx: &mut Tx, batch: &Batch) -> Result<u64, Error> {
         let side = self.target.side;
         let mut parked = 0;
         // Parents first where rows are written, children first where they go.
@@ -159,25 +152,16 @@ impl Applier<'_> {
         });
         for work in order {
             let one = std::slice::from_ref(work);
-            sql("SAVEPOINT one_row".to_owned())
-                .execute(&mut *tx)
-                .await
-                .on(side)?;
+            tx.execute("SAVEPOINT one_row", &[]).await.on(side)?;
             let refused = match self.rows(tx, one, false).await.on(side) {
                 Ok(()) => None,
                 Err(e) if e.is_about_rows() => Some(e),
                 Err(e) => return Err(e),
             };
             if refused.is_some() {
-                sql("ROLLBACK TO one_row".to_owned())
-                    .execute(&mut *tx)
-                    .await
-                    .on(side)?;
+                tx.execute("ROLLBACK TO one_row", &[]).await.on(side)?;
             }
-            sql("RELEASE one_row".to_owned())
-                .execute(&mut *tx)
-                .await
-                .on(side)?;
+            tx.execute("RELEASE one_row", &[]).await.on(side)?;
             if let Some(Error::Database { cause, .. }) = refused {
                 self.park(tx, work, &cause.to_string()).await?;
                 parked += 1;
@@ -186,12 +170,7 @@ impl Applier<'_> {
         Ok(parked)
     }
 
-    async fn rows(
-        &self,
-        tx: &mut SqliteConnection,
-        work: &[Work],
-        clear_first: bool,
-    ) -> Result<(), sqlx::Error> {
+    async fn rows(&self, tx: &mut Tx, work: &[Work], clear_first: bool) -> Result<(), sqlx::Error> {
         let order = self.plan.order(self.target.side);
         let of = |at: usize| work.iter().filter(move |w| w.group == at);
         for &(group, table) in order.iter().rev() {
@@ -203,14 +182,14 @@ impl Applier<'_> {
                 .map(|w| &w.key)
                 .collect();
             let table = &self.plan.groups[group].tables(self.target.side)[table];
-            rows::delete(&mut *tx, table, &gone).await?;
+            rows::delete(tx, table, &gone).await?;
         }
         for &(group, table) in order {
             let present: Vec<&Row> = of(group)
                 .filter_map(|w| w.target.as_ref().ok()?[table].as_ref())
                 .collect();
             let table = &self.plan.groups[group].tables(self.target.side)[table];
-            rows::upsert(&mut *tx, table, &present).await?;
+            rows::upsert(tx, table, &present).await?;
         }
         Ok(())
     }

@@ -16,17 +16,20 @@
 //! A table counts as copied only at a moment when *all* changes were taken too: then references
 //! between the tables hold, and are enforced from there on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use outgrow_rollout::Side;
-use sqlx::SqliteConnection;
 
+use crate::db::books::Copy;
+use crate::db::stream::Change;
+use crate::db::{Database, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row};
-use crate::sqlite::books::Copy;
-use crate::sqlite::stream::Change;
-use crate::sqlite::{Database, rows};
 use crate::value::Key;
+
+/// Changes without a place that are looked at in one batch: the newest, as one transaction that
+/// stays open for long holds up the places of all that come after it.
+const UNPLACED: u32 = 10_000;
 
 /// One key to be brought up to date on the target.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Batch {
     pub(crate) copy: Option<Copy>,
     /// More changes are there already.
     pub(crate) truncated: bool,
+    /// Numbers of the changes without a place that this has taken, too.
+    pub(crate) unplaced: HashSet<i64>,
 }
 
 /// What to take.
@@ -59,6 +64,8 @@ pub(crate) struct Take<'a> {
     pub(crate) after: i64,
     pub(crate) changes: u32,
     pub(crate) chunk: Option<(&'a Copy, u32)>,
+    /// Changes without a place that an earlier batch has taken.
+    pub(crate) unplaced: &'a HashSet<i64>,
 }
 
 impl Take<'_> {
@@ -72,7 +79,9 @@ impl Take<'_> {
                 what: format!("its last change is {head}, {} was applied", self.after),
             });
         }
-        if head == self.after && self.chunk.is_none() {
+        let unplaced = self.source.unplaced(&mut tx, UNPLACED).await?;
+        let fresh = unplaced.iter().any(|c| !self.unplaced.contains(&c.seq));
+        if head == self.after && self.chunk.is_none() && !fresh {
             return Ok(None);
         }
         let changes = self
@@ -84,8 +93,18 @@ impl Take<'_> {
             Some(last) if truncated => last.seq,
             _ => head,
         };
-        let mut keys = distinct(self.plan, self.source.side, &changes);
+        let mut seen = changes.clone();
+        // Rows do not wait for a place in the stream: what they refer to may have come by it.
+        let unplaced = if truncated { Vec::new() } else { unplaced };
+        seen.extend(
+            unplaced
+                .iter()
+                .filter(|c| !self.unplaced.contains(&c.seq))
+                .cloned(),
+        );
+        let mut keys = distinct(self.plan, self.source.side, &seen);
         let mut batch = Batch {
+            unplaced: unplaced.iter().map(|c| c.seq).collect(),
             upto,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
             truncated,
@@ -104,7 +123,7 @@ impl Take<'_> {
 
     async fn chunk(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Tx,
         copy: &Copy,
         limit: u32,
         keys: &mut HashMap<usize, Vec<Key>>,
@@ -136,7 +155,7 @@ impl Take<'_> {
         }
         // A key that the chunk has was read in the same snapshot: once is enough.
         if let Some(changed) = keys.get_mut(&group) {
-            let have: std::collections::HashSet<&Key> = work.iter().map(|w| &w.key).collect();
+            let have: HashSet<&Key> = work.iter().map(|w| &w.key).collect();
             changed.retain(|key| !have.contains(key));
         }
         Ok(next)
@@ -147,7 +166,7 @@ impl Take<'_> {
 pub(crate) async fn current(
     plan: &Plan,
     source: &Database,
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     keys: &HashMap<usize, Vec<Key>>,
 ) -> Result<Vec<Work>, Error> {
     let mut work = Vec::new();
@@ -172,7 +191,7 @@ pub(crate) async fn current(
 pub(crate) async fn images(
     group: &Group,
     side: &Database,
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     keys: &[Key],
 ) -> Result<HashMap<Key, Image>, Error> {
     let tables = group.tables(side.side);
@@ -204,7 +223,7 @@ fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work
 }
 
 fn distinct(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize, Vec<Key>> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
     for change in changes.iter().filter(|c| !c.is_beat()) {
         // A table that is not mapped any more has triggers left from an older config.

@@ -10,12 +10,12 @@ use outgrow_rollout::Side;
 
 use crate::apply::{Applier, Outcome};
 use crate::batch::{Batch, Take, current, images};
+use crate::db::books::{Copy, Foreign};
+use crate::db::{Database, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::recent::Recent;
 use crate::shared::Shared;
-use crate::sqlite::books::{Copy, Foreign};
-use crate::sqlite::{Database, now_ms};
 use crate::status::Crossing;
 use crate::turn::check_capture;
 use crate::value::{Key, key_text};
@@ -43,6 +43,8 @@ pub(crate) struct Engine {
     pub(crate) epoch_back: i64,
     pub(crate) applied_back: i64,
     pub(crate) copies: Vec<Copy>,
+    /// Changes without a place in the stream that were applied already.
+    pub(crate) unplaced: std::collections::HashSet<i64>,
     pub(crate) recent: Recent,
     pub(crate) schema_versions: (i64, i64),
     pub(crate) next_beat: Instant,
@@ -74,6 +76,8 @@ impl Engine {
             self.target().beat().await?;
             self.next_beat = Instant::now() + self.shared.limits().heartbeat;
         }
+        self.source().place().await?;
+        self.target().place().await?;
         let more = self.follow().await?;
         self.follow_back().await?;
         if self.parked > 0 && self.copied() && Instant::now() >= self.next_parked {
@@ -127,6 +131,7 @@ impl Engine {
             after: self.applied,
             changes,
             chunk: next.map(|c| (c, self.shared.limits().chunk_rows)),
+            unplaced: &self.unplaced,
         };
         take.next().await
     }
@@ -145,6 +150,9 @@ impl Engine {
     /// Takes note of a batch that was committed.
     async fn applied_one(&mut self, batch: Batch, parked: u64) -> Result<(), Error> {
         self.applied = batch.upto;
+        if !batch.truncated {
+            self.unplaced.clone_from(&batch.unplaced);
+        }
         if parked > 0 || self.parked > 0 {
             self.count_parked().await?;
         }

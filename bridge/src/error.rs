@@ -9,7 +9,9 @@ use crate::preflight::Problem;
 /// A failure of a link. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("`{0}` is not a database the bridge can open: write `sqlite:PATH`")]
+    #[error(
+        "`{0}` is not a database the bridge can open: write `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/NAME`"
+    )]
     Url(String),
     /// The mapping or the tables do not fit. Every problem is in the list.
     #[error("slice `{slice}` cannot be copied: {}", list(.problems))]
@@ -59,10 +61,18 @@ impl Error {
     /// Whether the same step may succeed later without anybody's help: locks, full disks.
     pub(crate) fn passes(&self) -> bool {
         match self {
-            Self::Database { cause, .. } => match primary_code(cause) {
+            Self::Database { cause, .. } => match code(cause) {
                 // BUSY, LOCKED, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA.
-                Some(code) => matches!(code, 5 | 6 | 10 | 13 | 14 | 15 | 17),
-                None => matches!(cause, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)),
+                Some(Code::Sqlite(code)) => matches!(code, 5 | 6 | 10 | 13 | 14 | 15 | 17),
+                // Connections, rollbacks by the server, resources, locks and cancels, shutdowns.
+                Some(Code::State(state)) => ["08", "40", "53", "55", "57"].contains(&&state[..2]),
+                None => matches!(
+                    cause,
+                    sqlx::Error::PoolTimedOut
+                        | sqlx::Error::Io(_)
+                        | sqlx::Error::Protocol(_)
+                        | sqlx::Error::WorkerCrashed
+                ),
             },
             _ => false,
         }
@@ -72,19 +82,41 @@ impl Error {
     pub(crate) fn is_about_rows(&self) -> bool {
         match self {
             Self::Database { cause, .. } => {
-                matches!(primary_code(cause), Some(18..=20))
+                match code(cause) {
+                    Some(Code::Sqlite(code)) => matches!(code, 18..=20),
+                    // Data that does not fit, and constraints.
+                    Some(Code::State(state)) => ["22", "23"].contains(&&state[..2]),
+                    None => false,
+                }
             }
             _ => false,
         }
     }
 }
 
-/// SQLite's primary result code; sqlx hands out the extended one as text.
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
+/// How an engine names what went wrong.
+enum Code {
+    /// SQLite's primary result code; sqlx hands out the extended one as text.
+    Sqlite(i32),
+    /// Five characters, of which two name the class (SQL standard, SQLSTATE).
+    State(String),
+}
+
+fn code(error: &sqlx::Error) -> Option<Code> {
     let sqlx::Error::Database(inner) = error else {
         return None;
     };
-    inner.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+    let code = inner.code()?;
+    let sqlite = inner
+        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+        .is_some();
+    if sqlite {
+        return code
+            .parse::<i32>()
+            .ok()
+            .map(|code| Code::Sqlite(code & 0xff));
+    }
+    (code.len() == 5 && code.is_ascii()).then(|| Code::State(code.into_owned()))
 }
 
 fn list(problems: &[Problem]) -> String {

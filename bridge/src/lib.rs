@@ -17,6 +17,7 @@
 
 mod apply;
 mod batch;
+mod db;
 mod engine;
 mod error;
 mod fault;
@@ -27,10 +28,10 @@ mod recent;
 mod repair;
 mod shared;
 mod spec;
-mod sqlite;
 mod status;
 mod transform;
 mod turn;
+mod typed;
 mod value;
 mod verify;
 mod worker;

@@ -14,13 +14,13 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::db::books::{Foreign, Parked};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
 use crate::shared::Shared;
 use crate::spec::LinkSpec;
-use crate::sqlite::books::{Foreign, Parked};
 use crate::status::Status;
 use crate::verify::{Verifier, VerifyReport};
 use crate::worker::{Places, Worker, stop};

@@ -14,7 +14,7 @@ use outgrow_rollout::Side;
 use crate::preflight::Problem;
 use crate::spec::{LinkSpec, TableSpec};
 use crate::transform::{Transform, Unmappable};
-use crate::value::{Affinity, Cell};
+use crate::value::{Cell, Kind};
 
 /// Key columns that the change table has room for.
 pub(crate) const KEY_COLUMNS: usize = 6;
@@ -36,7 +36,7 @@ pub(crate) struct TableSchema {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ColumnSchema {
     pub(crate) name: String,
-    pub(crate) declared: String,
+    pub(crate) kind: Kind,
     pub(crate) required: bool,
     pub(crate) has_default: bool,
     /// Computed by the database; cannot be written.
@@ -62,7 +62,7 @@ pub(crate) struct Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
-    pub(crate) affinity: Affinity,
+    pub(crate) kind: Kind,
     pub(crate) required: bool,
 }
 
@@ -199,7 +199,7 @@ impl Group {
                         let from = from.map_or("", |at| &self.legacy[0].columns[at].name);
                         Unmappable(format!("{}.{from}: {e}", self.name()))
                     })?;
-                    Ok(mapped.stored_as(column.affinity))
+                    Ok(mapped.stored_in(&column.kind))
                 });
             cells.collect::<Result<Row, Unmappable>>().map(Some)
         };
@@ -231,7 +231,7 @@ impl Group {
                     })?
                 }
             };
-            Ok(value.stored_as(target.affinity))
+            Ok(value.stored_in(&target.kind))
         });
         Ok(vec![Some(row.collect::<Result<Row, Unmappable>>()?)])
     }

@@ -6,10 +6,11 @@ use std::fmt;
 use outgrow_rollout::Side;
 use serde::Serialize;
 
+use crate::db::rows;
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Plan, Row};
 use crate::shared::Shared;
-use crate::sqlite::rows;
+use crate::spec::DatabaseUrl;
 use crate::value::{Key, key_text};
 
 /// One thing that must be mended before the link can run.
@@ -66,7 +67,7 @@ impl Shared {
             Ok((plan, problems)) => {
                 found.problems.extend(problems);
                 if let Some(plan) = plan
-                    && let Err(e) = self.sample(&plan, &mut found).await
+                    && let Err(e) = self.rights_and_sample(&plan, &mut found).await
                 {
                     found.problems.push(broken(&e));
                 }
@@ -81,7 +82,6 @@ impl Shared {
             Side::Legacy => &self.spec.legacy,
             Side::Extracted => &self.spec.extracted,
         };
-        let path = url.path();
         let problem = |what: String, fix: &str| {
             Some(Problem {
                 table: format!("{side} database"),
@@ -90,28 +90,45 @@ impl Shared {
                 fix: fix.to_owned(),
             })
         };
-        match std::fs::metadata(path) {
-            Err(e) => {
-                let what = format!("{}: {e}", path.display());
-                return problem(what, "check the path, and start the service that makes it");
+        if let DatabaseUrl::Sqlite(path) = url {
+            match std::fs::metadata(path) {
+                Err(e) => {
+                    let what = format!("{}: {e}", path.display());
+                    return problem(what, "check the path, and start the service that makes it");
+                }
+                Ok(meta) if meta.permissions().readonly() => {
+                    let what = format!("{} is read-only", path.display());
+                    return problem(what, "let the bridge's user write it");
+                }
+                Ok(_) => {}
             }
-            Ok(meta) if meta.permissions().readonly() => {
-                let what = format!("{} is read-only", path.display());
-                return problem(what, "let the bridge's user write it");
-            }
-            Ok(_) => {}
         }
         // Taking the write lock and giving it back tells of a lock or a missing right.
         match self.on(side).write().await {
             Ok(tx) => match tx.rollback().await {
                 Ok(()) => None,
-                Err(e) => problem(e.to_string(), "check the database file"),
+                Err(e) => problem(e.to_string(), "check the database"),
             },
             Err(e) => problem(
-                e.to_string(),
-                "end the long transaction, or check the rights",
+                format!("{url}: {e}"),
+                "check that it runs, its name and the rights; end long transactions",
             ),
         }
+    }
+
+    async fn rights_and_sample(&self, plan: &Plan, found: &mut Preflight) -> Result<(), Error> {
+        for side in [Side::Legacy, Side::Extracted] {
+            let missing = self.on(side).missing_rights(plan).await?;
+            found
+                .problems
+                .extend(missing.into_iter().map(|(table, what, fix)| Problem {
+                    table,
+                    column: None,
+                    what,
+                    fix,
+                }));
+        }
+        self.sample(plan, found).await
     }
 
     async fn sample(&self, plan: &Plan, found: &mut Preflight) -> Result<(), Error> {

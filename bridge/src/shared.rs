@@ -4,12 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use outgrow_rollout::Side;
 
+use crate::db::Database;
 use crate::error::Error;
 use crate::fault::FaultHook;
 use crate::plan::Plan;
 use crate::preflight::Problem;
 use crate::spec::{Limits, LinkSpec};
-use crate::sqlite::Database;
 use crate::status::Status;
 
 /// One slice's databases and status.

@@ -1,11 +1,13 @@
 //! What a link is asked to keep in step: databases, tables, columns, limits. Plain data; nothing
 //! is checked here but the form of a URL, because [`crate::Plan`] reports every problem at once.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use outgrow_rollout::SliceId;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::error::Error;
 use crate::fault::FaultHook;
@@ -22,22 +24,68 @@ pub struct LinkSpec {
 }
 
 /// Where a database is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     Sqlite(PathBuf),
+    /// `postgres://USER:PASSWORD@HOST:PORT/NAME`, with the options of libpq in its query.
+    Postgres(PostgresUrl),
 }
 
-impl DatabaseUrl {
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Sqlite(path) => path,
+/// Checked once; its password is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(String);
+
+impl PostgresUrl {
+    pub(crate) fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        PgConnectOptions::from_str(&self.0)
+    }
+
+    /// Without user, password and options.
+    fn shown(&self) -> String {
+        match self.options() {
+            Ok(options) => format!(
+                "postgres://{}:{}/{}",
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+            Err(_) => "postgres://".to_owned(),
         }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => f.write_str(&url.shown()),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
     }
 }
 
 impl FromStr for DatabaseUrl {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let url = PostgresUrl(text.to_owned());
+            return match url.options() {
+                Ok(_) => Ok(Self::Postgres(url)),
+                // What was written may hold a password.
+                Err(_) => Err(Error::Url("postgres://..".to_owned())),
+            };
+        }
         let rest = text
             .strip_prefix("sqlite:")
             .map(|rest| rest.strip_prefix("//").unwrap_or(rest));

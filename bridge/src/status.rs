@@ -7,7 +7,7 @@ use std::time::Instant;
 use outgrow_rollout::{Side, SyncEvidence, TableRows};
 use serde_json::{Value, json};
 
-use crate::sqlite::now_ms;
+use crate::db::now_ms;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableProgress {

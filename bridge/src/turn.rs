@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outgrow_rollout::{DataPhase, Side};
-use sqlx::SqliteConnection;
 
+use crate::db::books::{Copy, Position};
+use crate::db::{Database, Tx, rows};
 use crate::engine::Engine;
 use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::sqlite::books::{Copy, Position};
-use crate::sqlite::{Database, rows};
 use crate::status::TableProgress;
 
 /// What both databases say of the link.
@@ -77,6 +76,7 @@ impl Engine {
             epoch_back: back.epoch,
             applied_back: back.seq,
             copies,
+            unplaced: std::collections::HashSet::new(),
             recent: crate::recent::Recent::default(),
             schema_versions: versions,
             next_beat: now,
@@ -154,6 +154,7 @@ impl Engine {
         let back = claim(&self.shared, self.source.other()).await?;
         (self.epoch, self.applied) = (forward.epoch, forward.seq);
         (self.epoch_back, self.applied_back) = (back.epoch, back.seq);
+        self.unplaced.clear();
         turned?;
         // Directions are named from the source: what crossed before crossed the other one.
         self.shared.status(|s| {
@@ -325,17 +326,21 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     Ok(())
 }
 
-/// The last ids that the old source gave out, by the new source's table that gives them out next.
+/// The last ids that the old source has, by the new source's table that gives them out next.
 async fn old_sequences(
     old: &Database,
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     plan: &Plan,
 ) -> Result<Vec<(String, i64)>, Error> {
     let mut values = Vec::new();
     for group in &plan.groups {
         let mut last = 0;
-        for table in group.tables(old.side).iter().filter(|t| t.autoincrement) {
-            last = last.max(old.sequence(&mut *tx, &table.name).await?);
+        for table in group.tables(old.side) {
+            if table.autoincrement {
+                last = last.max(old.sequence(&mut *tx, &table.name).await?);
+            }
+            // Where keys are generated otherwise, or come from elsewhere.
+            last = last.max(rows::largest(&mut *tx, table).await.on(old.side)?);
         }
         let new = group.tables(old.side.other());
         for table in new.iter().filter(|t| t.autoincrement && last > 0) {

@@ -58,10 +58,19 @@ impl Cell {
         }
     }
 
+    /// What a column of this kind makes of the value when it is stored.
+    #[must_use]
+    pub(crate) fn stored_in(self, kind: &Kind) -> Self {
+        match kind {
+            Kind::Sqlite(affinity) => self.stored_as(*affinity),
+            Kind::Postgres(kind) => kind.store(self),
+        }
+    }
+
     /// What a column of this affinity makes of the value when it is stored (SQLite,
     /// "Datatypes In SQLite", section 3).
     #[must_use]
-    pub(crate) fn stored_as(self, affinity: Affinity) -> Self {
+    fn stored_as(self, affinity: Affinity) -> Self {
         match (affinity, self) {
             (Affinity::Text, Self::Int(i)) => Self::Text(i.to_string()),
             (Affinity::Real, Self::Int(i)) => Self::Real(approximate(i)),
@@ -225,7 +234,27 @@ pub(crate) fn key_text(key: &[Cell]) -> String {
     parts.join(",")
 }
 
-/// How a column converts what is stored in it.
+/// What a column stores, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite(Affinity),
+    Postgres(crate::typed::PgKind),
+}
+
+impl Kind {
+    /// How keys of this kind are compared and ordered; columns of one key must agree.
+    pub(crate) fn family(&self) -> &'static str {
+        match self {
+            Self::Sqlite(Affinity::Integer | Affinity::Numeric) => "a number",
+            Self::Sqlite(Affinity::Text) => "text",
+            Self::Sqlite(Affinity::Blob) => "bytes",
+            Self::Sqlite(Affinity::Real) => "a float",
+            Self::Postgres(kind) => kind.class.family(),
+        }
+    }
+}
+
+/// How a column of SQLite converts what is stored in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Affinity {
     Integer,

@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::batch::images;
+use crate::db::rows;
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row};
 use crate::shared::Shared;
-use crate::sqlite::rows;
 use crate::value::{Key, key_text};
 
 /// Keys of one range: a few megabytes of rows at most, a snapshot of some milliseconds.

@@ -7,12 +7,14 @@
 
 pub mod client;
 pub mod database;
+pub mod postgres;
 pub mod process;
 pub mod upstream;
 mod waiting;
 
 pub use client::Answer;
 pub use database::TempDatabase;
+pub use postgres::Postgres;
 pub use process::Process;
 pub use upstream::{Seen, Upstream};
 pub use waiting::eventually;

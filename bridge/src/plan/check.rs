@@ -5,7 +5,7 @@ use super::{
 };
 use crate::preflight::Problem;
 use crate::spec::{LinkSpec, Source};
-use crate::value::{Affinity, Cell};
+use crate::value::Cell;
 
 fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Problem {
     Problem {
@@ -80,7 +80,7 @@ fn same_columns(a: &[String], b: &[String]) -> bool {
 fn column(schema: &ColumnSchema) -> Column {
     Column {
         name: schema.name.clone(),
-        affinity: Affinity::of(&schema.declared),
+        kind: schema.kind.clone(),
         required: schema.required,
     }
 }
@@ -271,15 +271,15 @@ pub(super) fn ways(
 
 /// Keys are compared and ordered on both sides, so both must store them alike.
 pub(super) fn keys_alike(legacy: &Table, parts: &[Table], problems: &mut Vec<Problem>) {
-    let number = |a: Affinity| matches!(a, Affinity::Integer | Affinity::Numeric);
     for part in parts {
         for (&here, &there) in legacy.key.iter().zip(&part.key) {
             let (a, b) = (&legacy.columns[here], &part.columns[there]);
-            if a.affinity != b.affinity && !(number(a.affinity) && number(b.affinity)) {
+            if a.kind.family() != b.kind.family() {
                 let label = format!("{} -> {}", legacy.name, part.name);
                 let what = format!(
-                    "the key is {:?} in the legacy table and {:?} here",
-                    a.affinity, b.affinity
+                    "the key is {} in the legacy table and {} here",
+                    a.kind.family(),
+                    b.kind.family()
                 );
                 let fix = "give both key columns one type";
                 problems.push(problem(&label, Some(&b.name), what, fix));

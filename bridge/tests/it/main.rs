@@ -5,6 +5,7 @@
 mod conflicts;
 mod copy;
 mod crash;
+mod postgres;
 mod preflight;
 mod shop;
 mod turning;

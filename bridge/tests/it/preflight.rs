@@ -158,13 +158,25 @@ async fn a_default_stands_in_for_a_column_that_is_not_carried_over() {
 }
 
 #[test]
-fn only_database_files_are_taken() {
-    for bad in ["", "postgres://x", "sqlite:", "sqlite::memory:"] {
+fn only_known_databases_are_taken() {
+    for bad in [
+        "",
+        "mongodb://x",
+        "sqlite:",
+        "sqlite::memory:",
+        "postgres://a:b:c",
+    ] {
         assert!(bad.parse::<outgrow_bridge::DatabaseUrl>().is_err(), "{bad}");
     }
     assert!(
         "sqlite:data/shop.db"
             .parse::<outgrow_bridge::DatabaseUrl>()
             .is_ok()
+    );
+    let url = "postgres://me:very-secret@db.example:5433/shop?sslmode=require";
+    let url: outgrow_bridge::DatabaseUrl = url.parse().unwrap();
+    assert_eq!(
+        format!("{url} {url:?}"),
+        "postgres://db.example:5433/shop postgres://db.example:5433/shop"
     );
 }

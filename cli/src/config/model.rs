@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
@@ -272,20 +272,15 @@ impl fmt::Display for HttpUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Database {
     Sqlite(PathBuf),
-}
-
-impl Database {
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Sqlite(path) => path,
-        }
-    }
+    /// Shown without user and password.
+    Server(outgrow_bridge::DatabaseUrl),
 }
 
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Server(url) => write!(f, "{url}"),
         }
     }
 }

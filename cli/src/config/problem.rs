@@ -69,6 +69,17 @@ impl Problem {
     }
 }
 
+/// A quoted value without what stands between `://` and `@`: a password must not reach a log.
+fn without_login(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return value.to_owned();
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://..@{host}"),
+        None => value.to_owned(),
+    }
+}
+
 /// Collects problems while a file is read.
 #[derive(Debug)]
 pub(crate) struct Findings<'t> {
@@ -160,8 +171,10 @@ impl<'t> Findings<'t> {
         if text.is_empty() || text.contains('\n') {
             return None;
         }
+        // Before it is cut: the end of a login must be seen.
+        let text = without_login(text);
         if text.chars().count() <= CHARS_MAX {
-            return Some(text.to_owned());
+            return Some(text);
         }
         let start: String = text.chars().take(CHARS_MAX).collect();
         Some(format!("{start}..."))

@@ -216,7 +216,14 @@ pub(super) fn control(
     };
     let store = match section.get("store") {
         None => Some(default.store),
-        Some(node) => a_database(&node, findings, around),
+        Some(node) => match a_database(&node, findings, around) {
+            Some(Database::Server(_)) => {
+                let rule = "the store is an SQLite file in this version";
+                findings.refuse(&node.place, rule, "write \"sqlite:outgrow-store.db\"");
+                None
+            }
+            found => found,
+        },
     };
     let token_file = match section.get("token_file") {
         None => Some(default.token_file),
@@ -313,8 +320,20 @@ fn a_database(
     around: Surroundings<'_>,
 ) -> Option<Database> {
     let text = node.word(findings)?;
+    let text = match text.strip_prefix("env:") {
+        None => text,
+        Some(name) => match (around.env)(name) {
+            Some(found) => found,
+            None => {
+                let rule = format!("the variable `{name}` is not set");
+                findings.refuse(&node.place, rule, "set it to the database's URL");
+                return None;
+            }
+        },
+    };
+    let fix = "write \"sqlite:PATH\", \"postgres://USER@HOST/NAME\", or \"env:VARIABLE\"";
     scalar::database(&text, around.dir)
-        .map_err(|rule| findings.refuse(&node.place, rule, "write \"sqlite:PATH\""))
+        .map_err(|rule| findings.refuse(&node.place, rule, fix))
         .ok()
 }
 

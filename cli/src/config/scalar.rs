@@ -150,19 +150,25 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "a listen address is IP:PORT".to_owned())
 }
 
-/// Reads `sqlite:PATH`; a relative path is taken from `dir`.
+/// Reads `sqlite:PATH`, where a relative path is taken from `dir`, or `postgres://..`.
 ///
 /// # Errors
 /// Returns the rule that was broken.
 pub(crate) fn database(text: &str, dir: &Path) -> Result<Database, String> {
     let path = match text.split_once(':') {
         Some(("sqlite", path)) => path.strip_prefix("//").unwrap_or(path),
-        Some((scheme @ ("postgres" | "postgresql" | "mysql" | "mariadb"), _)) => {
+        Some(("postgres" | "postgresql", _)) => {
+            return text
+                .parse()
+                .map(Database::Server)
+                .map_err(|_| "this is no URL of a PostgreSQL database".to_owned());
+        }
+        Some((scheme @ ("mysql" | "mariadb"), _)) => {
             return Err(format!(
-                "`{scheme}` databases are not supported by this version, only SQLite files are"
+                "`{scheme}` databases are not supported by this version, only SQLite and PostgreSQL are"
             ));
         }
-        _ => return Err("a database is `sqlite:PATH`".to_owned()),
+        _ => return Err("a database is `sqlite:PATH` or `postgres://..`".to_owned()),
     };
     if path.is_empty() || path.starts_with(":memory:") {
         return Err("the database must be a file, so that it outlives the process".to_owned());
@@ -253,12 +259,22 @@ mod tests {
     #[test]
     fn databases() {
         let dir = Path::new("/srv/shop");
-        let path = |text| database(text, dir).map(|d| d.path().to_owned());
+        let path = |text| match database(text, dir)? {
+            Database::Sqlite(path) => Ok(path),
+            Database::Server(url) => Err(url.to_string()),
+        };
         assert_eq!(path("sqlite:data/a.db"), Ok("/srv/shop/data/a.db".into()));
         assert_eq!(path("sqlite:///a.db"), Ok("/a.db".into()));
         for bad in ["a.db", "sqlite:", "sqlite::memory:", "sqlite:a?mode=ro"] {
             assert!(path(bad).is_err(), "{bad}");
         }
-        assert!(path("postgres://x/y").unwrap_err().contains("only SQLite"));
+        let shown = path("postgres://me:secret@x/y");
+        assert_eq!(shown.unwrap_err(), "postgres://x:5432/y");
+        assert!(path("mysql://x/y").unwrap_err().contains("only SQLite"));
+        assert!(
+            path("postgres://x:y:z/secret")
+                .unwrap_err()
+                .contains("no URL")
+        );
     }
 }

@@ -202,7 +202,13 @@ fn addresses() {
     refused(
         "database_kind",
         "sqlite:data/shop.db",
-        "postgres://shop@db/shop",
+        "mysql://shop@db/shop",
+    );
+    refused("database_variable", "sqlite:data/shop.db", "env:NOTHING");
+    refused(
+        "store_kind",
+        "sqlite:outgrow-store.db",
+        "postgres://me:secret@db/shop",
     );
     refused("no_database", "database = \"sqlite:data/shop.db\"", "");
     refused(

@@ -62,12 +62,10 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
                 ttl: identity.ttl,
             }),
         override_secret: config.proxy.override_secret.as_ref().map(secret),
-        state_file: config
-            .control
-            .store
-            .path()
-            .parent()
-            .map(|folder| folder.join(STATE_FILE)),
+        state_file: match &config.control.store {
+            Database::Sqlite(path) => path.parent().map(|folder| folder.join(STATE_FILE)),
+            Database::Server(_) => None,
+        },
     })
 }
 
@@ -149,6 +147,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
     }
     let url = |database: &Option<Database>, whose: &str| match database {
         Some(Database::Sqlite(path)) => Ok(DatabaseUrl::Sqlite(path.clone())),
+        Some(Database::Server(url)) => Ok(url.clone()),
         None => anyhow::bail!(
             "slice `{}` has tables, but {whose} has no database",
             slice.id

@@ -7,6 +7,7 @@ mod harness;
 mod help;
 mod kill;
 mod kill_shop;
+mod postgres;
 mod refusals;
 mod runbook;
 mod starting;

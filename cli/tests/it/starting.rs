@@ -210,7 +210,7 @@ async fn a_database_that_is_locked_delays_and_does_not_break() {
 }
 
 /// A server that takes orders.
-async fn serve(dir: &Path) -> Process {
+pub(crate) async fn serve(dir: &Path) -> Process {
     let binary = Path::new(env!("CARGO_BIN_EXE_outgrow"));
     let config = dir.join("outgrow.toml");
     let args = ["serve".as_ref(), "-c".as_ref(), config.as_os_str()];

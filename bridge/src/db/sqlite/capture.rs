@@ -8,9 +8,9 @@
 //! the row is written.
 
 use outgrow_rollout::Side;
-use sqlx::Row as _;
+use sqlx::SqlitePool;
 
-use super::{Database, list, literal, quote, sql};
+use crate::db::{Arg, Database, Tx, list, literal, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
 
@@ -19,80 +19,57 @@ use crate::plan::{KEY_COLUMNS, Plan, Table};
 pub(crate) const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
 impl Database {
-    /// Makes the bookkeeping tables and every trigger that is missing or differs.
-    pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
+    pub(in crate::db) async fn install_sqlite(
+        &self,
+        pool: &SqlitePool,
+        plan: &Plan,
+    ) -> Result<(), Error> {
         let side = self.side;
-        self.use_wal().await?;
-        let mut tx = self.write().await?;
-        for statement in self.tables_sql() {
-            sql(statement).execute(&mut *tx).await.on(side)?;
-        }
-        for (name, text) in self.triggers(plan) {
-            let present: Option<String> = sqlx::query_scalar(
-                "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?",
-            )
-            .bind(&name)
-            .fetch_optional(&mut *tx)
+        // Readers must never wait for writers, nor the other way round. It stays in the file.
+        sqlx::query("PRAGMA journal_mode = WAL")
+            .execute(pool)
             .await
             .on(side)?;
-            if present.as_deref() == Some(text.as_str()) {
+        let mut tx = self.write().await?;
+        for statement in self.tables_sql() {
+            tx.script(statement).await.on(side)?;
+        }
+        for (name, text) in self.triggers(plan) {
+            let present = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?";
+            let rows = tx.fetch(present, &[Arg::from(&name)]).await.on(side)?;
+            if rows.first().and_then(|row| row.maybe_text(0)).as_ref() == Some(&text) {
                 continue;
             }
-            sql(format!("DROP TRIGGER IF EXISTS {}", quote(&name)))
-                .execute(&mut *tx)
-                .await
-                .on(side)?;
-            sql(text).execute(&mut *tx).await.on(side)?;
+            let drop = format!("DROP TRIGGER IF EXISTS {}", quote(&name));
+            tx.script(drop).await.on(side)?;
+            tx.script(text).await.on(side)?;
         }
         tx.commit().await.on(side)
     }
 
-    /// The first table of these groups whose triggers are not there any more.
-    pub(crate) async fn lost_capture(
+    pub(in crate::db) async fn captured_sqlite(
         &self,
-        plan: &Plan,
-        known: &[String],
-    ) -> Result<Option<String>, Error> {
-        let mut tx = self.read().await?;
-        let groups = plan.groups.iter();
-        let followed = groups.filter(|g| known.iter().any(|name| name == g.name()));
-        for table in followed.flat_map(|g| g.tables(self.side)) {
-            let own = format!("{}_{}", self.own_bare("on"), table.name);
-            let found: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 \
-                 AND name IN (?2 || '_insert', ?2 || '_update', ?2 || '_delete')",
-            )
-            .bind(&table.name)
-            .bind(own)
-            .fetch_one(&mut *tx)
-            .await
-            .on(self.side)?;
-            if found < 3 {
-                return Ok(Some(table.name.clone()));
-            }
-        }
-        Ok(None)
+        tx: &mut Tx,
+        table: &Table,
+    ) -> Result<bool, sqlx::Error> {
+        let own = format!("{}_{}", self.own_bare("on"), table.name);
+        let text = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? \
+                    AND name IN (? || '_insert', ? || '_update', ? || '_delete')";
+        let own = Arg::from(&own);
+        let args = [Arg::from(&table.name), own.clone(), own.clone(), own];
+        Ok(tx.number(text, &args).await?.unwrap_or(0) >= 3)
     }
 
-    /// Removes everything that [`Self::install`] made.
-    pub(crate) async fn uninstall(&self) -> Result<(), Error> {
+    pub(in crate::db) async fn uninstall_sqlite(&self) -> Result<(), Error> {
         let side = self.side;
         let mut tx = self.write().await?;
-        let rows = sqlx::query(
-            "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') \
-             AND name LIKE ? ESCAPE '\\' ORDER BY type DESC",
-        )
-        .bind(format!("{}%", self.own_bare("").replace('_', "\\_")))
-        .fetch_all(&mut *tx)
-        .await
-        .on(side)?;
-        for row in rows {
-            let kind: String = row.try_get("type").on(side)?;
-            let name: String = row.try_get("name").on(side)?;
-            sql(format!("DROP {kind} IF EXISTS {}", quote(&name)))
-                .execute(&mut *tx)
-                .await
-                .on(side)?;
+        let text = "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') \
+                    AND name LIKE ? ESCAPE '\\' ORDER BY type DESC";
+        let own = format!("{}%", self.own_bare("").replace('_', "\\_"));
+        for row in tx.fetch(text, &[Arg::from(&own)]).await.on(side)? {
+            let (kind, name) = (row.text(0).on(side)?, row.text(1).on(side)?);
+            let drop = format!("DROP {kind} IF EXISTS {}", quote(&name));
+            tx.script(drop).await.on(side)?;
         }
         tx.commit().await.on(side)
     }

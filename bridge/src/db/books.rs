@@ -1,0 +1,441 @@
+//! The bridge's own rows in a database: control, positions, copy cursors, parked rows, foreign
+//! writes. Whatever must be true together is written in one transaction by the caller.
+
+use outgrow_rollout::Side;
+
+use super::stream::KEYS;
+use super::tx::Fetched;
+use super::{Arg, Database, Dialect, Tx, now_ms, postgres};
+use crate::error::{Error, OnSide};
+use crate::value::{Key, key_text};
+
+/// Foreign writes kept with both versions; older ones are only counted.
+const FOREIGN_KEPT: i64 = 10_000;
+
+/// What a side's database says of its role.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    pub(crate) fenced: bool,
+    pub(crate) refused: u64,
+    pub(crate) refused_at: Option<i64>,
+    pub(crate) refused_table: Option<String>,
+    pub(crate) source: Side,
+    pub(crate) turn: i64,
+    pub(crate) birth: String,
+}
+
+/// How far a stream was applied; kept in the database that it is applied to.
+#[derive(Debug, Clone)]
+pub(crate) struct Position {
+    pub(crate) epoch: i64,
+    pub(crate) seq: i64,
+    pub(crate) birth: String,
+    pub(crate) beat: Option<i64>,
+}
+
+/// The backfill of one group.
+#[derive(Debug, Clone)]
+pub(crate) struct Copy {
+    pub(crate) table: String,
+    pub(crate) done: bool,
+    pub(crate) copied: u64,
+    pub(crate) total: u64,
+    pub(crate) cursor: Option<Key>,
+}
+
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Parked {
+    pub(crate) table: String,
+    pub(crate) key: String,
+    pub(crate) reason: String,
+    pub(crate) content: String,
+    pub(crate) at_ms: i64,
+    #[serde(skip)]
+    pub(crate) cells: Key,
+}
+
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Foreign {
+    pub(crate) side: String,
+    pub(crate) table: String,
+    pub(crate) key: String,
+    pub(crate) op: String,
+    pub(crate) at_ms: i64,
+    pub(crate) passive: String,
+    pub(crate) authority: String,
+}
+
+fn whole(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn side_of(text: &str) -> Side {
+    if text == Side::Extracted.as_str() {
+        Side::Extracted
+    } else {
+        Side::Legacy
+    }
+}
+
+/// `, ?` for each key column.
+const KEY_MARKS: &str = "?, ?, ?, ?, ?, ?";
+
+fn key_args(tx: &Tx, key: Option<&Key>) -> Vec<Arg> {
+    (0..crate::plan::KEY_COLUMNS)
+        .map(|at| tx.key_arg(key.and_then(|key| key.get(at))))
+        .collect()
+}
+
+fn counted(n: u64) -> Arg {
+    Arg::Int(Some(i64::try_from(n).unwrap_or(i64::MAX)))
+}
+
+impl Database {
+    /// Whether [`Self::install`] was ever here.
+    pub(crate) async fn installed(&self) -> Result<bool, Error> {
+        let text = match self.dialect() {
+            Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = ?".to_owned(),
+            Dialect::Postgres => postgres::count_own(),
+        };
+        let mut tx = self.read().await?;
+        let name = self.own_bare("control");
+        let found = tx.number(&text, &[Arg::from(&name)]).await.on(self.side)?;
+        Ok(found.unwrap_or(0) > 0)
+    }
+
+    pub(crate) async fn control(&self, tx: &mut Tx) -> Result<Control, Error> {
+        let refused = match self.dialect() {
+            Dialect::Sqlite => "refused, refused_at, refused_table".to_owned(),
+            // Kept where an undone statement does not undo it.
+            Dialect::Postgres => self.refused_postgres(),
+        };
+        let text = format!(
+            "SELECT fenced, source, turn, birth, {refused} FROM {}",
+            self.own("control")
+        );
+        let rows = tx.fetch(&text, &[]).await.on(self.side)?;
+        let read = |row: &Fetched| {
+            Ok::<_, sqlx::Error>(Control {
+                fenced: row.int(0)? != 0,
+                source: side_of(&row.text(1)?),
+                turn: row.int(2)?,
+                birth: row.text(3)?,
+                refused: whole(row.int(4)?),
+                refused_at: row.maybe(5),
+                refused_table: row.maybe_text(6),
+            })
+        };
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound);
+        row.and_then(read).on(self.side)
+    }
+
+    /// Lets this transaction's own writes pass the fence, unnoted. Must be taken back before the
+    /// commit; nobody else ever sees it, and a crash undoes it.
+    pub(crate) async fn applying(&self, tx: &mut Tx, on: bool) -> Result<(), Error> {
+        match self.dialect() {
+            Dialect::Sqlite => {
+                let text = format!("UPDATE {} SET applying = ?", self.own("control"));
+                tx.execute(&text, &[Arg::from(i64::from(on))]).await
+            }
+            Dialect::Postgres => {
+                let value = if on { self.slice.as_str() } else { "" };
+                tx.execute(postgres::APPLYING, &[Arg::from(value)]).await
+            }
+        }
+        .map(drop)
+        .on(self.side)
+    }
+
+    /// Puts the fence up or takes it down. In this same transaction nothing of others can come
+    /// after what [`Self::head`] says then.
+    pub(crate) async fn set_fence(&self, tx: &mut Tx, on: bool) -> Result<(), Error> {
+        if self.dialect() == Dialect::Postgres {
+            self.fence_postgres(tx, on).await?;
+        }
+        let text = format!(
+            "UPDATE {} SET fenced = ? WHERE fenced <> ?",
+            self.own("control")
+        );
+        let on = Arg::from(i64::from(on));
+        tx.execute(&text, &[on.clone(), on]).await.on(self.side)?;
+        Ok(())
+    }
+
+    pub(crate) async fn set_source(
+        &self,
+        tx: &mut Tx,
+        source: Side,
+        turn: i64,
+    ) -> Result<(), Error> {
+        let text = format!("UPDATE {} SET source = ?, turn = ?", self.own("control"));
+        tx.execute(&text, &[Arg::from(source.as_str()), Arg::from(turn)])
+            .await
+            .on(self.side)?;
+        Ok(())
+    }
+
+    /// How far this database has applied the stream of `stream`.
+    pub(crate) async fn position(
+        &self,
+        tx: &mut Tx,
+        stream: Side,
+    ) -> Result<Option<Position>, Error> {
+        let text = format!(
+            "SELECT epoch, seq, birth, beat FROM {} WHERE stream = ?",
+            self.own("position")
+        );
+        let rows = tx
+            .fetch(&text, &[Arg::from(stream.as_str())])
+            .await
+            .on(self.side)?;
+        let read = |row: &Fetched| {
+            Ok::<_, sqlx::Error>(Position {
+                epoch: row.int(0)?,
+                seq: row.int(1)?,
+                birth: row.text(2)?,
+                beat: row.maybe(3),
+            })
+        };
+        rows.first().map(read).transpose().on(self.side)
+    }
+
+    /// Sets a position by force: at the start and at a turn.
+    pub(crate) async fn set_position(
+        &self,
+        tx: &mut Tx,
+        stream: Side,
+        to: &Position,
+    ) -> Result<(), Error> {
+        let text = format!(
+            "INSERT INTO {} (stream, epoch, seq, birth, beat) VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, \
+             birth = excluded.birth, beat = excluded.beat",
+            self.own("position")
+        );
+        let args = [
+            Arg::from(stream.as_str()),
+            Arg::from(to.epoch),
+            Arg::from(to.seq),
+            Arg::from(&to.birth),
+            Arg::from(to.beat),
+        ];
+        tx.execute(&text, &args).await.on(self.side)?;
+        Ok(())
+    }
+
+    /// Moves a position on, as part of the transaction that applies what it stands for. A worker
+    /// whose epoch has passed changes nothing and is told so.
+    pub(crate) async fn advance(
+        &self,
+        tx: &mut Tx,
+        stream: Side,
+        epoch: i64,
+        seq: i64,
+        beat: Option<i64>,
+    ) -> Result<(), Error> {
+        let text = format!(
+            "UPDATE {} SET seq = ?, beat = coalesce(?, beat) WHERE stream = ? AND epoch = ?",
+            self.own("position")
+        );
+        let args = [
+            Arg::from(seq),
+            Arg::from(beat),
+            Arg::from(stream.as_str()),
+            Arg::from(epoch),
+        ];
+        let done = tx.execute(&text, &args).await.on(self.side)?;
+        if done == 1 {
+            Ok(())
+        } else {
+            Err(Error::Superseded(self.slice.clone()))
+        }
+    }
+
+    /// Advances the next value of generated keys to at least these.
+    pub(crate) async fn raise_sequences(
+        &self,
+        tx: &mut Tx,
+        values: &[(String, i64)],
+    ) -> Result<(), Error> {
+        for (table, value) in values {
+            let raised = match self.dialect() {
+                Dialect::Sqlite => super::sqlite::raise_sequence(tx, table, *value).await,
+                Dialect::Postgres => postgres::raise_sequence(tx, table, *value).await,
+            };
+            raised.on(self.side)?;
+        }
+        Ok(())
+    }
+
+    /// The last value that a table's generated key has given out.
+    pub(crate) async fn sequence(&self, tx: &mut Tx, table: &str) -> Result<i64, Error> {
+        let found = match self.dialect() {
+            Dialect::Sqlite => {
+                let text = "SELECT seq FROM sqlite_sequence WHERE name = ?";
+                tx.number(text, &[Arg::from(table)]).await
+            }
+            Dialect::Postgres => postgres::sequence(tx, table).await,
+        };
+        Ok(found.on(self.side)?.unwrap_or(0))
+    }
+
+    pub(crate) async fn copies(&self, tx: &mut Tx) -> Result<Vec<Copy>, Error> {
+        let text = format!(
+            "SELECT tbl, state, copied, total, {KEYS} FROM {}",
+            self.own("copy")
+        );
+        let rows = tx.fetch(&text, &[]).await.on(self.side)?;
+        let one = |row: &Fetched| {
+            let cursor = tx.key(row, 4);
+            Ok(Copy {
+                table: row.text(0)?,
+                done: row.text(1)? == "done",
+                copied: whole(row.int(2)?),
+                total: whole(row.int(3)?),
+                cursor: (!cursor.is_empty()).then_some(cursor),
+            })
+        };
+        rows.iter()
+            .map(one)
+            .collect::<Result<_, sqlx::Error>>()
+            .on(self.side)
+    }
+
+    pub(crate) async fn save_copy(&self, tx: &mut Tx, copy: &Copy) -> Result<(), Error> {
+        let sets: Vec<String> = ["state", "copied", "total"]
+            .into_iter()
+            .chain(KEYS.split(", "))
+            .map(|column| format!("{column} = excluded.{column}"))
+            .collect();
+        let text = format!(
+            "INSERT INTO {} (tbl, state, copied, total, {KEYS}) VALUES (?, ?, ?, ?, {KEY_MARKS}) \
+             ON CONFLICT (tbl) DO UPDATE SET {}",
+            self.own("copy"),
+            sets.join(", ")
+        );
+        let mut args = vec![
+            Arg::from(&copy.table),
+            Arg::from(if copy.done { "done" } else { "copying" }),
+            counted(copy.copied),
+            counted(copy.total),
+        ];
+        args.extend(key_args(tx, copy.cursor.as_ref()));
+        tx.execute(&text, &args).await.on(self.side)?;
+        Ok(())
+    }
+
+    pub(crate) async fn park(
+        &self,
+        tx: &mut Tx,
+        table: &str,
+        key: &Key,
+        reason: &str,
+        content: String,
+    ) -> Result<(), Error> {
+        let text = format!(
+            "INSERT INTO {} (tbl, k, reason, content, at, {KEYS}) VALUES (?, ?, ?, ?, ?, {KEY_MARKS}) \
+             ON CONFLICT (tbl, k) DO UPDATE SET reason = excluded.reason, content = excluded.content",
+            self.own("parked")
+        );
+        let mut args = vec![
+            Arg::from(table),
+            Arg::from(&key_text(key)),
+            Arg::from(reason),
+            Arg::Text(Some(content)),
+            Arg::from(now_ms()),
+        ];
+        args.extend(key_args(tx, Some(key)));
+        tx.execute(&text, &args).await.on(self.side)?;
+        Ok(())
+    }
+
+    pub(crate) async fn unpark(&self, tx: &mut Tx, table: &str, key: &Key) -> Result<(), Error> {
+        let text = format!("DELETE FROM {} WHERE tbl = ? AND k = ?", self.own("parked"));
+        tx.execute(&text, &[Arg::from(table), Arg::from(&key_text(key))])
+            .await
+            .on(self.side)?;
+        Ok(())
+    }
+
+    /// Parked rows, oldest first, with their key up to its first NULL.
+    pub(crate) async fn parked(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Parked>, Error> {
+        let text = format!(
+            "SELECT tbl, k, reason, content, at, {KEYS} FROM {} ORDER BY at, k LIMIT ?",
+            self.own("parked")
+        );
+        let rows = tx.fetch(&text, &[Arg::from(limit)]).await.on(self.side)?;
+        let one = |row: &Fetched| {
+            Ok(Parked {
+                table: row.text(0)?,
+                key: row.text(1)?,
+                reason: row.text(2)?,
+                content: row.text(3)?,
+                at_ms: row.int(4)?,
+                cells: tx.key(row, 5),
+            })
+        };
+        rows.iter()
+            .map(one)
+            .collect::<Result<_, sqlx::Error>>()
+            .on(self.side)
+    }
+
+    pub(crate) async fn parked_count(&self, tx: &mut Tx) -> Result<u64, Error> {
+        let text = format!("SELECT count(*) FROM {}", self.own("parked"));
+        let found = tx.number(&text, &[]).await.on(self.side)?;
+        Ok(whole(found.unwrap_or(0)))
+    }
+
+    pub(crate) async fn note_foreign(&self, tx: &mut Tx, found: &Foreign) -> Result<(), Error> {
+        let foreign = self.own("foreign");
+        let text = format!(
+            "INSERT INTO {foreign} (side, tbl, k, op, at, passive, authority) \
+             VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id"
+        );
+        let args = [
+            Arg::from(&found.side),
+            Arg::from(&found.table),
+            Arg::from(&found.key),
+            Arg::from(&found.op),
+            Arg::from(found.at_ms),
+            Arg::from(&found.passive),
+            Arg::from(&found.authority),
+        ];
+        let id = tx.number(&text, &args).await.on(self.side)?.unwrap_or(0);
+        let text = format!("DELETE FROM {foreign} WHERE id <= ?");
+        tx.execute(&text, &[Arg::from(id.saturating_sub(FOREIGN_KEPT))])
+            .await
+            .on(self.side)?;
+        Ok(())
+    }
+
+    pub(crate) async fn foreign(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Foreign>, Error> {
+        let text = format!(
+            "SELECT side, tbl, k, op, at, passive, authority FROM {} ORDER BY id DESC LIMIT ?",
+            self.own("foreign")
+        );
+        let rows = tx.fetch(&text, &[Arg::from(limit)]).await.on(self.side)?;
+        let one = |row: &Fetched| {
+            Ok(Foreign {
+                side: row.text(0)?,
+                table: row.text(1)?,
+                key: row.text(2)?,
+                op: row.text(3)?,
+                at_ms: row.int(4)?,
+                passive: row.text(5)?,
+                authority: row.text(6)?,
+            })
+        };
+        rows.iter()
+            .map(one)
+            .collect::<Result<_, sqlx::Error>>()
+            .on(self.side)
+    }
+
+    /// How many foreign writes were noted here ever.
+    pub(crate) async fn foreign_count(&self, tx: &mut Tx) -> Result<u64, Error> {
+        let text = format!("SELECT max(id) FROM {}", self.own("foreign"));
+        let found = tx.number(&text, &[]).await.on(self.side)?;
+        Ok(whole(found.unwrap_or(0)))
+    }
+}

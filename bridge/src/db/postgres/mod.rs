@@ -1,0 +1,310 @@
+//! PostgreSQL 13 or newer: triggers that note keys, and a step that gives what was noted its
+//! place in the stream once no transaction that began earlier is open any more.
+//!
+//! Everything of ours is in a schema of its own. Values are written as text and cast by the
+//! database, and read in the one form of their class, so no type is ever guessed here.
+
+pub(crate) mod capture;
+pub(crate) mod introspect;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef};
+
+use super::tx::Fetched;
+use super::{Arg, CONNECTIONS, Dialect, References, Tx};
+use crate::spec::PostgresUrl;
+use crate::typed::Class;
+use crate::value::Cell;
+
+/// The schema of everything that is ours, as SQL text.
+pub(crate) const SCHEMA: &str = "\"_outgrow\"";
+
+/// Marks the present transaction as the bridge's, for one slice.
+pub(super) const APPLYING: &str = "SELECT set_config('outgrow.applying', ?, true)";
+
+/// How many relations of ours have this name.
+pub(super) fn count_own() -> String {
+    "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE n.nspname = '_outgrow' AND c.relname = ?"
+        .to_owned()
+}
+
+pub(super) fn pool(url: &PostgresUrl, busy: Duration) -> PgPool {
+    let lock_timeout = busy.as_millis().to_string();
+    // Checked when the URL was read.
+    let options = url
+        .options()
+        .unwrap_or_default()
+        .application_name("outgrow")
+        .options([
+            ("timezone", "UTC"),
+            ("datestyle", "ISO"),
+            ("intervalstyle", "iso_8601"),
+            ("extra_float_digits", "1"),
+            ("lock_timeout", lock_timeout.as_str()),
+        ]);
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(busy.saturating_mul(4))
+        .connect_lazy_with(options)
+}
+
+/// One moment for everything that is read.
+pub(super) async fn read(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await
+}
+
+pub(super) async fn write_rows(
+    pool: &PgPool,
+    references: References,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    match references {
+        // Moves only those that were declared deferrable; the order of tables does the rest.
+        References::AtCommit => {
+            sqlx::query("SET CONSTRAINTS ALL DEFERRED")
+                .execute(&mut *tx)
+                .await?;
+        }
+        References::AtOnce => {
+            sqlx::query("SET CONSTRAINTS ALL IMMEDIATE")
+                .execute(&mut *tx)
+                .await?;
+        }
+        References::Unchecked => unchecked(&mut tx).await?,
+    }
+    Ok(tx)
+}
+
+/// Turns references off where we may (a superuser, or from 15 on a grant); else they stay on, and
+/// rows that come before what they refer to are parked for a moment.
+async fn unchecked(tx: &mut Transaction<'static, Postgres>) -> Result<(), sqlx::Error> {
+    sqlx::query("SAVEPOINT role").execute(&mut **tx).await?;
+    let tried = sqlx::query("SET LOCAL session_replication_role = replica")
+        .execute(&mut **tx)
+        .await;
+    match tried {
+        Ok(_) => {}
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => {
+            sqlx::query("ROLLBACK TO role").execute(&mut **tx).await?;
+            sqlx::query("SET CONSTRAINTS ALL DEFERRED")
+                .execute(&mut **tx)
+                .await?;
+        }
+        Err(other) => return Err(other),
+    }
+    sqlx::query("RELEASE role").execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// `?` becomes `$1`, `$2`, outside of quotes.
+pub(super) fn numbered(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let (mut quote, mut count) = (None, 0u32);
+    for c in text.chars() {
+        match (quote, c) {
+            (None, '?') => {
+                count += 1;
+                out.push('$');
+                out.push_str(&count.to_string());
+                continue;
+            }
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
+}
+
+pub(super) fn bound<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    args: &[Arg],
+) -> Query<'q, Postgres, PgArguments> {
+    args.iter().fold(query, |query, arg| match arg {
+        Arg::Int(value) => query.bind(*value),
+        Arg::Text(value) => query.bind(value.clone()),
+        Arg::Bytes(value) => query.bind(value.clone()),
+        Arg::Cell(Cell::Null) => query.bind(None::<String>),
+        Arg::Cell(Cell::Int(i)) => query.bind(*i),
+        Arg::Cell(Cell::Real(r)) => query.bind(*r),
+        Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
+        Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
+    })
+}
+
+pub(super) fn cells(row: &PgRow) -> Result<Fetched, sqlx::Error> {
+    let all = (0..row.len()).map(|at| cell(row, at));
+    all.collect::<Result<_, _>>().map(Fetched)
+}
+
+/// Statements read each column in the form of its class, so these types are all that come.
+fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
+    let value = row.try_get_raw(at)?;
+    if value.is_null() {
+        return Ok(Cell::Null);
+    }
+    let kind = value.type_info().name().to_owned();
+    Ok(match kind.as_str() {
+        "INT8" => Cell::Int(row.try_get(at)?),
+        "INT4" => Cell::Int(i64::from(row.try_get::<i32, _>(at)?)),
+        "INT2" => Cell::Int(i64::from(row.try_get::<i16, _>(at)?)),
+        "BOOL" => Cell::Int(i64::from(row.try_get::<bool, _>(at)?)),
+        "FLOAT8" => Cell::Real(row.try_get(at)?),
+        "BYTEA" => Cell::Blob(row.try_get(at)?),
+        _ => Cell::Text(row.try_get(at)?),
+    })
+}
+
+/// A column, read in the one form of its class.
+pub(super) fn canonical(class: Class, name: &str) -> String {
+    let utc = |value: &str, between: &str| {
+        format!("rtrim(rtrim(to_char({value}, 'YYYY-MM-DD{between}HH24:MI:SS.US'), '0'), '.')")
+    };
+    match class {
+        Class::Int => format!("{name}::int8"),
+        Class::Bool => format!("{name}::int4"),
+        Class::Real | Class::Real4 => format!("{name}::float8"),
+        Class::Bytes => name.to_owned(),
+        Class::Timestamp => utc(name, " "),
+        Class::Instant => format!(
+            "{} || 'Z'",
+            utc(&format!("({name} AT TIME ZONE 'UTC')"), "\"T\"")
+        ),
+        Class::Decimal(_) | Class::Text | Class::Uuid | Class::AsWritten => {
+            format!("{name}::text")
+        }
+    }
+}
+
+/// A value for a column of this class: text that the statement casts, or bytes.
+pub(super) fn arg(class: Class, cell: &Cell) -> Arg {
+    match (class, cell) {
+        (Class::Bytes, Cell::Null) => Arg::Bytes(None),
+        (Class::Bytes, Cell::Blob(b) | Cell::BadText(b)) => Arg::Bytes(Some(b.clone())),
+        (Class::Bytes, Cell::Text(s)) => Arg::Bytes(Some(s.clone().into_bytes())),
+        (Class::Bytes, Cell::Int(i)) => Arg::Bytes(Some(i.to_string().into_bytes())),
+        (Class::Bytes, Cell::Real(r)) => Arg::Bytes(Some(r.to_string().into_bytes())),
+        (_, Cell::Null) => Arg::Text(None),
+        (_, Cell::Int(i)) => Arg::Text(Some(i.to_string())),
+        (_, Cell::Real(r)) => Arg::Text(Some(r.to_string())),
+        (_, Cell::Text(s)) => Arg::Text(Some(s.clone())),
+        // No column of text takes this; the database says so, and the row is parked.
+        (_, Cell::Blob(b) | Cell::BadText(b)) => Arg::Text(Some(format!("\\x{}", hex(b)))),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A key's value in our own tables: a letter for its kind, and the value as text. The triggers
+/// write the same.
+pub(super) fn key_text(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Null => None,
+        Cell::Int(i) => Some(format!("i{i}")),
+        Cell::Real(r) => Some(format!("r{r}")),
+        Cell::Text(s) => Some(format!("t{s}")),
+        Cell::Blob(b) | Cell::BadText(b) => Some(format!("b{}", hex(b))),
+    }
+}
+
+pub(super) fn key_cell(stored: &Cell) -> Cell {
+    let Cell::Text(text) = stored else {
+        return Cell::Null;
+    };
+    let mut chars = text.chars();
+    let kind = chars.next();
+    let rest = chars.as_str();
+    let other = || Cell::Text(rest.to_owned());
+    match kind {
+        Some('i') => rest.parse().map_or_else(|_| other(), Cell::Int),
+        Some('r') => rest.parse().map_or_else(|_| other(), Cell::Real),
+        Some('b') => unhex(rest).map_or_else(other, Cell::Blob),
+        _ => other(),
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = (0..text.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+        .collect()
+}
+
+/// The sequence behind the first column of a table's primary key, as SQL text.
+async fn sequence_name(tx: &mut Tx, table: &str) -> Result<Option<String>, sqlx::Error> {
+    let text = "SELECT pg_get_serial_sequence(c.oid::regclass::text, a.attname) \
+                FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
+                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
+                WHERE i.indisprimary AND c.oid = to_regclass(?)";
+    let name = Dialect::Postgres.table(table);
+    let rows = tx.fetch(text, &[Arg::from(&name)]).await?;
+    Ok(rows.first().and_then(|row| row.maybe_text(0)))
+}
+
+/// The last value that a table's generated key has given out.
+pub(super) async fn sequence(tx: &mut Tx, table: &str) -> Result<Option<i64>, sqlx::Error> {
+    let Some(name) = sequence_name(tx, table).await? else {
+        return Ok(None);
+    };
+    let text = format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name}");
+    tx.number(&text, &[]).await
+}
+
+/// Advances the next value of a generated key past this one.
+pub(super) async fn raise_sequence(
+    tx: &mut Tx,
+    table: &str,
+    value: i64,
+) -> Result<(), sqlx::Error> {
+    let Some(name) = sequence_name(tx, table).await? else {
+        return Ok(());
+    };
+    let text = format!(
+        "SELECT setval(CAST(? AS text)::regclass, greatest(CAST(? AS bigint), last_value)) \
+         FROM {name} WHERE last_value < CAST(? AS bigint) OR NOT is_called"
+    );
+    if value > 0 {
+        let args = [Arg::from(&name), Arg::from(value), Arg::from(value)];
+        tx.number(&text, &args).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_numbered_outside_of_quotes() {
+        assert_eq!(
+            numbered("SELECT '?', \"a?\" FROM t WHERE x = ? AND y IN (?, ?)"),
+            "SELECT '?', \"a?\" FROM t WHERE x = $1 AND y IN ($2, $3)"
+        );
+    }
+
+    #[test]
+    fn keys_come_back_as_they_were() {
+        for cell in [
+            Cell::Int(-5),
+            Cell::from("i5"),
+            Cell::from(""),
+            Cell::Blob(vec![0, 255]),
+        ] {
+            let stored = Cell::Text(key_text(&cell).unwrap());
+            assert_eq!(key_cell(&stored), cell);
+        }
+        for odd in ["ix", "b0", "bzz", ""] {
+            // Never a panic, whatever is in the table.
+            let _ = key_cell(&Cell::from(odd));
+        }
+        assert_eq!(key_text(&Cell::Null), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! Reads and writes rows of the slice's tables.
+
+use super::{Arg, Dialect, Tx, list, postgres, quote};
+use crate::plan::{Column, Row, Table};
+use crate::value::{Affinity, Cell, Key, Kind};
+
+/// Values bound in one statement: well under each engine's limit (32,766 and 65,535), and large
+/// enough that the cost of a statement is spread over many rows.
+fn binds(tx: &Tx) -> usize {
+    match tx.dialect() {
+        Dialect::Sqlite => 900,
+        Dialect::Postgres => 6_000,
+    }
+}
+
+/// The rows with these keys, in no order.
+pub(crate) async fn by_keys(
+    tx: &mut Tx,
+    table: &Table,
+    keys: &[Key],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut found = Vec::with_capacity(keys.len());
+    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let text = format!(
+            "SELECT {} FROM {} WHERE {}",
+            columns(table),
+            tx.dialect().table(&table.name),
+            in_keys(table, some.len())
+        );
+        let args: Vec<Arg> = some.iter().flat_map(|key| key_args(table, key)).collect();
+        let rows = tx.fetch(&text, &args).await?;
+        found.extend(rows.into_iter().map(|row| row.0));
+    }
+    Ok(found)
+}
+
+/// Rows after a key, in key order.
+pub(crate) async fn after(
+    tx: &mut Tx,
+    table: &Table,
+    after: Option<&Key>,
+    limit: u32,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
+    let keys = keys.join(", ");
+    let place = match after {
+        Some(_) => format!("WHERE ({keys}) > ({})", key_marks(table)),
+        None => String::new(),
+    };
+    let text = format!(
+        "SELECT {} FROM {} {place} ORDER BY {keys} LIMIT {limit}",
+        columns(table),
+        tx.dialect().table(&table.name)
+    );
+    let args: Vec<Arg> = after
+        .into_iter()
+        .flat_map(|key| key_args(table, key))
+        .collect();
+    let rows = tx.fetch(&text, &args).await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// The last rows in key order.
+pub(crate) async fn last(tx: &mut Tx, table: &Table, limit: u32) -> Result<Vec<Row>, sqlx::Error> {
+    let keys: Vec<String> = table
+        .key
+        .iter()
+        .map(|&at| format!("{} DESC", ordered(table, at)))
+        .collect();
+    let text = format!(
+        "SELECT {} FROM {} ORDER BY {} LIMIT {limit}",
+        columns(table),
+        tx.dialect().table(&table.name),
+        keys.join(", ")
+    );
+    let rows = tx.fetch(&text, &[]).await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+pub(crate) async fn count(tx: &mut Tx, table: &str) -> Result<u64, sqlx::Error> {
+    let text = format!("SELECT count(*) FROM {}", tx.dialect().table(table));
+    let found = tx.number(&text, &[]).await?;
+    Ok(found.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}
+
+/// The largest value of a key of one whole number.
+pub(crate) async fn largest(tx: &mut Tx, table: &Table) -> Result<i64, sqlx::Error> {
+    let [key] = table.key.as_slice() else {
+        return Ok(0);
+    };
+    let text = format!(
+        "SELECT max({}) FROM {}",
+        column(&table.columns[*key]),
+        tx.dialect().table(&table.name)
+    );
+    Ok(tx.number(&text, &[]).await?.unwrap_or(0))
+}
+
+pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<(), sqlx::Error> {
+    let keys = list(table.key.iter().map(|&at| table.columns[at].name.as_str()));
+    let sets: Vec<String> = table
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !table.key.contains(at))
+        .map(|(_, c)| format!("{0} = excluded.{0}", quote(&c.name)))
+        .collect();
+    let resolve = if sets.is_empty() {
+        "DO NOTHING".to_owned()
+    } else {
+        format!("DO UPDATE SET {}", sets.join(", "))
+    };
+    let width = table.columns.len();
+    let one: Vec<String> = table.columns.iter().map(mark).collect();
+    let one = format!("({})", one.join(", "));
+    // Ids that a table would generate come from the other side.
+    let overriding = match tx.dialect() {
+        Dialect::Sqlite => "",
+        Dialect::Postgres => "OVERRIDING SYSTEM VALUE",
+    };
+    for some in rows.chunks((binds(tx) / width).max(1)) {
+        let values = vec![one.as_str(); some.len()].join(", ");
+        let text = format!(
+            "INSERT INTO {} ({}) {overriding} VALUES {values} ON CONFLICT ({keys}) {resolve}",
+            tx.dialect().table(&table.name),
+            list(table.columns.iter().map(|c| c.name.as_str()))
+        );
+        let args: Vec<Arg> = some
+            .iter()
+            .flat_map(|row| table.columns.iter().zip(row.iter()))
+            .map(|(column, cell)| arg(&column.kind, cell))
+            .collect();
+        tx.execute(&text, &args).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<(), sqlx::Error> {
+    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let text = format!(
+            "DELETE FROM {} WHERE {}",
+            tx.dialect().table(&table.name),
+            in_keys(table, some.len())
+        );
+        let args: Vec<Arg> = some.iter().flat_map(|key| key_args(table, key)).collect();
+        tx.execute(&text, &args).await?;
+    }
+    Ok(())
+}
+
+fn columns(table: &Table) -> String {
+    let all: Vec<String> = table.columns.iter().map(column).collect();
+    all.join(", ")
+}
+
+/// A column as it is read.
+pub(super) fn column(column: &Column) -> String {
+    let name = quote(&column.name);
+    match &column.kind {
+        Kind::Sqlite(_) => name,
+        Kind::Postgres(kind) => postgres::canonical(kind.class, &name),
+    }
+}
+
+/// The place of a value that goes into a column, or is compared with it.
+fn mark(column: &Column) -> String {
+    match &column.kind {
+        Kind::Sqlite(_) => "?".to_owned(),
+        Kind::Postgres(kind) => format!("CAST(? AS {})", kind.base),
+    }
+}
+
+fn arg(kind: &Kind, cell: &Cell) -> Arg {
+    match kind {
+        Kind::Sqlite(_) => Arg::Cell(cell.clone()),
+        Kind::Postgres(kind) => postgres::arg(kind.class, cell),
+    }
+}
+
+fn key_args<'a>(table: &'a Table, key: &'a Key) -> impl Iterator<Item = Arg> + 'a {
+    let columns = table.key.iter().map(|&at| &table.columns[at]);
+    columns
+        .zip(key)
+        .map(|(column, cell)| arg(&column.kind, cell))
+}
+
+fn key_marks(table: &Table) -> String {
+    let marks: Vec<String> = table
+        .key
+        .iter()
+        .map(|&at| mark(&table.columns[at]))
+        .collect();
+    marks.join(", ")
+}
+
+fn in_keys(table: &Table, count: usize) -> String {
+    let names = list(table.key.iter().map(|&at| table.columns[at].name.as_str()));
+    if table.key.len() == 1 {
+        let marks = vec![key_marks(table); count];
+        format!("{names} IN ({})", marks.join(", "))
+    } else {
+        let one = format!("({})", key_marks(table));
+        format!("({names}) IN (VALUES {})", vec![one; count].join(", "))
+    }
+}
+
+/// A key column in binary order. Both sides must be walked in one order, whatever collation each
+/// declares; numbers have none, and naming one would keep their index from being used.
+fn ordered(table: &Table, at: usize) -> String {
+    let column = &table.columns[at];
+    let name = quote(&column.name);
+    match &column.kind {
+        Kind::Sqlite(Affinity::Text | Affinity::Blob) => format!("{name} COLLATE BINARY"),
+        Kind::Sqlite(Affinity::Integer | Affinity::Numeric | Affinity::Real) => name,
+        Kind::Postgres(kind) if kind.class.collates() => format!("{name} COLLATE \"C\""),
+        Kind::Postgres(_) => name,
+    }
+}
+
+/// Whether the key could be compared at all: a NULL in a key matches nothing.
+pub(crate) fn usable(key: &[Cell]) -> bool {
+    !key.iter().any(Cell::is_null)
+}

@@ -1,0 +1,108 @@
+//! Reads what a database declares. Changes nothing.
+
+use crate::db::{Arg, Tx, literal};
+use crate::plan::{ColumnSchema, TableSchema};
+use crate::value::{Affinity, Kind};
+
+/// Changes with every change of any table's shape.
+pub(crate) const VERSION: &str = "PRAGMA schema_version";
+
+/// One table's shape; `None` when it does not exist.
+pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>, sqlx::Error> {
+    let text =
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? AND sql IS NOT NULL";
+    let rows = tx.fetch(text, &[Arg::from(name)]).await?;
+    let Some(text) = rows.first().and_then(|row| row.maybe_text(0)) else {
+        return Ok(None);
+    };
+    let (columns, primary) = columns(tx, name).await?;
+    let mut unique = uniques(tx, name).await?;
+    if !primary.is_empty() && !unique.contains(&primary) {
+        unique.push(primary);
+    }
+    let (parents, has_action) = references(tx, name).await?;
+    Ok(Some(TableSchema {
+        columns,
+        unique,
+        parents,
+        written_by_others: has_action || mentioned_by_trigger(tx, name).await?,
+        autoincrement: text.to_ascii_uppercase().contains("AUTOINCREMENT"),
+    }))
+}
+
+async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, Vec<String>), sqlx::Error> {
+    let text = format!(
+        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo({})",
+        literal(name)
+    );
+    let mut columns = Vec::new();
+    let mut primary: Vec<(i64, String)> = Vec::new();
+    for row in tx.fetch(&text, &[]).await? {
+        let hidden = row.int(5)?;
+        // 1 is a hidden column of a virtual table; 2 and 3 are generated columns.
+        if hidden == 1 {
+            continue;
+        }
+        let name = row.text(0)?;
+        let place = row.int(4)?;
+        if place > 0 {
+            primary.push((place, name.clone()));
+        }
+        columns.push(ColumnSchema {
+            kind: Kind::Sqlite(Affinity::of(&row.maybe_text(1).unwrap_or_default())),
+            required: row.int(2)? != 0,
+            has_default: row.int(3)? != 0,
+            generated: hidden != 0,
+            name,
+        });
+    }
+    primary.sort();
+    Ok((columns, primary.into_iter().map(|(_, name)| name).collect()))
+}
+
+/// The columns of every unique index that covers all rows and no expression.
+async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<Vec<String>>, sqlx::Error> {
+    let text = format!(
+        "SELECT name, \"unique\", partial FROM pragma_index_list({})",
+        literal(name)
+    );
+    let mut found = Vec::new();
+    for index in tx.fetch(&text, &[]).await? {
+        if index.int(1)? == 0 || index.int(2)? != 0 {
+            continue;
+        }
+        let text = format!(
+            "SELECT name FROM pragma_index_info({}) ORDER BY seqno",
+            literal(&index.text(0)?)
+        );
+        let parts = tx.fetch(&text, &[]).await?;
+        // An expression has no name.
+        let names = parts.iter().map(|part| part.maybe_text(0));
+        if let Some(names) = names.collect::<Option<Vec<String>>>() {
+            found.push(names);
+        }
+    }
+    Ok(found)
+}
+
+async fn references(tx: &mut Tx, name: &str) -> Result<(Vec<String>, bool), sqlx::Error> {
+    let text = format!(
+        "SELECT \"table\", on_update, on_delete FROM pragma_foreign_key_list({})",
+        literal(name)
+    );
+    let mut parents = Vec::new();
+    let mut has_action = false;
+    for row in tx.fetch(&text, &[]).await? {
+        parents.push(row.text(0)?);
+        for way in 1..=2 {
+            has_action |= !matches!(row.text(way)?.as_str(), "NO ACTION" | "RESTRICT");
+        }
+    }
+    Ok((parents, has_action))
+}
+
+async fn mentioned_by_trigger(tx: &mut Tx, name: &str) -> Result<bool, sqlx::Error> {
+    let text = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' \
+                AND substr(name, 1, 9) <> '_outgrow_' AND instr(lower(sql), lower(?)) > 0";
+    Ok(tx.number(text, &[Arg::from(name)]).await?.unwrap_or(0) > 0)
+}

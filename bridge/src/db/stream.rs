@@ -1,0 +1,184 @@
+//! A side's change stream: the keys that its triggers noted, in commit order, and the heartbeats
+//! among them.
+
+use super::tx::Fetched;
+use super::{Arg, Database, Dialect, Tx, now_ms};
+use crate::error::{Error, OnSide};
+use crate::plan::Table;
+use crate::value::{Cell, Key};
+
+/// One noted change. A heartbeat has no table.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) seq: i64,
+    pub(crate) table: String,
+    pub(crate) op: String,
+    pub(crate) at: i64,
+    columns: Vec<Cell>,
+}
+
+impl Change {
+    pub(crate) fn is_beat(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub(crate) fn key(&self, width: usize) -> Key {
+        self.columns.iter().take(width).cloned().collect()
+    }
+
+    fn read(tx: &Tx, row: &Fetched) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            seq: row.int(0)?,
+            table: row.text(1)?,
+            op: row.text(2)?,
+            at: row.int(3)?,
+            columns: row.0.iter().skip(4).map(|cell| tx.key_cell(cell)).collect(),
+        })
+    }
+}
+
+pub(crate) const KEYS: &str = "k0, k1, k2, k3, k4, k5";
+
+impl Database {
+    /// Where new changes are noted first: with one writer at a time that is the stream itself.
+    fn noted(&self) -> String {
+        match self.dialect() {
+            Dialect::Sqlite => self.own("changes"),
+            Dialect::Postgres => self.own("noted"),
+        }
+    }
+
+    /// Puts a heartbeat into the stream. Everything that was committed before its time comes
+    /// before it: where there is one writer, the time is read once this is the one; where order
+    /// is by transactions' numbers, before this transaction has one.
+    pub(crate) async fn beat(&self) -> Result<(), Error> {
+        let early = now_ms();
+        let mut tx = self.write().await?;
+        let at = match self.dialect() {
+            Dialect::Sqlite => now_ms(),
+            Dialect::Postgres => early,
+        };
+        let text = format!(
+            "INSERT INTO {} (tbl, op, at) VALUES ('', 'h', ?)",
+            self.noted()
+        );
+        tx.execute(&text, &[Arg::from(at)]).await.on(self.side)?;
+        tx.commit().await.on(self.side)
+    }
+
+    /// The number of the newest change, also when it was trimmed already.
+    pub(crate) async fn head(&self, tx: &mut Tx) -> Result<i64, Error> {
+        let found = match self.dialect() {
+            Dialect::Sqlite => {
+                let text = "SELECT seq FROM sqlite_sequence WHERE name = ?";
+                tx.number(text, &[Arg::from(&self.own_bare("changes"))])
+                    .await
+            }
+            Dialect::Postgres => {
+                let text = format!("SELECT head FROM {}", self.own("control"));
+                tx.number(&text, &[]).await
+            }
+        };
+        Ok(found.on(self.side)?.unwrap_or(0))
+    }
+
+    pub(crate) async fn changes(
+        &self,
+        tx: &mut Tx,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Change>, Error> {
+        let text = format!(
+            "SELECT seq, tbl, op, at, {KEYS} FROM {} WHERE seq > ? ORDER BY seq LIMIT ?",
+            self.own("changes")
+        );
+        let args = [Arg::from(after), Arg::from(limit)];
+        let rows = tx.fetch(&text, &args).await.on(self.side)?;
+        rows.iter()
+            .map(|row| Change::read(tx, row))
+            .collect::<Result<_, sqlx::Error>>()
+            .on(self.side)
+    }
+
+    /// Changes that were committed but have no place in the stream yet, because a transaction
+    /// that began before them is still open. Their `seq` is a number of another kind. Always
+    /// none where there is one writer at a time.
+    pub(crate) async fn unplaced(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Change>, Error> {
+        if self.dialect() == Dialect::Sqlite {
+            return Ok(Vec::new());
+        }
+        let text = format!(
+            "SELECT id, tbl, op, at, {KEYS} FROM {} WHERE tbl <> '' ORDER BY id DESC LIMIT ?",
+            self.noted()
+        );
+        let rows = tx.fetch(&text, &[Arg::from(limit)]).await.on(self.side)?;
+        rows.iter()
+            .map(|row| Change::read(tx, row))
+            .collect::<Result<_, sqlx::Error>>()
+            .on(self.side)
+    }
+
+    /// The stream with what has no place in it yet.
+    fn all(&self) -> String {
+        match self.dialect() {
+            Dialect::Sqlite => self.own("changes"),
+            Dialect::Postgres => format!(
+                "(SELECT seq, tbl, {KEYS} FROM {} UNION ALL SELECT {}, tbl, {KEYS} FROM {}) AS every",
+                self.own("changes"),
+                i64::MAX,
+                self.noted()
+            ),
+        }
+    }
+
+    /// Changes of rows, not heartbeats, after a place.
+    pub(crate) async fn waiting(&self, tx: &mut Tx, after: i64) -> Result<i64, Error> {
+        let text = format!(
+            "SELECT count(*) FROM {} WHERE seq > ? AND tbl <> ''",
+            self.all()
+        );
+        let found = tx.number(&text, &[Arg::from(after)]).await.on(self.side)?;
+        Ok(found.unwrap_or(0))
+    }
+
+    /// Whether any of these tables noted this key after a place.
+    pub(crate) async fn touched(
+        &self,
+        tx: &mut Tx,
+        tables: &[Table],
+        key: &Key,
+        after: i64,
+    ) -> Result<bool, Error> {
+        let names = vec!["?"; tables.len()].join(", ");
+        let keys: Vec<String> = (0..key.len())
+            .map(|at| match self.dialect() {
+                Dialect::Sqlite => format!("k{at} IS ?"),
+                Dialect::Postgres => format!("k{at} = ?"),
+            })
+            .collect();
+        let text = format!(
+            "SELECT count(*) FROM {} WHERE seq > ? AND tbl IN ({names}) AND {}",
+            self.all(),
+            keys.join(" AND ")
+        );
+        let mut args = vec![Arg::from(after)];
+        args.extend(tables.iter().map(|table| Arg::from(&table.name)));
+        args.extend(key.iter().map(|value| tx.key_arg(Some(value))));
+        let found = tx.number(&text, &args).await.on(self.side)?;
+        Ok(found.unwrap_or(0) > 0)
+    }
+
+    /// Removes at most `limit` changes up to a place that both sides are past. Returns how many.
+    pub(crate) async fn trim(&self, upto: i64, limit: u32) -> Result<u64, Error> {
+        let changes = self.own("changes");
+        let text = format!(
+            "DELETE FROM {changes} WHERE seq IN \
+             (SELECT seq FROM {changes} WHERE seq <= ? ORDER BY seq LIMIT ?)"
+        );
+        let mut tx = self.write().await?;
+        let args = [Arg::from(upto), Arg::from(limit)];
+        let done = tx.execute(&text, &args).await.on(self.side)?;
+        tx.commit().await.on(self.side)?;
+        Ok(done)
+    }
+}

@@ -1,0 +1,268 @@
+//! Columns of engines that have real types: classes of types, and the one form in which each
+//! class's values are compared. Pure.
+//!
+//! A value is in canonical form when two engines that hold the same value show the same text:
+//! decimals with exactly the digits of their column, instants in UTC, UUIDs in lower case.
+
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
+
+use crate::value::Cell;
+
+/// What a type's values are, whatever the type is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Int,
+    /// 0 or 1.
+    Bool,
+    Real,
+    /// Of 24 bits.
+    Real4,
+    /// Exact; digits after the point, where the column fixes them.
+    Decimal(Option<u32>),
+    Text,
+    Bytes,
+    Uuid,
+    /// `YYYY-MM-DD HH:MM:SS[.ffffff]`, of no zone.
+    Timestamp,
+    /// `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`.
+    Instant,
+    /// As the engine writes it: dates, times, JSON kept as text, enums, arrays.
+    AsWritten,
+}
+
+/// A column's type in PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PgKind {
+    pub(crate) class: Class,
+    /// The type's name without its length, as SQL text.
+    pub(crate) base: String,
+}
+
+impl Class {
+    /// How keys of this class are compared and ordered.
+    pub(crate) fn family(self) -> &'static str {
+        match self {
+            Self::Int | Self::Bool => "a number",
+            Self::Text | Self::Uuid | Self::AsWritten | Self::Timestamp | Self::Instant => "text",
+            Self::Bytes => "bytes",
+            Self::Real | Self::Real4 => "a float",
+            Self::Decimal(_) => "a decimal",
+        }
+    }
+
+    /// Whether the order of values depends on a collation.
+    pub(crate) fn collates(self) -> bool {
+        matches!(self, Self::Text)
+    }
+}
+
+impl PgKind {
+    /// The class of a type by its name with its length, e.g. `numeric(10,2)`.
+    pub(crate) fn of(full: &str, base: &str) -> Self {
+        let class = match base {
+            "smallint" | "integer" | "bigint" | "oid" => Class::Int,
+            "boolean" => Class::Bool,
+            "double precision" => Class::Real,
+            "real" => Class::Real4,
+            "numeric" => Class::Decimal(scale(full)),
+            "text" | "character varying" | "character" | "name" => Class::Text,
+            "bytea" => Class::Bytes,
+            "uuid" => Class::Uuid,
+            "timestamp without time zone" => Class::Timestamp,
+            "timestamp with time zone" => Class::Instant,
+            _ => Class::AsWritten,
+        };
+        Self {
+            class,
+            base: base.to_owned(),
+        }
+    }
+
+    /// What a column of this type makes of a value. What does not fit is left as it is: the
+    /// database refuses it, and its row is parked.
+    pub(crate) fn store(&self, cell: Cell) -> Cell {
+        match (self.class, cell) {
+            (_, Cell::Null) => Cell::Null,
+            (Class::Int | Class::Bool, Cell::Text(text)) => match text.trim().parse::<i64>() {
+                Ok(i) => Cell::Int(i),
+                Err(_) => Cell::Text(text),
+            },
+            (Class::Int, Cell::Real(r)) => whole(r),
+            (Class::Real | Class::Real4, cell) => self.float(cell),
+            (Class::Decimal(scale), Cell::Int(i)) => decimal(&i.to_string(), scale),
+            (Class::Decimal(scale), Cell::Text(text)) => decimal(&text, scale),
+            (Class::Text | Class::AsWritten, Cell::Int(i)) => Cell::Text(i.to_string()),
+            (Class::Uuid, Cell::Text(text)) => Cell::Text(text.to_ascii_lowercase()),
+            (Class::Timestamp, Cell::Text(text)) => local(text),
+            (Class::Instant, Cell::Text(text)) => instant(text),
+            (_, other) => other,
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // The type does it.
+    fn float(&self, cell: Cell) -> Cell {
+        let value = match cell {
+            Cell::Int(i) => i as f64,
+            Cell::Real(r) => r,
+            Cell::Text(text) => match text.trim().parse::<f64>() {
+                Ok(r) => r,
+                Err(_) => return Cell::Text(text),
+            },
+            other => return other,
+        };
+        match self.class {
+            Class::Real4 => Cell::Real(f64::from(value as f32)),
+            _ => Cell::Real(value),
+        }
+    }
+}
+
+/// `2` of `numeric(10,2)`.
+fn scale(full: &str) -> Option<u32> {
+    let inside = full.split_once('(')?.1.strip_suffix(')')?;
+    match inside.split_once(',') {
+        Some((_, scale)) => scale.trim().parse().ok(),
+        None => Some(0),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // The range was checked.
+fn whole(r: f64) -> Cell {
+    if r.fract() == 0.0 && r.abs() < 9_007_199_254_740_992.0 {
+        Cell::Int(r as i64)
+    } else {
+        Cell::Real(r)
+    }
+}
+
+/// Plain decimal text with the digits that the column fixes. More digits than that are kept only
+/// if they are zeros; else the value does not fit and stays as it is.
+fn decimal(text: &str, scale: Option<u32>) -> Cell {
+    let unfit = || Cell::Text(text.to_owned());
+    let trimmed = text.trim();
+    let (sign, digits) = match trimmed.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", trimmed.strip_prefix('+').unwrap_or(trimmed)),
+    };
+    let (int, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if int.is_empty() || !plain(int) || !plain(fraction) {
+        return unfit();
+    }
+    let int = int.trim_start_matches('0');
+    let int = if int.is_empty() { "0" } else { int };
+    let fraction = match scale {
+        None => fraction.to_owned(),
+        Some(scale) => {
+            let scale = scale as usize;
+            let (kept, more) = fraction.split_at(fraction.len().min(scale));
+            if more.bytes().any(|b| b != b'0') {
+                return unfit();
+            }
+            format!("{kept:0<scale$}")
+        }
+    };
+    let zero = int == "0" && fraction.bytes().all(|b| b == b'0');
+    let sign = if zero { "" } else { sign };
+    if fraction.is_empty() {
+        Cell::Text(format!("{sign}{int}"))
+    } else {
+        Cell::Text(format!("{sign}{int}.{fraction}"))
+    }
+}
+
+/// A fraction of a second without its last zeros.
+fn trimmed(text: &str) -> &str {
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        text
+    }
+}
+
+fn local(text: String) -> Cell {
+    let shaped = text.len() >= 19 && text.is_char_boundary(10) && text.is_char_boundary(11);
+    if !shaped || !matches!(&text[10..11], "T" | " ") {
+        return Cell::Text(text);
+    }
+    Cell::Text(format!("{} {}", &text[..10], trimmed(&text[11..])))
+}
+
+fn instant(text: String) -> Cell {
+    // RFC 3339 wants a `T` and an offset with minutes.
+    let mut shaped = text.replacen(' ', "T", 1);
+    if shaped.len() >= 3 && matches!(&shaped.as_bytes()[shaped.len() - 3], b'+' | b'-') {
+        shaped.push_str(":00");
+    }
+    let Ok(parsed) = OffsetDateTime::parse(&shaped, &Rfc3339) else {
+        return Cell::Text(text);
+    };
+    match parsed.to_offset(UtcOffset::UTC).format(&Rfc3339) {
+        Ok(text) => Cell::Text(text),
+        Err(_) => Cell::Text(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_take_the_form_that_their_column_gives_them() {
+        for (full, base, before, after) in [
+            (
+                "numeric(10,2)",
+                "numeric",
+                Cell::from("1.5"),
+                Cell::from("1.50"),
+            ),
+            (
+                "numeric(10,2)",
+                "numeric",
+                Cell::from("-007.500"),
+                Cell::from("-7.50"),
+            ),
+            (
+                "numeric(10,2)",
+                "numeric",
+                Cell::from("1.505"),
+                Cell::from("1.505"),
+            ),
+            (
+                "numeric(10,2)",
+                "numeric",
+                Cell::from("-0.00"),
+                Cell::from("0.00"),
+            ),
+            ("numeric", "numeric", Cell::from("1.50"), Cell::from("1.50")),
+            ("numeric(5)", "numeric", Cell::Int(7), Cell::from("7")),
+            ("bigint", "bigint", Cell::from(" 12 "), Cell::Int(12)),
+            ("bigint", "bigint", Cell::from("x"), Cell::from("x")),
+            (
+                "real",
+                "real",
+                Cell::Real(0.1),
+                Cell::Real(f64::from(0.1f32)),
+            ),
+            ("text", "text", Cell::Int(5), Cell::from("5")),
+            ("uuid", "uuid", Cell::from("AB"), Cell::from("ab")),
+            (
+                "timestamp without time zone",
+                "timestamp without time zone",
+                Cell::from("2026-01-02T03:04:05.500"),
+                Cell::from("2026-01-02 03:04:05.5"),
+            ),
+            (
+                "timestamp with time zone",
+                "timestamp with time zone",
+                Cell::from("2026-01-02 03:04:05.50+02"),
+                Cell::from("2026-01-02T01:04:05.5Z"),
+            ),
+        ] {
+            let kind = PgKind::of(full, base);
+            assert_eq!(kind.store(before.clone()), after, "{before} in {full}");
+            assert_eq!(kind.store(after.clone()), after, "{after} stays");
+        }
+    }
+}

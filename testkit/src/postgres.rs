@@ -1,0 +1,266 @@
+//! A PostgreSQL server of a test's own: in a temporary directory, on a free loopback port, gone
+//! with the test. PostgreSQL refuses to run as root, so under root another user runs it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Executor};
+use tempfile::TempDir;
+
+use crate::eventually;
+use crate::process::free_address;
+
+/// Users that run the server when we are root.
+const USERS: [&str; 2] = ["postgres", "nobody"];
+/// A server on a busy machine is up within seconds.
+const START: Duration = Duration::from_secs(60);
+
+/// A server. Dropping it stops it and removes its files.
+#[derive(Debug)]
+pub struct Postgres {
+    dir: TempDir,
+    port: u16,
+    user: Option<&'static str>,
+    server: Child,
+    pool: PgPool,
+}
+
+impl Postgres {
+    /// An empty server that prepares for crashes as a real one does, but for the waits for the
+    /// disk.
+    ///
+    /// # Panics
+    /// Panics, saying what to install, when there is no PostgreSQL on this machine.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("there is room for a temporary directory");
+        let user = user();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).expect("a folder for the data");
+        for path in [dir.path(), &data] {
+            give(path, user);
+        }
+        let made = run(user, "initdb", dir.path())
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=outgrow",
+                "--encoding=UTF8",
+            ])
+            .args(["--locale=C.UTF-8", "--pgdata"])
+            .arg(&data)
+            .output()
+            .expect("initdb can be run");
+        let said = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert!(made.status.success(), "initdb: {said}");
+        let port = free_address().port();
+        let server = serve(user, dir.path(), port);
+        let pool = PgPoolOptions::new()
+            .max_connections(4)
+            .connect_lazy(&url_of(port))
+            .expect("a good URL");
+        let mut made = Self {
+            dir,
+            port,
+            user,
+            server,
+            pool,
+        };
+        made.ready().await;
+        made
+    }
+
+    /// A server after these statements.
+    ///
+    /// # Panics
+    /// As [`Self::start`], and when a statement fails.
+    pub async fn with(statements: &str) -> Self {
+        let server = Self::start().await;
+        server.execute(statements).await;
+        server
+    }
+
+    async fn ready(&mut self) {
+        let log = self.dir.path().join("log");
+        let (server, pool) = (&mut self.server, &self.pool);
+        eventually("PostgreSQL to take connections", START, || {
+            let ended = server.try_wait().ok().flatten();
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(ended.is_none(), "PostgreSQL ended: {}", said());
+            async move { pool.execute("SELECT 1").await.ok() }
+        })
+        .await;
+    }
+
+    /// `kill -9` of all its processes, and a new start that recovers.
+    ///
+    /// # Panics
+    /// Panics when it does not come back.
+    pub async fn crash(&mut self) {
+        // Of the postmaster alone: its children see its end and stop by themselves.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let pid = self.dir.path().join("data/postmaster.pid");
+        let _ = std::fs::remove_file(pid);
+        eventually("the old processes to be gone", START, || async {
+            let port = self.port;
+            std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+        })
+        .await;
+        // The shared memory of the old server is still in use until its last child has ended.
+        let mut tries = 0;
+        loop {
+            self.server = serve(self.user, self.dir.path(), self.port);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if self.server.try_wait().ok().flatten().is_none() {
+                break;
+            }
+            tries += 1;
+            assert!(tries < 50, "PostgreSQL does not start again");
+        }
+        self.ready().await;
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// `postgres://..`, as the config wants it; a superuser.
+    pub fn url(&self) -> String {
+        url_of(self.port)
+    }
+
+    /// As [`Self::url`], for another user.
+    pub fn url_for(&self, user: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Runs one or more statements.
+    ///
+    /// # Panics
+    /// Panics, showing the statement, when one fails.
+    #[allow(clippy::panic)] // The statement is the message of the failing test.
+    pub async fn execute(&self, statements: &str) {
+        self.pool
+            .execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned())))
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {statements}"));
+    }
+
+    /// The one integer (`bigint`) that a query gives.
+    ///
+    /// # Panics
+    /// Panics, showing the query, when it gives none.
+    #[allow(clippy::panic)] // The query is the message of the failing test.
+    pub async fn number(&self, query: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {query}"))
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGQUIT: an immediate shutdown, children and all.
+        let _ = Command::new("kill")
+            .arg("-QUIT")
+            .arg(self.server.id().to_string())
+            .status();
+        let _ = self.server.wait();
+    }
+}
+
+fn url_of(port: u16) -> String {
+    format!("postgres://outgrow@127.0.0.1:{port}/postgres")
+}
+
+fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .expect("a log file");
+    run(user, "postgres", dir)
+        .args(["-D", "data", "-k", "."])
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+        .args(["-c", "wal_level=logical", "-c", "max_connections=60"])
+        .args(["-c", &format!("port={port}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("the server can be run")
+}
+
+/// A program of the server, as a user that may run it.
+fn run(user: Option<&str>, program: &str, dir: &Path) -> Command {
+    let program = binary(program);
+    let mut command = match user {
+        None => Command::new(program),
+        Some(user) => {
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid", user, "--regid"])
+                .arg(group(user))
+                .arg("--clear-groups")
+                .arg(program);
+            command
+        }
+    };
+    command.current_dir(dir);
+    command
+}
+
+/// The other user, if we are root.
+fn user() -> Option<&'static str> {
+    let text = |args: &[&str]| {
+        let output = Command::new("id").args(args).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    if text(&["-u"])? != "0" {
+        return None;
+    }
+    USERS.into_iter().find(|user| text(&["-u", user]).is_some())
+}
+
+fn group(user: &str) -> String {
+    let output = Command::new("id").args(["-g", user]).output();
+    let output = output.expect("id can be run");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn give(path: &Path, user: Option<&str>) {
+    let Some(user) = user else { return };
+    let given = Command::new("chown").arg(user).arg(path).status();
+    assert!(given.is_ok_and(|status| status.success()), "chown {user}");
+}
+
+/// `$OUTGROW_PG_BIN`, then Debian's folders, the newest first, then the path.
+#[allow(clippy::panic)] // What to install is the message of the failing test.
+fn binary(name: &str) -> PathBuf {
+    let mut folders: Vec<PathBuf> = std::env::var_os("OUTGROW_PG_BIN")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
+    let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
+    debian.sort();
+    folders.extend(debian.into_iter().rev());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(OsStr::new(&path)));
+    folders
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| {
+            panic!("`{name}` is not on this machine: install PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN")
+        })
+}
