@@ -73,6 +73,12 @@ impl PgKind {
             "timestamp with time zone" => Class::Instant,
             _ => Class::AsWritten,
         };
+        // Without a length these two mean a length of one, and a cast would cut values short.
+        let base = match base {
+            "character" => "bpchar",
+            "bit" => "bit varying",
+            other => other,
+        };
         Self {
             class,
             base: base.to_owned(),

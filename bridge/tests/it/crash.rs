@@ -19,14 +19,25 @@ const LEGACY: &str = "OUTGROW_CRASH_LEGACY";
 const CATALOG: &str = "OUTGROW_CRASH_CATALOG";
 const POINT: &str = "OUTGROW_CRASH_POINT";
 const AFTER: &str = "OUTGROW_CRASH_AFTER";
-/// `copy`, or the side to turn to.
+/// `copy`, `turn`, or `items` for the tables of the PostgreSQL tests.
 const DO: &str = "OUTGROW_CRASH_DO";
 
 fn child(shop: &Shop, what: &str, point: &str, after: u32) -> Child {
+    child_between(&shop.legacy.url(), &shop.catalog.url(), what, point, after)
+}
+
+/// A bridge in a process of its own that dies when it has passed a point so often.
+pub(crate) fn child_between(
+    legacy: &str,
+    extracted: &str,
+    what: &str,
+    point: &str,
+    after: u32,
+) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::the_child", "--ignored", "--nocapture"])
-        .env(LEGACY, shop.legacy.url())
-        .env(CATALOG, shop.catalog.url())
+        .env(LEGACY, legacy)
+        .env(CATALOG, extracted)
         .env(POINT, point)
         .env(AFTER, after.to_string())
         .env(DO, what)
@@ -49,11 +60,16 @@ fn child_spec() -> LinkSpec {
             std::process::abort();
         }
     }));
+    let (slice, tables) = if var(DO) == "items" {
+        ("items", crate::postgres::tables())
+    } else {
+        ("catalog", crate::shop::catalog_tables())
+    };
     LinkSpec {
-        slice: "catalog".parse().unwrap(),
+        slice: slice.parse().unwrap(),
         legacy: var(LEGACY).parse().unwrap(),
         extracted: var(CATALOG).parse().unwrap(),
-        tables: crate::shop::catalog_tables(),
+        tables,
         limits,
     }
 }

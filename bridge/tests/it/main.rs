@@ -6,6 +6,8 @@ mod conflicts;
 mod copy;
 mod crash;
 mod postgres;
+mod postgres_faults;
+mod postgres_values;
 mod preflight;
 mod shop;
 mod turning;

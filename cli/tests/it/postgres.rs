@@ -23,30 +23,7 @@ async fn tables_of_a_postgres_monolith_are_synced_by_the_commands() {
     let extracted = database::open(&dir.path().join("catalog.db")).await;
     let create = "CREATE TABLE product (id INTEGER PRIMARY KEY, title TEXT NOT NULL)";
     sqlx::query(create).execute(&extracted).await.unwrap();
-    let (proxy, control) = (free_address(), free_address());
-    let url = server.url_for("bridge:very-secret");
-    let config = format!(
-        r#"
-[proxy]
-listen = ["{proxy}"]
-[legacy]
-urls = ["http://127.0.0.1:9"]
-database = "{url}"
-[control]
-listen = "{control}"
-[services.catalog]
-urls = ["http://127.0.0.1:9"]
-database = "sqlite:catalog.db"
-[slices.catalog]
-service = "catalog"
-routes = ["GET /api/products"]
-[[slices.catalog.tables]]
-legacy = "products"
-extracted = "product"
-key = ["id"]
-columns = {{ id = "id", title = "name" }}
-"#
-    );
+    let config = config(&server.url_for("bridge:very-secret"));
     std::fs::write(dir.path().join("outgrow.toml"), config).unwrap();
 
     let checked = run_in(dir.path(), &["check"]).await;
@@ -86,4 +63,30 @@ columns = {{ id = "id", title = "name" }}
     for text in [log, format!("{checked:?} {started:?} {verified:?}")] {
         assert!(!text.contains("very-secret"), "{text}");
     }
+}
+
+fn config(url: &str) -> String {
+    let (proxy, control) = (free_address(), free_address());
+    format!(
+        r#"
+[proxy]
+listen = ["{proxy}"]
+[legacy]
+urls = ["http://127.0.0.1:9"]
+database = "{url}"
+[control]
+listen = "{control}"
+[services.catalog]
+urls = ["http://127.0.0.1:9"]
+database = "sqlite:catalog.db"
+[slices.catalog]
+service = "catalog"
+routes = ["GET /api/products"]
+[[slices.catalog.tables]]
+legacy = "products"
+extracted = "product"
+key = ["id"]
+columns = {{ id = "id", title = "name" }}
+"#
+    )
 }
