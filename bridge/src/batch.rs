@@ -27,8 +27,8 @@ use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row};
 use crate::value::Key;
 
-/// Changes without a place that are looked at in one batch: the newest, as one transaction that
-/// stays open for long holds up the places of all that come after it.
+/// Changes without a place that are looked at in one batch: what was committed in some
+/// milliseconds.
 const UNPLACED: u32 = 10_000;
 
 /// One key to be brought up to date on the target.

@@ -49,8 +49,8 @@ impl Database {
     }
 
     /// Puts a heartbeat into the stream. Everything that was committed before its time comes
-    /// before it: where there is one writer, the time is read once this is the one; where order
-    /// is by transactions' numbers, before this transaction has one.
+    /// before it: where there is one writer, the time is read once this is the one; where places
+    /// are given later, heartbeats get theirs after all else that is there.
     pub(crate) async fn beat(&self) -> Result<(), Error> {
         let early = now_ms();
         let mut tx = self.write().await?;
@@ -100,9 +100,8 @@ impl Database {
             .on(self.side)
     }
 
-    /// Changes that were committed but have no place in the stream yet, because a transaction
-    /// that began before them is still open. Their `seq` is a number of another kind. Always
-    /// none where there is one writer at a time.
+    /// Changes that were committed since places were given last. Their `seq` is a number of
+    /// another kind. Always none where there is one writer at a time.
     pub(crate) async fn unplaced(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Change>, Error> {
         if self.dialect() == Dialect::Sqlite {
             return Ok(Vec::new());

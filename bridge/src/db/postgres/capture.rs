@@ -1,10 +1,11 @@
 //! The triggers on the slice's tables: those that note which key changed, and those that refuse
 //! writes while a side is fenced; and the step that puts what was noted in order.
 //!
-//! A transaction's number says nothing of when it commits, so what is noted has no place in the
-//! stream at first. It gets one when every transaction with a lower number has ended: from then on
-//! nothing can come before it. A batch takes what is noted without a place, too, as of its
-//! snapshot, so that rows never wait for somebody's long transaction; only the position does.
+//! What is noted has no place in the stream at first, for a number that a transaction draws says
+//! nothing of when it commits. One at a time moves what is committed into the stream and numbers
+//! it then, so what commits late is numbered late, and nothing can come before a place that was
+//! given. A batch takes what was committed since the last move, too, as of its snapshot, so that
+//! the rows that it reads are never newer than the keys that it knows.
 //!
 //! Fences are enabled and disabled, not made and dropped: that takes a lock which waits for
 //! writers and lets readers through.
@@ -101,13 +102,13 @@ impl Database {
         tx.commit().await.on(side)
     }
 
-    /// Gives what was noted its place in the stream, as far as that is settled.
+    /// Gives what was noted its place in the stream.
     pub(crate) async fn place(&self) -> Result<(), Error> {
         if self.dialect() == Dialect::Sqlite {
             return Ok(());
         }
         let mut tx = self.write().await?;
-        let text = format!("SELECT {}(false)", self.own("place"));
+        let text = format!("SELECT {}()", self.own("place"));
         tx.number(&text, &[]).await.on(self.side)?;
         tx.commit().await.on(self.side)
     }
@@ -142,7 +143,7 @@ impl Database {
             }
         }
         if on {
-            let text = format!("SELECT {}(true)", self.own("place"));
+            let text = format!("SELECT {}()", self.own("place"));
             tx.number(&text, &[]).await.on(side)?;
         }
         Ok(())
@@ -253,20 +254,20 @@ impl Database {
         )
     }
 
-    /// Moves what is settled from `noted` to `changes`. The lock of the control row lets one at a
-    /// time do it, so that numbers become visible in their order.
+    /// Moves what is committed from `noted` to `changes`. The lock of the control row lets one at a
+    /// time do it, so that numbers become visible in their order. Heartbeats come last: all that
+    /// was committed before their time is moved with them, or was before.
     fn place_function(&self) -> String {
         let keys: Vec<String> = (0..KEY_COLUMNS).map(|at| format!("k{at}")).collect();
         format!(
-            "CREATE OR REPLACE FUNCTION {function}(everything boolean) RETURNS bigint LANGUAGE plpgsql \
-             AS $outgrow$ DECLARE horizon xid8; last bigint; placed bigint; BEGIN \
+            "CREATE OR REPLACE FUNCTION {function}() RETURNS bigint LANGUAGE plpgsql \
+             AS $outgrow$ DECLARE last bigint; placed bigint; BEGIN \
              IF NOT EXISTS (SELECT 1 FROM {noted}) THEN \
              SELECT head INTO last FROM {control}; RETURN last; END IF; \
              SELECT head INTO last FROM {control} FOR UPDATE; \
-             horizon := pg_snapshot_xmin(pg_current_snapshot()); \
-             WITH taken AS (DELETE FROM {noted} WHERE everything OR xid < horizon RETURNING *), \
+             WITH taken AS (DELETE FROM {noted} RETURNING *), \
              put AS (INSERT INTO {changes} (seq, tbl, op, at, {keys}) \
-             SELECT last + row_number() OVER (ORDER BY xid, id), tbl, op, at, {keys} FROM taken \
+             SELECT last + row_number() OVER (ORDER BY tbl = '', id), tbl, op, at, {keys} FROM taken \
              RETURNING seq) SELECT max(seq) INTO placed FROM put; \
              IF placed IS NOT NULL THEN UPDATE {control} SET head = placed; last := placed; END IF; \
              RETURN last; END $outgrow$",
@@ -289,9 +290,7 @@ impl Database {
         [
             make(
                 "noted",
-                &format!(
-                    "id bigserial PRIMARY KEY, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), {change}"
-                ),
+                &format!("id bigserial PRIMARY KEY, {change}"),
             ),
             make("changes", &format!("seq bigint PRIMARY KEY, {change}")),
             // `birth` names this very stream: a position of another one is worthless.

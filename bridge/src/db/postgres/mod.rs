@@ -1,5 +1,5 @@
 //! PostgreSQL 13 or newer: triggers that note keys, and a step that gives what was noted its
-//! place in the stream once no transaction that began earlier is open any more.
+//! place in the stream.
 //!
 //! Everything of ours is in a schema of its own. Values are written as text and cast by the
 //! database, and read in the one form of their class, so no type is ever guessed here.
