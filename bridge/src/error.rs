@@ -10,7 +10,7 @@ use crate::preflight::Problem;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "`{0}` is not a database the bridge can open: write `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/NAME`"
+        "`{0}` is not a database the bridge can open: write `sqlite:PATH`, or `postgres://` or `mysql://USER:PASSWORD@HOST:PORT/NAME`"
     )]
     Url(String),
     /// The mapping or the tables do not fit. Every problem is in the list.
@@ -115,6 +115,15 @@ fn code(error: &sqlx::Error) -> Option<Code> {
             .parse::<i32>()
             .ok()
             .map(|code| Code::Sqlite(code & 0xff));
+    }
+    if let Some(mysql) = inner.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        // States of its own that say nothing: a check, a bad string, cut data; waits for locks,
+        // too many connections, a shutdown.
+        match mysql.number() {
+            3819 | 4025 | 1366 | 1265 | 1364 => return Some(Code::State("23000".to_owned())),
+            1205 | 1040 | 1053 | 1927 | 1317 => return Some(Code::State("40001".to_owned())),
+            _ => {}
+        }
     }
     (code.len() == 5 && code.is_ascii()).then(|| Code::State(code.into_owned()))
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use outgrow_rollout::SliceId;
+use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub enum DatabaseUrl {
     Sqlite(PathBuf),
     /// `postgres://USER:PASSWORD@HOST:PORT/NAME`, with the options of libpq in its query.
     Postgres(PostgresUrl),
+    /// `mysql://USER:PASSWORD@HOST:PORT/NAME`, or `mariadb://..`.
+    Mysql(MysqlUrl),
 }
 
 /// Checked once; its password is never shown.
@@ -54,11 +57,41 @@ impl PostgresUrl {
     }
 }
 
+/// Checked once; its password is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MysqlUrl(String);
+
+impl MysqlUrl {
+    pub(crate) fn options(&self) -> Result<MySqlConnectOptions, sqlx::Error> {
+        MySqlConnectOptions::from_str(&self.0)
+    }
+
+    /// Without user, password and options.
+    fn shown(&self) -> String {
+        match self.options() {
+            Ok(options) => format!(
+                "mysql://{}:{}/{}",
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+            Err(_) => "mysql://".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for MysqlUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Postgres(url) => f.write_str(&url.shown()),
+            Self::Mysql(url) => f.write_str(&url.shown()),
         }
     }
 }
@@ -84,6 +117,15 @@ impl FromStr for DatabaseUrl {
                 Ok(_) => Ok(Self::Postgres(url)),
                 // What was written may hold a password.
                 Err(_) => Err(Error::Url("postgres://..".to_owned())),
+            };
+        }
+        if text.starts_with("mysql://") || text.starts_with("mariadb://") {
+            let url = MysqlUrl(text.to_owned());
+            return match url.options() {
+                Ok(options) if options.get_database().is_some_and(|name| !name.is_empty()) => {
+                    Ok(Self::Mysql(url))
+                }
+                _ => Err(Error::Url("mysql://..".to_owned())),
             };
         }
         let rest = text

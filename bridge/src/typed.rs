@@ -31,9 +31,9 @@ pub(crate) enum Class {
     AsWritten,
 }
 
-/// A column's type in PostgreSQL.
+/// A column's type in an engine that has real ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PgKind {
+pub(crate) struct Typed {
     pub(crate) class: Class,
     /// The type's name without its length, as SQL text.
     pub(crate) base: String,
@@ -57,9 +57,9 @@ impl Class {
     }
 }
 
-impl PgKind {
-    /// The class of a type by its name with its length, e.g. `numeric(10,2)`.
-    pub(crate) fn of(full: &str, base: &str) -> Self {
+impl Typed {
+    /// PostgreSQL's type by its name with its length, e.g. `numeric(10,2)`, and without.
+    pub(crate) fn postgres(full: &str, base: &str) -> Self {
         let class = match base {
             "smallint" | "integer" | "bigint" | "oid" => Class::Int,
             "boolean" => Class::Bool,
@@ -82,6 +82,32 @@ impl PgKind {
         Self {
             class,
             base: base.to_owned(),
+        }
+    }
+
+    /// MySQL's type by its bare name, its whole declaration, and its digits after the point.
+    pub(crate) fn mysql(bare: &str, whole: &str, scale: Option<u32>) -> Self {
+        let class = match bare {
+            // Beyond 63 bits: exact text.
+            "bigint" if whole.contains("unsigned") => Class::Decimal(Some(0)),
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" => Class::Int,
+            "bit" => Class::Bool,
+            "decimal" => Class::Decimal(scale),
+            "float" => Class::Real4,
+            "double" => Class::Real,
+            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum"
+            | "set" => Class::Text,
+            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => {
+                Class::Bytes
+            }
+            "uuid" => Class::Uuid,
+            "datetime" => Class::Timestamp,
+            "timestamp" => Class::Instant,
+            _ => Class::AsWritten,
+        };
+        Self {
+            class,
+            base: bare.to_owned(),
         }
     }
 
@@ -266,7 +292,7 @@ mod tests {
                 Cell::from("2026-01-02T01:04:05.5Z"),
             ),
         ] {
-            let kind = PgKind::of(full, base);
+            let kind = Typed::postgres(full, base);
             assert_eq!(kind.store(before.clone()), after, "{before} in {full}");
             assert_eq!(kind.store(after.clone()), after, "{after} stays");
         }

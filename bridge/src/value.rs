@@ -63,7 +63,7 @@ impl Cell {
     pub(crate) fn stored_in(self, kind: &Kind) -> Self {
         match kind {
             Kind::Sqlite(affinity) => self.stored_as(*affinity),
-            Kind::Postgres(kind) => kind.store(self),
+            Kind::Postgres(kind) | Kind::Mysql(kind) => kind.store(self),
         }
     }
 
@@ -238,7 +238,8 @@ pub(crate) fn key_text(key: &[Cell]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite(Affinity),
-    Postgres(crate::typed::PgKind),
+    Postgres(crate::typed::Typed),
+    Mysql(crate::typed::Typed),
 }
 
 impl Kind {
@@ -249,7 +250,7 @@ impl Kind {
             Self::Sqlite(Affinity::Text) => "text",
             Self::Sqlite(Affinity::Blob) => "bytes",
             Self::Sqlite(Affinity::Real) => "a float",
-            Self::Postgres(kind) => kind.class.family(),
+            Self::Postgres(kind) | Self::Mysql(kind) => kind.class.family(),
         }
     }
 }

@@ -7,13 +7,16 @@
 
 pub mod client;
 pub mod database;
+pub mod mariadb;
 pub mod postgres;
 pub mod process;
+mod servers;
 pub mod upstream;
 mod waiting;
 
 pub use client::Answer;
 pub use database::TempDatabase;
+pub use mariadb::Mariadb;
 pub use postgres::Postgres;
 pub use process::Process;
 pub use upstream::{Seen, Upstream};

@@ -1,7 +1,6 @@
 //! A PostgreSQL server of a test's own: in a temporary directory, on a free loopback port, gone
 //! with the test. PostgreSQL refuses to run as root, so under root another user runs it.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +11,9 @@ use tempfile::TempDir;
 
 use crate::eventually;
 use crate::process::free_address;
+use crate::servers::{binary, give, other_user, run};
 
+const INSTALL: &str = "PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN";
 /// Users that run the server when we are root.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 /// A server on a busy machine is up within seconds.
@@ -36,13 +37,13 @@ impl Postgres {
     /// Panics, saying what to install, when there is no PostgreSQL on this machine.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
-        let user = user();
+        let user = other_user(&USERS);
         let data = dir.path().join("data");
         std::fs::create_dir(&data).expect("a folder for the data");
         for path in [dir.path(), &data] {
             give(path, user);
         }
-        let made = run(user, "initdb", dir.path())
+        let made = program(user, "initdb", dir.path())
             .args([
                 "--no-sync",
                 "--auth=trust",
@@ -183,7 +184,7 @@ fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
-    run(user, "postgres", dir)
+    program(user, "postgres", dir)
         .args(["-D", "data", "-k", "."])
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
         .args(["-c", "wal_level=logical", "-c", "max_connections=60"])
@@ -195,72 +196,18 @@ fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
         .expect("the server can be run")
 }
 
-/// A program of the server, as a user that may run it.
-fn run(user: Option<&str>, program: &str, dir: &Path) -> Command {
-    let program = binary(program);
-    let mut command = match user {
-        None => Command::new(program),
-        Some(user) => {
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid", user, "--regid"])
-                .arg(group(user))
-                .arg("--clear-groups")
-                .arg(program);
-            command
-        }
-    };
-    command.current_dir(dir);
-    command
-}
-
-/// The other user, if we are root.
-fn user() -> Option<&'static str> {
-    let text = |args: &[&str]| {
-        let output = Command::new("id").args(args).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    if text(&["-u"])? != "0" {
-        return None;
-    }
-    USERS.into_iter().find(|user| text(&["-u", user]).is_some())
-}
-
-fn group(user: &str) -> String {
-    let output = Command::new("id").args(["-g", user]).output();
-    let output = output.expect("id can be run");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-fn give(path: &Path, user: Option<&str>) {
-    let Some(user) = user else { return };
-    let given = Command::new("chown").arg(user).arg(path).status();
-    assert!(given.is_ok_and(|status| status.success()), "chown {user}");
-}
-
-/// `$OUTGROW_PG_BIN`, then Debian's folders, the newest first, then the path.
-#[allow(clippy::panic)] // What to install is the message of the failing test.
-fn binary(name: &str) -> PathBuf {
-    let mut folders: Vec<PathBuf> = std::env::var_os("OUTGROW_PG_BIN")
-        .map(PathBuf::from)
-        .into_iter()
-        .collect();
-    let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+/// A program of the server, as a user that may run it: of `$OUTGROW_PG_BIN`, of Debian's folders,
+/// the newest first, or of the path.
+fn program(user: Option<&str>, name: &str, dir: &Path) -> Command {
+    let own = std::env::var_os("OUTGROW_PG_BIN").map(PathBuf::from);
+    let debian = std::fs::read_dir("/usr/lib/postgresql");
+    let mut debian: Vec<PathBuf> = debian
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("bin"))
         .collect();
     debian.sort();
-    folders.extend(debian.into_iter().rev());
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    folders.extend(std::env::split_paths(OsStr::new(&path)));
-    folders
-        .into_iter()
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| {
-            panic!("`{name}` is not on this machine: install PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN")
-        })
+    let folders = own.into_iter().chain(debian.into_iter().rev()).collect();
+    run(user, &binary(&[name], folders, INSTALL), dir)
 }

@@ -5,7 +5,7 @@ use outgrow_rollout::Side;
 
 use super::stream::KEYS;
 use super::tx::Fetched;
-use super::{Arg, Database, Dialect, Tx, now_ms, postgres};
+use super::{Arg, Database, Dialect, Tx, mysql, now_ms, postgres};
 use crate::error::{Error, OnSide};
 use crate::value::{Key, key_text};
 
@@ -96,6 +96,7 @@ impl Database {
         let text = match self.dialect() {
             Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = ?".to_owned(),
             Dialect::Postgres => postgres::count_own(),
+            Dialect::Mysql => mysql::COUNT_OWN.to_owned(),
         };
         let mut tx = self.read().await?;
         let name = self.own_bare("control");
@@ -108,6 +109,7 @@ impl Database {
             Dialect::Sqlite => "refused, refused_at, refused_table".to_owned(),
             // Kept where an undone statement does not undo it.
             Dialect::Postgres => self.refused_postgres(),
+            Dialect::Mysql => self.refused_mysql(),
         };
         let text = format!(
             "SELECT fenced, source, turn, birth, {refused} FROM {}",
@@ -141,6 +143,10 @@ impl Database {
                 let value = if on { self.slice.as_str() } else { "" };
                 tx.execute(postgres::APPLYING, &[Arg::from(value)]).await
             }
+            Dialect::Mysql => {
+                let value = if on { self.slice.as_str() } else { "" };
+                tx.execute(mysql::APPLYING, &[Arg::from(value)]).await
+            }
         }
         .map(drop)
         .on(self.side)
@@ -149,8 +155,10 @@ impl Database {
     /// Puts the fence up or takes it down. In this same transaction nothing of others can come
     /// after what [`Self::head`] says then.
     pub(crate) async fn set_fence(&self, tx: &mut Tx, on: bool) -> Result<(), Error> {
-        if self.dialect() == Dialect::Postgres {
-            self.fence_postgres(tx, on).await?;
+        match self.dialect() {
+            Dialect::Sqlite => {}
+            Dialect::Postgres => self.fence_postgres(tx, on).await?,
+            Dialect::Mysql => self.fence_mysql(tx, on).await?,
         }
         let text = format!(
             "UPDATE {} SET fenced = ? WHERE fenced <> ?",
@@ -207,10 +215,10 @@ impl Database {
         to: &Position,
     ) -> Result<(), Error> {
         let text = format!(
-            "INSERT INTO {} (stream, epoch, seq, birth, beat) VALUES (?, ?, ?, ?, ?) \
-             ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, \
-             birth = excluded.birth, beat = excluded.beat",
-            self.own("position")
+            "INSERT INTO {} (stream, epoch, seq, birth, beat) VALUES (?, ?, ?, ?, ?) {}",
+            self.own("position"),
+            self.dialect()
+                .or_update("stream", &["epoch", "seq", "birth", "beat"])
         );
         let args = [
             Arg::from(stream.as_str()),
@@ -261,6 +269,8 @@ impl Database {
             let raised = match self.dialect() {
                 Dialect::Sqlite => super::sqlite::raise_sequence(tx, table, *value).await,
                 Dialect::Postgres => postgres::raise_sequence(tx, table, *value).await,
+                // Ids that were written from the other side have raised it already.
+                Dialect::Mysql => Ok(()),
             };
             raised.on(self.side)?;
         }
@@ -275,6 +285,7 @@ impl Database {
                 tx.number(text, &[Arg::from(table)]).await
             }
             Dialect::Postgres => postgres::sequence(tx, table).await,
+            Dialect::Mysql => Ok(None),
         };
         Ok(found.on(self.side)?.unwrap_or(0))
     }
@@ -302,16 +313,14 @@ impl Database {
     }
 
     pub(crate) async fn save_copy(&self, tx: &mut Tx, copy: &Copy) -> Result<(), Error> {
-        let sets: Vec<String> = ["state", "copied", "total"]
+        let columns: Vec<&str> = ["state", "copied", "total"]
             .into_iter()
             .chain(KEYS.split(", "))
-            .map(|column| format!("{column} = excluded.{column}"))
             .collect();
         let text = format!(
-            "INSERT INTO {} (tbl, state, copied, total, {KEYS}) VALUES (?, ?, ?, ?, {KEY_MARKS}) \
-             ON CONFLICT (tbl) DO UPDATE SET {}",
+            "INSERT INTO {} (tbl, state, copied, total, {KEYS}) VALUES (?, ?, ?, ?, {KEY_MARKS}) {}",
             self.own("copy"),
-            sets.join(", ")
+            self.dialect().or_update("tbl", &columns)
         );
         let mut args = vec![
             Arg::from(&copy.table),
@@ -333,9 +342,9 @@ impl Database {
         content: String,
     ) -> Result<(), Error> {
         let text = format!(
-            "INSERT INTO {} (tbl, k, reason, content, at, {KEYS}) VALUES (?, ?, ?, ?, ?, {KEY_MARKS}) \
-             ON CONFLICT (tbl, k) DO UPDATE SET reason = excluded.reason, content = excluded.content",
-            self.own("parked")
+            "INSERT INTO {} (tbl, k, reason, content, at, {KEYS}) VALUES (?, ?, ?, ?, ?, {KEY_MARKS}) {}",
+            self.own("parked"),
+            self.dialect().or_update("tbl, k", &["reason", "content"])
         );
         let mut args = vec![
             Arg::from(table),
@@ -390,7 +399,7 @@ impl Database {
         let foreign = self.own("foreign");
         let text = format!(
             "INSERT INTO {foreign} (side, tbl, k, op, at, passive, authority) \
-             VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id"
+             VALUES (?, ?, ?, ?, ?, ?, ?)"
         );
         let args = [
             Arg::from(&found.side),
@@ -401,7 +410,9 @@ impl Database {
             Arg::from(&found.passive),
             Arg::from(&found.authority),
         ];
-        let id = tx.number(&text, &args).await.on(self.side)?.unwrap_or(0);
+        tx.execute(&text, &args).await.on(self.side)?;
+        let newest = format!("SELECT max(id) FROM {foreign}");
+        let id = tx.number(&newest, &[]).await.on(self.side)?.unwrap_or(0);
         let text = format!("DELETE FROM {foreign} WHERE id <= ?");
         tx.execute(&text, &[Arg::from(id.saturating_sub(FOREIGN_KEPT))])
             .await

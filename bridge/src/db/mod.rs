@@ -3,6 +3,8 @@
 //! of tables, keys and cells, in SQL that every engine understands.
 
 pub(crate) mod books;
+mod keys;
+pub(crate) mod mysql;
 pub(crate) mod postgres;
 pub(crate) mod rows;
 pub(crate) mod sqlite;
@@ -12,7 +14,7 @@ mod tx;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{Side, SliceId};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{MySqlPool, PgPool, SqlitePool};
 
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Schema};
@@ -34,6 +36,7 @@ pub(crate) struct Database {
 enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+    Mysql(MySqlPool),
 }
 
 /// Which engine a side has.
@@ -41,9 +44,25 @@ enum Pool {
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
+    /// MySQL and MariaDB.
+    Mysql,
 }
 
 impl Dialect {
+    /// What turns an insert into an update of the row that has this key already.
+    pub(crate) fn or_update(self, key: &str, columns: &[&str]) -> String {
+        let set = |column: &&str| match self {
+            Self::Sqlite | Self::Postgres => format!("{column} = excluded.{column}"),
+            Self::Mysql => format!("{column} = VALUES({column})"),
+        };
+        let sets: Vec<String> = columns.iter().map(set).collect();
+        let sets = sets.join(", ");
+        match self {
+            Self::Sqlite | Self::Postgres => format!("ON CONFLICT ({key}) DO UPDATE SET {sets}"),
+            Self::Mysql => format!("ON DUPLICATE KEY UPDATE {sets}"),
+        }
+    }
+
     /// A table's name as SQL text; `schema.table` where the engine has schemas.
     pub(crate) fn table(self, name: &str) -> String {
         match (self, name.split_once('.')) {
@@ -71,6 +90,7 @@ impl Database {
         let pool = match url {
             DatabaseUrl::Sqlite(path) => Pool::Sqlite(sqlite::pool(path, busy)),
             DatabaseUrl::Postgres(url) => Pool::Postgres(postgres::pool(url, busy)),
+            DatabaseUrl::Mysql(url) => Pool::Mysql(mysql::pool(url, busy)),
         };
         Self { side, slice, pool }
     }
@@ -79,6 +99,7 @@ impl Database {
         match &self.pool {
             Pool::Sqlite(_) => Dialect::Sqlite,
             Pool::Postgres(_) => Dialect::Postgres,
+            Pool::Mysql(_) => Dialect::Mysql,
         }
     }
 
@@ -87,6 +108,7 @@ impl Database {
         match &self.pool {
             Pool::Sqlite(pool) => pool.begin().await.map(Tx::Sqlite),
             Pool::Postgres(pool) => postgres::read(pool).await.map(Tx::Postgres),
+            Pool::Mysql(pool) => mysql::read(pool).await.map(Tx::Mysql),
         }
         .on(self.side)
     }
@@ -96,6 +118,7 @@ impl Database {
         match &self.pool {
             Pool::Sqlite(pool) => sqlite::write(pool).await.map(Tx::Sqlite),
             Pool::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
+            Pool::Mysql(pool) => mysql::write(pool).await.map(Tx::Mysql),
         }
         .on(self.side)
     }
@@ -108,6 +131,7 @@ impl Database {
             Pool::Postgres(pool) => postgres::write_rows(pool, references)
                 .await
                 .map(Tx::Postgres),
+            Pool::Mysql(pool) => mysql::write_rows(pool, references).await.map(Tx::Mysql),
         }
         .on(self.side)
     }
@@ -117,6 +141,7 @@ impl Database {
         match &self.pool {
             Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await,
             Pool::Postgres(_) => self.install_postgres(plan).await,
+            Pool::Mysql(_) => self.install_mysql(plan).await,
         }
     }
 
@@ -125,6 +150,7 @@ impl Database {
         match self.dialect() {
             Dialect::Sqlite => self.uninstall_sqlite().await,
             Dialect::Postgres => self.uninstall_postgres().await,
+            Dialect::Mysql => self.uninstall_mysql().await,
         }
     }
 
@@ -141,6 +167,7 @@ impl Database {
             let there = match self.dialect() {
                 Dialect::Sqlite => self.captured_sqlite(&mut tx, table).await,
                 Dialect::Postgres => self.captured_postgres(&mut tx, table).await,
+                Dialect::Mysql => self.captured_mysql(&mut tx, table).await,
             };
             if !there.on(self.side)? {
                 return Ok(Some(table.name.clone()));
@@ -157,6 +184,7 @@ impl Database {
         match self.dialect() {
             // Who may write the file may do everything.
             Dialect::Sqlite => Ok(Vec::new()),
+            Dialect::Mysql => self.missing_rights_mysql(plan).await.on(self.side),
             Dialect::Postgres => self.missing_rights_postgres(plan).await.on(self.side),
         }
     }
@@ -169,6 +197,7 @@ impl Database {
             let found = match self.dialect() {
                 Dialect::Sqlite => sqlite::introspect::table(&mut tx, name).await,
                 Dialect::Postgres => postgres::introspect::table(&mut tx, name).await,
+                Dialect::Mysql => mysql::introspect::table(&mut tx, name).await,
             };
             if let Some(table) = found.on(self.side)? {
                 schema.insert(name.clone(), table);
@@ -182,6 +211,7 @@ impl Database {
         let text = match self.dialect() {
             Dialect::Sqlite => sqlite::introspect::VERSION,
             Dialect::Postgres => postgres::introspect::VERSION,
+            Dialect::Mysql => mysql::introspect::VERSION,
         };
         let mut tx = self.read().await?;
         let found = tx.number(text, &[]).await.on(self.side)?;
@@ -192,6 +222,16 @@ impl Database {
         match &self.pool {
             Pool::Sqlite(pool) => pool.close().await,
             Pool::Postgres(pool) => pool.close().await,
+            Pool::Mysql(pool) => pool.close().await,
+        }
+    }
+
+    /// Gives what was noted its place in the stream, where that is a step of its own.
+    pub(crate) async fn place(&self) -> Result<(), Error> {
+        match self.dialect() {
+            Dialect::Sqlite => Ok(()),
+            Dialect::Postgres => self.place_postgres().await,
+            Dialect::Mysql => self.place_mysql().await,
         }
     }
 
@@ -199,14 +239,14 @@ impl Database {
     pub(crate) fn own(&self, what: &str) -> String {
         let name = quote(&self.own_bare(what));
         match self.dialect() {
-            Dialect::Sqlite => name,
+            Dialect::Sqlite | Dialect::Mysql => name,
             Dialect::Postgres => format!("{}.{name}", postgres::SCHEMA),
         }
     }
 
     pub(crate) fn own_bare(&self, what: &str) -> String {
         match self.dialect() {
-            Dialect::Sqlite => format!("_outgrow_{}_{what}", self.slice),
+            Dialect::Sqlite | Dialect::Mysql => format!("_outgrow_{}_{what}", self.slice),
             Dialect::Postgres => format!("{}_{what}", self.slice),
         }
     }

@@ -1,7 +1,9 @@
 //! Reads and writes rows of the slice's tables.
 
-use super::{Arg, Dialect, Tx, list, postgres, quote};
+use super::tx::Fetched;
+use super::{Arg, Dialect, Tx, keys, list, mysql, postgres, quote};
 use crate::plan::{Column, Row, Table};
+use crate::typed::Class;
 use crate::value::{Affinity, Cell, Key, Kind};
 
 /// Values bound in one statement: well under each engine's limit (32,766 and 65,535), and large
@@ -9,7 +11,7 @@ use crate::value::{Affinity, Cell, Key, Kind};
 fn binds(tx: &Tx) -> usize {
     match tx.dialect() {
         Dialect::Sqlite => 900,
-        Dialect::Postgres => 6_000,
+        Dialect::Postgres | Dialect::Mysql => 6_000,
     }
 }
 
@@ -25,13 +27,25 @@ pub(crate) async fn by_keys(
             "SELECT {} FROM {} WHERE {}",
             columns(table),
             tx.dialect().table(&table.name),
-            in_keys(table, some.len())
+            in_keys(tx.dialect(), table, some.len())
         );
         let args: Vec<Arg> = some.iter().flat_map(|key| key_args(table, key)).collect();
         let rows = tx.fetch(&text, &args).await?;
-        found.extend(rows.into_iter().map(|row| row.0));
+        found.extend(rows.into_iter().map(|row| read(table, row)));
     }
     Ok(found)
+}
+
+/// A row as it was fetched. Bytes of MySQL come as hexadecimal text, for its drivers cannot tell
+/// bytes from text of a binary collation.
+fn read(table: &Table, row: Fetched) -> Row {
+    let bytes = |(column, cell): (&Column, Cell)| match (&column.kind, cell) {
+        (Kind::Mysql(kind), Cell::Text(hex)) if kind.class == Class::Bytes => {
+            keys::unhex(&hex).map_or(Cell::Text(hex), Cell::Blob)
+        }
+        (_, cell) => cell,
+    };
+    table.columns.iter().zip(row.0).map(bytes).collect()
 }
 
 /// Rows after a key, in key order.
@@ -57,7 +71,7 @@ pub(crate) async fn after(
         .flat_map(|key| key_args(table, key))
         .collect();
     let rows = tx.fetch(&text, &args).await?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+    Ok(rows.into_iter().map(|row| read(table, row)).collect())
 }
 
 /// The last rows in key order.
@@ -74,7 +88,7 @@ pub(crate) async fn last(tx: &mut Tx, table: &Table, limit: u32) -> Result<Vec<R
         keys.join(", ")
     );
     let rows = tx.fetch(&text, &[]).await?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+    Ok(rows.into_iter().map(|row| read(table, row)).collect())
 }
 
 pub(crate) async fn count(tx: &mut Tx, table: &str) -> Result<u64, sqlx::Error> {
@@ -97,6 +111,9 @@ pub(crate) async fn largest(tx: &mut Tx, table: &Table) -> Result<i64, sqlx::Err
 }
 
 pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<(), sqlx::Error> {
+    if tx.dialect() == Dialect::Mysql {
+        return mysql::upsert(tx, table, rows).await;
+    }
     let keys = list(table.key.iter().map(|&at| table.columns[at].name.as_str()));
     let sets: Vec<String> = table
         .columns
@@ -106,22 +123,32 @@ pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<
         .map(|(_, c)| format!("{0} = excluded.{0}", quote(&c.name)))
         .collect();
     let resolve = if sets.is_empty() {
-        "DO NOTHING".to_owned()
+        format!("ON CONFLICT ({keys}) DO NOTHING")
     } else {
-        format!("DO UPDATE SET {}", sets.join(", "))
+        format!("ON CONFLICT ({keys}) DO UPDATE SET {}", sets.join(", "))
     };
+    insert(tx, table, rows, &resolve).await
+}
+
+/// Inserts rows; `resolve` says what becomes of those that are there.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    table: &Table,
+    rows: &[&Row],
+    resolve: &str,
+) -> Result<(), sqlx::Error> {
     let width = table.columns.len();
     let one: Vec<String> = table.columns.iter().map(mark).collect();
     let one = format!("({})", one.join(", "));
     // Ids that a table would generate come from the other side.
     let overriding = match tx.dialect() {
-        Dialect::Sqlite => "",
+        Dialect::Sqlite | Dialect::Mysql => "",
         Dialect::Postgres => "OVERRIDING SYSTEM VALUE",
     };
     for some in rows.chunks((binds(tx) / width).max(1)) {
         let values = vec![one.as_str(); some.len()].join(", ");
         let text = format!(
-            "INSERT INTO {} ({}) {overriding} VALUES {values} ON CONFLICT ({keys}) {resolve}",
+            "INSERT INTO {} ({}) {overriding} VALUES {values} {resolve}",
             tx.dialect().table(&table.name),
             list(table.columns.iter().map(|c| c.name.as_str()))
         );
@@ -140,7 +167,7 @@ pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<
         let text = format!(
             "DELETE FROM {} WHERE {}",
             tx.dialect().table(&table.name),
-            in_keys(table, some.len())
+            in_keys(tx.dialect(), table, some.len())
         );
         let args: Vec<Arg> = some.iter().flat_map(|key| key_args(table, key)).collect();
         tx.execute(&text, &args).await?;
@@ -159,25 +186,27 @@ pub(super) fn column(column: &Column) -> String {
     match &column.kind {
         Kind::Sqlite(_) => name,
         Kind::Postgres(kind) => postgres::canonical(kind.class, &name),
+        Kind::Mysql(kind) => mysql::canonical(kind.class, &name),
     }
 }
 
 /// The place of a value that goes into a column, or is compared with it.
-fn mark(column: &Column) -> String {
+pub(super) fn mark(column: &Column) -> String {
     match &column.kind {
         Kind::Sqlite(_) => "?".to_owned(),
         Kind::Postgres(kind) => format!("CAST(? AS {})", kind.base),
+        Kind::Mysql(kind) => mysql::mark(kind.class).to_owned(),
     }
 }
 
-fn arg(kind: &Kind, cell: &Cell) -> Arg {
+pub(super) fn arg(kind: &Kind, cell: &Cell) -> Arg {
     match kind {
         Kind::Sqlite(_) => Arg::Cell(cell.clone()),
-        Kind::Postgres(kind) => postgres::arg(kind.class, cell),
+        Kind::Postgres(kind) | Kind::Mysql(kind) => postgres::arg(kind.class, cell),
     }
 }
 
-fn key_args<'a>(table: &'a Table, key: &'a Key) -> impl Iterator<Item = Arg> + 'a {
+pub(super) fn key_args<'a>(table: &'a Table, key: &'a Key) -> impl Iterator<Item = Arg> + 'a {
     let columns = table.key.iter().map(|&at| &table.columns[at]);
     columns
         .zip(key)
@@ -193,14 +222,19 @@ fn key_marks(table: &Table) -> String {
     marks.join(", ")
 }
 
-fn in_keys(table: &Table, count: usize) -> String {
+fn in_keys(dialect: Dialect, table: &Table, count: usize) -> String {
     let names = list(table.key.iter().map(|&at| table.columns[at].name.as_str()));
     if table.key.len() == 1 {
         let marks = vec![key_marks(table); count];
         format!("{names} IN ({})", marks.join(", "))
     } else {
         let one = format!("({})", key_marks(table));
-        format!("({names}) IN (VALUES {})", vec![one; count].join(", "))
+        let values = if dialect == Dialect::Mysql {
+            ""
+        } else {
+            "VALUES "
+        };
+        format!("({names}) IN ({values}{})", vec![one; count].join(", "))
     }
 }
 
@@ -213,7 +247,8 @@ fn ordered(table: &Table, at: usize) -> String {
         Kind::Sqlite(Affinity::Text | Affinity::Blob) => format!("{name} COLLATE BINARY"),
         Kind::Sqlite(Affinity::Integer | Affinity::Numeric | Affinity::Real) => name,
         Kind::Postgres(kind) if kind.class.collates() => format!("{name} COLLATE \"C\""),
-        Kind::Postgres(_) => name,
+        Kind::Mysql(kind) if kind.class.collates() => format!("CAST({name} AS BINARY)"),
+        Kind::Postgres(_) | Kind::Mysql(_) => name,
     }
 }
 

@@ -44,7 +44,7 @@ impl Database {
     fn noted(&self) -> String {
         match self.dialect() {
             Dialect::Sqlite => self.own("changes"),
-            Dialect::Postgres => self.own("noted"),
+            Dialect::Postgres | Dialect::Mysql => self.own("noted"),
         }
     }
 
@@ -56,7 +56,7 @@ impl Database {
         let mut tx = self.write().await?;
         let at = match self.dialect() {
             Dialect::Sqlite => now_ms(),
-            Dialect::Postgres => early,
+            Dialect::Postgres | Dialect::Mysql => early,
         };
         let text = format!(
             "INSERT INTO {} (tbl, op, at) VALUES ('', 'h', ?)",
@@ -74,7 +74,7 @@ impl Database {
                 tx.number(text, &[Arg::from(&self.own_bare("changes"))])
                     .await
             }
-            Dialect::Postgres => {
+            Dialect::Postgres | Dialect::Mysql => {
                 let text = format!("SELECT head FROM {}", self.own("control"));
                 tx.number(&text, &[]).await
             }
@@ -121,7 +121,7 @@ impl Database {
     fn all(&self) -> String {
         match self.dialect() {
             Dialect::Sqlite => self.own("changes"),
-            Dialect::Postgres => format!(
+            Dialect::Postgres | Dialect::Mysql => format!(
                 "(SELECT seq, tbl, {KEYS} FROM {} UNION ALL SELECT {}, tbl, {KEYS} FROM {}) AS every",
                 self.own("changes"),
                 i64::MAX,
@@ -152,7 +152,7 @@ impl Database {
         let keys: Vec<String> = (0..key.len())
             .map(|at| match self.dialect() {
                 Dialect::Sqlite => format!("k{at} IS ?"),
-                Dialect::Postgres => format!("k{at} = ?"),
+                Dialect::Postgres | Dialect::Mysql => format!("k{at} = ?"),
             })
             .collect();
         let text = format!(
@@ -172,7 +172,7 @@ impl Database {
         let changes = self.own("changes");
         let text = format!(
             "DELETE FROM {changes} WHERE seq IN \
-             (SELECT seq FROM {changes} WHERE seq <= ? ORDER BY seq LIMIT ?)"
+             (SELECT seq FROM (SELECT seq FROM {changes} WHERE seq <= ? ORDER BY seq LIMIT ?) AS old)"
         );
         let mut tx = self.write().await?;
         let args = [Arg::from(upto), Arg::from(limit)];

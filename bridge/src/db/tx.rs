@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, MySql, Postgres, Sqlite, Transaction};
 
-use super::{Dialect, postgres, sqlite};
+use super::{Dialect, keys, mysql, postgres, sqlite};
 use crate::value::{Cell, Key};
 
 /// A transaction. Dropped without a commit, it is undone.
@@ -12,6 +12,7 @@ use crate::value::{Cell, Key};
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
+    Mysql(Transaction<'static, MySql>),
 }
 
 /// A value for a statement. Its type belongs to its place in the statement's text, also where it
@@ -60,6 +61,7 @@ impl Tx {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,
             Self::Postgres(_) => Dialect::Postgres,
+            Self::Mysql(_) => Dialect::Mysql,
         }
     }
 
@@ -75,6 +77,10 @@ impl Tx {
                 let query = postgres::bound(sqlx::query(AssertSqlSafe(text)), args);
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
+            Self::Mysql(tx) => {
+                let query = mysql::bound(sqlx::query(AssertSqlSafe(text)), args);
+                Ok(query.execute(&mut **tx).await?.rows_affected())
+            }
         }
     }
 
@@ -86,6 +92,10 @@ impl Tx {
                 .await
                 .map(drop),
             Self::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(text))
+                .execute(&mut **tx)
+                .await
+                .map(drop),
+            Self::Mysql(tx) => sqlx::raw_sql(AssertSqlSafe(text))
                 .execute(&mut **tx)
                 .await
                 .map(drop),
@@ -110,6 +120,11 @@ impl Tx {
                 let rows = query.fetch_all(&mut **tx).await?;
                 rows.iter().map(postgres::cells).collect()
             }
+            Self::Mysql(tx) => {
+                let query = mysql::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let rows = query.fetch_all(&mut **tx).await?;
+                rows.iter().map(mysql::cells).collect()
+            }
         }
     }
 
@@ -127,6 +142,7 @@ impl Tx {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
             Self::Postgres(tx) => tx.commit().await,
+            Self::Mysql(tx) => tx.commit().await,
         }
     }
 
@@ -134,6 +150,7 @@ impl Tx {
         match self {
             Self::Sqlite(tx) => tx.rollback().await,
             Self::Postgres(tx) => tx.rollback().await,
+            Self::Mysql(tx) => tx.rollback().await,
         }
     }
 
@@ -141,7 +158,7 @@ impl Tx {
     pub(crate) fn key_arg(&self, value: Option<&Cell>) -> Arg {
         match self {
             Self::Sqlite(_) => Arg::Cell(value.cloned().unwrap_or(Cell::Null)),
-            Self::Postgres(_) => Arg::Text(value.and_then(postgres::key_text)),
+            Self::Postgres(_) | Self::Mysql(_) => Arg::Text(value.and_then(keys::key_text)),
         }
     }
 
@@ -149,7 +166,7 @@ impl Tx {
     pub(crate) fn key_cell(&self, stored: &Cell) -> Cell {
         match self {
             Self::Sqlite(_) => stored.clone(),
-            Self::Postgres(_) => postgres::key_cell(stored),
+            Self::Postgres(_) | Self::Mysql(_) => keys::key_cell(stored),
         }
     }
 

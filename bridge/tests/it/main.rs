@@ -5,6 +5,7 @@
 mod conflicts;
 mod copy;
 mod crash;
+mod mysql;
 mod postgres;
 mod postgres_faults;
 mod postgres_values;

@@ -25,7 +25,7 @@ async fn pair() -> Pair {
 fn pool(db: &Db) -> PgPool {
     match db {
         Db::Pg(server) => server.pool().clone(),
-        Db::Lite(_) => unreachable!("these pairs have PostgreSQL here"),
+        Db::Lite(_) | Db::My(_) => unreachable!("these pairs have PostgreSQL here"),
     }
 }
 

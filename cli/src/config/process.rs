@@ -331,7 +331,7 @@ fn a_database(
             }
         },
     };
-    let fix = "write \"sqlite:PATH\", \"postgres://USER@HOST/NAME\", or \"env:VARIABLE\"";
+    let fix = "write \"sqlite:PATH\", \"postgres://USER@HOST/NAME\", \"mysql://USER@HOST/NAME\", or \"env:VARIABLE\"";
     scalar::database(&text, around.dir)
         .map_err(|rule| findings.refuse(&node.place, rule, fix))
         .ok()

@@ -150,25 +150,23 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "a listen address is IP:PORT".to_owned())
 }
 
-/// Reads `sqlite:PATH`, where a relative path is taken from `dir`, or `postgres://..`.
+/// Reads `sqlite:PATH`, where a relative path is taken from `dir`, or the URL of a server.
 ///
 /// # Errors
 /// Returns the rule that was broken.
 pub(crate) fn database(text: &str, dir: &Path) -> Result<Database, String> {
     let path = match text.split_once(':') {
         Some(("sqlite", path)) => path.strip_prefix("//").unwrap_or(path),
-        Some(("postgres" | "postgresql", _)) => {
+        Some(("postgres" | "postgresql" | "mysql" | "mariadb", _)) => {
             return text
                 .parse()
                 .map(Database::Server)
-                .map_err(|_| "this is no URL of a PostgreSQL database".to_owned());
+                .map_err(|_| "this is no URL of a database, SCHEME://USER@HOST/NAME".to_owned());
         }
-        Some((scheme @ ("mysql" | "mariadb"), _)) => {
-            return Err(format!(
-                "`{scheme}` databases are not supported by this version, only SQLite and PostgreSQL are"
-            ));
+        _ => {
+            let kinds = "a database is `sqlite:PATH`, `postgres://..` or `mysql://..`";
+            return Err(kinds.to_owned());
         }
-        _ => return Err("a database is `sqlite:PATH` or `postgres://..`".to_owned()),
     };
     if path.is_empty() || path.starts_with(":memory:") {
         return Err("the database must be a file, so that it outlives the process".to_owned());
@@ -270,7 +268,11 @@ mod tests {
         }
         let shown = path("postgres://me:secret@x/y");
         assert_eq!(shown.unwrap_err(), "postgres://x:5432/y");
-        assert!(path("mysql://x/y").unwrap_err().contains("only SQLite"));
+        assert_eq!(
+            path("mariadb://me:secret@x/y").unwrap_err(),
+            "mysql://x:3306/y"
+        );
+        assert!(path("mysql://x").unwrap_err().contains("no URL"));
         assert!(
             path("postgres://x:y:z/secret")
                 .unwrap_err()

@@ -202,7 +202,7 @@ fn addresses() {
     refused(
         "database_kind",
         "sqlite:data/shop.db",
-        "mysql://shop@db/shop",
+        "mongodb://shop:secret@db/shop",
     );
     refused("database_variable", "sqlite:data/shop.db", "env:NOTHING");
     refused(

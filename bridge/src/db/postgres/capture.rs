@@ -102,11 +102,7 @@ impl Database {
         tx.commit().await.on(side)
     }
 
-    /// Gives what was noted its place in the stream.
-    pub(crate) async fn place(&self) -> Result<(), Error> {
-        if self.dialect() == Dialect::Sqlite {
-            return Ok(());
-        }
+    pub(in crate::db) async fn place_postgres(&self) -> Result<(), Error> {
         let mut tx = self.write().await?;
         let text = format!("SELECT {}()", self.own("place"));
         tx.number(&text, &[]).await.on(self.side)?;
@@ -348,6 +344,6 @@ fn stored_key(table: &Table, at: usize, row: &str) -> String {
             Class::Bytes => format!("'b' || encode({name}, 'hex')"),
             class => format!("'t' || {}", super::canonical(class, &name)),
         },
-        Kind::Sqlite(_) => format!("'t' || {name}::text"),
+        Kind::Sqlite(_) | Kind::Mysql(_) => format!("'t' || {name}::text"),
     }
 }

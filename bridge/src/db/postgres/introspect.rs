@@ -2,7 +2,7 @@
 
 use crate::db::{Arg, Database, Dialect, Tx, quote};
 use crate::plan::{ColumnSchema, Plan, TableSchema};
-use crate::typed::PgKind;
+use crate::typed::Typed;
 use crate::value::Kind;
 
 /// Changes with every change of any table's columns.
@@ -48,7 +48,7 @@ async fn columns(tx: &mut Tx, table: &Arg) -> Result<Vec<ColumnSchema>, sqlx::Er
     for row in tx.fetch(text, std::slice::from_ref(table)).await? {
         columns.push(ColumnSchema {
             name: row.text(0)?,
-            kind: Kind::Postgres(PgKind::of(&row.text(1)?, &row.text(2)?)),
+            kind: Kind::Postgres(Typed::postgres(&row.text(1)?, &row.text(2)?)),
             required: row.int(3)? != 0,
             has_default: row.int(4)? != 0,
             generated: row.int(5)? != 0,

@@ -13,6 +13,7 @@ use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef};
 
+use super::keys::hex;
 use super::tx::Fetched;
 use super::{Arg, CONNECTIONS, Dialect, References, Tx};
 use crate::spec::PostgresUrl;
@@ -199,45 +200,6 @@ pub(super) fn arg(class: Class, cell: &Cell) -> Arg {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// A key's value in our own tables: a letter for its kind, and the value as text. The triggers
-/// write the same.
-pub(super) fn key_text(cell: &Cell) -> Option<String> {
-    match cell {
-        Cell::Null => None,
-        Cell::Int(i) => Some(format!("i{i}")),
-        Cell::Real(r) => Some(format!("r{r}")),
-        Cell::Text(s) => Some(format!("t{s}")),
-        Cell::Blob(b) | Cell::BadText(b) => Some(format!("b{}", hex(b))),
-    }
-}
-
-pub(super) fn key_cell(stored: &Cell) -> Cell {
-    let Cell::Text(text) = stored else {
-        return Cell::Null;
-    };
-    let mut chars = text.chars();
-    let kind = chars.next();
-    let rest = chars.as_str();
-    let other = || Cell::Text(rest.to_owned());
-    match kind {
-        Some('i') => rest.parse().map_or_else(|_| other(), Cell::Int),
-        Some('r') => rest.parse().map_or_else(|_| other(), Cell::Real),
-        Some('b') => unhex(rest).map_or_else(other, Cell::Blob),
-        _ => other(),
-    }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = (0..text.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
-}
-
 /// The sequence behind the first column of a table's primary key, as SQL text.
 async fn sequence_name(tx: &mut Tx, table: &str) -> Result<Option<String>, sqlx::Error> {
     let text = "SELECT pg_get_serial_sequence(c.oid::regclass::text, a.attname) \
@@ -288,23 +250,5 @@ mod tests {
             numbered("SELECT '?', \"a?\" FROM t WHERE x = ? AND y IN (?, ?)"),
             "SELECT '?', \"a?\" FROM t WHERE x = $1 AND y IN ($2, $3)"
         );
-    }
-
-    #[test]
-    fn keys_come_back_as_they_were() {
-        for cell in [
-            Cell::Int(-5),
-            Cell::from("i5"),
-            Cell::from(""),
-            Cell::Blob(vec![0, 255]),
-        ] {
-            let stored = Cell::Text(key_text(&cell).unwrap());
-            assert_eq!(key_cell(&stored), cell);
-        }
-        for odd in ["ix", "b0", "bzz", ""] {
-            // Never a panic, whatever is in the table.
-            let _ = key_cell(&Cell::from(odd));
-        }
-        assert_eq!(key_text(&Cell::Null), None);
     }
 }

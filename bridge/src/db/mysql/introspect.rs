@@ -1,0 +1,122 @@
+//! Reads what a database declares. Changes nothing.
+
+use crate::db::{Arg, Database, Tx};
+use crate::plan::{ColumnSchema, Plan, TableSchema};
+use crate::typed::Typed;
+use crate::value::Kind;
+
+/// Changes with every change of any table's columns.
+pub(crate) const VERSION: &str = "\
+    SELECT CAST(COALESCE(SUM(CRC32(CONCAT_WS('.', table_name, column_name, ordinal_position, \
+    column_type, is_nullable, extra))), 0) AS SIGNED) FROM information_schema.columns \
+    WHERE table_schema = DATABASE() AND table_name NOT LIKE '|_outgrow|_%' ESCAPE '|'";
+
+/// One table's shape; `None` when it does not exist.
+pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>, sqlx::Error> {
+    let text = "SELECT count(*) FROM information_schema.tables WHERE table_schema = DATABASE() \
+                AND table_name = ? AND table_type = 'BASE TABLE'";
+    if tx.number(text, &[Arg::from(name)]).await?.unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    let (columns, autoincrement) = columns(tx, name).await?;
+    let text = "SELECT CAST(referenced_table_name AS CHAR) FROM information_schema.key_column_usage \
+                WHERE table_schema = DATABASE() AND table_name = ? \
+                AND referenced_table_name IS NOT NULL";
+    let parents = tx.fetch(text, &[Arg::from(name)]).await?;
+    Ok(Some(TableSchema {
+        columns,
+        unique: uniques(tx, name).await?,
+        parents: parents
+            .iter()
+            .map(|row| row.text(0))
+            .collect::<Result<_, _>>()?,
+        written_by_others: false,
+        autoincrement,
+    }))
+}
+
+async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, bool), sqlx::Error> {
+    let text = "SELECT CAST(column_name AS CHAR), CAST(data_type AS CHAR), CAST(column_type AS CHAR), \
+                is_nullable = 'NO', column_default IS NOT NULL OR extra LIKE '%auto_increment%', \
+                COALESCE(generation_expression, '') <> '', numeric_scale, \
+                extra LIKE '%auto_increment%' \
+                FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ? \
+                ORDER BY ordinal_position";
+    let mut columns = Vec::new();
+    let mut autoincrement = false;
+    for row in tx.fetch(text, &[Arg::from(name)]).await? {
+        let scale = row.maybe(6).and_then(|scale| u32::try_from(scale).ok());
+        autoincrement |= row.int(7)? != 0;
+        columns.push(ColumnSchema {
+            name: row.text(0)?,
+            kind: Kind::Mysql(Typed::mysql(&row.text(1)?, &row.text(2)?, scale)),
+            required: row.int(3)? != 0,
+            has_default: row.int(4)? != 0,
+            generated: row.int(5)? != 0,
+        });
+    }
+    Ok((columns, autoincrement))
+}
+
+/// The columns of every unique index that covers whole columns.
+async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<Vec<String>>, sqlx::Error> {
+    let text = "SELECT CAST(index_name AS CHAR), CAST(column_name AS CHAR), sub_part IS NULL \
+                FROM information_schema.statistics WHERE table_schema = DATABASE() \
+                AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index";
+    let mut found: Vec<(String, Vec<String>, bool)> = Vec::new();
+    for row in tx.fetch(text, &[Arg::from(name)]).await? {
+        // An expression has no column.
+        let (index, column) = (row.text(0)?, row.maybe_text(1));
+        let whole = row.int(2)? != 0 && column.is_some();
+        let column = column.unwrap_or_default();
+        match found.last_mut() {
+            Some((last, columns, all)) if *last == index => {
+                columns.push(column);
+                *all &= whole;
+            }
+            _ => found.push((index, vec![column], whole)),
+        }
+    }
+    let plain = found.into_iter().filter(|(_, _, whole)| *whole);
+    Ok(plain.map(|(_, columns, _)| columns).collect())
+}
+
+impl Database {
+    /// What InnoDB does behind the triggers' backs, and what engines cannot do.
+    pub(in crate::db) async fn missing_rights_mysql(
+        &self,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String, String)>, sqlx::Error> {
+        let Ok(mut tx) = self.read().await else {
+            return Err(sqlx::Error::PoolTimedOut);
+        };
+        let mut missing = Vec::new();
+        let engine = "SELECT CAST(engine AS CHAR) FROM information_schema.tables \
+                      WHERE table_schema = DATABASE() AND table_name = ?";
+        let cascades = "SELECT count(*) FROM information_schema.referential_constraints \
+                        WHERE constraint_schema = DATABASE() AND table_name = ? \
+                        AND (delete_rule NOT IN ('RESTRICT', 'NO ACTION') \
+                        OR update_rule NOT IN ('RESTRICT', 'NO ACTION'))";
+        for table in plan.tables(self.side) {
+            let name = [Arg::from(&table.name)];
+            let found = tx.fetch(engine, &name).await?;
+            let engine = found.first().and_then(|row| row.maybe_text(0));
+            if engine.as_deref() != Some("InnoDB") {
+                missing.push((
+                    table.name.clone(),
+                    "its engine knows no transactions".to_owned(),
+                    format!("ALTER TABLE {} ENGINE = InnoDB", table.name),
+                ));
+            }
+            if tx.number(cascades, &name).await?.unwrap_or(0) > 0 {
+                missing.push((
+                    table.name.clone(),
+                    "a foreign key of it cascades, and cascades fire no triggers".to_owned(),
+                    "let the foreign key RESTRICT, and delete children in the application"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(missing)
+    }
+}

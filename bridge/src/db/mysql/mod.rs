@@ -1,0 +1,212 @@
+//! MySQL 8 and MariaDB 10.6 or newer: triggers that note keys, and a step that gives what was
+//! noted its place in the stream.
+//!
+//! Every session of ours speaks ANSI quotes and UTC, and is strict, whatever the server's default.
+
+pub(crate) mod capture;
+pub(crate) mod introspect;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlArguments, MySqlPoolOptions, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Executor, MySql, MySqlPool, Row as _, Transaction, TypeInfo, ValueRef};
+
+use super::rows;
+use super::tx::Fetched;
+use super::{Arg, CONNECTIONS, References, Tx, quote};
+use crate::plan::{Row, Table};
+use crate::spec::MysqlUrl;
+use crate::typed::Class;
+use crate::value::{Cell, Key};
+
+/// Marks the session as the bridge's, for one slice; taken back before the commit. A session that
+/// dies or is undone in between is one of ours and writes nothing else.
+pub(super) const APPLYING: &str = "SET @outgrow_applying = ?";
+
+/// How many tables of ours have this name.
+pub(super) const COUNT_OWN: &str = "SELECT count(*) FROM information_schema.tables \
+     WHERE table_schema = DATABASE() AND table_name = ?";
+
+/// Rows whose presence is asked for at once.
+const ASKED: usize = 500;
+
+pub(super) fn pool(url: &MysqlUrl, busy: Duration) -> MySqlPool {
+    let wait = busy.as_secs().max(1);
+    let session = format!(
+        "SET SESSION sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,\
+         NO_AUTO_VALUE_ON_ZERO,NO_BACKSLASH_ESCAPES', time_zone = '+00:00', \
+         innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, \
+         transaction_isolation = 'REPEATABLE-READ'"
+    );
+    let older = session.replace("transaction_isolation", "tx_isolation");
+    MySqlPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(busy.saturating_mul(4))
+        .after_connect(move |connection, _| {
+            let (session, older) = (session.clone(), older.clone());
+            Box::pin(async move {
+                // Older servers know the isolation by its older name only.
+                if connection.execute(AssertSqlSafe(session)).await.is_err() {
+                    connection.execute(AssertSqlSafe(older)).await?;
+                }
+                Ok(())
+            })
+        })
+        // Checked when the URL was read.
+        .connect_lazy_with(url.options().unwrap_or_default())
+}
+
+/// One moment for everything that is read.
+pub(super) async fn read(pool: &MySqlPool) -> Result<Transaction<'static, MySql>, sqlx::Error> {
+    pool.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        .await
+}
+
+/// Each statement sees what is committed when it begins, and locks only what it writes.
+pub(super) async fn write(pool: &MySqlPool) -> Result<Transaction<'static, MySql>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    connection
+        .execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        .await?;
+    Transaction::begin(connection, None).await
+}
+
+pub(super) async fn write_rows(
+    pool: &MySqlPool,
+    references: References,
+) -> Result<Transaction<'static, MySql>, sqlx::Error> {
+    let mut tx = write(pool).await?;
+    // There is nothing like a check at the commit; the order of tables does it.
+    let switch = match references {
+        References::Unchecked => "SET SESSION foreign_key_checks = 0",
+        References::AtCommit | References::AtOnce => "SET SESSION foreign_key_checks = 1",
+    };
+    tx.execute(switch).await?;
+    Ok(tx)
+}
+
+pub(super) fn bound<'q>(
+    query: Query<'q, MySql, MySqlArguments>,
+    args: &[Arg],
+) -> Query<'q, MySql, MySqlArguments> {
+    args.iter().fold(query, |query, arg| match arg {
+        Arg::Int(value) => query.bind(*value),
+        Arg::Text(value) => query.bind(value.clone()),
+        Arg::Bytes(value) => query.bind(value.clone()),
+        Arg::Cell(Cell::Null) => query.bind(None::<String>),
+        Arg::Cell(Cell::Int(i)) => query.bind(*i),
+        Arg::Cell(Cell::Real(r)) => query.bind(*r),
+        Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
+        Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
+    })
+}
+
+pub(super) fn cells(row: &MySqlRow) -> Result<Fetched, sqlx::Error> {
+    let all = (0..row.len()).map(|at| cell(row, at));
+    all.collect::<Result<_, _>>().map(Fetched)
+}
+
+fn cell(row: &MySqlRow, at: usize) -> Result<Cell, sqlx::Error> {
+    let value = row.try_get_raw(at)?;
+    if value.is_null() {
+        return Ok(Cell::Null);
+    }
+    let kind = value.type_info().name().to_owned();
+    Ok(match kind.as_str() {
+        "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
+            Cell::Int(row.try_get::<i64, _>(at)?)
+        }
+        "TINYINT UNSIGNED" | "SMALLINT UNSIGNED" | "MEDIUMINT UNSIGNED" | "INT UNSIGNED"
+        | "BIGINT UNSIGNED" | "YEAR" => {
+            let found: u64 = row.try_get_unchecked(at)?;
+            i64::try_from(found).map_or_else(|_| Cell::Text(found.to_string()), Cell::Int)
+        }
+        "DOUBLE" => Cell::Real(row.try_get(at)?),
+        "FLOAT" => Cell::Real(f64::from(row.try_get::<f32, _>(at)?)),
+        // All else is asked for as text, whatever its collation makes of the type's name.
+        _ => match String::from_utf8(row.try_get_unchecked(at)?) {
+            Ok(text) => Cell::Text(text),
+            Err(bad) => Cell::BadText(bad.into_bytes()),
+        },
+    })
+}
+
+/// A column, read in the one form of its class.
+pub(super) fn canonical(class: Class, name: &str) -> String {
+    let moment = |between: &str| {
+        format!(
+            "TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM DATE_FORMAT({name}, '%Y-%m-%d{between}%H:%i:%s.%f')))"
+        )
+    };
+    match class {
+        Class::Int | Class::Bool => format!("CAST({name} AS SIGNED)"),
+        Class::Real | Class::Real4 => format!("({name} + 0e0)"),
+        Class::Bytes => format!("HEX({name})"),
+        Class::Timestamp => moment(" "),
+        Class::Instant => format!("CONCAT({}, 'Z')", moment("T")),
+        Class::Decimal(_) | Class::Text | Class::Uuid | Class::AsWritten => {
+            format!("CAST({name} AS CHAR CHARACTER SET utf8mb4)")
+        }
+    }
+}
+
+/// The place of a value that goes into a column of this class.
+pub(super) fn mark(class: Class) -> &'static str {
+    match class {
+        Class::Instant => "CAST(REPLACE(REPLACE(?, 'T', ' '), 'Z', '') AS DATETIME(6))",
+        Class::Bool => "CAST(? AS UNSIGNED)",
+        _ => "?",
+    }
+}
+
+/// Updates the rows that are there and inserts the others. `ON DUPLICATE KEY UPDATE` and
+/// `REPLACE` would also change rows that share another unique value.
+pub(super) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<(), sqlx::Error> {
+    for some in rows.chunks(ASKED) {
+        let keys: Vec<Key> = some.iter().map(|row| table.key_of(row)).collect();
+        let found = rows::by_keys(tx, table, &keys).await?;
+        let there: HashSet<Key> = found.iter().map(|row| table.key_of(row)).collect();
+        let mut fresh = Vec::new();
+        for (&row, key) in some.iter().zip(&keys) {
+            if !there.contains(key) {
+                fresh.push(row);
+            } else if !found.contains(row) {
+                update(tx, table, row, key).await?;
+            }
+        }
+        rows::insert(tx, table, &fresh, "").await?;
+    }
+    Ok(())
+}
+
+async fn update(tx: &mut Tx, table: &Table, row: &Row, key: &Key) -> Result<(), sqlx::Error> {
+    let others = || {
+        let all = table.columns.iter().enumerate();
+        all.filter(|(at, _)| !table.key.contains(at))
+    };
+    let set: Vec<String> = others()
+        .map(|(_, column)| format!("{} = {}", quote(&column.name), rows::mark(column)))
+        .collect();
+    if set.is_empty() {
+        return Ok(());
+    }
+    let place: Vec<String> = table
+        .key
+        .iter()
+        .map(|&at| &table.columns[at])
+        .map(|column| format!("{} = {}", quote(&column.name), rows::mark(column)))
+        .collect();
+    let text = format!(
+        "UPDATE {} SET {} WHERE {}",
+        quote(&table.name),
+        set.join(", "),
+        place.join(" AND ")
+    );
+    let mut args: Vec<Arg> = others()
+        .map(|(at, column)| rows::arg(&column.kind, &row[at]))
+        .collect();
+    args.extend(rows::key_args(table, key));
+    tx.execute(&text, &args).await.map(drop)
+}

@@ -1,0 +1,191 @@
+//! A MariaDB server of a test's own: in a temporary directory, on a free loopback port, gone with
+//! the test.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, Executor};
+use tempfile::TempDir;
+
+use crate::eventually;
+use crate::process::free_address;
+use crate::servers::{binary, give, other_user, run};
+
+const INSTALL: &str = "MariaDB (Debian: mariadb-server)";
+const USERS: [&str; 2] = ["mysql", "nobody"];
+/// A server on a busy machine is up within seconds.
+const START: Duration = Duration::from_secs(60);
+
+/// What the first start does: a database, and a user that may do everything.
+const INIT: &str = "CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4;\n\
+    CREATE USER IF NOT EXISTS 'outgrow'@'%';\n\
+    GRANT ALL PRIVILEGES ON *.* TO 'outgrow'@'%' WITH GRANT OPTION;\n";
+
+/// A server. Dropping it stops it and removes its files.
+#[derive(Debug)]
+pub struct Mariadb {
+    dir: TempDir,
+    port: u16,
+    user: Option<&'static str>,
+    server: Child,
+    pool: MySqlPool,
+}
+
+impl Mariadb {
+    /// An empty server with a database `shop`.
+    ///
+    /// # Panics
+    /// Panics, saying what to install, when there is no MariaDB on this machine.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("there is room for a temporary directory");
+        let user = other_user(&USERS);
+        give(dir.path(), user);
+        std::fs::write(dir.path().join("init.sql"), INIT).expect("a file");
+        let install = binary(
+            &["mariadb-install-db", "mysql_install_db"],
+            Vec::new(),
+            INSTALL,
+        );
+        let made = run(user, &install, dir.path())
+            .args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"])
+            .arg("--auth-root-authentication-method=normal")
+            .arg("--innodb-use-native-aio=0")
+            .arg(format!("--datadir={}", dir.path().join("data").display()))
+            .output()
+            .expect("mariadb-install-db can be run");
+        let said = [made.stdout, made.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(made.status.success(), "mariadb-install-db: {said}");
+        let port = free_address().port();
+        let server = serve(user, dir.path(), port);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(2))
+            .connect_lazy(&url_of(port))
+            .expect("a good URL");
+        let mut made = Self {
+            dir,
+            port,
+            user,
+            server,
+            pool,
+        };
+        made.ready().await;
+        made
+    }
+
+    /// A server after these statements.
+    ///
+    /// # Panics
+    /// As [`Self::start`], and when a statement fails.
+    pub async fn with(statements: &str) -> Self {
+        let server = Self::start().await;
+        server.execute(statements).await;
+        server
+    }
+
+    async fn ready(&mut self) {
+        let log = self.dir.path().join("log");
+        let (server, pool) = (&mut self.server, &self.pool);
+        eventually("MariaDB to take connections", START, || {
+            let ended = server.try_wait().ok().flatten();
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(ended.is_none(), "MariaDB ended: {}", said());
+            async move { pool.execute("SELECT 1").await.ok() }
+        })
+        .await;
+    }
+
+    /// `kill -9`, and a new start that recovers.
+    ///
+    /// # Panics
+    /// Panics when it does not come back.
+    pub async fn crash(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        self.server = serve(self.user, self.dir.path(), self.port);
+        self.ready().await;
+    }
+
+    pub fn pool(&self) -> &MySqlPool {
+        &self.pool
+    }
+
+    /// `mysql://..`, as the config wants it; a user that may do everything.
+    pub fn url(&self) -> String {
+        url_of(self.port)
+    }
+
+    /// Runs one or more statements.
+    ///
+    /// # Panics
+    /// Panics, showing the statement, when one fails.
+    #[allow(clippy::panic)] // The statement is the message of the failing test.
+    pub async fn execute(&self, statements: &str) {
+        self.pool
+            .execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned())))
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {statements}"));
+    }
+
+    /// The one integer that a query gives.
+    ///
+    /// # Panics
+    /// Panics, showing the query, when it gives none.
+    #[allow(clippy::panic)] // The query is the message of the failing test.
+    pub async fn number(&self, query: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {query}"))
+    }
+}
+
+impl Drop for Mariadb {
+    fn drop(&mut self) {
+        let _ = Command::new("kill")
+            .arg("-KILL")
+            .arg(self.server.id().to_string())
+            .status();
+        let _ = self.server.wait();
+    }
+}
+
+fn url_of(port: u16) -> String {
+    format!("mysql://outgrow@127.0.0.1:{port}/shop")
+}
+
+fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .expect("a log file");
+    let at = |name: &str| dir.join(name).display().to_string();
+    run(
+        user,
+        &binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL),
+        dir,
+    )
+    .args([
+        "--no-defaults",
+        "--bind-address=127.0.0.1",
+        "--skip-name-resolve",
+    ])
+    .arg(format!("--datadir={}", at("data")))
+    .arg(format!("--socket={}", at("socket")))
+    .arg(format!("--pid-file={}", at("pid")))
+    .arg(format!("--init-file={}", at("init.sql")))
+    .arg(format!("--port={port}"))
+    .args([
+        "--innodb-flush-log-at-trx-commit=2",
+        "--innodb-buffer-pool-size=32M",
+    ])
+    .stdin(Stdio::null())
+    .stdout(Stdio::null())
+    .stderr(log)
+    .spawn()
+    .expect("the server can be run")
+}

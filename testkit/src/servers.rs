@@ -1,0 +1,59 @@
+//! What database servers of a test's own have in common: who runs them, where their programs are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The other user, if we are root: servers refuse to run as root.
+pub(crate) fn other_user(candidates: &[&'static str]) -> Option<&'static str> {
+    let text = |args: &[&str]| {
+        let output = Command::new("id").args(args).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    if text(&["-u"])? != "0" {
+        return None;
+    }
+    candidates
+        .iter()
+        .copied()
+        .find(|user| text(&["-u", user]).is_some())
+}
+
+/// A program, as a user that may run it, in a folder that the user may read.
+pub(crate) fn run(user: Option<&str>, program: &Path, dir: &Path) -> Command {
+    let mut command = match user {
+        None => Command::new(program),
+        Some(user) => {
+            let group = Command::new("id").args(["-g", user]).output();
+            let group = group.expect("id can be run");
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid", user, "--regid"])
+                .arg(String::from_utf8_lossy(&group.stdout).trim())
+                .arg("--clear-groups")
+                .arg(program);
+            command
+        }
+    };
+    command.current_dir(dir);
+    command
+}
+
+pub(crate) fn give(path: &Path, user: Option<&str>) {
+    let Some(user) = user else { return };
+    let given = Command::new("chown").arg(user).arg(path).status();
+    assert!(given.is_ok_and(|status| status.success()), "chown {user}");
+}
+
+/// A program in these folders, then in the path.
+#[allow(clippy::panic)] // What to install is the message of the failing test.
+pub(crate) fn binary(names: &[&str], mut folders: Vec<PathBuf>, install: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path));
+    folders.push(PathBuf::from("/usr/sbin"));
+    folders
+        .iter()
+        .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("{names:?} is not on this machine: install {install}"))
+}
