@@ -52,6 +52,8 @@ impl Mariadb {
             .args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"])
             .arg("--auth-root-authentication-method=normal")
             .arg("--innodb-use-native-aio=0")
+            // A server clears its temporary folder at its start: a shared one is cleared by others.
+            .arg(format!("--tmpdir={}", dir.path().display()))
             .arg(format!("--datadir={}", dir.path().join("data").display()))
             .output()
             .expect("mariadb-install-db can be run");
@@ -183,6 +185,8 @@ fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
         "--innodb-flush-log-at-trx-commit=2",
         "--innodb-buffer-pool-size=32M",
     ])
+    .args(["--innodb-use-native-aio=0"])
+    .arg(format!("--tmpdir={}", dir.display()))
     .stdin(Stdio::null())
     .stdout(Stdio::null())
     .stderr(log)
