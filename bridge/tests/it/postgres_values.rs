@@ -45,13 +45,13 @@ async fn rows(server: &Postgres, table: &str) -> Vec<String> {
 
 async fn equal(a: &Postgres, b: &Postgres, table: &str) {
     let seen = std::sync::Mutex::new(String::new());
-    let alike = eventually("both tables to be equal", WAIT, || async {
+    let alike = eventually("both tables to be equal", 2 * WAIT, || async {
         let (a, b) = (rows(a, table).await, rows(b, table).await);
         let differs = a.iter().zip(&b).find(|(a, b)| a != b);
         *seen.lock().unwrap() = format!("{} and {} rows, {differs:#?}", a.len(), b.len());
         (a == b).then_some(())
     });
-    let alike = tokio::time::timeout(WAIT / 2, alike).await;
+    let alike = tokio::time::timeout(WAIT, alike).await;
     assert!(alike.is_ok(), "{table}: {}", seen.lock().unwrap());
 }
 
