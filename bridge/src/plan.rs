@@ -199,7 +199,7 @@ impl Group {
                         let from = from.map_or("", |at| &self.legacy[0].columns[at].name);
                         Unmappable(format!("{}.{from}: {e}", self.name()))
                     })?;
-                    Ok(mapped.stored_in(&column.kind))
+                    stored(mapped, &table.name, column)
                 });
             cells.collect::<Result<Row, Unmappable>>().map(Some)
         };
@@ -231,7 +231,7 @@ impl Group {
                     })?
                 }
             };
-            Ok(value.stored_in(&target.kind))
+            stored(value, self.name(), target)
         });
         Ok(vec![Some(row.collect::<Result<Row, Unmappable>>()?)])
     }
@@ -258,6 +258,18 @@ impl Group {
             .filter(|((_, way), (a, b))| matches!(way, Back::From { .. }) && *a != b)
             .map(|((column, _), (a, b))| (column.name.clone(), a.clone(), b))
             .collect())
+    }
+}
+
+/// The value as its column stores it.
+fn stored(value: Cell, table: &str, column: &Column) -> Result<Cell, Unmappable> {
+    match value.stored_in(&column.kind) {
+        Cell::BadText(text) => Err(Unmappable(format!(
+            "{table}.{}: `{}` does not fit the column without loss",
+            column.name,
+            String::from_utf8_lossy(&text)
+        ))),
+        fits => Ok(fits),
     }
 }
 

@@ -169,7 +169,7 @@ fn whole(r: f64) -> Cell {
 }
 
 /// Plain decimal text with the digits that the column fixes. More digits than that are kept only
-/// if they are zeros; else the value does not fit and stays as it is.
+/// if they are zeros; else the value does not fit, and becomes what is never written.
 fn decimal(text: &str, scale: Option<u32>) -> Cell {
     let unfit = || Cell::Text(text.to_owned());
     let trimmed = text.trim();
@@ -190,7 +190,8 @@ fn decimal(text: &str, scale: Option<u32>) -> Cell {
             let scale = scale as usize;
             let (kept, more) = fraction.split_at(fraction.len().min(scale));
             if more.bytes().any(|b| b != b'0') {
-                return unfit();
+                // The database would round it in silence.
+                return Cell::BadText(text.as_bytes().to_vec());
             }
             format!("{kept:0<scale$}")
         }
@@ -259,7 +260,7 @@ mod tests {
                 "numeric(10,2)",
                 "numeric",
                 Cell::from("1.505"),
-                Cell::from("1.505"),
+                Cell::BadText(b"1.505".to_vec()),
             ),
             (
                 "numeric(10,2)",

@@ -26,6 +26,24 @@ pub(crate) enum Arg {
     Cell(Cell),
 }
 
+/// A query with its values; a macro, as each engine's query is a type of its own.
+macro_rules! bound {
+    ($text:expr, $args:expr) => {
+        $args
+            .iter()
+            .fold(sqlx::query(AssertSqlSafe($text)), |query, arg| match arg {
+                Arg::Int(value) => query.bind(*value),
+                Arg::Text(value) => query.bind(value.clone()),
+                Arg::Bytes(value) => query.bind(value.clone()),
+                Arg::Cell(Cell::Null) => query.bind(None::<i64>),
+                Arg::Cell(Cell::Int(i)) => query.bind(*i),
+                Arg::Cell(Cell::Real(r)) => query.bind(*r),
+                Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
+                Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
+            })
+    };
+}
+
 impl From<i64> for Arg {
     fn from(value: i64) -> Self {
         Self::Int(Some(value))
@@ -69,16 +87,16 @@ impl Tx {
     pub(crate) async fn execute(&mut self, text: &str, args: &[Arg]) -> Result<u64, sqlx::Error> {
         match self {
             Self::Sqlite(tx) => {
-                let query = sqlite::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let query = bound!(text, args);
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
             Self::Postgres(tx) => {
                 let text = postgres::numbered(text);
-                let query = postgres::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let query = bound!(text, args);
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
             Self::Mysql(tx) => {
-                let query = mysql::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let query = bound!(text, args);
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
         }
@@ -110,18 +128,18 @@ impl Tx {
     ) -> Result<Vec<Fetched>, sqlx::Error> {
         match self {
             Self::Sqlite(tx) => {
-                let query = sqlite::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let query = bound!(text, args);
                 let rows = query.fetch_all(&mut **tx).await?;
                 rows.iter().map(sqlite::cells).collect()
             }
             Self::Postgres(tx) => {
                 let text = postgres::numbered(text);
-                let query = postgres::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let query = bound!(text, args);
                 let rows = query.fetch_all(&mut **tx).await?;
                 rows.iter().map(postgres::cells).collect()
             }
             Self::Mysql(tx) => {
-                let query = mysql::bound(sqlx::query(AssertSqlSafe(text)), args);
+                let query = bound!(text, args);
                 let rows = query.fetch_all(&mut **tx).await?;
                 rows.iter().map(mysql::cells).collect()
             }

@@ -247,3 +247,37 @@ async fn references_hold_without_a_superuser() {
     .await;
     link.shutdown().await;
 }
+
+/// The database would round it in silence; money is parked instead, until it fits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decimal_that_does_not_fit_is_parked_and_never_rounded() {
+    let legacy = Postgres::with("CREATE TABLE money (id int PRIMARY KEY, v numeric)").await;
+    let extracted =
+        Postgres::with("CREATE TABLE money (id int PRIMARY KEY, v numeric(10,2))").await;
+    legacy
+        .execute("INSERT INTO money VALUES (1, 2.5), (2, 1.505)")
+        .await;
+    let tables = vec![same("money", &["id"], &["id", "v"])];
+    let link = Link::open(spec(&legacy.url(), &extracted.url(), tables))
+        .await
+        .unwrap();
+    let found = link.preflight().await.unwrap();
+    let text = format!("{:?}", found.problems);
+    assert!(text.contains("`1.505` does not fit"), "{text}");
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    eventually("the parked row", WAIT, || async {
+        (link.evidence()?.parked == 1).then_some(())
+    })
+    .await;
+    assert_eq!(rows(&extracted, "money").await, ["(1,2.50)"]);
+    legacy
+        .execute("UPDATE money SET v = 1.500 WHERE id = 2")
+        .await;
+    eventually("the row that fits", WAIT, || async {
+        let there = rows(&extracted, "money").await;
+        (there == ["(1,2.50)", "(2,1.50)"]).then_some(())
+    })
+    .await;
+    link.shutdown().await;
+}

@@ -6,11 +6,10 @@
 pub(crate) mod capture;
 pub(crate) mod introspect;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlArguments, MySqlPoolOptions, MySqlRow};
-use sqlx::query::Query;
+use sqlx::mysql::{MySqlPoolOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, Executor, MySql, MySqlPool, Row as _, Transaction, TypeInfo, ValueRef};
 
 use super::rows;
@@ -87,22 +86,6 @@ pub(super) async fn write_rows(
     Ok(tx)
 }
 
-pub(super) fn bound<'q>(
-    query: Query<'q, MySql, MySqlArguments>,
-    args: &[Arg],
-) -> Query<'q, MySql, MySqlArguments> {
-    args.iter().fold(query, |query, arg| match arg {
-        Arg::Int(value) => query.bind(*value),
-        Arg::Text(value) => query.bind(value.clone()),
-        Arg::Bytes(value) => query.bind(value.clone()),
-        Arg::Cell(Cell::Null) => query.bind(None::<String>),
-        Arg::Cell(Cell::Int(i)) => query.bind(*i),
-        Arg::Cell(Cell::Real(r)) => query.bind(*r),
-        Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
-        Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
-    })
-}
-
 pub(super) fn cells(row: &MySqlRow) -> Result<Fetched, sqlx::Error> {
     let all = (0..row.len()).map(|at| cell(row, at));
     all.collect::<Result<_, _>>().map(Fetched)
@@ -167,13 +150,16 @@ pub(super) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<
     for some in rows.chunks(ASKED) {
         let keys: Vec<Key> = some.iter().map(|row| table.key_of(row)).collect();
         let found = rows::by_keys(tx, table, &keys).await?;
-        let there: HashSet<Key> = found.iter().map(|row| table.key_of(row)).collect();
+        let there: HashMap<Key, Row> = found
+            .into_iter()
+            .map(|row| (table.key_of(&row), row))
+            .collect();
         let mut fresh = Vec::new();
         for (&row, key) in some.iter().zip(&keys) {
-            if !there.contains(key) {
-                fresh.push(row);
-            } else if !found.contains(row) {
-                update(tx, table, row, key).await?;
+            match there.get(key) {
+                None => fresh.push(row),
+                Some(found) if found == row => {}
+                Some(_) => update(tx, table, row, key).await?,
             }
         }
         rows::insert(tx, table, &fresh, "").await?;

@@ -9,8 +9,7 @@ pub(crate) mod introspect;
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
-use sqlx::query::Query;
+use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef};
 
 use super::keys::hex;
@@ -121,22 +120,6 @@ pub(super) fn numbered(text: &str) -> String {
         out.push(c);
     }
     out
-}
-
-pub(super) fn bound<'q>(
-    query: Query<'q, Postgres, PgArguments>,
-    args: &[Arg],
-) -> Query<'q, Postgres, PgArguments> {
-    args.iter().fold(query, |query, arg| match arg {
-        Arg::Int(value) => query.bind(*value),
-        Arg::Text(value) => query.bind(value.clone()),
-        Arg::Bytes(value) => query.bind(value.clone()),
-        Arg::Cell(Cell::Null) => query.bind(None::<String>),
-        Arg::Cell(Cell::Int(i)) => query.bind(*i),
-        Arg::Cell(Cell::Real(r)) => query.bind(*r),
-        Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
-        Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
-    })
 }
 
 pub(super) fn cells(row: &PgRow) -> Result<Fetched, sqlx::Error> {

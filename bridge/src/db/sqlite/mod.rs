@@ -6,10 +6,7 @@ pub(crate) mod introspect;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::query::Query;
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Decode, Row as _, Sqlite, SqlitePool, Transaction, TypeInfo, ValueRef};
 
 use super::tx::Fetched;
@@ -58,22 +55,6 @@ pub(super) async fn write_rows(
             .await?;
     }
     Ok(tx)
-}
-
-pub(super) fn bound<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
-    args: &[Arg],
-) -> Query<'q, Sqlite, SqliteArguments> {
-    args.iter().fold(query, |query, arg| match arg {
-        Arg::Int(value) => query.bind(*value),
-        Arg::Text(value) => query.bind(value.clone()),
-        Arg::Bytes(value) => query.bind(value.clone()),
-        Arg::Cell(Cell::Null) => query.bind(None::<i64>),
-        Arg::Cell(Cell::Int(i)) => query.bind(*i),
-        Arg::Cell(Cell::Real(r)) => query.bind(*r),
-        Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
-        Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
-    })
 }
 
 pub(super) fn cells(row: &SqliteRow) -> Result<Fetched, sqlx::Error> {
