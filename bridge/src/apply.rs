@@ -56,7 +56,7 @@ impl Applier<'_> {
             Err(e) if e.is_about_rows() => e,
             Err(e) => return Err(e),
         };
-        if batch.truncated && may_widen {
+        if batch.partial && may_widen {
             return Ok(Outcome::TakeMore);
         }
         tracing::debug!(error = %refused, "batch refused, trying it in parts");

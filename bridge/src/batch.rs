@@ -25,6 +25,7 @@ use crate::db::stream::Change;
 use crate::db::{Database, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row};
+use crate::spec::Capture;
 use crate::value::Key;
 
 /// Changes without a place that are looked at in one batch: what was committed in some
@@ -53,6 +54,8 @@ pub(crate) struct Batch {
     pub(crate) copy: Option<Copy>,
     /// More changes are there already.
     pub(crate) truncated: bool,
+    /// Changes may be missing that the rows show the effects of; they can be asked for.
+    pub(crate) partial: bool,
     /// Numbers of the changes without a place that this has taken, too.
     pub(crate) unplaced: HashSet<i64>,
 }
@@ -66,6 +69,8 @@ pub(crate) struct Take<'a> {
     pub(crate) chunk: Option<(&'a Copy, u32)>,
     /// Changes without a place that an earlier batch has taken.
     pub(crate) unplaced: &'a HashSet<i64>,
+    /// Also changes whose rows the snapshot may show before the stream does. That takes a wait.
+    pub(crate) beyond: bool,
 }
 
 impl Take<'_> {
@@ -96,6 +101,9 @@ impl Take<'_> {
         let mut seen = changes.clone();
         // Rows do not wait for a place in the stream: what they refer to may have come by it.
         let unplaced = if truncated { Vec::new() } else { unplaced };
+        if self.beyond && !truncated {
+            seen.extend(self.source.beyond(head, UNPLACED).await?);
+        }
         seen.extend(
             unplaced
                 .iter()
@@ -108,6 +116,7 @@ impl Take<'_> {
             upto,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
             truncated,
+            partial: truncated || !self.beyond && self.source.capture() == Capture::Replication,
             ..Batch::default()
         };
         if let Some((copy, limit)) = self.chunk {

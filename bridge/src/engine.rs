@@ -16,6 +16,7 @@ use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::recent::Recent;
 use crate::shared::Shared;
+use crate::spec::Capture;
 use crate::status::Crossing;
 use crate::turn::check_capture;
 use crate::value::{Key, key_text};
@@ -27,6 +28,8 @@ const PARKED_AT_ONCE: u32 = 200;
 /// Between two tries of parked rows: at first, and at most, as each try costs a transaction.
 const PARKED_FIRST: std::time::Duration = std::time::Duration::from_secs(1);
 const PARKED_LAST: std::time::Duration = std::time::Duration::from_secs(30);
+/// Between two heartbeats while the link is paused.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often a batch may be doubled in search of the change that explains a refused row.
 const WIDEN: u32 = 10;
 
@@ -95,7 +98,7 @@ impl Engine {
         let mut changes = self.shared.limits().batch_changes;
         let mut widened = 0;
         loop {
-            let Some(batch) = self.take(changes).await? else {
+            let Some(batch) = self.take(changes, widened > 0).await? else {
                 self.shared.status(|s| s.backlog = 0);
                 return Ok(false);
             };
@@ -115,7 +118,7 @@ impl Engine {
         }
     }
 
-    async fn take(&self, changes: u32) -> Result<Option<Batch>, Error> {
+    async fn take(&self, changes: u32, beyond: bool) -> Result<Option<Batch>, Error> {
         let next = self.copies.iter().find(|c| !c.done);
         if let Some(copy) = next {
             self.shared.status(|s| {
@@ -132,6 +135,7 @@ impl Engine {
             changes,
             chunk: next.map(|c| (c, self.shared.limits().chunk_rows)),
             unplaced: &self.unplaced,
+            beyond,
         };
         take.next().await
     }
@@ -215,7 +219,30 @@ impl Engine {
         // Read in the same transaction: nothing of others can come after it any more.
         let head = database.head(&mut tx).await?;
         tx.commit().await.on(side)?;
-        Ok(head)
+        if !on || database.capture() == Capture::Triggers {
+            return Ok(head);
+        }
+        database.settle_stream().await?;
+        let mut tx = database.read().await?;
+        database.head(&mut tx).await
+    }
+
+    /// Keeps streams from holding back what their servers would remove, while nothing is applied.
+    pub(crate) async fn keep(&mut self) -> Result<(), Error> {
+        let beat = Instant::now() >= self.next_beat;
+        for database in [&self.shared.legacy, &self.shared.extracted] {
+            if database.capture() == Capture::Replication {
+                if beat {
+                    database.beat().await?;
+                }
+                database.place().await?;
+            }
+        }
+        if beat {
+            self.watch_logs().await?;
+            self.next_beat = Instant::now() + KEPT;
+        }
+        Ok(())
     }
 
     /// Notes what the passive side's stream has: heartbeats, which prove that the way back is
@@ -367,7 +394,32 @@ impl Engine {
         let rows = self.shared.limits().trim_rows;
         self.source().trim(self.applied, rows).await?;
         self.target().trim(self.applied_back, rows).await?;
+        self.watch_logs().await?;
         self.watch_schemas().await
+    }
+
+    /// A server must not fill its disk for us.
+    async fn watch_logs(&mut self) -> Result<(), Error> {
+        let limit = self.shared.limits().log_bytes;
+        for database in [&self.shared.legacy, &self.shared.extracted] {
+            let Some(kept) = database.kept_log().await? else {
+                continue;
+            };
+            let side = database.side;
+            if kept > limit {
+                database.give_up_log().await?;
+                return Err(Error::LogLimit { side, kept, limit });
+            }
+            let warn = kept > limit / 2;
+            let warned = self.shared.status(|s| {
+                let before = s.log_kept.insert(side, kept);
+                before.is_some_and(|before| before > limit / 2)
+            });
+            if warn && !warned {
+                tracing::warn!(%side, kept, limit, "the server keeps much of its log for the link");
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn count(&mut self) -> Result<(), Error> {

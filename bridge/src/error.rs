@@ -5,6 +5,7 @@ use std::time::Duration;
 use outgrow_rollout::{Side, SliceId};
 
 use crate::preflight::Problem;
+use crate::spec::Capture;
 
 /// A failure of a link. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,24 @@ pub enum Error {
     /// A database did not do its part.
     #[error("the {side} database: {cause}")]
     Database { side: Side, cause: sqlx::Error },
+    #[error("{0} has no capture by replication: only `postgres://` databases have; use `triggers`")]
+    Capture(String),
+    /// Changing how changes are found would leave a gap.
+    #[error(
+        "changes of the {side} database are found by {was} and the config says {wanted}: put it back, or close the link with `outgrow sync close` and start the copy again"
+    )]
+    CaptureChanged {
+        side: Side,
+        was: Capture,
+        wanted: Capture,
+    },
+    #[error(
+        "the {side} database kept {kept} bytes of its log for the link, more than the limit of {limit}, so its replication slot was given up: close the link with `outgrow sync close` and start the copy again"
+    )]
+    LogLimit { side: Side, kept: u64, limit: u64 },
+    /// The stream of changes broke off; it is opened again where it was.
+    #[error("the {side} database: {cause}")]
+    Stream { side: Side, cause: String },
     #[error("slice `{0}` is not synced yet: run `outgrow sync start`")]
     NotStarted(SliceId),
     #[error("the backfill of slice `{0}` is still running: wait until it has copied every row")]
@@ -74,6 +93,7 @@ impl Error {
                         | sqlx::Error::WorkerCrashed
                 ),
             },
+            Self::Stream { .. } => true,
             _ => false,
         }
     }

@@ -40,6 +40,6 @@ pub use error::Error;
 pub use fault::FaultHook;
 pub use link::{Conflicts, Link};
 pub use preflight::{Preflight, Problem};
-pub use spec::{ColumnSpec, DatabaseUrl, Limits, LinkSpec, Source, TableSpec};
+pub use spec::{Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, Source, TableSpec};
 pub use value::{Cell, Key};
 pub use verify::{ColumnDifference, Difference, RepairReport, VerifyReport};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -61,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) worker: tokio::sync::Mutex<Option<Worker>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) poke: Notify,
+    /// Whether the worker only keeps its streams.
+    pub(crate) paused: AtomicBool,
     pub(crate) places: watch::Sender<Places>,
     pub(crate) failures: watch::Sender<Option<String>>,
     /// The side and place of the last fence: what a drain's position means.
@@ -94,6 +97,7 @@ impl Link {
                 worker: tokio::sync::Mutex::new(None),
                 tasks: TaskTracker::new(),
                 poke: Notify::new(),
+                paused: AtomicBool::new(false),
                 places: watch::channel(places).0,
                 failures: watch::channel(None).0,
                 fenced: Mutex::new(None),
@@ -160,13 +164,15 @@ impl Link {
         self.inner.failures.subscribe()
     }
 
-    /// Stops the worker after its present step; capture stays. [`Self::ensure`] resumes.
+    /// Applies nothing more after the present step; capture stays. [`Self::ensure`] resumes.
     ///
     /// # Errors
     /// None at present.
     pub async fn pause(&self) -> Result<(), Error> {
-        let mut worker = self.inner.worker.lock().await;
-        stop(&mut worker).await;
+        self.inner.paused.store(true, Ordering::Release);
+        // Whoever has the engine now is in the present step.
+        drop(self.inner.engine.lock().await);
+        self.inner.shared.status(|s| s.running = false);
         Ok(())
     }
 

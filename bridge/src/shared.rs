@@ -23,7 +23,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(spec: LinkSpec) -> Self {
-        let open = |side, url| Database::new(side, spec.slice.clone(), url, spec.limits.busy);
+        let open = |side, url| Database::new(side, spec.slice.clone(), url, &spec.limits);
         let interval = i64::try_from(spec.limits.heartbeat.as_millis()).unwrap_or(i64::MAX);
         Self {
             legacy: open(Side::Legacy, &spec.legacy),

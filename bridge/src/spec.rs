@@ -34,13 +34,42 @@ pub enum DatabaseUrl {
     Mysql(MysqlUrl),
 }
 
+/// How a database's changes are found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Capture {
+    /// Triggers on the mapped tables note the keys of changed rows.
+    #[default]
+    Triggers,
+    /// They are read from the database's own log. PostgreSQL 14 or newer.
+    Replication,
+}
+
+impl fmt::Display for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Triggers => "triggers",
+            Self::Replication => "replication",
+        })
+    }
+}
+
 /// Checked once; its password is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PostgresUrl(String);
+pub struct PostgresUrl {
+    text: String,
+    pub(crate) capture: Capture,
+}
 
 impl PostgresUrl {
     pub(crate) fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
-        PgConnectOptions::from_str(&self.0)
+        PgConnectOptions::from_str(&self.text)
+    }
+
+    /// The password of the URL.
+    pub(crate) fn password(&self) -> Option<String> {
+        let url = url::Url::parse(&self.text).ok()?;
+        let plain = percent_encoding::percent_decode_str(url.password()?).decode_utf8();
+        plain.ok().map(std::borrow::Cow::into_owned)
     }
 
     /// Without user, password and options.
@@ -108,11 +137,28 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
+impl DatabaseUrl {
+    /// The same database, with its changes found in this way.
+    ///
+    /// # Errors
+    /// [`Error::Capture`] when its engine knows no such way.
+    pub fn capturing(self, capture: Capture) -> Result<Self, Error> {
+        match (self, capture) {
+            (Self::Postgres(url), capture) => Ok(Self::Postgres(PostgresUrl { capture, ..url })),
+            (other, Capture::Triggers) => Ok(other),
+            (other, Capture::Replication) => Err(Error::Capture(other.to_string())),
+        }
+    }
+}
+
 impl FromStr for DatabaseUrl {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let url = PostgresUrl(text.to_owned());
+            let url = PostgresUrl {
+                text: text.to_owned(),
+                capture: Capture::default(),
+            };
             return match url.options() {
                 Ok(_) => Ok(Self::Postgres(url)),
                 // What was written may hold a password.
@@ -226,6 +272,9 @@ pub struct Limits {
     pub settle_tries: u32,
     /// How long the bridge waits for a database lock before it says so and tries again.
     pub busy: Duration,
+    /// Bytes of its log that a server may keep for a link that reads it. From the half on it is
+    /// warned of; beyond it the slot is given up, so that the server's disk does not fill.
+    pub log_bytes: u64,
     /// Told of every point at which a crash must lose nothing. For crash tests.
     pub fault: Option<FaultHook>,
 }
@@ -243,6 +292,7 @@ impl Default for Limits {
             sample_rows: 500,
             settle_tries: 200,
             busy: Duration::from_secs(5),
+            log_bytes: 64 << 30,
             fault: None,
         }
     }

@@ -70,6 +70,8 @@ pub(crate) struct Status {
     /// What the worker waits for, e.g. a lock.
     pub(crate) trouble: Option<String>,
     pub(crate) failed: Option<String>,
+    /// Bytes of its log that a server keeps for us.
+    pub(crate) log_kept: BTreeMap<Side, u64>,
 }
 
 impl Status {
@@ -93,6 +95,7 @@ impl Status {
             verified: None,
             trouble: None,
             failed: None,
+            log_kept: BTreeMap::new(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Status {
             last_foreign: self.last_foreign.clone(),
             verified,
             verified_age_ms: age,
+            log_kept_bytes: self.log_kept.clone(),
         }
     }
 
@@ -161,6 +165,7 @@ impl Status {
             "parked": self.parked,
             "foreign_writes": self.foreign,
             "refused_writes": self.refused,
+            "log_kept_bytes": self.log_kept,
             "waiting_for": self.trouble,
             "failed": self.failed,
         })

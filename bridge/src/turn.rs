@@ -53,6 +53,9 @@ impl Engine {
         let plan = Arc::new(shared.plan().await?);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
             // Looked for before anything is made again: a gap must not be papered over.
+            for database in [&shared.legacy, &shared.extracted] {
+                database.stream_in_order().await?;
+            }
             let known = known_tables(&shared).await?;
             check_capture(&shared, &plan, &known).await?;
         }
@@ -285,6 +288,7 @@ async fn begin_copies(shared: &Shared, plan: &Plan) -> Result<Vec<Copy>, Error> 
 
 async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     let (new, old) = (shared.on(source), shared.on(source.other()));
+    old.settle_stream().await?;
     let next = roles(shared).await?.last_turn() + 1;
     let mut here = new.write().await?;
     let control = new.control(&mut here).await?;

@@ -381,6 +381,10 @@ impl Verifier<'_> {
         let position = position.map_or(0, |p| p.seq);
         let mut tx = source.read().await?;
         let mut here = images(group, source, &mut tx, &keys).await?;
+        drop(tx);
+        // Whatever the rows show is in the stream now.
+        source.settle_stream().await?;
+        let mut tx = source.read().await?;
         for key in keys {
             let empty = |side: Side| vec![None; group.tables(side).len()];
             let from = here.remove(&key).unwrap_or_else(|| empty(self.source));

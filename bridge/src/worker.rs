@@ -1,6 +1,7 @@
 //! The task that follows, and how it is started, faced the right way, and stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use outgrow_rollout::{DataPhase, Side};
@@ -67,6 +68,8 @@ impl Inner {
         settled?;
         drop(held);
         self.failures.send_replace(None);
+        self.paused.store(false, Ordering::Release);
+        self.poke.notify_one();
         if worker.as_ref().is_none_or(|w| w.task.is_finished()) {
             let cancel = CancellationToken::new();
             let run = Arc::clone(self).work(cancel.clone());
@@ -121,10 +124,18 @@ impl Inner {
             let stepped = {
                 let mut engine = self.engine.lock().await;
                 let Some(engine) = engine.as_mut() else { break };
-                let stepped = Box::pin(engine.step()).await;
-                self.publish(engine);
-                stepped
+                let paused = self.paused.load(Ordering::Acquire);
+                self.shared.status(|s| s.running = !paused);
+                if paused {
+                    engine.keep().await.map(|()| false)
+                } else {
+                    let stepped = Box::pin(engine.step()).await;
+                    self.publish(engine);
+                    stepped
+                }
             };
+            // After a failure, what has come is no reason to try at once.
+            let failed = stepped.is_err();
             let pause = match stepped {
                 Ok(more) => {
                     self.shared.status(|s| s.trouble = None);
@@ -148,12 +159,16 @@ impl Inner {
                     tracing::error!(%slice, error = %e, "the link cannot go on");
                     self.shared.status(|s| s.failed = Some(e.to_string()));
                     self.failures.send_replace(Some(e.to_string()));
+                    self.shared.legacy.release().await;
+                    self.shared.extracted.release().await;
                     break;
                 }
             };
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = self.poke.notified() => {}
+                () = self.shared.legacy.changed(), if !failed => {}
+                () = self.shared.extracted.changed(), if !failed => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -25,6 +25,23 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
+/// A size in the unit of 1,024 that reads best.
+pub(crate) fn bytes(value: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 1_024u64;
+    for name in UNITS {
+        if value / unit < 1_024 || name == UNITS[3] {
+            return match value / unit {
+                0 => format!("{value} B"),
+                whole @ 1..10 => format!("{whole}.{} {name}", value % unit * 10 / unit),
+                whole => format!("{} {name}", count(whole)),
+            };
+        }
+        unit *= 1_024;
+    }
+    count(value)
+}
+
 /// `part` of `whole` as a percentage with two figures that count; `-` of nothing.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 pub(crate) fn share(part: u64, whole: u64) -> String {
@@ -56,6 +73,16 @@ mod tests {
             (1_209_600_000, "14 d 0 h"),
         ] {
             assert_eq!(millis(ms), text);
+        }
+        for (value, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_536, "1.5 KiB"),
+            (20 << 20, "20 MiB"),
+            (3 << 40, "3.0 TiB"),
+            (u64::MAX, "16,777,215 TiB"),
+        ] {
+            assert_eq!(bytes(value), text);
         }
         assert_eq!(count(1_000_000), "1,000,000");
         assert_eq!(count(999), "999");

@@ -105,6 +105,9 @@ pub struct SyncEvidence {
     pub verified: Option<BTreeMap<String, TableRows>>,
     /// Age of that verification.
     pub verified_age_ms: Option<u64>,
+    /// Bytes of its log that a database keeps for the link, where its changes are read from there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub log_kept_bytes: BTreeMap<Side, u64>,
 }
 
 /// Rows of one table pair, as the last verification found them.

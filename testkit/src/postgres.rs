@@ -57,7 +57,7 @@ impl Postgres {
         let said = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(made.status.success(), "initdb: {said}");
         let port = free_address().port();
-        let server = serve(user, dir.path(), port);
+        let server = serve(user, dir.path(), port, &[]);
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .connect_lazy(&url_of(port))
@@ -100,6 +100,14 @@ impl Postgres {
     /// # Panics
     /// Panics when it does not come back.
     pub async fn crash(&mut self) {
+        self.restart(&[]).await;
+    }
+
+    /// As [`Self::crash`], with other settings from then on, as `name=value`.
+    ///
+    /// # Panics
+    /// As [`Self::crash`].
+    pub async fn restart(&mut self, settings: &[&str]) {
         // Of the postmaster alone: its children see its end and stop by themselves.
         let _ = self.server.kill();
         let _ = self.server.wait();
@@ -113,7 +121,7 @@ impl Postgres {
         // The shared memory of the old server is still in use until its last child has ended.
         let mut tries = 0;
         loop {
-            self.server = serve(self.user, self.dir.path(), self.port);
+            self.server = serve(self.user, self.dir.path(), self.port, settings);
             tokio::time::sleep(Duration::from_millis(300)).await;
             if self.server.try_wait().ok().flatten().is_none() {
                 break;
@@ -178,7 +186,7 @@ fn url_of(port: u16) -> String {
     format!("postgres://outgrow@127.0.0.1:{port}/postgres")
 }
 
-fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
+fn serve(user: Option<&str>, dir: &Path, port: u16, settings: &[&str]) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -189,6 +197,7 @@ fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
         .args(["-c", "wal_level=logical", "-c", "max_connections=60"])
         .args(["-c", &format!("port={port}")])
+        .args(settings.iter().flat_map(|setting| ["-c", setting]))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

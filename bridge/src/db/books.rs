@@ -141,6 +141,9 @@ impl Database {
             }
             Dialect::Postgres => {
                 let value = if on { self.slice.as_str() } else { "" };
+                if on && self.feed.is_some() {
+                    self.emit(tx, "own").await?;
+                }
                 tx.execute(postgres::APPLYING, &[Arg::from(value)]).await
             }
             Dialect::Mysql => {

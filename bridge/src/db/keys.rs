@@ -2,13 +2,13 @@
 
 use crate::value::Cell;
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A key's value in our own tables: a letter for its kind, and the value as text. The triggers
 /// write the same.
-pub(super) fn key_text(cell: &Cell) -> Option<String> {
+pub(crate) fn key_text(cell: &Cell) -> Option<String> {
     match cell {
         Cell::Null => None,
         Cell::Int(i) => Some(format!("i{i}")),
@@ -18,7 +18,7 @@ pub(super) fn key_text(cell: &Cell) -> Option<String> {
     }
 }
 
-pub(super) fn key_cell(stored: &Cell) -> Cell {
+pub(crate) fn key_cell(stored: &Cell) -> Cell {
     let Cell::Text(text) = stored else {
         return Cell::Null;
     };
@@ -34,7 +34,7 @@ pub(super) fn key_cell(stored: &Cell) -> Cell {
     }
 }
 
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let pairs = (0..text.len()).step_by(2);
     pairs
         .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())

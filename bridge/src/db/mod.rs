@@ -3,7 +3,7 @@
 //! of tables, keys and cells, in SQL that every engine understands.
 
 pub(crate) mod books;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod mysql;
 pub(crate) mod postgres;
 pub(crate) mod rows;
@@ -11,14 +11,16 @@ pub(crate) mod sqlite;
 pub(crate) mod stream;
 mod tx;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{Side, SliceId};
 use sqlx::{MySqlPool, PgPool, SqlitePool};
 
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Schema};
-use crate::spec::DatabaseUrl;
+use crate::spec::{Capture, DatabaseUrl, Limits};
+use postgres::replication::Feed;
 pub(crate) use tx::{Arg, Tx};
 
 /// Per side: the worker's two, one for calls, one to spare for reading while both wait.
@@ -30,6 +32,8 @@ pub(crate) struct Database {
     pub(crate) side: Side,
     pub(crate) slice: SliceId,
     pool: Pool,
+    /// Where changes are found in the database's log, not by triggers.
+    feed: Option<Arc<Feed>>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,13 +90,88 @@ pub(crate) enum References {
 
 impl Database {
     /// Connects when first asked something, so that a preflight can report a missing database.
-    pub(crate) fn new(side: Side, slice: SliceId, url: &DatabaseUrl, busy: Duration) -> Self {
+    pub(crate) fn new(side: Side, slice: SliceId, url: &DatabaseUrl, limits: &Limits) -> Self {
+        let busy = limits.busy;
         let pool = match url {
             DatabaseUrl::Sqlite(path) => Pool::Sqlite(sqlite::pool(path, busy)),
             DatabaseUrl::Postgres(url) => Pool::Postgres(postgres::pool(url, busy)),
             DatabaseUrl::Mysql(url) => Pool::Mysql(mysql::pool(url, busy)),
         };
-        Self { side, slice, pool }
+        let feed = match url {
+            DatabaseUrl::Postgres(url) if url.capture == Capture::Replication => {
+                Some(Arc::new(Feed::new(url, limits.fault.clone())))
+            }
+            _ => None,
+        };
+        Self {
+            side,
+            slice,
+            pool,
+            feed,
+        }
+    }
+
+    /// How changes are found here.
+    pub(crate) fn capture(&self) -> Capture {
+        match self.feed {
+            Some(_) => Capture::Replication,
+            None => Capture::Triggers,
+        }
+    }
+
+    /// Returns once there may be something new in the stream; never, where only asking tells.
+    /// Cancel safe.
+    pub(crate) async fn changed(&self) {
+        match &self.feed {
+            Some(feed) => feed.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Puts everything into the stream that was committed before now, where that takes a step of
+    /// its own and the stream may lag behind what a snapshot shows.
+    pub(crate) async fn settle_stream(&self) -> Result<(), Error> {
+        match &self.feed {
+            Some(feed) => self.catch_up(feed).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a stream that has a gap, is gone, or is of another kind than the config says.
+    pub(crate) async fn stream_in_order(&self) -> Result<(), Error> {
+        if self.dialect() == Dialect::Postgres {
+            let mut tx = self.read().await?;
+            self.same_capture(&mut tx).await?;
+        }
+        match &self.feed {
+            Some(_) => self.slot_in_order().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of its log that the server keeps for us; `None` where it keeps none.
+    pub(crate) async fn kept_log(&self) -> Result<Option<u64>, Error> {
+        if self.feed.is_none() {
+            return Ok(None);
+        }
+        let mut tx = self.read().await?;
+        self.log_kept(&mut tx).await
+    }
+
+    /// Lets the server remove its log, at the price of the stream.
+    pub(crate) async fn give_up_log(&self) -> Result<(), Error> {
+        self.release().await;
+        match &self.feed {
+            Some(_) => self.give_up_slot().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of what only one process may hold.
+    pub(crate) async fn release(&self) {
+        if let Some(feed) = &self.feed {
+            feed.stop().await;
+        }
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -140,7 +219,13 @@ impl Database {
     pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
         match &self.pool {
             Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await,
-            Pool::Postgres(_) => self.install_postgres(plan).await,
+            Pool::Postgres(_) => {
+                self.install_postgres(plan).await?;
+                match &self.feed {
+                    Some(feed) => self.install_feed(feed, plan).await,
+                    None => Ok(()),
+                }
+            }
             Pool::Mysql(_) => self.install_mysql(plan).await,
         }
     }
@@ -149,7 +234,10 @@ impl Database {
     pub(crate) async fn uninstall(&self) -> Result<(), Error> {
         match self.dialect() {
             Dialect::Sqlite => self.uninstall_sqlite().await,
-            Dialect::Postgres => self.uninstall_postgres().await,
+            Dialect::Postgres => {
+                self.release().await;
+                self.uninstall_postgres().await
+            }
             Dialect::Mysql => self.uninstall_mysql().await,
         }
     }
@@ -219,6 +307,7 @@ impl Database {
     }
 
     pub(crate) async fn close(&self) {
+        self.release().await;
         match &self.pool {
             Pool::Sqlite(pool) => pool.close().await,
             Pool::Postgres(pool) => pool.close().await,
@@ -230,7 +319,10 @@ impl Database {
     pub(crate) async fn place(&self) -> Result<(), Error> {
         match self.dialect() {
             Dialect::Sqlite => Ok(()),
-            Dialect::Postgres => self.place_postgres().await,
+            Dialect::Postgres => match &self.feed {
+                Some(feed) => self.take_in(feed).await,
+                None => self.place_postgres().await,
+            },
             Dialect::Mysql => self.place_mysql().await,
         }
     }

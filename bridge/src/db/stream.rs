@@ -54,6 +54,10 @@ impl Database {
     pub(crate) async fn beat(&self) -> Result<(), Error> {
         let early = now_ms();
         let mut tx = self.write().await?;
+        if self.feed.is_some() {
+            self.emit(&mut tx, &format!("beat {early}")).await?;
+            return tx.commit().await.on(self.side);
+        }
         let at = match self.dialect() {
             Dialect::Sqlite => now_ms(),
             Dialect::Postgres | Dialect::Mysql => early,
@@ -103,7 +107,7 @@ impl Database {
     /// Changes that were committed since places were given last. Their `seq` is a number of
     /// another kind. Always none where there is one writer at a time.
     pub(crate) async fn unplaced(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Change>, Error> {
-        if self.dialect() == Dialect::Sqlite {
+        if self.dialect() == Dialect::Sqlite || self.feed.is_some() {
             return Ok(Vec::new());
         }
         let text = format!(
@@ -115,6 +119,17 @@ impl Database {
             .map(|row| Change::read(tx, row))
             .collect::<Result<_, sqlx::Error>>()
             .on(self.side)
+    }
+
+    /// Changes with places that this snapshot does not show but may show the rows of. None where
+    /// a stream shows all that its snapshot does.
+    pub(crate) async fn beyond(&self, head: i64, limit: u32) -> Result<Vec<Change>, Error> {
+        if self.feed.is_none() {
+            return Ok(Vec::new());
+        }
+        self.settle_stream().await?;
+        let mut tx = self.read().await?;
+        self.changes(&mut tx, head, limit).await
     }
 
     /// The stream with what has no place in it yet.

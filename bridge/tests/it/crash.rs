@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outgrow_bridge::{FaultHook, Link, LinkSpec};
+use outgrow_bridge::{Capture, DatabaseUrl, FaultHook, Link, LinkSpec};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
 use tokio::process::{Child, Command};
@@ -60,15 +60,24 @@ fn child_spec() -> LinkSpec {
             std::process::abort();
         }
     }));
-    let (slice, tables) = if var(DO) == "items" {
+    let what = var(DO);
+    let (slice, tables) = if what.starts_with("items") {
         ("items", crate::postgres::tables())
     } else {
         ("catalog", crate::shop::catalog_tables())
     };
+    let url = |name| {
+        let url: DatabaseUrl = var(name).parse().unwrap();
+        if what == crate::postgres::REPLICATED {
+            url.capturing(Capture::Replication).unwrap()
+        } else {
+            url
+        }
+    };
     LinkSpec {
         slice: slice.parse().unwrap(),
-        legacy: var(LEGACY).parse().unwrap(),
-        extracted: var(CATALOG).parse().unwrap(),
+        legacy: url(LEGACY),
+        extracted: url(CATALOG),
         tables,
         limits,
     }

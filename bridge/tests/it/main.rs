@@ -8,6 +8,7 @@ mod crash;
 mod mysql;
 mod postgres;
 mod postgres_faults;
+mod postgres_replication;
 mod postgres_values;
 mod preflight;
 mod shop;

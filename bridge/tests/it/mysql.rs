@@ -25,37 +25,37 @@ const EXTRACTED_MY: &str = "CREATE TABLE article (id bigint AUTO_INCREMENT PRIMA
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_to_postgres_and_back() {
     let (legacy, extracted) = (Db::my(LEGACY_MY).await, Db::pg(EXTRACTED_PG).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_to_sqlite_and_back() {
     let (legacy, extracted) = (Db::my(LEGACY_MY).await, Db::lite(EXTRACTED_SQLITE).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_to_mariadb_and_back() {
     let (legacy, extracted) = (Db::my(LEGACY_MY).await, Db::my(EXTRACTED_MY).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_to_mariadb_and_back() {
     let (legacy, extracted) = (Db::lite(LEGACY_SQLITE).await, Db::my(EXTRACTED_MY).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_to_mariadb_and_back() {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::my(EXTRACTED_MY).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 async fn pair(rows: u32) -> Pair {
     let (legacy, extracted) = (Db::my(LEGACY_MY).await, Db::my(EXTRACTED_MY).await);
     legacy.execute(&items(1, rows)).await;
-    Pair { legacy, extracted }
+    Pair::of(legacy, extracted)
 }
 
 fn pool(db: &Db) -> MySqlPool {
@@ -378,10 +378,7 @@ async fn a_server_that_crashes_loses_nothing() {
         .execute("UPDATE item SET note = 'after' WHERE id < 10")
         .await;
     copied(&link).await;
-    let pair = Pair {
-        legacy: Db::My(Box::new(legacy)),
-        extracted,
-    };
+    let pair = Pair::of(Db::My(Box::new(legacy)), extracted);
     pair.equal().await;
     assert_eq!(link.verify().await.unwrap().different, 0);
     link.shutdown().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outgrow_bridge::{ColumnSpec, Link, LinkSpec, Source, TableSpec};
+use outgrow_bridge::{Capture, ColumnSpec, DatabaseUrl, Link, LinkSpec, Source, TableSpec};
 use outgrow_rollout::{DataPhase, Side, SliceId};
 use outgrow_testkit::{Mariadb, Postgres, TempDatabase, eventually};
 
@@ -67,6 +67,9 @@ pub(crate) fn tables() -> Vec<TableSpec> {
         defaults: Vec::new(),
     }]
 }
+
+/// See [`Pair::child`].
+pub(crate) const REPLICATED: &str = "items by replication";
 
 /// A database of either engine.
 pub(crate) enum Db {
@@ -172,14 +175,50 @@ impl Db {
 pub(crate) struct Pair {
     pub(crate) legacy: Db,
     pub(crate) extracted: Db,
+    /// Of those that are PostgreSQL.
+    capture: Capture,
 }
 
 impl Pair {
+    pub(crate) fn of(legacy: Db, extracted: Db) -> Self {
+        Self {
+            legacy,
+            extracted,
+            capture: Capture::Triggers,
+        }
+    }
+
+    pub(crate) fn replicated(legacy: Db, extracted: Db) -> Self {
+        Self {
+            capture: Capture::Replication,
+            ..Self::of(legacy, extracted)
+        }
+    }
+
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.capture == Capture::Replication
+    }
+
+    /// What a process of its own is told to be.
+    pub(crate) fn child(&self) -> &'static str {
+        match self.capture {
+            Capture::Triggers => "items",
+            Capture::Replication => REPLICATED,
+        }
+    }
+
     pub(crate) fn spec(&self) -> LinkSpec {
+        let url = |db: &Db| {
+            let url: DatabaseUrl = db.url().parse().unwrap();
+            match db {
+                Db::Pg(_) => url.capturing(self.capture).unwrap(),
+                Db::Lite(_) | Db::My(_) => url,
+            }
+        };
         LinkSpec {
             slice: SliceId::new("items").unwrap(),
-            legacy: self.legacy.url().parse().unwrap(),
-            extracted: self.extracted.url().parse().unwrap(),
+            legacy: url(&self.legacy),
+            extracted: url(&self.extracted),
             tables: tables(),
             limits: quick(),
         }
@@ -315,27 +354,30 @@ async fn other_way(pair: &Pair) {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_to_postgres_and_back() {
     let (legacy, extracted) = (Db::lite(LEGACY_SQLITE).await, Db::pg(EXTRACTED_PG).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_to_sqlite_and_back() {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_to_postgres_and_back() {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
-    whole_way(Pair { legacy, extracted }).await;
+    whole_way(Pair::of(legacy, extracted)).await;
 }
 
 /// A transaction that took its number first and commits last is not lost, and holds up nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_commits_late_loses_nothing_and_delays_nobody() {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
-    legacy.execute(&items(1, 20)).await;
-    let pair = Pair { legacy, extracted };
+    late_commit(Pair::of(legacy, extracted)).await;
+}
+
+pub(crate) async fn late_commit(pair: Pair) {
+    pair.legacy.execute(&items(1, 20)).await;
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
@@ -372,7 +414,7 @@ async fn a_transaction_that_commits_late_loses_nothing_and_delays_nobody() {
 async fn a_fence_refuses_others_counts_them_and_lets_readers_be() {
     let (legacy, extracted) = (Db::lite(LEGACY_SQLITE).await, Db::pg(EXTRACTED_PG).await);
     legacy.execute(&items(1, 20)).await;
-    let pair = Pair { legacy, extracted };
+    let pair = Pair::of(legacy, extracted);
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Following, Side::Legacy)
         .await
@@ -412,8 +454,11 @@ async fn a_fence_refuses_others_counts_them_and_lets_readers_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncate_is_carried_over() {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
-    legacy.execute(&items(1, 50)).await;
-    let pair = Pair { legacy, extracted };
+    truncated(Pair::of(legacy, extracted)).await;
+}
+
+pub(crate) async fn truncated(pair: Pair) {
+    pair.legacy.execute(&items(1, 50)).await;
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
@@ -430,34 +475,29 @@ async fn a_truncate_is_carried_over() {
 /// The server dies in the middle of everything and recovers; so does the link.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_crashes_loses_nothing() {
-    let mut legacy = Postgres::with(LEGACY_PG).await;
-    legacy.execute(&items(1, 3_000)).await;
-    let extracted = TempDatabase::with(EXTRACTED_SQLITE).await;
-    let spec = LinkSpec {
-        slice: SliceId::new("items").unwrap(),
-        legacy: legacy.url().parse().unwrap(),
-        extracted: extracted.url().parse().unwrap(),
-        tables: tables(),
-        limits: quick(),
-    };
-    let link = Link::open(spec).await.unwrap();
+    let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
+    server_crash(Pair::of(legacy, extracted)).await;
+}
+
+pub(crate) async fn server_crash(mut pair: Pair) {
+    pair.legacy.execute(&items(1, 3_000)).await;
+    let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     for round in 0..2 {
-        legacy
+        pair.legacy
             .execute(&format!(
                 "UPDATE item SET note = 'round {round}' WHERE id % 7 = {round}"
             ))
             .await;
-        legacy.crash().await;
+        let Db::Pg(server) = &mut pair.legacy else {
+            unreachable!()
+        };
+        server.crash().await;
     }
-    legacy
+    pair.legacy
         .execute("UPDATE item SET note = 'after' WHERE id < 10")
         .await;
     copied(&link).await;
-    let pair = Pair {
-        legacy: Db::Pg(Box::new(legacy)),
-        extracted: Db::Lite(extracted),
-    };
     pair.equal().await;
     assert_eq!(link.verify().await.unwrap().different, 0);
     link.shutdown().await;

@@ -14,12 +14,12 @@ use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, Pair, items
 use crate::shop::{Dice, WAIT, copied};
 use crate::turning::cut_over;
 
-async fn pair() -> Pair {
+pub(crate) async fn filled() -> (Db, Db) {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
     legacy.execute(&items(1, 150)).await;
     // Ids that the sequence gives out later must be free.
     legacy.execute("SELECT setval('item_id_seq', 10000)").await;
-    Pair { legacy, extracted }
+    (legacy, extracted)
 }
 
 fn pool(db: &Db) -> PgPool {
@@ -99,15 +99,24 @@ async fn resumed(spec: LinkSpec, pair: &Pair) -> Link {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_at_any_point_of_a_batch_loses_nothing() {
-    let pair = pair().await;
-    for (seed, (point, after)) in (1..).zip([
+    let (legacy, extracted) = filled().await;
+    dying(Pair::of(legacy, extracted)).await;
+}
+
+pub(crate) async fn dying(pair: Pair) {
+    let mut points = vec![
         ("after-read", 2),
         ("after-rows", 3),
         ("before-commit", 5),
         ("after-commit", 9),
-    ]) {
+    ];
+    if pair.is_replicated() {
+        points.extend([("log-read", 6), ("log-taken", 8)]);
+    }
+    for (seed, (point, after)) in (1..).zip(points) {
         let (legacy, extracted) = (pair.legacy.url(), pair.extracted.url());
-        let mut process = child_between(&legacy, &extracted, "items", point, after);
+        let what = pair.child();
+        let mut process = child_between(&legacy, &extracted, what, point, after);
         let mut died = None;
         let mut round = seed * 100;
         while died.is_none() {
@@ -128,7 +137,11 @@ async fn dying_at_any_point_of_a_batch_loses_nothing() {
 /// databases are the oracle.
 #[tokio::test(flavor = "multi_thread")]
 async fn random_histories_end_equal() {
-    let pair = pair().await;
+    let (legacy, extracted) = filled().await;
+    histories(Pair::of(legacy, extracted)).await;
+}
+
+pub(crate) async fn histories(pair: Pair) {
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     let writers: Vec<_> = (1..=4)
@@ -169,7 +182,7 @@ async fn a_transaction_that_stays_open_keeps_no_cutover_from_its_end() {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
     legacy.execute("CREATE TABLE elsewhere (n int)").await;
     legacy.execute(&items(1, 30)).await;
-    let pair = Pair { legacy, extracted };
+    let pair = Pair::of(legacy, extracted);
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Following, Side::Legacy)
         .await
@@ -203,7 +216,7 @@ async fn a_row_that_the_other_side_refuses_is_parked_and_holds_up_nobody() {
     let legacy = Db::pg(LEGACY_PG).await;
     legacy.execute(&items(1, 20)).await;
     let extracted = Db::Pg(Box::new(server));
-    let pair = Pair { legacy, extracted };
+    let pair = Pair::of(legacy, extracted);
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;

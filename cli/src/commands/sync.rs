@@ -9,7 +9,7 @@ use super::change::{self, Said};
 use super::{Context, status};
 use crate::answers::{Cutover, SyncAll, SyncStatus, Verify, typed};
 use crate::client::escape;
-use crate::figures::{count, millis, share};
+use crate::figures::{bytes, count, millis, share};
 use crate::output::{generic, indent, sheet, table};
 
 /// Copy a slice's tables and keep both sides in step
@@ -216,6 +216,13 @@ fn one(status: &SyncStatus) -> String {
     rows.extend(status.trouble.clone().map(|what| ("trouble", what)));
     if let Some(sync) = &status.evidence {
         rows.push(("link", status::sync_line(sync)));
+        for (side, kept) in &sync.log_kept_bytes {
+            let what = format!(
+                "the {side} database keeps {} of it for the link",
+                bytes(*kept)
+            );
+            rows.push(("log", what));
+        }
         if let Some(last) = &sync.last_foreign {
             let age = sync.foreign_write_age_ms.map_or("?".to_owned(), millis);
             rows.push(("last foreign write", format!("{last}, {age} ago")));

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use outgrow_bridge::Capture;
+
 use super::Surroundings;
 use super::model::{Control, Database, HttpUrl, Identity, Legacy, Proxy, Service, Shadow};
 use super::problem::{Findings, Place};
@@ -306,12 +308,38 @@ fn database(
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
 ) -> Result<Option<Database>, Reported> {
-    match section.get("database") {
-        None => Ok(None),
-        Some(node) => a_database(&node, findings, around)
-            .map(Some)
-            .ok_or(Reported),
-    }
+    let found = match section.get("database") {
+        None => None,
+        Some(node) => Some(a_database(&node, findings, around).ok_or(Reported)?),
+    };
+    let Some(node) = section.get("capture") else {
+        return Ok(found);
+    };
+    const FIX: &str = "write \"triggers\", or \"replication\" for PostgreSQL 14 or newer";
+    let capture = match node.word(findings).as_deref() {
+        Some("triggers") => Capture::Triggers,
+        Some("replication") => Capture::Replication,
+        Some(_) => {
+            let rule = "there is no such way to find changes";
+            findings.refuse(&node.place, rule, FIX);
+            return Err(Reported);
+        }
+        None => return Err(Reported),
+    };
+    let captured = match found {
+        Some(Database::Server(url)) => url.capturing(capture).map(Database::Server),
+        Some(lite @ Database::Sqlite(_)) if capture == Capture::Triggers => Ok(lite),
+        Some(lite @ Database::Sqlite(_)) => Err(outgrow_bridge::Error::Capture(lite.to_string())),
+        None => {
+            let rule = "it says how changes of a database are found, and there is none";
+            findings.refuse(&node.place, rule, "add `database`, or remove it");
+            return Err(Reported);
+        }
+    };
+    captured.map(Some).map_err(|e| {
+        findings.refuse(&node.place, e.to_string(), FIX);
+        Reported
+    })
 }
 
 fn a_database(

@@ -37,6 +37,25 @@ fn golden(name: &str, text: &str) {
 }
 
 #[test]
+fn a_database_says_how_its_changes_are_found() {
+    let line = "database = \"sqlite:data/shop.db\"";
+    assert_eq!(SHOP.matches(line).count(), 1);
+    let with = |text: &str| SHOP.replace(line, text);
+    good(&with(&format!("{line}\ncapture = \"triggers\"")));
+    let postgres = "database = \"postgres://app@db/shop\"\ncapture = \"replication\"";
+    good(&with(postgres));
+    golden(
+        "capture_of_sqlite",
+        &with(&format!("{line}\ncapture = \"replication\"")),
+    );
+    golden(
+        "capture_unknown",
+        &with(&postgres.replace("replication", "magic")),
+    );
+    golden("capture_of_nothing", &with("capture = \"triggers\""));
+}
+
+#[test]
 fn the_shop_is_a_good_config() {
     let config = good(SHOP);
     assert_eq!(config.warnings, []);

@@ -244,6 +244,7 @@ impl Bridge for World {
             foreign_write_age_ms: seen.foreign_age_ms,
             last_foreign: None,
             verified_age_ms: verified.as_ref().map(|_| 0),
+            log_kept_bytes: BTreeMap::new(),
             verified,
         })
     }

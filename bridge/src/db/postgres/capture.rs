@@ -13,6 +13,7 @@
 use crate::db::{Arg, Database, Dialect, Tx, literal, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
+use crate::spec::Capture;
 use crate::typed::Class;
 use crate::value::Kind;
 
@@ -41,6 +42,9 @@ impl Database {
         for table in plan.tables(side) {
             tx.script(self.note_function(table)).await.on(side)?;
             for (what, text) in self.table_triggers_postgres(table) {
+                if what == "note" && self.feed.is_some() {
+                    continue;
+                }
                 let name = self.trigger(what);
                 let text = format!("CREATE TRIGGER {} {text}", quote(&name));
                 let present =
@@ -59,11 +63,37 @@ impl Database {
         tx.commit().await.on(side)
     }
 
+    /// Refuses to change the way of capture beside a running stream.
+    pub(in crate::db) async fn same_capture(&self, tx: &mut Tx) -> Result<(), Error> {
+        let there = async |tx: &mut Tx, what: &str| {
+            let text = "SELECT count(*) FROM pg_class WHERE oid = to_regclass(?)";
+            let found = tx.number(text, &[Arg::from(&self.own(what))]).await;
+            Ok::<_, Error>(found.on(self.side)? == Some(1))
+        };
+        if !there(tx, "control").await? {
+            return Ok(());
+        }
+        let was = if there(tx, "slot").await? {
+            Capture::Replication
+        } else {
+            Capture::Triggers
+        };
+        let (side, wanted) = (self.side, self.capture());
+        if was == wanted {
+            Ok(())
+        } else {
+            Err(Error::CaptureChanged { side, was, wanted })
+        }
+    }
+
     pub(in crate::db) async fn captured_postgres(
         &self,
         tx: &mut Tx,
         table: &Table,
     ) -> Result<bool, sqlx::Error> {
+        if self.feed.is_some() {
+            return self.published(tx, table).await;
+        }
         let text = "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass(?) \
                     AND tgname IN (?, ?) AND tgenabled IN ('O', 'A')";
         let args = [
@@ -74,8 +104,23 @@ impl Database {
         Ok(tx.number(text, &args).await?.unwrap_or(0) == 2)
     }
 
+    /// Whether the log still tells of this table, under the name and number that it had.
+    async fn published(&self, tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
+        let text = "SELECT count(*) FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid \
+                    JOIN pg_trigger t ON t.tgrelid = r.prrelid \
+                    WHERE p.pubname = ? AND p.pubinsert AND p.pubupdate AND p.pubdelete \
+                    AND r.prrelid = to_regclass(?) AND t.tgname = ? AND t.tgenabled IN ('O', 'A')";
+        let args = [
+            Arg::from(&self.feed_publication()),
+            Arg::from(&Dialect::Postgres.table(&table.name)),
+            Arg::from(&self.trigger("note_truncate")),
+        ];
+        Ok(tx.number(text, &args).await?.unwrap_or(0) == 1)
+    }
+
     pub(in crate::db) async fn uninstall_postgres(&self) -> Result<(), Error> {
         let side = self.side;
+        self.uninstall_feed().await?;
         let mut tx = self.write().await?;
         let own = Arg::from(&format!("{}%", self.trigger("").replace('_', "\\_")));
         let text = "SELECT tgrelid::regclass::text, tgname::text FROM pg_trigger \

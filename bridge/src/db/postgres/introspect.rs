@@ -2,6 +2,7 @@
 
 use crate::db::{Arg, Database, Dialect, Tx, quote};
 use crate::plan::{ColumnSchema, Plan, TableSchema};
+use crate::spec::Capture;
 use crate::typed::Typed;
 use crate::value::Kind;
 
@@ -134,6 +135,9 @@ impl Database {
                     format!("GRANT {} TO {}", quote(&row.text(1)?), quote(&user)),
                 ));
             }
+        }
+        if self.capture() == Capture::Replication {
+            missing.extend(self.missing_for_feed(&mut tx, plan).await?);
         }
         Ok(missing)
     }

@@ -6,6 +6,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod introspect;
+pub(crate) mod replication;
 
 use std::time::Duration;
 

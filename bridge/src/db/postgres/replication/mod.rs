@@ -1,0 +1,268 @@
+//! Capture by logical replication: what was committed is read from the write-ahead log through a
+//! slot, and the keys of it are put into `changes`, so that the application's own transactions
+//! carry nothing of ours.
+//!
+//! What is taken in and the place in the log up to which it was taken are committed together; the
+//! slot is told only after that. So nothing is noted twice and nothing is left out, wherever the
+//! process dies. A slot that has moved on without us, or is gone, is refused.
+//!
+//! A commit is in the log before its rows can be seen, for long where a standby must confirm it.
+//! So changes are put into the stream only once their transactions are visible: whoever sees a
+//! change there sees its row.
+
+mod logged;
+mod pgoutput;
+mod slot;
+mod step;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationEvent};
+use tokio::sync::Mutex;
+
+use self::step::Step;
+use crate::db::{Arg, Database, Tx};
+use crate::error::{Error, OnSide};
+use crate::fault::FaultHook;
+use crate::plan::Table;
+use crate::spec::PostgresUrl;
+
+/// Messages that wait in memory; each is of one row, and of its key alone from version 15 on.
+const BUFFERED: usize = 1_024;
+/// How long the rest of a transaction, or a mark of our own, may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The prefix of our own messages in the log.
+const PREFIX: &str = "outgrow";
+
+/// One side's log as its changes are taken from it.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    url: PostgresUrl,
+    fault: Option<FaultHook>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tables: Arc<HashMap<u32, Watched>>,
+    stream: Option<Stream>,
+    /// Number of the last mark that was ordered, and of the last that came.
+    ordered: u64,
+    came: u64,
+}
+
+/// A relation of the publication.
+#[derive(Debug)]
+enum Watched {
+    Table(Table),
+    /// Our own, for what no row of the log tells: truncated tables.
+    Noted,
+}
+
+struct Stream {
+    client: ReplicationClient,
+    /// Columns by relation, as the stream has told them.
+    relations: HashMap<u32, Vec<String>>,
+    /// Up to here all is in the stream, by its committed record.
+    written: u64,
+    /// Taken from the client by somebody who only waited for it.
+    waiting: Option<ReplicationEvent>,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    pub(crate) fn new(url: &PostgresUrl, fault: Option<FaultHook>) -> Self {
+        Self {
+            url: url.clone(),
+            fault,
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// Returns once something has come. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        let mut inner = self.inner.lock().await;
+        let Some(stream) = inner.stream.as_mut() else {
+            drop(inner);
+            return std::future::pending().await;
+        };
+        if stream.waiting.is_none() {
+            // What went wrong shows when it is taken in.
+            stream.waiting = stream.client.recv().await.ok().flatten();
+        }
+    }
+
+    /// Lets go of the slot.
+    pub(crate) async fn stop(&self) {
+        if let Some(mut stream) = self.inner.lock().await.stream.take()
+            && let Err(e) = stream.client.shutdown().await
+        {
+            tracing::debug!(error = %e, "the replication stream ended badly");
+        }
+    }
+}
+
+fn stream_error(database: &Database, cause: impl std::fmt::Display) -> Error {
+    Error::Stream {
+        side: database.side,
+        cause: cause.to_string(),
+    }
+}
+
+impl Database {
+    pub(in crate::db) fn feed_publication(&self) -> String {
+        format!("outgrow_{}", self.slice)
+    }
+
+    /// Takes in what has come, without waiting for more.
+    pub(in crate::db) async fn take_in(&self, feed: &Feed) -> Result<(), Error> {
+        let mut inner = feed.inner.lock().await;
+        self.pump(feed, &mut inner, None).await
+    }
+
+    /// Takes in everything that was committed before now.
+    pub(in crate::db) async fn catch_up(&self, feed: &Feed) -> Result<(), Error> {
+        let mut inner = feed.inner.lock().await;
+        inner.ordered += 1;
+        let mark = inner.ordered;
+        // In the log behind all that is committed; no standby needs to have it.
+        let mut tx = self.write().await?;
+        tx.execute("SET LOCAL synchronous_commit = 'local'", &[])
+            .await
+            .on(self.side)?;
+        self.emit(&mut tx, &format!("mark {mark}")).await?;
+        tx.commit().await.on(self.side)?;
+        self.pump(feed, &mut inner, Some(mark)).await
+    }
+
+    /// A message of ours into the log, as part of a transaction.
+    pub(in crate::db) async fn emit(&self, tx: &mut Tx, what: &str) -> Result<(), Error> {
+        let text = format!("{} {what}", self.slice);
+        tx.execute(
+            "SELECT pg_logical_emit_message(true, ?, ?)",
+            &[Arg::from(PREFIX), Arg::from(&text)],
+        )
+        .await
+        .map(drop)
+        .on(self.side)
+    }
+
+    async fn pump(&self, feed: &Feed, inner: &mut Inner, mark: Option<u64>) -> Result<(), Error> {
+        let pumped = self.pump_once(feed, inner, mark).await;
+        if pumped.is_err() {
+            // What was read and not committed comes again.
+            inner.stream = None;
+        }
+        pumped
+    }
+
+    async fn pump_once(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        mark: Option<u64>,
+    ) -> Result<(), Error> {
+        if inner.stream.is_none() {
+            inner.stream = Some(self.connect(feed).await?);
+        }
+        loop {
+            let tables = Arc::clone(&inner.tables);
+            let Some(stream) = inner.stream.as_mut() else {
+                return Ok(());
+            };
+            let patient = mark.is_some_and(|mark| inner.came < mark);
+            let Some(first) = self.event(stream, patient).await? else {
+                return Ok(());
+            };
+            let mut step = Step::new(self, &tables, inner.came, feed.fault.as_ref());
+            step.run(stream, first).await?;
+            inner.came = step.came;
+            if mark.is_none_or(|mark| inner.came >= mark) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next message; `None` when there is none yet and nobody waits for it.
+    async fn event(
+        &self,
+        stream: &mut Stream,
+        patient: bool,
+    ) -> Result<Option<ReplicationEvent>, Error> {
+        if let Some(event) = stream.waiting.take() {
+            return Ok(Some(event));
+        }
+        let next = stream.client.recv();
+        let came = if patient {
+            tokio::time::timeout(PATIENCE, next)
+                .await
+                .map_err(|_| stream_error(self, "the replication stream has stopped"))?
+        } else {
+            tokio::select! {
+                biased;
+                came = next => came,
+                () = std::future::ready(()) => return Ok(None),
+            }
+        };
+        match came {
+            Ok(Some(event)) => Ok(Some(event)),
+            Ok(None) => Err(stream_error(self, "the replication stream has ended")),
+            Err(e) => Err(stream_error(self, e)),
+        }
+    }
+
+    async fn connect(&self, feed: &Feed) -> Result<Stream, Error> {
+        let (name, written) = self.slot_in_order().await?;
+        let config = feed
+            .url
+            .replication(&name, &self.feed_publication())
+            .map_err(|cause| stream_error(self, cause))?
+            .with_start_lsn(Lsn(written))
+            .with_buffer_size(BUFFERED);
+        let mut client = ReplicationClient::connect(config)
+            .await
+            .map_err(|e| stream_error(self, e))?;
+        let started = tokio::time::timeout(PATIENCE, client.wait_started()).await;
+        match started {
+            Ok(Ok(())) => Ok(Stream {
+                client,
+                relations: HashMap::new(),
+                written,
+                waiting: None,
+            }),
+            Ok(Err(e)) => Err(stream_error(self, e)),
+            Err(_) => Err(stream_error(self, "the replication stream does not start")),
+        }
+    }
+}
+
+impl PostgresUrl {
+    /// How to connect for a stream, or why that cannot be.
+    fn replication(&self, slot: &str, publication: &str) -> Result<ReplicationConfig, String> {
+        let options = self.options().map_err(|e| e.to_string())?;
+        let host = match options.get_socket() {
+            Some(folder) => folder.to_string_lossy().into_owned(),
+            None => options.get_host().to_owned(),
+        };
+        let user = options.get_username();
+        let database = options.get_database().unwrap_or(user);
+        let password = self.password().unwrap_or_default();
+        let config = ReplicationConfig::new(host, user, password, database, slot, publication)
+            .with_port(options.get_port())
+            .with_status_interval(Duration::from_secs(1))
+            .with_application_name("outgrow")
+            .with_options(
+                "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c extra_float_digits=1",
+            );
+        Ok(config)
+    }
+}

@@ -1,0 +1,222 @@
+//! Decodes the messages of the `pgoutput` plugin, protocol 1 (PostgreSQL manual, "Logical
+//! Replication Message Formats"). Pure; whatever comes in, it answers or says what is wrong.
+
+/// One message of a transaction; its begin and end are the client's business.
+#[derive(Debug, PartialEq)]
+pub(super) enum Message<'a> {
+    /// What the columns of a relation's rows are, until it is said again.
+    Relation(Relation),
+    Row(Row<'a>),
+    /// Types, origins, truncations.
+    Other,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Relation {
+    pub(super) id: u32,
+    pub(super) columns: Vec<String>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Row<'a> {
+    pub(super) relation: u32,
+    /// The row before: whole, or its replica identity. Absent where that did not change.
+    pub(super) old: Option<Tuple<'a>>,
+    pub(super) new: Option<Tuple<'a>>,
+}
+
+pub(super) type Tuple<'a> = Vec<Value<'a>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    Null,
+    /// A large value that an update did not touch, and that is not sent for that reason.
+    Unchanged,
+    Text(&'a str),
+}
+
+/// What was wrong with a message.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the replication stream has {0}")]
+pub(super) struct Malformed(&'static str);
+
+/// Decodes one message.
+///
+/// # Errors
+/// When it is cut short, or not of this protocol.
+pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
+    let mut from = Reader(data);
+    match from.byte()? {
+        b'R' => relation(&mut from).map(Message::Relation),
+        b'I' => {
+            let relation = from.u32()?;
+            from.tag(b'N')?;
+            let new = Some(tuple(&mut from)?);
+            let old = None;
+            Ok(Message::Row(Row { relation, old, new }))
+        }
+        b'U' => update(&mut from).map(Message::Row),
+        b'D' => {
+            let relation = from.u32()?;
+            if !matches!(from.byte()?, b'K' | b'O') {
+                return Err(Malformed("a delete without its key"));
+            }
+            let old = Some(tuple(&mut from)?);
+            let new = None;
+            Ok(Message::Row(Row { relation, old, new }))
+        }
+        b'Y' | b'O' | b'T' | b'M' => Ok(Message::Other),
+        _ => Err(Malformed("a message of an unknown kind")),
+    }
+}
+
+fn relation(from: &mut Reader<'_>) -> Result<Relation, Malformed> {
+    let id = from.u32()?;
+    let (_schema, _name) = (from.text()?, from.text()?);
+    let _identity = from.byte()?;
+    let count = from.u16()?;
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        let _flags = from.byte()?;
+        columns.push(from.text()?.to_owned());
+        let (_type, _modifier) = (from.u32()?, from.u32()?);
+    }
+    Ok(Relation { id, columns })
+}
+
+fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
+    let relation = from.u32()?;
+    let mut old = None;
+    match from.byte()? {
+        b'K' | b'O' => {
+            old = Some(tuple(from)?);
+            from.tag(b'N')?;
+        }
+        b'N' => {}
+        _ => return Err(Malformed("an update without its row")),
+    }
+    let new = Some(tuple(from)?);
+    Ok(Row { relation, old, new })
+}
+
+fn tuple<'a>(from: &mut Reader<'a>) -> Result<Tuple<'a>, Malformed> {
+    let count = from.u16()?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        values.push(match from.byte()? {
+            b'n' => Value::Null,
+            b'u' => Value::Unchanged,
+            b't' => {
+                let length = from.u32()?;
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let bytes = from.take(length)?;
+                Value::Text(std::str::from_utf8(bytes).map_err(|_| NOT_TEXT)?)
+            }
+            _ => return Err(Malformed("a value of an unknown kind")),
+        });
+    }
+    Ok(values)
+}
+
+const NOT_TEXT: Malformed = Malformed("text that is not UTF-8");
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(Malformed("a message that is cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let taken = self.take(N)?;
+        taken
+            .try_into()
+            .map_err(|_| Malformed("a message that is cut short"))
+    }
+
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn tag(&mut self, wanted: u8) -> Result<(), Malformed> {
+        if self.byte()? == wanted {
+            Ok(())
+        } else {
+            Err(Malformed("a row without its values"))
+        }
+    }
+
+    /// Up to a zero byte.
+    fn text(&mut self) -> Result<&'a str, Malformed> {
+        let end = self.0.iter().position(|b| *b == 0);
+        let end = end.ok_or(Malformed("a name without an end"))?;
+        let taken = self.take(end + 1)?;
+        std::str::from_utf8(&taken[..end]).map_err(|_| NOT_TEXT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rows_are_read_with_what_was_before() {
+        let mut insert = b"I\0\0\0\x07N\0\x02t\0\0\0\x015n".to_vec();
+        let five = vec![Value::Text("5"), Value::Null];
+        let row = |old, new| {
+            Message::Row(Row {
+                relation: 7,
+                old,
+                new,
+            })
+        };
+        assert_eq!(decode(&insert), Ok(row(None, Some(five.clone()))));
+        insert.pop();
+        assert_eq!(
+            decode(&insert),
+            Err(Malformed("a message that is cut short"))
+        );
+        let update = b"U\0\0\0\x07K\0\x02t\0\0\0\x015nN\0\x02t\0\0\0\x016u";
+        let six = vec![Value::Text("6"), Value::Unchanged];
+        assert_eq!(decode(update), Ok(row(Some(five.clone()), Some(six))));
+        let update = b"U\0\0\0\x07N\0\x02t\0\0\0\x015n";
+        assert_eq!(decode(update), Ok(row(None, Some(five.clone()))));
+        let delete = b"D\0\0\0\x07K\0\x02t\0\0\0\x015n";
+        assert_eq!(decode(delete), Ok(row(Some(five), None)));
+    }
+
+    #[test]
+    fn relations_name_their_columns() {
+        let text = b"R\0\0\0\x07public\0item\0d\0\x01\x01id\0\0\0\0\x14\xff\xff\xff\xff";
+        let columns = vec!["id".to_owned()];
+        assert_eq!(
+            decode(text),
+            Ok(Message::Relation(Relation { id: 7, columns }))
+        );
+        assert_eq!(decode(&text[..12]), Err(Malformed("a name without an end")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(kind in prop::sample::select(b"RIUDYOTMx".to_vec()), rest: Vec<u8>) {
+            let mut data = vec![kind];
+            data.extend(rest);
+            let _ = decode(&data);
+        }
+    }
+}

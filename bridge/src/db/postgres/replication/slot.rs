@@ -1,0 +1,287 @@
+//! The publication and the slot: making them, looking after them, removing them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Feed, PATIENCE, Watched};
+use crate::db::{Arg, Database, Dialect, Tx, list, quote};
+use crate::error::{Error, OnSide};
+use crate::plan::{Plan, Table};
+
+impl Database {
+    /// Makes the publication and the slot, or brings the publication up to the plan.
+    pub(in crate::db) async fn install_feed(&self, feed: &Feed, plan: &Plan) -> Result<(), Error> {
+        let side = self.side;
+        let mut tx = self.write().await?;
+        let mut watched = HashMap::new();
+        let mut published = Vec::new();
+        let version = tx
+            .number("SELECT current_setting('server_version_num')::int8", &[])
+            .await
+            .on(side)?;
+        for table in plan.tables(side) {
+            let name = Dialect::Postgres.table(&table.name);
+            let text =
+                "SELECT oid::int8, relreplident = 'f' FROM pg_class WHERE oid = to_regclass(?)";
+            let rows = tx.fetch(text, &[Arg::from(&name)]).await.on(side)?;
+            let row = rows.first().ok_or(sqlx::Error::RowNotFound).on(side)?;
+            let whole = row.int(1).on(side)? != 0;
+            let keys = table.key.iter().map(|&at| table.columns[at].name.as_str());
+            // Only the key need come by the log, where that can be said.
+            published.push(if version.unwrap_or(0) >= 150_000 && !whole {
+                format!("{name} ({})", list(keys))
+            } else {
+                name
+            });
+            watched.insert(
+                relation_id(row.int(0).on(side)?),
+                Watched::Table(table.clone()),
+            );
+        }
+        let noted = self.own("noted");
+        let text = "SELECT to_regclass(?)::oid::int8";
+        let id = tx.number(text, &[Arg::from(&noted)]).await.on(side)?;
+        watched.insert(relation_id(id.unwrap_or(0)), Watched::Noted);
+        published.push(noted);
+        let name = self.feed_publication();
+        let text = "SELECT count(*) FROM pg_publication WHERE pubname = ?";
+        let there = tx.number(text, &[Arg::from(&name)]).await.on(side)?;
+        let (name, tables) = (quote(&name), published.join(", "));
+        let text = if there == Some(0) {
+            format!(
+                "CREATE PUBLICATION {name} FOR TABLE {tables} WITH (publish = 'insert, update, delete', \
+                 publish_via_partition_root = true)"
+            )
+        } else {
+            format!("ALTER PUBLICATION {name} SET TABLE {tables}")
+        };
+        tx.script(text).await.on(side)?;
+        let make = format!(
+            "CREATE TABLE IF NOT EXISTS {} (id int PRIMARY KEY CHECK (id = 1), name text NOT NULL, \
+             lsn bigint NOT NULL)",
+            self.own("slot")
+        );
+        tx.script(make).await.on(side)?;
+        tx.commit().await.on(side)?;
+        feed.inner.lock().await.tables = Arc::new(watched);
+        self.make_slot().await
+    }
+
+    /// A slot that has no record of ours was never read from.
+    async fn make_slot(&self) -> Result<(), Error> {
+        let side = self.side;
+        let mut tx = self.write().await?;
+        let text = format!("SELECT count(*) FROM {}", self.own("slot"));
+        if tx.number(&text, &[]).await.on(side)? != Some(0) {
+            return tx.commit().await.on(side);
+        }
+        let text = "SELECT 'outgrow_' || left(translate(s, '-', '_'), 36) || \
+                    CASE WHEN length(s) > 36 THEN left(md5(s), 6) ELSE '' END || '_' || d.oid \
+                    FROM pg_database d, CAST(? AS text) AS s WHERE d.datname = current_database()";
+        let rows = tx
+            .fetch(text, &[Arg::from(self.slice.as_str())])
+            .await
+            .on(side)?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound).on(side)?;
+        let name = row.text(0).on(side)?;
+        tx.commit().await.on(side)?;
+        self.drop_slot(&name).await?;
+        // It waits for transactions that are open, so it has a statement of its own.
+        let mut tx = self.write().await?;
+        tx.execute("SET LOCAL statement_timeout = '60s'", &[])
+            .await
+            .on(side)?;
+        let text = "SELECT (lsn - pg_lsn '0/0')::int8 \
+                    FROM pg_create_logical_replication_slot(?, 'pgoutput')";
+        let lsn = tx.number(text, &[Arg::from(&name)]).await.on(side)?;
+        let text = format!("INSERT INTO {} VALUES (1, ?, ?)", self.own("slot"));
+        tx.execute(&text, &[Arg::from(&name), Arg::from(lsn)])
+            .await
+            .on(side)?;
+        tx.commit().await.on(side)
+    }
+
+    /// Drops a slot if it is there. One that was just let go is in use for a moment more.
+    pub(in crate::db) async fn drop_slot(&self, name: &str) -> Result<(), Error> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let mut tx = self.write().await?;
+            let text = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                        WHERE slot_name = ?";
+            let dropped = tx.execute(text, &[Arg::from(name)]).await;
+            match dropped.on(self.side) {
+                Ok(_) => return tx.commit().await.on(self.side),
+                Err(e) if e.passes() && tokio::time::Instant::now() < until => {
+                    drop(tx);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Removes slot and publication, whatever the config says now.
+    pub(in crate::db) async fn uninstall_feed(&self) -> Result<(), Error> {
+        let side = self.side;
+        let mut tx = self.write().await?;
+        let text = "SELECT count(*) FROM pg_class WHERE oid = to_regclass(?)";
+        let there = tx
+            .number(text, &[Arg::from(&self.own("slot"))])
+            .await
+            .on(side)?;
+        if there != Some(1) {
+            return Ok(());
+        }
+        drop(tx);
+        self.give_up_slot().await?;
+        let mut tx = self.write().await?;
+        let text = format!(
+            "DROP PUBLICATION IF EXISTS {}; DROP TABLE {}",
+            quote(&self.feed_publication()),
+            self.own("slot")
+        );
+        tx.script(text).await.on(side)?;
+        tx.commit().await.on(side)
+    }
+
+    /// What stands in the way of reading the log: (what, its trouble, the way out).
+    pub(in crate::db) async fn missing_for_feed(
+        &self,
+        tx: &mut Tx,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String, String)>, sqlx::Error> {
+        let database = || format!("{} database", self.side);
+        let text = "SELECT current_setting('server_version_num')::int8, \
+                    current_setting('wal_level'), \
+                    (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), \
+                    (SELECT count(*) FROM pg_replication_slots) \
+                    < current_setting('max_replication_slots')::int8, current_user::text, \
+                    (SELECT count(*) FROM pg_replication_slots WHERE plugin = 'pgoutput' \
+                     AND slot_name LIKE ?)";
+        let slots = format!("outgrow\\_{}%", self.slice.as_str().replace('-', "\\_"));
+        let rows = tx.fetch(text, &[Arg::from(&slots)]).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let mut missing = Vec::new();
+        let mut add = |what: String, fix: &str| missing.push((database(), what, fix.to_owned()));
+        let triggers = "or write capture = \"triggers\"";
+        if row.int(0)? < 140_000 {
+            add(
+                "capture by replication needs PostgreSQL 14".to_owned(),
+                "write capture = \"triggers\"",
+            );
+        }
+        let level = row.text(1)?;
+        if level != "logical" {
+            add(
+                format!("wal_level is `{level}`, so the log does not tell of rows"),
+                &format!("set wal_level = logical and restart the server, {triggers}"),
+            );
+        }
+        let user = row.text(4)?;
+        if row.maybe(2) != Some(1) {
+            add(
+                format!("user `{user}` may not make a replication slot"),
+                &format!("ALTER ROLE {} REPLICATION, {triggers}", quote(&user)),
+            );
+        }
+        if row.maybe(3) != Some(1) && row.maybe(5) == Some(0) {
+            add(
+                "every replication slot is taken".to_owned(),
+                &format!("raise max_replication_slots, {triggers}"),
+            );
+        }
+        for table in plan.tables(self.side) {
+            if let Some(fix) = self.unidentified(tx, table).await? {
+                let what = "an update or delete would not tell its key in the log".to_owned();
+                missing.push((table.name.clone(), what, fix));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// How to make the log identify a table's rows by the mapped key, if it does not.
+    async fn unidentified(
+        &self,
+        tx: &mut Tx,
+        table: &Table,
+    ) -> Result<Option<String>, sqlx::Error> {
+        let name = Dialect::Postgres.table(&table.name);
+        let text = "SELECT a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+                    WHERE c.oid = to_regclass(?) AND a.attnum > 0 AND (c.relreplident = 'f' OR EXISTS \
+                    (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey) \
+                    AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident \
+                    ELSE false END))";
+        let rows = tx.fetch(text, &[Arg::from(&name)]).await?;
+        let told: Vec<String> = rows.iter().filter_map(|row| row.maybe_text(0)).collect();
+        let keys = table.key.iter().map(|&at| &table.columns[at].name);
+        let missing = keys.into_iter().any(|key| !told.contains(key));
+        Ok(missing.then(|| {
+            format!(
+                "ALTER TABLE {name} REPLICA IDENTITY USING INDEX (the unique index of the key), or FULL"
+            )
+        }))
+    }
+
+    /// Gives the slot up, so that the server can remove its log. What was not read is lost to us.
+    pub(in crate::db) async fn give_up_slot(&self) -> Result<(), Error> {
+        let text = format!("SELECT name FROM {}", self.own("slot"));
+        let mut tx = self.read().await?;
+        let rows = tx.fetch(&text, &[]).await.on(self.side)?;
+        drop(tx);
+        for row in &rows {
+            self.drop_slot(&row.text(0).on(self.side)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the log that the server keeps for the slot; `None` without one.
+    pub(in crate::db) async fn log_kept(&self, tx: &mut Tx) -> Result<Option<u64>, Error> {
+        let text = format!(
+            "SELECT (pg_current_wal_insert_lsn() - s.restart_lsn)::int8 FROM {} o \
+             JOIN pg_replication_slots s ON s.slot_name = o.name",
+            self.own("slot")
+        );
+        let found = tx.number(&text, &[]).await.on(self.side)?;
+        Ok(found.and_then(|bytes| u64::try_from(bytes).ok()))
+    }
+
+    /// The slot's name and our place in the log, once it is sure that nothing between the two
+    /// was lost.
+    pub(in crate::db) async fn slot_in_order(&self) -> Result<(String, u64), Error> {
+        let discontinued = |what: String| {
+            Err(Error::Discontinued {
+                side: self.side,
+                what,
+            })
+        };
+        let text = format!(
+            "SELECT o.name, o.lsn, s.confirmed_flush_lsn - pg_lsn '0/0' > o.lsn, \
+             coalesce(s.wal_status, '') = 'lost', s.slot_name IS NULL \
+             FROM {} o LEFT JOIN pg_replication_slots s ON s.slot_name = o.name",
+            self.own("slot")
+        );
+        let mut tx = self.read().await?;
+        let rows = tx.fetch(&text, &[]).await.on(self.side)?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound).on(self.side)?;
+        let name = row.text(0).on(self.side)?;
+        if row.maybe(4) == Some(1) {
+            return discontinued(format!("its replication slot `{name}` is gone"));
+        }
+        if row.maybe(3) == Some(1) {
+            return discontinued(format!(
+                "its replication slot `{name}` was given up by the server, as it held back more \
+                 log than `max_slot_wal_keep_size` allows"
+            ));
+        }
+        if row.maybe(2) == Some(1) {
+            return discontinued(format!("somebody else moved its replication slot `{name}`"));
+        }
+        let lsn = row.int(1).on(self.side)?;
+        Ok((name, u64::try_from(lsn).unwrap_or(0)))
+    }
+}
+
+fn relation_id(oid: i64) -> u32 {
+    u32::try_from(oid).unwrap_or(0)
+}

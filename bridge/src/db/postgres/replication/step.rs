@@ -1,0 +1,320 @@
+//! Takes transactions from the log into the stream, and commits them with the place in the log.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use pgwire_replication::{Lsn, ReplicationEvent};
+use sqlx::{Postgres, Row as _, Transaction};
+
+use super::logged::{Noted, before, changes_of, low, note_of, since_1970};
+use super::pgoutput::{self, Message, Row};
+use super::{PREFIX, Stream, Watched, stream_error};
+use crate::db::{Database, Tx, now_ms};
+use crate::error::{Error, OnSide};
+use crate::fault::FaultHook;
+use crate::plan::KEY_COLUMNS;
+
+/// Changes put into the stream by one statement.
+const PUT: usize = 2_000;
+/// Changes after which a step ends at the next end of a transaction.
+const ENOUGH: usize = 10_000;
+/// Between two looks whether a transaction has become visible.
+const VISIBLE: Duration = Duration::from_millis(2);
+
+/// What was gathered and is not committed yet.
+#[derive(Default)]
+struct Gathered {
+    waiting: Vec<Noted>,
+    put: usize,
+    head: Option<i64>,
+    transactions: Vec<u32>,
+    upto: Option<u64>,
+    /// Ids of our own notes that came by the log.
+    notes: Vec<String>,
+}
+
+/// The transaction that the stream is in.
+struct Open {
+    xid: u32,
+    /// Made by the bridge itself for this slice.
+    ours: bool,
+    at: i64,
+}
+
+/// Takes in transactions until none is there, or enough.
+pub(super) struct Step<'a> {
+    database: &'a Database,
+    tables: &'a HashMap<u32, Watched>,
+    gathered: Gathered,
+    pub(super) came: u64,
+    fault: Option<&'a FaultHook>,
+    /// Begun with the first change.
+    tx: Option<Transaction<'static, Postgres>>,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(
+        database: &'a Database,
+        tables: &'a HashMap<u32, Watched>,
+        came: u64,
+        fault: Option<&'a FaultHook>,
+    ) -> Self {
+        Self {
+            database,
+            tables,
+            gathered: Gathered::default(),
+            came,
+            fault,
+            tx: None,
+        }
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        stream: &mut Stream,
+        first: ReplicationEvent,
+    ) -> Result<(), Error> {
+        let mut next = Some(first);
+        let mut open: Option<Open> = None;
+        while let Some(event) = next {
+            match event {
+                ReplicationEvent::Begin {
+                    xid,
+                    commit_time_micros,
+                    ..
+                } => {
+                    open = Some(Open {
+                        xid,
+                        ours: false,
+                        at: since_1970(commit_time_micros),
+                    });
+                }
+                ReplicationEvent::Message {
+                    transactional: true,
+                    prefix,
+                    content,
+                    ..
+                } if prefix == PREFIX => {
+                    let text = String::from_utf8_lossy(&content);
+                    self.message(&text, open.as_mut());
+                }
+                ReplicationEvent::XLogData { data, .. } => {
+                    self.data(stream, &data, open.as_ref())?;
+                }
+                ReplicationEvent::Commit { end_lsn, .. } => {
+                    if let Some(open) = open.take().filter(|open| !open.ours) {
+                        self.gathered.transactions.push(open.xid);
+                    }
+                    self.gathered.upto = Some(end_lsn.0);
+                }
+                _ => {}
+            }
+            if self.gathered.waiting.len() >= PUT {
+                self.put().await?;
+            }
+            if open.is_none() && self.gathered.put >= ENOUGH {
+                break;
+            }
+            next = self.database.event(stream, open.is_some()).await?;
+        }
+        self.finish(stream).await
+    }
+
+    /// What one of our own messages says.
+    fn message(&mut self, text: &str, open: Option<&mut Open>) {
+        let slice = self.database.slice.as_str();
+        let mut words = text.split(' ');
+        if words.next() != Some(slice) {
+            return;
+        }
+        match (words.next(), words.next().map(str::parse::<u64>)) {
+            (Some("own"), _) => {
+                if let Some(open) = open {
+                    open.ours = true;
+                }
+            }
+            (Some("mark"), Some(Ok(mark))) => self.came = self.came.max(mark),
+            (Some("beat"), Some(Ok(at))) => self.gathered.waiting.push(Noted {
+                table: String::new(),
+                op: "h".to_owned(),
+                at: i64::try_from(at).unwrap_or(0),
+                keys: vec![None; KEY_COLUMNS],
+            }),
+            _ => {}
+        }
+    }
+
+    fn data(&mut self, stream: &mut Stream, data: &[u8], open: Option<&Open>) -> Result<(), Error> {
+        let message = pgoutput::decode(data).map_err(|e| stream_error(self.database, e))?;
+        match message {
+            Message::Relation(relation) => {
+                stream.relations.insert(relation.id, relation.columns);
+            }
+            Message::Row(row) if open.is_none_or(|open| !open.ours) => {
+                let columns = stream.relations.get(&row.relation);
+                let at = open.map_or_else(now_ms, |open| open.at);
+                self.row(&row, columns.map_or(&[], Vec::as_slice), at)?;
+            }
+            Message::Row(_) | Message::Other => {}
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, row: &Row<'_>, columns: &[String], at: i64) -> Result<(), Error> {
+        match self.tables.get(&row.relation) {
+            Some(Watched::Table(table)) => {
+                let side = self.database.side;
+                let noted = changes_of(table, columns, row, at).map_err(|column| {
+                    Error::Discontinued {
+                        side,
+                        what: format!(
+                            "the log does not have column `{column}` of table `{}`, which is in its key",
+                            table.name
+                        ),
+                    }
+                })?;
+                self.gathered.waiting.extend(noted);
+            }
+            Some(Watched::Noted) => {
+                if let Some((id, noted)) = note_of(columns, row) {
+                    self.gathered.notes.push(id);
+                    self.gathered.waiting.push(noted);
+                }
+            }
+            // Not mapped any more.
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Puts what was gathered behind the stream's head, in the transaction of this step.
+    async fn put(&mut self) -> Result<(), Error> {
+        let side = self.database.side;
+        let mut tx = match self.tx.take() {
+            Some(tx) => tx,
+            None => match self.database.write().await? {
+                Tx::Postgres(tx) => tx,
+                // The feed belongs to a database of this engine.
+                Tx::Sqlite(_) | Tx::Mysql(_) => return Ok(()),
+            },
+        };
+        let head = match self.gathered.head {
+            Some(head) => head,
+            None => {
+                let text = format!(
+                    "SELECT head FROM {} FOR UPDATE",
+                    self.database.own("control")
+                );
+                let row = sqlx::query(sqlx::AssertSqlSafe(text)).fetch_one(&mut *tx);
+                row.await.and_then(|row| row.try_get(0)).on(side)?
+            }
+        };
+        let waiting = std::mem::take(&mut self.gathered.waiting);
+        let keys: Vec<String> = (0..KEY_COLUMNS).map(|at| format!("k{at}")).collect();
+        let arrays: Vec<String> = (0..KEY_COLUMNS)
+            .map(|at| format!("${}::text[]", at + 5))
+            .collect();
+        let text = format!(
+            "INSERT INTO {} (seq, tbl, op, at, {keys}) \
+             SELECT $1 + place, tbl, op, at, {keys} FROM unnest($2::text[], $3::text[], $4::int8[], {}) \
+             WITH ORDINALITY AS n (tbl, op, at, {keys}, place)",
+            self.database.own("changes"),
+            arrays.join(", "),
+            keys = keys.join(", "),
+        );
+        let column = |of: fn(&Noted) -> &str| -> Vec<String> {
+            waiting.iter().map(|n| of(n).to_owned()).collect()
+        };
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(head)
+            .bind(column(|n| &n.table))
+            .bind(column(|n| &n.op))
+            .bind(waiting.iter().map(|n| n.at).collect::<Vec<i64>>());
+        for at in 0..KEY_COLUMNS {
+            let key = |n: &Noted| n.keys.get(at).cloned().flatten();
+            query = query.bind(waiting.iter().map(key).collect::<Vec<Option<String>>>());
+        }
+        query.execute(&mut *tx).await.on(side)?;
+        self.gathered.put += waiting.len();
+        self.gathered.head = Some(head + i64::try_from(waiting.len()).unwrap_or(0));
+        self.tx = Some(tx);
+        Ok(())
+    }
+
+    /// Commits what was put, with the place in the log.
+    async fn finish(&mut self, stream: &mut Stream) -> Result<(), Error> {
+        if !self.gathered.waiting.is_empty() {
+            self.put().await?;
+        }
+        let Some(upto) = self.gathered.upto else {
+            return Ok(());
+        };
+        let Some(mut tx) = self.tx.take() else {
+            // Nothing of ours up to there: it may come again.
+            return Ok(());
+        };
+        let side = self.database.side;
+        self.visible(&mut tx).await?;
+        if !self.gathered.notes.is_empty() {
+            let text = format!(
+                "DELETE FROM {} WHERE id = ANY ($1::text[]::bigint[])",
+                self.database.own("noted")
+            );
+            sqlx::query(sqlx::AssertSqlSafe(text))
+                .bind(std::mem::take(&mut self.gathered.notes))
+                .execute(&mut *tx)
+                .await
+                .on(side)?;
+        }
+        let place = |lsn: u64| i64::try_from(lsn).unwrap_or(i64::MAX);
+        let text = format!(
+            "WITH moved AS (UPDATE {} SET lsn = $1 WHERE lsn = $2 RETURNING 1) \
+             UPDATE {} SET head = $3 WHERE EXISTS (SELECT 1 FROM moved)",
+            self.database.own("slot"),
+            self.database.own("control"),
+        );
+        let done = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(place(upto))
+            .bind(place(stream.written))
+            .bind(self.gathered.head.unwrap_or(0))
+            .execute(&mut *tx)
+            .await
+            .on(side)?;
+        if done.rows_affected() != 1 {
+            return Err(Error::Superseded(self.database.slice.clone()));
+        }
+        FaultHook::pass(self.fault, "log-read");
+        tx.commit().await.on(side)?;
+        FaultHook::pass(self.fault, "log-taken");
+        stream.written = upto;
+        stream.client.update_applied_lsn(Lsn(upto));
+        Ok(())
+    }
+
+    /// Waits until every transaction that was taken in can be seen.
+    async fn visible(&self, tx: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+        let side = self.database.side;
+        loop {
+            let text = "SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8, \
+                        ARRAY(SELECT x::text::int8 FROM pg_snapshot_xip(s) AS x) \
+                        FROM pg_current_snapshot() AS s";
+            let row = sqlx::query(text).fetch_one(&mut **tx).await.on(side)?;
+            let read = || {
+                Ok::<_, sqlx::Error>((
+                    row.try_get::<i64, _>(0)?,
+                    row.try_get::<i64, _>(1)?,
+                    row.try_get::<Vec<i64>, _>(2)?,
+                ))
+            };
+            let (least, end, open) = read().on(side)?;
+            let hidden = self.gathered.transactions.iter().any(|&xid| {
+                !before(xid, least)
+                    && (!before(xid, end) || open.iter().any(|open| low(*open) == xid))
+            });
+            if !hidden {
+                return Ok(());
+            }
+            tokio::time::sleep(VISIBLE).await;
+        }
+    }
+}
