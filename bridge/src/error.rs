@@ -6,6 +6,7 @@ use outgrow_rollout::{Side, SliceId};
 
 use crate::preflight::Problem;
 use crate::spec::Capture;
+use crate::tls::told;
 
 /// A failure of a link. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum Error {
         "`{0}` is not a database the bridge can open: write `sqlite:PATH`, or `postgres://` or `mysql://USER:PASSWORD@HOST:PORT/NAME`"
     )]
     Url(String),
+    /// An option of a URL, in words.
+    #[error("{0}")]
+    UrlOption(String),
     /// The mapping or the tables do not fit. Every problem is in the list.
     #[error("slice `{slice}` cannot be copied: {}", list(.problems))]
     Mapping {
@@ -21,7 +25,7 @@ pub enum Error {
         problems: Vec<Problem>,
     },
     /// A database did not do its part.
-    #[error("the {side} database: {cause}")]
+    #[error("the {side} database: {}", told(.cause))]
     Database { side: Side, cause: sqlx::Error },
     #[error("{0} has no capture by replication: only `postgres://` databases have; use `triggers`")]
     Capture(String),
@@ -41,6 +45,9 @@ pub enum Error {
     /// The stream of changes broke off; it is opened again where it was.
     #[error("the {side} database: {cause}")]
     Stream { side: Side, cause: String },
+    /// A certificate or a key that its URL names.
+    #[error("the {side} database: {what}")]
+    Certificate { side: Side, what: String },
     #[error("slice `{0}` is not synced yet: run `outgrow sync start`")]
     NotStarted(SliceId),
     #[error("the backfill of slice `{0}` is still running: wait until it has copied every row")]

@@ -29,6 +29,7 @@ mod repair;
 mod shared;
 mod spec;
 mod status;
+mod tls;
 mod transform;
 mod turn;
 mod typed;

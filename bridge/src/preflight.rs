@@ -11,6 +11,7 @@ use crate::error::{Error, OnSide};
 use crate::plan::{Group, Plan, Row};
 use crate::shared::Shared;
 use crate::spec::DatabaseUrl;
+use crate::tls::way_out;
 use crate::value::{Key, key_text};
 
 /// One thing that must be mended before the link can run.
@@ -78,10 +79,7 @@ impl Shared {
     }
 
     async fn reachable(&self, side: Side) -> Option<Problem> {
-        let url = match side {
-            Side::Legacy => &self.spec.legacy,
-            Side::Extracted => &self.spec.extracted,
-        };
+        let url = self.url(side);
         let problem = |what: String, fix: &str| {
             Some(Problem {
                 table: format!("{side} database"),
@@ -103,6 +101,9 @@ impl Shared {
                 Ok(_) => {}
             }
         }
+        if let Err(what) = url.check_files() {
+            return problem(what, "mend the file, or the path in the URL");
+        }
         // Taking the write lock and giving it back tells of a lock or a missing right.
         match self.on(side).write().await {
             Ok(tx) => match tx.rollback().await {
@@ -111,7 +112,9 @@ impl Shared {
             },
             Err(e) => problem(
                 format!("{url}: {e}"),
-                "check that it runs, its name and the rights; end long transactions",
+                way_out(&e).unwrap_or(
+                    "check that it runs, its name and the rights; end long transactions",
+                ),
             ),
         }
     }

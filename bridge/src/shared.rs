@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::fault::FaultHook;
 use crate::plan::Plan;
 use crate::preflight::Problem;
-use crate::spec::{Limits, LinkSpec};
+use crate::spec::{DatabaseUrl, Limits, LinkSpec};
 use crate::status::Status;
 
 /// One slice's databases and status.
@@ -47,6 +47,22 @@ impl Shared {
     pub(crate) fn status<T>(&self, with: impl FnOnce(&mut Status) -> T) -> T {
         // The status is plain data: a panic elsewhere leaves nothing half-done that matters.
         with(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn url(&self, side: Side) -> &DatabaseUrl {
+        match side {
+            Side::Legacy => &self.spec.legacy,
+            Side::Extracted => &self.spec.extracted,
+        }
+    }
+
+    /// Whether the certificates that the URLs name can be used.
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        for side in [Side::Legacy, Side::Extracted] {
+            let checked = self.url(side).check_files();
+            checked.map_err(|what| Error::Certificate { side, what })?;
+        }
+        Ok(())
     }
 
     /// A point at which the process may die without loss.

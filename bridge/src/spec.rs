@@ -2,7 +2,7 @@
 //! is checked here but the form of a URL, because [`crate::Plan`] reports every problem at once.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::error::Error;
 use crate::fault::FaultHook;
+use crate::tls::{Options, Tls};
 use crate::value::Cell;
 
 /// One slice's tables on both sides.
@@ -58,11 +59,14 @@ impl fmt::Display for Capture {
 pub struct PostgresUrl {
     text: String,
     pub(crate) capture: Capture,
+    tls: Tls,
 }
 
 impl PostgresUrl {
     pub(crate) fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
-        PgConnectOptions::from_str(&self.text)
+        let options = PgConnectOptions::from_str(&self.text)?;
+        let host = bare(options.get_host()).to_owned();
+        Ok(self.tls.postgres(options.host(&host)))
     }
 
     /// The password of the URL.
@@ -74,7 +78,7 @@ impl PostgresUrl {
 
     /// Without user, password and options.
     fn shown(&self) -> String {
-        match self.options() {
+        match PgConnectOptions::from_str(&self.text) {
             Ok(options) => format!(
                 "postgres://{}:{}/{}",
                 options.get_host(),
@@ -88,16 +92,21 @@ impl PostgresUrl {
 
 /// Checked once; its password is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct MysqlUrl(String);
+pub struct MysqlUrl {
+    text: String,
+    tls: Tls,
+}
 
 impl MysqlUrl {
     pub(crate) fn options(&self) -> Result<MySqlConnectOptions, sqlx::Error> {
-        MySqlConnectOptions::from_str(&self.0)
+        let options = MySqlConnectOptions::from_str(&self.text)?;
+        let host = bare(options.get_host()).to_owned();
+        Ok(self.tls.mysql(options.host(&host)))
     }
 
     /// Without user, password and options.
     fn shown(&self) -> String {
-        match self.options() {
+        match MySqlConnectOptions::from_str(&self.text) {
             Ok(options) => format!(
                 "mysql://{}:{}/{}",
                 options.get_host(),
@@ -107,6 +116,39 @@ impl MysqlUrl {
             Err(_) => "mysql://".to_owned(),
         }
     }
+}
+
+/// An address of IPv6 without the brackets that it has in a URL: a certificate has none.
+fn bare(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
+}
+
+impl DatabaseUrl {
+    /// Takes the paths of certificates that are relative from this folder.
+    #[must_use]
+    pub fn based_on(mut self, folder: &Path) -> Self {
+        match &mut self {
+            Self::Sqlite(_) => {}
+            Self::Postgres(url) => url.tls.based_on(folder),
+            Self::Mysql(url) => url.tls.based_on(folder),
+        }
+        self
+    }
+
+    /// What is wrong with the certificates that it names.
+    pub(crate) fn check_files(&self) -> Result<(), String> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(url) => url.tls.check_files(),
+            Self::Mysql(url) => url.tls.check_files(),
+        }
+    }
+}
+
+/// What a server's URL says of TLS. `shown` is what may be printed of it.
+fn tls(text: &str, options: Options, shown: &str) -> Result<Tls, Error> {
+    let url = url::Url::parse(text).map_err(|_| Error::Url(shown.to_owned()))?;
+    Tls::read(&url, options).map_err(Error::UrlOption)
 }
 
 impl fmt::Debug for MysqlUrl {
@@ -155,23 +197,30 @@ impl FromStr for DatabaseUrl {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            // What was written may hold a password.
+            let shown = "postgres://..";
+            let tls = tls(text, Options::Postgres, shown)?;
+            let text = text.to_owned();
             let url = PostgresUrl {
-                text: text.to_owned(),
+                text,
+                tls,
                 capture: Capture::default(),
             };
             return match url.options() {
                 Ok(_) => Ok(Self::Postgres(url)),
-                // What was written may hold a password.
-                Err(_) => Err(Error::Url("postgres://..".to_owned())),
+                Err(_) => Err(Error::Url(shown.to_owned())),
             };
         }
         if text.starts_with("mysql://") || text.starts_with("mariadb://") {
-            let url = MysqlUrl(text.to_owned());
+            let shown = "mysql://..";
+            let tls = tls(text, Options::Mysql, shown)?;
+            let text = text.to_owned();
+            let url = MysqlUrl { text, tls };
             return match url.options() {
                 Ok(options) if options.get_database().is_some_and(|name| !name.is_empty()) => {
                     Ok(Self::Mysql(url))
                 }
-                _ => Err(Error::Url("mysql://..".to_owned())),
+                _ => Err(Error::Url(shown.to_owned())),
             };
         }
         let rest = text

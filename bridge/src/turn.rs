@@ -50,6 +50,7 @@ async fn roles(shared: &Shared) -> Result<Roles, Error> {
 impl Engine {
     /// Installs what is missing and takes the link over from whoever had it.
     pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
+        shared.check_files()?;
         let plan = Arc::new(shared.plan().await?);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
             // Looked for before anything is made again: a gap must not be papered over.

@@ -1,10 +1,11 @@
-//! What the tests of every crate share: scripted upstreams, clients, databases, processes, and
-//! waiting for a value.
+//! What the tests of every crate share: scripted upstreams, clients, databases, certificates,
+//! processes, and waiting for a value.
 //!
 //! Only ever a dev-dependency. Helpers panic with a sentence rather than return errors, because
 //! a test that cannot set itself up has failed. Nothing here knows a crate of the toolkit, so
 //! that any of them can use it.
 
+pub mod certificates;
 pub mod client;
 pub mod database;
 pub mod mariadb;
@@ -14,6 +15,7 @@ mod servers;
 pub mod upstream;
 mod waiting;
 
+pub use certificates::Authority;
 pub use client::Answer;
 pub use database::TempDatabase;
 pub use mariadb::Mariadb;

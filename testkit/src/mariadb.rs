@@ -9,6 +9,7 @@ use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
+use crate::certificates::{Authority, ServerFiles, Signed};
 use crate::eventually;
 use crate::process::free_address;
 use crate::servers::{binary, give, other_user, run};
@@ -29,6 +30,7 @@ pub struct Mariadb {
     dir: TempDir,
     port: u16,
     user: Option<&'static str>,
+    tls: Option<ServerFiles>,
     server: Child,
     pool: MySqlPool,
 }
@@ -39,6 +41,24 @@ impl Mariadb {
     /// # Panics
     /// Panics, saying what to install, when there is no MariaDB on this machine.
     pub async fn start() -> Self {
+        Self::begin(None).await
+    }
+
+    /// A server with TLS, and a user `strict` that must come with a certificate of this
+    /// authority.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn strict(authority: &Authority, signed: Signed) -> Self {
+        let ca = authority.file();
+        let server = Self::begin(Some(ServerFiles { ca, signed })).await;
+        server
+            .execute("CREATE USER strict@'%' REQUIRE X509; GRANT ALL ON *.* TO strict@'%'")
+            .await;
+        server
+    }
+
+    async fn begin(tls: Option<ServerFiles>) -> Self {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let user = other_user(&USERS);
         give(dir.path(), user);
@@ -60,8 +80,9 @@ impl Mariadb {
         let said = [made.stdout, made.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(made.status.success(), "mariadb-install-db: {said}");
+        let tls = tls.map(|files| files.install(dir.path(), user));
         let port = free_address().port();
-        let server = serve(user, dir.path(), port);
+        let server = serve(user, dir.path(), port, tls.as_ref());
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(2))
@@ -71,6 +92,7 @@ impl Mariadb {
             dir,
             port,
             user,
+            tls,
             server,
             pool,
         };
@@ -107,7 +129,7 @@ impl Mariadb {
     pub async fn crash(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        self.server = serve(self.user, self.dir.path(), self.port);
+        self.server = serve(self.user, self.dir.path(), self.port, self.tls.as_ref());
         self.ready().await;
     }
 
@@ -118,6 +140,11 @@ impl Mariadb {
     /// `mysql://..`, as the config wants it; a user that may do everything.
     pub fn url(&self) -> String {
         url_of(self.port)
+    }
+
+    /// `mysql://..` for a user, by this name of the machine, with these options.
+    pub fn url_by(&self, user: &str, host: &str, options: &str) -> String {
+        format!("mysql://{user}@{host}:{}/shop?{options}", self.port)
     }
 
     /// Runs one or more statements.
@@ -159,37 +186,43 @@ fn url_of(port: u16) -> String {
     format!("mysql://outgrow@127.0.0.1:{port}/shop")
 }
 
-fn serve(user: Option<&str>, dir: &Path, port: u16) -> Child {
+fn serve(user: Option<&str>, dir: &Path, port: u16, tls: Option<&ServerFiles>) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
     let at = |name: &str| dir.join(name).display().to_string();
-    run(
-        user,
-        &binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL),
-        dir,
-    )
-    .args([
+    let program = binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL);
+    let mut server = run(user, &program, dir);
+    server.args([
         "--no-defaults",
         "--bind-address=127.0.0.1",
         "--skip-name-resolve",
-    ])
-    .arg(format!("--datadir={}", at("data")))
-    .arg(format!("--socket={}", at("socket")))
-    .arg(format!("--pid-file={}", at("pid")))
-    .arg(format!("--init-file={}", at("init.sql")))
-    .arg(format!("--port={port}"))
-    .args([
-        "--innodb-flush-log-at-trx-commit=2",
-        "--innodb-buffer-pool-size=32M",
-    ])
-    .args(["--innodb-use-native-aio=0"])
-    .arg(format!("--tmpdir={}", dir.display()))
-    .stdin(Stdio::null())
-    .stdout(Stdio::null())
-    .stderr(log)
-    .spawn()
-    .expect("the server can be run")
+    ]);
+    if let Some(files) = tls {
+        let paths = [
+            ("ssl-ca", &files.ca),
+            ("ssl-cert", &files.signed.certificate),
+            ("ssl-key", &files.signed.key),
+        ];
+        server.args(paths.map(|(name, path)| format!("--{name}={}", path.display())));
+    }
+    server
+        .arg(format!("--datadir={}", at("data")))
+        .arg(format!("--socket={}", at("socket")))
+        .arg(format!("--pid-file={}", at("pid")))
+        .arg(format!("--init-file={}", at("init.sql")))
+        .arg(format!("--port={port}"))
+        .args([
+            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-buffer-pool-size=32M",
+        ])
+        .args(["--innodb-use-native-aio=0"])
+        .arg(format!("--tmpdir={}", dir.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("the server can be run")
 }

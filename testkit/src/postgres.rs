@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
+use crate::certificates::{Authority, ServerFiles, Signed};
 use crate::eventually;
 use crate::process::free_address;
 use crate::servers::{binary, give, other_user, run};
@@ -25,9 +26,14 @@ pub struct Postgres {
     dir: TempDir,
     port: u16,
     user: Option<&'static str>,
+    tls: Option<ServerFiles>,
     server: Child,
     pool: PgPool,
 }
+
+/// Who may connect to a server with TLS: the test by the socket, all others with a certificate in
+/// their own name.
+const STRICT: &str = "local all all trust\nhostssl all all all trust clientcert=verify-full\n";
 
 impl Postgres {
     /// An empty server that prepares for crashes as a real one does, but for the waits for the
@@ -36,6 +42,20 @@ impl Postgres {
     /// # Panics
     /// Panics, saying what to install, when there is no PostgreSQL on this machine.
     pub async fn start() -> Self {
+        Self::begin(None).await
+    }
+
+    /// A server that takes connections only over TLS, from clients with a certificate of this
+    /// authority in the name of the user.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn strict(authority: &Authority, signed: Signed) -> Self {
+        let ca = authority.file();
+        Self::begin(Some(ServerFiles { ca, signed })).await
+    }
+
+    async fn begin(tls: Option<ServerFiles>) -> Self {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let user = other_user(&USERS);
         let data = dir.path().join("data");
@@ -56,16 +76,26 @@ impl Postgres {
             .expect("initdb can be run");
         let said = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(made.status.success(), "initdb: {said}");
+        let tls = tls.map(|files| files.install(dir.path(), user));
+        if tls.is_some() {
+            std::fs::write(data.join("pg_hba.conf"), STRICT).expect("its rules can be written");
+        }
         let port = free_address().port();
-        let server = serve(user, dir.path(), port, &[]);
+        let server = serve(user, dir.path(), port, tls.as_ref(), &[]);
+        let options = PgConnectOptions::new_without_pgpass().port(port);
+        let options = options.username("outgrow").database("postgres");
+        let options = match &tls {
+            None => options.host("127.0.0.1"),
+            Some(_) => options.socket(&data),
+        };
         let pool = PgPoolOptions::new()
             .max_connections(4)
-            .connect_lazy(&url_of(port))
-            .expect("a good URL");
+            .connect_lazy_with(options);
         let mut made = Self {
             dir,
             port,
             user,
+            tls,
             server,
             pool,
         };
@@ -121,7 +151,8 @@ impl Postgres {
         // The shared memory of the old server is still in use until its last child has ended.
         let mut tries = 0;
         loop {
-            self.server = serve(self.user, self.dir.path(), self.port, settings);
+            let tls = self.tls.as_ref();
+            self.server = serve(self.user, self.dir.path(), self.port, tls, settings);
             tokio::time::sleep(Duration::from_millis(300)).await;
             if self.server.try_wait().ok().flatten().is_none() {
                 break;
@@ -139,6 +170,11 @@ impl Postgres {
     /// `postgres://..`, as the config wants it; a superuser.
     pub fn url(&self) -> String {
         url_of(self.port)
+    }
+
+    /// `postgres://..` by this name of the machine, with these options, e.g. `sslmode=require`.
+    pub fn url_by(&self, host: &str, options: &str) -> String {
+        format!("postgres://outgrow@{host}:{}/postgres?{options}", self.port)
     }
 
     /// As [`Self::url`], for another user.
@@ -186,13 +222,31 @@ fn url_of(port: u16) -> String {
     format!("postgres://outgrow@127.0.0.1:{port}/postgres")
 }
 
-fn serve(user: Option<&str>, dir: &Path, port: u16, settings: &[&str]) -> Child {
+fn serve(
+    user: Option<&str>,
+    dir: &Path,
+    port: u16,
+    tls: Option<&ServerFiles>,
+    settings: &[&str],
+) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
-    program(user, "postgres", dir)
+    let mut server = program(user, "postgres", dir);
+    if let Some(files) = tls {
+        let paths = [
+            ("ssl_ca_file", &files.ca),
+            ("ssl_cert_file", &files.signed.certificate),
+            ("ssl_key_file", &files.signed.key),
+        ];
+        server.args(["-c", "ssl=on"]);
+        for (name, path) in paths {
+            server.args(["-c", &format!("{name}={}", path.display())]);
+        }
+    }
+    server
         .args(["-D", "data", "-k", "."])
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
         .args(["-c", "wal_level=logical", "-c", "max_connections=60"])

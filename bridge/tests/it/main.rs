@@ -12,5 +12,6 @@ mod postgres_replication;
 mod postgres_values;
 mod preflight;
 mod shop;
+mod tls;
 mod turning;
 mod verifying;

@@ -18,7 +18,7 @@ use crate::turning::cut_over;
 const LEGACY_MY: &str = "CREATE TABLE item (id bigint AUTO_INCREMENT PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, \
     price decimal(10,2) NOT NULL, status char(1) NOT NULL, note text, made_at datetime NOT NULL, \
     weight double, raw varbinary(100))";
-const EXTRACTED_MY: &str = "CREATE TABLE article (id bigint AUTO_INCREMENT PRIMARY KEY, sku varchar(40) NOT NULL UNIQUE, \
+pub(crate) const EXTRACTED_MY: &str = "CREATE TABLE article (id bigint AUTO_INCREMENT PRIMARY KEY, sku varchar(40) NOT NULL UNIQUE, \
     price_cents bigint NOT NULL, state enum('active', 'gone') NOT NULL, note text, \
     made_at timestamp NOT NULL DEFAULT current_timestamp, weight double, raw blob)";
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use time::macros::format_description;
 
+use outgrow_bridge::DatabaseUrl;
+
 use super::model::{Database, HttpUrl};
 
 /// Reads `500ms`, `10m`, `14d`, `1h30m`: whole numbers with a unit of ms, s, m, h, d.
@@ -150,7 +152,8 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "a listen address is IP:PORT".to_owned())
 }
 
-/// Reads `sqlite:PATH`, where a relative path is taken from `dir`, or the URL of a server.
+/// Reads `sqlite:PATH`, where a relative path is taken from `dir`, or the URL of a server,
+/// where that goes for certificates.
 ///
 /// # Errors
 /// Returns the rule that was broken.
@@ -158,10 +161,11 @@ pub(crate) fn database(text: &str, dir: &Path) -> Result<Database, String> {
     let path = match text.split_once(':') {
         Some(("sqlite", path)) => path.strip_prefix("//").unwrap_or(path),
         Some(("postgres" | "postgresql" | "mysql" | "mariadb", _)) => {
-            return text
-                .parse()
-                .map(Database::Server)
-                .map_err(|_| "this is no URL of a database, SCHEME://USER@HOST/NAME".to_owned());
+            return match text.parse::<DatabaseUrl>() {
+                Ok(url) => Ok(Database::Server(url.based_on(dir))),
+                Err(outgrow_bridge::Error::UrlOption(rule)) => Err(rule),
+                Err(_) => Err("this is no URL of a database, SCHEME://USER@HOST/NAME".to_owned()),
+            };
         }
         _ => {
             let kinds = "a database is `sqlite:PATH`, `postgres://..` or `mysql://..`";
@@ -273,6 +277,8 @@ mod tests {
             "mysql://x:3306/y"
         );
         assert!(path("mysql://x").unwrap_err().contains("no URL"));
+        let rule = path("postgres://x/y?sslmode=require&sslrootcert=ca.pem").unwrap_err();
+        assert!(rule.contains("would not look at"), "{rule}");
         assert!(
             path("postgres://x:y:z/secret")
                 .unwrap_err()

@@ -65,6 +65,35 @@ async fn tables_of_a_postgres_monolith_are_synced_by_the_commands() {
     }
 }
 
+#[tokio::test]
+async fn a_certificate_that_is_not_there_is_named_by_check() {
+    let dir = tempfile::tempdir().unwrap();
+    database::open(&dir.path().join("catalog.db")).await;
+    let url = "postgres://bridge@127.0.0.1:9/shop?sslrootcert=certs/ca.pem";
+    std::fs::write(dir.path().join("outgrow.toml"), config(url)).unwrap();
+    let file = dir.path().join("outgrow.toml").display().to_string();
+    // From another folder: the path is the config file's business.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let checked = run_in(elsewhere.path(), &["check", "-c", &file, "-o", "json"]).await;
+    let wanted = dir.path().join("certs/ca.pem").display().to_string();
+    assert!(
+        checked
+            .stdout
+            .contains(&format!("the CA file {wanted} cannot be read")),
+        "{checked:?}"
+    );
+    let loose = config(&url.replace("sslrootcert", "sslmode=require&sslrootcert"));
+    std::fs::write(dir.path().join("outgrow.toml"), loose).unwrap();
+    let checked = run_in(elsewhere.path(), &["check", "-c", &file]).await;
+    assert_eq!(checked.code, 1);
+    assert!(
+        checked
+            .stderr
+            .contains("would not look at the `sslrootcert`"),
+        "{checked:?}"
+    );
+}
+
 fn config(url: &str) -> String {
     let (proxy, control) = (free_address(), free_address());
     format!(

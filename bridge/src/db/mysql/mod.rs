@@ -32,6 +32,7 @@ pub(super) const COUNT_OWN: &str = "SELECT count(*) FROM information_schema.tabl
 const ASKED: usize = 500;
 
 pub(super) fn pool(url: &MysqlUrl, busy: Duration) -> MySqlPool {
+    crate::tls::ready();
     let wait = busy.as_secs().max(1);
     let session = format!(
         "SET SESSION sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,\

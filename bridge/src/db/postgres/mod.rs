@@ -34,6 +34,7 @@ pub(super) fn count_own() -> String {
 }
 
 pub(super) fn pool(url: &PostgresUrl, busy: Duration) -> PgPool {
+    crate::tls::ready();
     let lock_timeout = busy.as_millis().to_string();
     // Checked when the URL was read.
     let options = url
