@@ -15,7 +15,7 @@ use crate::db::{Database, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::recent::Recent;
-use crate::shared::Shared;
+use crate::shared::{Schemas, Shared};
 use crate::spec::Capture;
 use crate::status::Crossing;
 use crate::turn::check_capture;
@@ -50,6 +50,7 @@ pub(crate) struct Engine {
     pub(crate) unplaced: std::collections::HashSet<i64>,
     pub(crate) recent: Recent,
     pub(crate) schema_versions: (i64, i64),
+    pub(crate) schemas: Schemas,
     pub(crate) next_beat: Instant,
     pub(crate) next_chores: Instant,
     pub(crate) next_parked: Instant,
@@ -464,7 +465,7 @@ impl Engine {
     }
 
     /// A changed schema is either still mapped whole, or the link stops before it corrupts.
-    async fn watch_schemas(&mut self) -> Result<(), Error> {
+    pub(crate) async fn watch_schemas(&mut self) -> Result<(), Error> {
         let now = (
             self.shared.legacy.schema_version().await?,
             self.shared.extracted.schema_version().await?,
@@ -472,7 +473,21 @@ impl Engine {
         if now == self.schema_versions {
             return Ok(());
         }
-        let plan = self.shared.plan().await?;
+        let slice = &self.shared.spec.slice;
+        let seen = self.shared.schemas().await?;
+        let changes = self.schemas.changes(&seen);
+        let (plan, schemas) = self.shared.plan().await.map_err(|e| match e {
+            Error::Mapping { slice, problems } if !changes.is_empty() => Error::TablesChanged {
+                slice,
+                changes: changes.clone(),
+                problems,
+            },
+            other => other,
+        })?;
+        for change in &changes {
+            tracing::warn!(%slice, change, "a table has changed; the mapping still fits");
+        }
+        self.schemas = schemas;
         let known: Vec<String> = self.copies.iter().map(|c| c.table.clone()).collect();
         check_capture(&self.shared, &plan, &known).await?;
         for database in [&self.shared.legacy, &self.shared.extracted] {

@@ -48,6 +48,17 @@ pub enum Error {
     /// A certificate or a key that its URL names.
     #[error("the {side} database: {what}")]
     Certificate { side: Side, what: String },
+    /// The tables are not those any more that the link was started with.
+    #[error(
+        "the tables of slice `{slice}` have changed, and the link has stopped before anything could be lost. What changed: {}. What is in the way: {}. Mend the table, or the mapping (then restart `outgrow serve`), and run `outgrow sync resume {slice}`",
+        .changes.join("; "),
+        list(.problems)
+    )]
+    TablesChanged {
+        slice: SliceId,
+        changes: Vec<String>,
+        problems: Vec<Problem>,
+    },
     #[error("slice `{0}` is not synced yet: run `outgrow sync start`")]
     NotStarted(SliceId),
     #[error("the backfill of slice `{0}` is still running: wait until it has copied every row")]

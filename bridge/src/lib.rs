@@ -18,6 +18,7 @@
 mod apply;
 mod batch;
 mod db;
+mod drift;
 mod engine;
 mod error;
 mod fault;

@@ -5,12 +5,29 @@ use std::sync::{Mutex, PoisonError};
 use outgrow_rollout::Side;
 
 use crate::db::Database;
+use crate::drift::changes;
 use crate::error::Error;
 use crate::fault::FaultHook;
-use crate::plan::Plan;
+use crate::plan::{Plan, Schema};
 use crate::preflight::Problem;
 use crate::spec::{DatabaseUrl, Limits, LinkSpec};
 use crate::status::Status;
+
+/// The shapes of both sides' tables.
+#[derive(Debug, Clone)]
+pub(crate) struct Schemas {
+    pub(crate) legacy: Schema,
+    pub(crate) extracted: Schema,
+}
+
+impl Schemas {
+    /// What is different now.
+    pub(crate) fn changes(&self, now: &Self) -> Vec<String> {
+        let mut found = changes(Side::Legacy, &self.legacy, &now.legacy);
+        found.extend(changes(Side::Extracted, &self.extracted, &now.extracted));
+        found
+    }
+}
 
 /// One slice's databases and status.
 #[derive(Debug)]
@@ -70,8 +87,8 @@ impl Shared {
         FaultHook::pass(self.limits().fault.as_ref(), point);
     }
 
-    /// Checks the mapping against both databases as they are now.
-    pub(crate) async fn examine(&self) -> Result<(Option<Plan>, Vec<Problem>), Error> {
+    /// The declared shape of the link's tables as they are now.
+    pub(crate) async fn schemas(&self) -> Result<Schemas, Error> {
         let legacy: Vec<String> = self.spec.tables.iter().map(|t| t.legacy.clone()).collect();
         let extracted: Vec<String> = self
             .spec
@@ -79,15 +96,23 @@ impl Shared {
             .iter()
             .map(|t| t.extracted.clone())
             .collect();
-        let legacy = self.legacy.schema(&legacy).await?;
-        let extracted = self.extracted.schema(&extracted).await?;
-        Ok(Plan::build(&self.spec, &legacy, &extracted))
+        Ok(Schemas {
+            legacy: self.legacy.schema(&legacy).await?,
+            extracted: self.extracted.schema(&extracted).await?,
+        })
     }
 
-    /// The plan, or every reason why there is none.
-    pub(crate) async fn plan(&self) -> Result<Plan, Error> {
-        match self.examine().await? {
-            (Some(plan), _) => Ok(plan),
+    /// Checks the mapping against both databases as they are now.
+    pub(crate) async fn examine(&self) -> Result<(Option<Plan>, Vec<Problem>), Error> {
+        let now = self.schemas().await?;
+        Ok(Plan::build(&self.spec, &now.legacy, &now.extracted))
+    }
+
+    /// The plan with the shapes that it was made for, or every reason why there is none.
+    pub(crate) async fn plan(&self) -> Result<(Plan, Schemas), Error> {
+        let now = self.schemas().await?;
+        match Plan::build(&self.spec, &now.legacy, &now.extracted) {
+            (Some(plan), _) => Ok((plan, now)),
             (None, problems) => Err(Error::Mapping {
                 slice: self.spec.slice.clone(),
                 problems,

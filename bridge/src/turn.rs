@@ -51,7 +51,8 @@ impl Engine {
     /// Installs what is missing and takes the link over from whoever had it.
     pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
         shared.check_files()?;
-        let plan = Arc::new(shared.plan().await?);
+        let (plan, schemas) = shared.plan().await?;
+        let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
             // Looked for before anything is made again: a gap must not be papered over.
             for database in [&shared.legacy, &shared.extracted] {
@@ -83,6 +84,7 @@ impl Engine {
             unplaced: std::collections::HashSet::new(),
             recent: crate::recent::Recent::default(),
             schema_versions: versions,
+            schemas,
             next_beat: now,
             next_chores: now,
             next_parked: now,

@@ -116,6 +116,20 @@ impl Inner {
         self.places.send_replace(places);
     }
 
+    /// What a database says of a table that has changed, in terms of what has changed.
+    async fn explained(&self, error: Error) -> Error {
+        if !matches!(error, Error::Database { .. }) {
+            return error;
+        }
+        match self.engine.lock().await.as_mut() {
+            Some(engine) => match engine.watch_schemas().await {
+                Err(changed @ Error::TablesChanged { .. }) => changed,
+                _ => error,
+            },
+            None => error,
+        }
+    }
+
     /// The worker: one step after another until it is told to stop or cannot go on.
     async fn work(self: Arc<Self>, cancel: CancellationToken) {
         self.shared.status(|s| s.running = true);
@@ -155,6 +169,7 @@ impl Inner {
                     pause
                 }
                 Err(e) => {
+                    let e = self.explained(e).await;
                     let slice = &self.shared.spec.slice;
                     tracing::error!(%slice, error = %e, "the link cannot go on");
                     self.shared.status(|s| s.failed = Some(e.to_string()));

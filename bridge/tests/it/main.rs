@@ -5,6 +5,7 @@
 mod conflicts;
 mod copy;
 mod crash;
+mod drift;
 mod mysql;
 mod postgres;
 mod postgres_faults;

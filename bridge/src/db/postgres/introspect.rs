@@ -6,14 +6,17 @@ use crate::spec::Capture;
 use crate::typed::Typed;
 use crate::value::Kind;
 
-/// Changes with every change of any table's columns.
+/// Changes with every change of any table's name, columns or unique keys.
 pub(crate) const VERSION: &str = "\
-    SELECT (coalesce(sum(hashtextextended(concat_ws('.', a.attrelid, a.attnum, a.attname, \
-    a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated), 0)::numeric), 0) \
-    % 9223372036854775807)::bigint FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
-    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE a.attnum > 0 AND NOT a.attisdropped \
-    AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', '_outgrow') \
-    AND n.nspname NOT LIKE 'pg\\_%'";
+    WITH own AS (SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' \
+    AND n.nspname NOT IN ('information_schema', '_outgrow')), \
+    parts AS (SELECT concat_ws('.', o.oid, o.relname, a.attnum, a.attname, a.atttypid, a.atttypmod, \
+    a.attnotnull, a.attgenerated) AS part FROM own o JOIN pg_attribute a ON a.attrelid = o.oid \
+    WHERE a.attnum > 0 AND NOT a.attisdropped \
+    UNION ALL SELECT concat_ws('.', i.indexrelid, i.indkey::text, i.indisvalid) \
+    FROM own o JOIN pg_index i ON i.indrelid = o.oid WHERE i.indisunique) \
+    SELECT (coalesce(sum(hashtextextended(part, 0)::numeric), 0) % 9223372036854775807)::bigint FROM parts";
 
 /// One table's shape; `None` when it does not exist.
 pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>, sqlx::Error> {
