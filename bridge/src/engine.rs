@@ -10,8 +10,8 @@ use outgrow_rollout::Side;
 
 use crate::apply::{Applier, Outcome};
 use crate::batch::{Batch, Take, current, images};
+use crate::db::Database;
 use crate::db::books::{Copy, Foreign};
-use crate::db::{Database, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::recent::Recent;
@@ -172,10 +172,7 @@ impl Engine {
         for work in &batch.work {
             self.recent.note(work.group, &work.key);
         }
-        let beat = batch.beat.map(|beat_ms| Crossing {
-            beat_ms,
-            took_ms: now_ms() - beat_ms,
-        });
+        let beat = batch.beat.map(Crossing::of);
         self.shared.status(|s| {
             s.applied = batch.upto;
             s.crossed = beat.or(s.crossed);
@@ -315,9 +312,8 @@ impl Engine {
         tx.commit().await.on(authority.side)?;
         self.applied_back = upto;
         if let Some(beat_ms) = beat {
-            let took_ms = now_ms() - beat_ms;
-            self.shared
-                .status(|s| s.crossed_back = Some(Crossing { beat_ms, took_ms }));
+            let crossed = Crossing::of(beat_ms);
+            self.shared.status(|s| s.crossed_back = Some(crossed));
         }
         Ok(())
     }

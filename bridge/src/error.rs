@@ -42,6 +42,8 @@ pub enum Error {
         "the {side} database kept {kept} bytes of its log for the link, more than the limit of {limit}, so its replication slot was given up: close the link with `outgrow sync close` and start the copy again"
     )]
     LogLimit { side: Side, kept: u64, limit: u64 },
+    #[error("a database has not answered for {0:?}; its connections are given up")]
+    Stalled(Duration),
     /// The stream of changes broke off; it is opened again where it was.
     #[error("the {side} database: {cause}")]
     Stream { side: Side, cause: String },
@@ -111,7 +113,7 @@ impl Error {
                         | sqlx::Error::WorkerCrashed
                 ),
             },
-            Self::Stream { .. } => true,
+            Self::Stream { .. } | Self::Stalled(_) => true,
             _ => false,
         }
     }

@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) engine: tokio::sync::Mutex<Option<Engine>>,
     /// Held while the worker is started or stopped.
     pub(crate) worker: tokio::sync::Mutex<Option<Worker>>,
+    /// What an engine that is made again begins with.
+    pub(crate) phase: Mutex<DataPhase>,
     pub(crate) tasks: TaskTracker,
     pub(crate) poke: Notify,
     /// Whether the worker only keeps its streams.
@@ -95,6 +97,7 @@ impl Link {
                 shared: Arc::new(Shared::new(spec)),
                 engine: tokio::sync::Mutex::new(None),
                 worker: tokio::sync::Mutex::new(None),
+                phase: Mutex::new(DataPhase::Idle),
                 tasks: TaskTracker::new(),
                 poke: Notify::new(),
                 paused: AtomicBool::new(false),
@@ -246,11 +249,16 @@ impl Link {
     pub async fn turn(&self, source: Side) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
         self.whole(async move {
-            let mut engine = inner.engine.lock().await;
-            let engine = engine.as_mut().ok_or_else(|| inner.not_started())?;
-            let turned = engine.turn(source).await;
-            inner.publish(engine);
-            turned
+            let mut held = inner.engine.lock().await;
+            let engine = held.as_mut().ok_or_else(|| inner.not_started())?;
+            let turning = engine.turn(source);
+            match tokio::time::timeout(inner.shared.limits().stall, turning).await {
+                Ok(turned) => {
+                    inner.publish(engine);
+                    turned
+                }
+                Err(_) => Err(inner.stalled(&mut held).await),
+            }
         })
         .await
     }

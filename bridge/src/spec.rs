@@ -321,6 +321,9 @@ pub struct Limits {
     pub settle_tries: u32,
     /// How long the bridge waits for a database lock before it says so and tries again.
     pub busy: Duration,
+    /// How long one step may take before its connections are given up: a server that vanished
+    /// without a word never answers. Longer than the largest transaction of a step.
+    pub stall: Duration,
     /// Bytes of its log that a server may keep for a link that reads it. From the half on it is
     /// warned of; beyond it the slot is given up, so that the server's disk does not fill.
     pub log_bytes: u64,
@@ -341,6 +344,7 @@ impl Default for Limits {
             sample_rows: 500,
             settle_tries: 200,
             busy: Duration::from_secs(5),
+            stall: Duration::from_mins(5),
             log_bytes: 64 << 30,
             fault: None,
         }

@@ -37,14 +37,26 @@ impl TableProgress {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crossing {
     pub(crate) beat_ms: i64,
-    pub(crate) took_ms: i64,
+    took_ms: i64,
+    /// Of a clock that nobody sets: silence must be told from a jump of the other one.
+    came: Instant,
 }
 
 impl Crossing {
+    /// A heartbeat that came now.
+    pub(crate) fn of(beat_ms: i64) -> Self {
+        Self {
+            beat_ms,
+            took_ms: now_ms() - beat_ms,
+            came: Instant::now(),
+        }
+    }
+
     /// The lag now: the last crossing, or the silence since if that is longer than usual.
     fn lag_ms(self, interval_ms: i64) -> u64 {
-        let silence = now_ms() - self.beat_ms - interval_ms;
-        u64::try_from(self.took_ms.max(silence).max(0)).unwrap_or(0)
+        let silence = i64::try_from(self.came.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let lag = self.took_ms.max(silence.saturating_sub(interval_ms));
+        u64::try_from(lag).unwrap_or(0)
     }
 }
 
@@ -169,5 +181,28 @@ impl Status {
             "waiting_for": self.trouble,
             "failed": self.failed,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_hides_no_silence() {
+        let hour = 3_600_000;
+        let now = now_ms();
+        // The clock was set back an hour since the heartbeat began, or forward.
+        let ahead = Crossing::of(now + hour);
+        let behind = Crossing::of(now - hour);
+        assert_eq!(ahead.lag_ms(150), 0);
+        assert!(behind.lag_ms(150) >= 3_600_000, "until the next one comes");
+        // Nothing has come for a minute.
+        let came = Instant::now().checked_sub(std::time::Duration::from_mins(1));
+        let silent = Crossing {
+            came: came.expect("the machine is up for longer"),
+            ..ahead
+        };
+        assert!((59_000..=61_000).contains(&silent.lag_ms(150)));
     }
 }

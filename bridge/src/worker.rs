@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::link::Inner;
+use crate::link::{Inner, lock};
 
 /// First and longest wait before a step that met a lock or a full disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -52,6 +52,7 @@ impl Inner {
         phase: DataPhase,
         source: Side,
     ) -> Result<(), Error> {
+        *lock(&self.phase) = phase;
         let mut worker = self.worker.lock().await;
         let running = worker.as_ref().is_some_and(|w| !w.task.is_finished());
         let mut held = self.engine.lock().await;
@@ -116,6 +117,32 @@ impl Inner {
         self.places.send_replace(places);
     }
 
+    /// One step of the engine, which is made again if its last one had to be given up.
+    async fn step(&self, held: &mut Option<Engine>, paused: bool) -> Result<bool, Error> {
+        let engine = match held {
+            Some(engine) => engine,
+            None => {
+                let phase = *lock(&self.phase);
+                let engine = Engine::start(Arc::clone(&self.shared), phase).await?;
+                held.insert(engine)
+            }
+        };
+        if paused {
+            return engine.keep().await.map(|()| false);
+        }
+        let stepped = engine.step().await;
+        self.publish(engine);
+        stepped
+    }
+
+    /// Gives up an engine that was stopped half-way, as a death would, and its connections.
+    pub(crate) async fn stalled(&self, held: &mut Option<Engine>) -> Error {
+        *held = None;
+        self.shared.legacy.reconnect().await;
+        self.shared.extracted.reconnect().await;
+        Error::Stalled(self.shared.limits().stall)
+    }
+
     /// What a database says of a table that has changed, in terms of what has changed.
     async fn explained(&self, error: Error) -> Error {
         if !matches!(error, Error::Database { .. }) {
@@ -136,16 +163,13 @@ impl Inner {
         let mut wait = RETRY_FIRST;
         while !cancel.is_cancelled() {
             let stepped = {
-                let mut engine = self.engine.lock().await;
-                let Some(engine) = engine.as_mut() else { break };
+                let mut held = self.engine.lock().await;
                 let paused = self.paused.load(Ordering::Acquire);
                 self.shared.status(|s| s.running = !paused);
-                if paused {
-                    engine.keep().await.map(|()| false)
-                } else {
-                    let stepped = Box::pin(engine.step()).await;
-                    self.publish(engine);
-                    stepped
+                let step = Box::pin(self.step(&mut held, paused));
+                match tokio::time::timeout(self.shared.limits().stall, step).await {
+                    Ok(stepped) => stepped,
+                    Err(_) => Err(self.stalled(&mut held).await),
                 }
             };
             // After a failure, what has come is no reason to try at once.

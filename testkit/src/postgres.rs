@@ -1,6 +1,7 @@
 //! A PostgreSQL server of a test's own: in a temporary directory, on a free loopback port, gone
 //! with the test. PostgreSQL refuses to run as root, so under root another user runs it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use crate::certificates::{Authority, ServerFiles, Signed};
 use crate::eventually;
 use crate::process::free_address;
+use crate::relay::Relay;
 use crate::servers::{binary, give, other_user, run};
 
 const INSTALL: &str = "PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN";
@@ -170,6 +172,15 @@ impl Postgres {
     /// `postgres://..`, as the config wants it; a superuser.
     pub fn url(&self) -> String {
         url_of(self.port)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// As [`Self::url`], by way of a relay.
+    pub fn url_through(&self, relay: &Relay) -> String {
+        url_of(relay.address().port())
     }
 
     /// `postgres://..` by this name of the machine, with these options, e.g. `sslmode=require`.

@@ -11,8 +11,8 @@ pub(crate) mod sqlite;
 pub(crate) mod stream;
 mod tx;
 
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{Side, SliceId};
 use sqlx::{MySqlPool, PgPool, SqlitePool};
@@ -31,7 +31,10 @@ const CONNECTIONS: u32 = 4;
 pub(crate) struct Database {
     pub(crate) side: Side,
     pub(crate) slice: SliceId,
-    pool: Pool,
+    url: DatabaseUrl,
+    busy: Duration,
+    /// Replaced where its connections hang.
+    pool: Arc<RwLock<Pool>>,
     /// Where changes are found in the database's log, not by triggers.
     feed: Option<Arc<Feed>>,
 }
@@ -50,6 +53,16 @@ pub(crate) enum Dialect {
     Postgres,
     /// MySQL and MariaDB.
     Mysql,
+}
+
+impl Pool {
+    fn new(url: &DatabaseUrl, busy: Duration) -> Self {
+        match url {
+            DatabaseUrl::Sqlite(path) => Self::Sqlite(sqlite::pool(path, busy)),
+            DatabaseUrl::Postgres(url) => Self::Postgres(postgres::pool(url, busy)),
+            DatabaseUrl::Mysql(url) => Self::Mysql(mysql::pool(url, busy)),
+        }
+    }
 }
 
 impl Dialect {
@@ -92,11 +105,6 @@ impl Database {
     /// Connects when first asked something, so that a preflight can report a missing database.
     pub(crate) fn new(side: Side, slice: SliceId, url: &DatabaseUrl, limits: &Limits) -> Self {
         let busy = limits.busy;
-        let pool = match url {
-            DatabaseUrl::Sqlite(path) => Pool::Sqlite(sqlite::pool(path, busy)),
-            DatabaseUrl::Postgres(url) => Pool::Postgres(postgres::pool(url, busy)),
-            DatabaseUrl::Mysql(url) => Pool::Mysql(mysql::pool(url, busy)),
-        };
         let feed = match url {
             DatabaseUrl::Postgres(url) if url.capture == Capture::Replication => {
                 Some(Arc::new(Feed::new(url, limits.fault.clone())))
@@ -106,9 +114,24 @@ impl Database {
         Self {
             side,
             slice,
-            pool,
+            url: url.clone(),
+            busy,
+            pool: Arc::new(RwLock::new(Pool::new(url, busy))),
             feed,
         }
+    }
+
+    fn pool(&self) -> Pool {
+        // Replaced whole: a panic elsewhere cannot leave half of one.
+        let held = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
+
+    /// Leaves connections that do not answer to themselves, and takes new ones.
+    pub(crate) async fn reconnect(&self) {
+        self.release().await;
+        let fresh = Pool::new(&self.url, self.busy);
+        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     /// How changes are found here.
@@ -175,7 +198,7 @@ impl Database {
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
-        match &self.pool {
+        match &self.pool() {
             Pool::Sqlite(_) => Dialect::Sqlite,
             Pool::Postgres(_) => Dialect::Postgres,
             Pool::Mysql(_) => Dialect::Mysql,
@@ -184,7 +207,7 @@ impl Database {
 
     /// A snapshot: everything read through it is of one moment.
     pub(crate) async fn read(&self) -> Result<Tx, Error> {
-        match &self.pool {
+        match &self.pool() {
             Pool::Sqlite(pool) => pool.begin().await.map(Tx::Sqlite),
             Pool::Postgres(pool) => postgres::read(pool).await.map(Tx::Postgres),
             Pool::Mysql(pool) => mysql::read(pool).await.map(Tx::Mysql),
@@ -194,7 +217,7 @@ impl Database {
 
     /// A transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx, Error> {
-        match &self.pool {
+        match &self.pool() {
             Pool::Sqlite(pool) => sqlite::write(pool).await.map(Tx::Sqlite),
             Pool::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
             Pool::Mysql(pool) => mysql::write(pool).await.map(Tx::Mysql),
@@ -205,7 +228,7 @@ impl Database {
     /// As [`Self::write`], with references between tables checked at the commit, or not at all
     /// where the engine lets us.
     pub(crate) async fn write_rows(&self, references: References) -> Result<Tx, Error> {
-        match &self.pool {
+        match &self.pool() {
             Pool::Sqlite(pool) => sqlite::write_rows(pool, references).await.map(Tx::Sqlite),
             Pool::Postgres(pool) => postgres::write_rows(pool, references)
                 .await
@@ -217,7 +240,7 @@ impl Database {
 
     /// Makes the bookkeeping tables and every trigger that is missing or differs.
     pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
-        match &self.pool {
+        match &self.pool() {
             Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await,
             Pool::Postgres(_) => {
                 self.install_postgres(plan).await?;
@@ -308,7 +331,7 @@ impl Database {
 
     pub(crate) async fn close(&self) {
         self.release().await;
-        match &self.pool {
+        match &self.pool() {
             Pool::Sqlite(pool) => pool.close().await,
             Pool::Postgres(pool) => pool.close().await,
             Pool::Mysql(pool) => pool.close().await,

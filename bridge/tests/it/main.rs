@@ -7,6 +7,7 @@ mod copy;
 mod crash;
 mod drift;
 mod mysql;
+mod network;
 mod postgres;
 mod postgres_faults;
 mod postgres_replication;

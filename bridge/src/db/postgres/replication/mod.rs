@@ -33,6 +33,8 @@ use crate::spec::PostgresUrl;
 const BUFFERED: usize = 1_024;
 /// How long the rest of a transaction, or a mark of our own, may take to come.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a stream may take to end in order.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// The prefix of our own messages in the log.
 const PREFIX: &str = "outgrow";
 
@@ -48,6 +50,9 @@ pub(crate) struct Feed {
 struct Inner {
     tables: Arc<HashMap<u32, Watched>>,
     stream: Option<Stream>,
+    /// The server's process that served the last stream. One that was lost without a word holds
+    /// the slot until the server misses it.
+    walsender: Option<i64>,
     /// Number of the last mark that was ordered, and of the last that came.
     ordered: u64,
     came: u64,
@@ -104,9 +109,12 @@ impl Feed {
     /// Lets go of the slot.
     pub(crate) async fn stop(&self) {
         if let Some(mut stream) = self.inner.lock().await.stream.take()
-            && let Err(e) = stream.client.shutdown().await
+            && tokio::time::timeout(FAREWELL, stream.client.shutdown())
+                .await
+                .is_err()
         {
-            tracing::debug!(error = %e, "the replication stream ended badly");
+            // Dropped, it is cut off.
+            tracing::debug!("the replication stream did not end by itself");
         }
     }
 }
@@ -172,7 +180,9 @@ impl Database {
         mark: Option<u64>,
     ) -> Result<(), Error> {
         if inner.stream.is_none() {
-            inner.stream = Some(self.connect(feed).await?);
+            let (stream, walsender) = self.connect(feed, inner.walsender).await?;
+            inner.stream = Some(stream);
+            inner.walsender = walsender;
         }
         loop {
             let tables = Arc::clone(&inner.tables);
@@ -220,8 +230,18 @@ impl Database {
         }
     }
 
-    async fn connect(&self, feed: &Feed) -> Result<Stream, Error> {
+    /// A stream from our place on, and the server's process behind it.
+    async fn connect(
+        &self,
+        feed: &Feed,
+        before: Option<i64>,
+    ) -> Result<(Stream, Option<i64>), Error> {
         let (name, written) = self.slot_in_order().await?;
+        if before.is_some() && self.walsender(&name).await? == before {
+            let mut tx = self.read().await?;
+            let end = "SELECT pg_terminate_backend(CAST(? AS int))::int";
+            tx.number(end, &[Arg::from(before)]).await.on(self.side)?;
+        }
         let config = feed
             .url
             .replication(&name, &self.feed_publication())
@@ -233,12 +253,15 @@ impl Database {
             .map_err(|e| stream_error(self, e))?;
         let started = tokio::time::timeout(PATIENCE, client.wait_started()).await;
         match started {
-            Ok(Ok(())) => Ok(Stream {
-                client,
-                relations: HashMap::new(),
-                written,
-                waiting: None,
-            }),
+            Ok(Ok(())) => {
+                let stream = Stream {
+                    client,
+                    relations: HashMap::new(),
+                    written,
+                    waiting: None,
+                };
+                Ok((stream, self.walsender(&name).await?))
+            }
             Ok(Err(e)) => Err(stream_error(self, e)),
             Err(_) => Err(stream_error(self, "the replication stream does not start")),
         }

@@ -235,6 +235,13 @@ impl Database {
         Ok(())
     }
 
+    /// The server's process that has the slot.
+    pub(super) async fn walsender(&self, slot: &str) -> Result<Option<i64>, Error> {
+        let text = "SELECT active_pid::int8 FROM pg_replication_slots WHERE slot_name = ?";
+        let mut tx = self.read().await?;
+        tx.number(text, &[Arg::from(slot)]).await.on(self.side)
+    }
+
     /// Bytes of the log that the server keeps for the slot; `None` without one.
     pub(in crate::db) async fn log_kept(&self, tx: &mut Tx) -> Result<Option<u64>, Error> {
         let text = format!(

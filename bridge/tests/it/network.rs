@@ -1,0 +1,170 @@
+//! The network between the bridge and its databases: cut in every phase, and gone without a word.
+
+use std::time::Duration;
+
+use outgrow_bridge::{Capture, DatabaseUrl, Link, LinkSpec};
+use outgrow_rollout::{DataPhase, Side};
+use outgrow_testkit::{Mariadb, Postgres, Relay, eventually};
+
+use crate::mysql::EXTRACTED_MY;
+use crate::postgres::{Db, LEGACY_PG, Pair, items};
+use crate::shop::{WAIT, copied};
+
+/// PostgreSQL and MariaDB, each behind a relay.
+struct Far {
+    pair: Pair,
+    legacy: Relay,
+    extracted: Relay,
+    spec: LinkSpec,
+}
+
+async fn far(capture: Capture) -> Far {
+    let (legacy, extracted) = (
+        Postgres::with(LEGACY_PG).await,
+        Mariadb::with(EXTRACTED_MY).await,
+    );
+    let relays = (
+        Relay::to(legacy.address()).await,
+        Relay::to(extracted.address()).await,
+    );
+    let urls: (DatabaseUrl, DatabaseUrl) = (
+        legacy.url_through(&relays.0).parse().unwrap(),
+        extracted.url_through(&relays.1).parse().unwrap(),
+    );
+    let pair = Pair::of(Db::Pg(Box::new(legacy)), Db::My(Box::new(extracted)));
+    pair.legacy.execute(&items(1, 400)).await;
+    let mut spec = LinkSpec {
+        legacy: urls.0.capturing(capture).unwrap(),
+        extracted: urls.1,
+        ..pair.spec()
+    };
+    spec.limits.chunk_rows = 40;
+    spec.limits.busy = Duration::from_millis(500);
+    let (legacy, extracted) = relays;
+    Far {
+        pair,
+        legacy,
+        extracted,
+        spec,
+    }
+}
+
+impl Far {
+    /// Cuts one side off until the link says that it waits, writes meanwhile, and mends it.
+    async fn cut(&self, link: &Link, relay: &Relay, (side, text): (&Db, &str)) {
+        relay.cut();
+        eventually("the link to say what it waits for", WAIT, || async {
+            (!link.describe()["waiting_for"].is_null()).then_some(())
+        })
+        .await;
+        side.execute(text).await;
+        relay.mend();
+    }
+}
+
+async fn cut_in_every_phase(capture: Capture) {
+    let far = far(capture).await;
+    let (old, new) = (&far.pair.legacy, &far.pair.extracted);
+    let link = Link::open(far.spec.clone()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    // While rows are copied.
+    let text = "UPDATE item SET note = 'copying' WHERE id % 3 = 0";
+    far.cut(&link, &far.extracted, (old, text)).await;
+    let text = "DELETE FROM item WHERE id % 11 = 0";
+    far.cut(&link, &far.legacy, (old, text)).await;
+    copied(&link).await;
+    far.pair.equal().await;
+    // While changes are followed.
+    let text = "UPDATE item SET note = 'following' WHERE id % 4 = 0";
+    far.cut(&link, &far.legacy, (old, text)).await;
+    far.pair.equal().await;
+    let text = "UPDATE item SET price = price + 1";
+    far.cut(&link, &far.extracted, (old, text)).await;
+    far.pair.equal().await;
+    // In the middle of a cutover: it fails, and can be finished.
+    let place = link.fence(Side::Legacy).await.unwrap();
+    link.drain(place, WAIT).await.unwrap();
+    for relay in [&far.legacy, &far.extracted] {
+        relay.cut();
+        assert!(link.turn(Side::Extracted).await.is_err());
+        relay.mend();
+    }
+    eventually("the turn to be made", WAIT, || async {
+        link.turn(Side::Extracted).await.ok()
+    })
+    .await;
+    let text = "UPDATE article SET note = 'reversed' WHERE id % 5 = 0";
+    far.cut(&link, &far.legacy, (new, text)).await;
+    far.pair.equal().await;
+    let text = "DELETE FROM article WHERE id % 13 = 0";
+    far.cut(&link, &far.extracted, (new, text)).await;
+    far.pair.equal().await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    let seen = link.evidence().unwrap();
+    assert_eq!((seen.parked, seen.foreign_writes), (0, 0));
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_in_every_phase_loses_nothing() {
+    cut_in_every_phase(Capture::Triggers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_to_a_log_that_is_read() {
+    cut_in_every_phase(Capture::Replication).await;
+}
+
+/// The other host has lost its power: nothing comes, and nothing says that nothing will.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_vanishes_without_a_word_is_given_up_and_asked_again() {
+    let mut far = far(Capture::Replication).await;
+    far.spec.limits.stall = Duration::from_secs(2);
+    let link = Link::open(far.spec.clone()).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    for (round, relay) in [&far.extracted, &far.legacy].into_iter().enumerate() {
+        relay.lose();
+        let text = format!("UPDATE item SET note = 'round {round}' WHERE id < 99");
+        far.pair.legacy.execute(&text).await;
+        far.pair.equal().await;
+    }
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+/// A full disk is waited out; no row is blamed for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_parks_nothing() {
+    let far = far(Capture::Triggers).await;
+    let server = Postgres::with(crate::postgres::EXTRACTED_PG).await;
+    server
+        .execute(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN RAISE EXCEPTION ''could not extend file'' USING ERRCODE = ''disk_full''; END'; \
+             CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON article \
+             FOR EACH ROW EXECUTE FUNCTION full_disk(); \
+             ALTER TABLE article ENABLE ALWAYS TRIGGER full_disk",
+        )
+        .await;
+    let pair = Pair::of(far.pair.legacy, Db::Pg(Box::new(server)));
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    eventually("the link to say what it waits for", WAIT, || async {
+        let waits = link.describe()["waiting_for"].to_string();
+        waits.contains("could not extend file").then_some(())
+    })
+    .await;
+    pair.legacy
+        .execute("UPDATE item SET note = 'meanwhile' WHERE id < 99")
+        .await;
+    pair.extracted
+        .execute("DROP TRIGGER full_disk ON article")
+        .await;
+    copied(&link).await;
+    pair.equal().await;
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
