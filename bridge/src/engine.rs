@@ -13,6 +13,7 @@ use crate::batch::{Batch, Take, current, images};
 use crate::db::Database;
 use crate::db::books::{Copy, Foreign};
 use crate::error::{Error, OnSide};
+use crate::events::trim_to;
 use crate::plan::Plan;
 use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
@@ -389,8 +390,13 @@ impl Engine {
     async fn chores(&mut self) -> Result<(), Error> {
         self.count().await?;
         let rows = self.shared.limits().trim_rows;
-        self.source().trim(self.applied, rows).await?;
-        self.target().trim(self.applied_back, rows).await?;
+        for (database, applied) in [
+            (self.source(), self.applied),
+            (self.target(), self.applied_back),
+        ] {
+            let upto = trim_to(&self.shared, database, applied).await?;
+            database.trim(upto, rows).await?;
+        }
         self.watch_logs().await?;
         self.watch_schemas().await
     }

@@ -21,6 +21,7 @@ mod db;
 mod drift;
 mod engine;
 mod error;
+pub mod events;
 mod fault;
 mod link;
 mod plan;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::db::books::{Foreign, Parked};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events::Events;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
 use crate::shared::Shared;
@@ -85,8 +86,16 @@ impl Link {
     ///
     /// # Errors
     /// None at present; opening another engine's database may fail.
-    #[allow(clippy::unused_async)] // Other engines connect here.
     pub async fn open(spec: LinkSpec) -> Result<Self, Error> {
+        Self::open_with(spec, None).await
+    }
+
+    /// As [`Self::open`], with change events for a broker.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    #[allow(clippy::unused_async)] // Other engines connect here.
+    pub async fn open_with(spec: LinkSpec, events: Option<Events>) -> Result<Self, Error> {
         let places = Places {
             source: Side::Legacy,
             applied: 0,
@@ -94,7 +103,7 @@ impl Link {
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                shared: Arc::new(Shared::new(spec)),
+                shared: Arc::new(Shared::new(spec, events)),
                 engine: tokio::sync::Mutex::new(None),
                 worker: tokio::sync::Mutex::new(None),
                 phase: Mutex::new(DataPhase::Idle),
@@ -153,7 +162,20 @@ impl Link {
 
     /// Tables, rates, positions, for people.
     pub fn describe(&self) -> Value {
-        self.inner.shared.status(|s| s.describe())
+        let mut told = self.inner.shared.status(|s| s.describe());
+        if let Some(desk) = &self.inner.shared.events {
+            told["events"] = desk.state(|s| s.describe());
+        }
+        told
+    }
+
+    /// Goes on with events that were parked, from the present, after one that names the gap.
+    /// Whether any were parked.
+    ///
+    /// # Errors
+    /// When a database fails.
+    pub async fn resume_events(&self) -> Result<bool, Error> {
+        crate::events::resume(&self.inner.shared).await
     }
 
     /// Everything that the source committed before this moment is on the passive side.

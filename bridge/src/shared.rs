@@ -7,6 +7,7 @@ use outgrow_rollout::Side;
 use crate::db::Database;
 use crate::drift::changes;
 use crate::error::Error;
+use crate::events::{Desk, Events};
 use crate::fault::FaultHook;
 use crate::plan::{Plan, Schema};
 use crate::preflight::Problem;
@@ -36,16 +37,19 @@ pub(crate) struct Shared {
     pub(crate) legacy: Database,
     pub(crate) extracted: Database,
     status: Mutex<Status>,
+    /// Where change events go, if anywhere.
+    pub(crate) events: Option<Desk>,
 }
 
 impl Shared {
-    pub(crate) fn new(spec: LinkSpec) -> Self {
+    pub(crate) fn new(spec: LinkSpec, events: Option<Events>) -> Self {
         let open = |side, url| Database::new(side, spec.slice.clone(), url, &spec.limits);
         let interval = i64::try_from(spec.limits.heartbeat.as_millis()).unwrap_or(i64::MAX);
         Self {
             legacy: open(Side::Legacy, &spec.legacy),
             extracted: open(Side::Extracted, &spec.extracted),
             status: Mutex::new(Status::new(Side::Legacy, interval)),
+            events: events.map(Desk::new),
             spec,
         }
     }

@@ -216,6 +216,9 @@ async fn settle(shared: &Shared) -> Result<Side, Error> {
         let database = shared.on(side);
         let mut tx = database.write().await?;
         database.set_source(&mut tx, old, turn).await?;
+        if side == old {
+            database.reopen_segment(&mut tx).await?;
+        }
         tx.commit().await.on(side)?;
     }
     Ok(old)
@@ -322,11 +325,16 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     };
     old.set_position(&mut there, source, &begin).await?;
     old.set_source(&mut there, source, next).await?;
+    let told = old.end_segment(&mut there).await?;
     there.commit().await.on(old.side)?;
     shared.pass("half-turned");
     // Ids that the old source gave out must not be given out again.
     new.raise_sequences(&mut here, &sequences).await?;
     new.set_source(&mut here, source, next).await?;
+    if told {
+        new.begin_segment(&mut here, next, begin.seq, &begin.birth)
+            .await?;
+    }
     new.set_fence(&mut here, false).await?;
     here.commit().await.on(new.side)?;
     shared.pass("turned");

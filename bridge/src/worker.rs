@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events;
 use crate::link::{Inner, lock};
 
 /// First and longest wait before a step that met a lock or a full disk is tried again.
@@ -40,6 +41,7 @@ impl Places {
 pub(crate) struct Worker {
     cancel: CancellationToken,
     task: JoinHandle<()>,
+    events: JoinHandle<()>,
 }
 
 impl Inner {
@@ -72,11 +74,16 @@ impl Inner {
         self.paused.store(false, Ordering::Release);
         self.poke.notify_one();
         if worker.as_ref().is_none_or(|w| w.task.is_finished()) {
+            let from = self.places.borrow().source;
+            events::begin(&self.shared, from).await?;
             let cancel = CancellationToken::new();
             let run = Arc::clone(self).work(cancel.clone());
+            let places = self.places.subscribe();
+            let publish = events::publish(Arc::clone(&self.shared), places, cancel.clone());
             *worker = Some(Worker {
                 cancel,
                 task: tokio::spawn(run),
+                events: tokio::spawn(publish),
             });
         }
         Ok(())
@@ -115,6 +122,9 @@ impl Inner {
             applied_back: engine.applied_back,
         };
         self.places.send_replace(places);
+        if let Some(desk) = &self.shared.events {
+            desk.set_plan(&engine.plan);
+        }
     }
 
     /// One step of the engine, which is made again if its last one had to be given up.
@@ -218,8 +228,10 @@ impl Inner {
 pub(crate) async fn stop(worker: &mut Option<Worker>) {
     if let Some(worker) = worker.take() {
         worker.cancel.cancel();
-        if let Err(e) = worker.task.await {
-            tracing::error!(error = %e, "the worker of a link ended badly");
+        for task in [worker.task, worker.events] {
+            if let Err(e) = task.await {
+                tracing::error!(error = %e, "the worker of a link ended badly");
+            }
         }
     }
 }

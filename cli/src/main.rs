@@ -2,6 +2,7 @@
 //! code. The only crate that prints, reads the environment or exits.
 
 mod answers;
+mod broker;
 mod client;
 mod commands;
 mod config;

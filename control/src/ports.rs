@@ -97,6 +97,8 @@ pub trait Sync: Send + std::marker::Sync {
     fn repair<'a>(&'a self, slice: &'a SliceId, dry_run: bool) -> BoxFuture<'a, PortResult<Value>>;
     /// Rows parked, foreign writes and refused writes, for `sync conflicts`.
     fn conflicts<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>>;
+    /// Goes on with change events that were parked; whether there were any.
+    fn resume_events<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<bool>>;
     /// Removes triggers, positions and fences. Idempotent.
     fn close<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>>;
 }

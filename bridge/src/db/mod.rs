@@ -23,8 +23,9 @@ use crate::spec::{Capture, DatabaseUrl, Limits};
 use postgres::replication::Feed;
 pub(crate) use tx::{Arg, Tx};
 
-/// Per side: the worker's two, one for calls, one to spare for reading while both wait.
-const CONNECTIONS: u32 = 4;
+/// Per side: the worker's two, one for calls, one for the events, one to spare for reading while
+/// all wait.
+const CONNECTIONS: u32 = 5;
 
 /// One side's database, as one slice's link sees it.
 #[derive(Debug, Clone)]
@@ -250,7 +251,8 @@ impl Database {
                 }
             }
             Pool::Mysql(_) => self.install_mysql(plan).await,
-        }
+        }?;
+        self.install_events().await
     }
 
     /// Removes everything that [`Self::install`] made.

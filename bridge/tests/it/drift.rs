@@ -30,12 +30,9 @@ async fn stops(pair: &Pair, link: &Link, (alter, back): (&str, &str), said: &[&s
     pair.legacy
         .execute("UPDATE item SET status = 'D' WHERE id < 9")
         .await;
-    let text = tokio::time::timeout(WAIT, failures.wait_for(Option::is_some))
-        .await
-        .unwrap_or_else(|_| panic!("the link goes on after {alter}"))
-        .unwrap()
-        .clone()
-        .unwrap();
+    let stopped = tokio::time::timeout(WAIT, failures.wait_for(Option::is_some)).await;
+    assert!(stopped.is_ok(), "the link goes on after {alter}");
+    let text = stopped.unwrap().unwrap().clone().unwrap();
     for part in said {
         assert!(text.contains(part), "{alter}: `{part}` is not in {text}");
     }

@@ -6,6 +6,7 @@ mod conflicts;
 mod copy;
 mod crash;
 mod drift;
+mod events;
 mod mysql;
 mod network;
 mod postgres;

@@ -30,6 +30,7 @@ pub(crate) enum SyncCommand {
     )]
     Verify(One),
     Repair(RepairArgs),
+    Events(EventsArgs),
     /// Stop following; changes are kept for later
     #[command(after_help = "Examples:\n  outgrow sync pause catalog --reason 'disk is full'")]
     Pause(Changed),
@@ -90,6 +91,25 @@ pub(crate) struct RepairArgs {
     said: Said,
 }
 
+/// Show how the slice's change events get on; with --resume go on with parked ones
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Events are parked when the broker was away for too long. What was not published by then is dropped;
+consumers are told of the gap.
+
+Examples:
+  outgrow sync events catalog
+  outgrow sync events catalog --resume --reason 'broker is back'")]
+pub(crate) struct EventsArgs {
+    /// Its name in the config
+    slice: String,
+    /// Go on from the present
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    said: Said,
+}
+
 /// Move the writes to the other side without losing any: the cutover
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -120,6 +140,7 @@ pub(crate) async fn run(context: &Context, command: SyncCommand) -> anyhow::Resu
         SyncCommand::Status(args) => show(context, args.slice.as_deref()).await,
         SyncCommand::Verify(args) => verify(context, &args.slice).await,
         SyncCommand::Repair(args) => repair(context, &args).await,
+        SyncCommand::Events(args) => events(context, &args).await,
         SyncCommand::Reverse(args) => reverse(context, &args).await,
         SyncCommand::Conflicts(args) => look(context, &args.slice, "conflicts").await,
         SyncCommand::Preflight(args) => look(context, &args.slice, "preflight").await,
@@ -276,6 +297,29 @@ async fn repair(context: &Context, args: &RepairArgs) -> anyhow::Result<ExitCode
     if !args.apply {
         context.out.note("nothing was written; add --apply to mend");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn events(context: &Context, args: &EventsArgs) -> anyhow::Result<ExitCode> {
+    let (client, slice) = (context.client()?, escape(&args.slice));
+    if args.resume {
+        let body = Value::Object(args.said.body());
+        let answer = client
+            .post(&path(&args.slice, "resume-events"), body)
+            .await?;
+        if answer["resumed"] == false {
+            context.out.note("no events were parked");
+        }
+    }
+    let answer = client.get(&format!("/v1/sync/{slice}")).await?;
+    let events = answer.pointer("/detail/events").unwrap_or(&Value::Null);
+    if events.is_null() {
+        anyhow::bail!(
+            "slice `{}` publishes no events: add [slices.{slice}.events] and start its sync",
+            args.slice
+        );
+    }
+    context.out.answer(events, || generic(events))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@
 //! slip elsewhere in the file never keeps an operator from rolling back. Nothing here connects
 //! anywhere or writes anything.
 
+mod events;
 mod model;
 mod plan;
 mod problem;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use toml::de::DeTable;
 
+pub(crate) use events::Events;
 #[allow(unused_imports)] // Names of the checked config, for whoever wires it.
 pub(crate) use model::{
     ArrayBy, ArrayRule, Cohort, Column, Config, Control, Database, HttpUrl, Identity, IgnoreRule,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 use time::Date;
 
+use super::events::Events;
 use super::problem::Problem;
 use super::secret::Secret;
 
@@ -126,6 +127,8 @@ pub(crate) struct Slice {
     /// Whether a read that the extracted side fails is asked again of the legacy side while the
     /// legacy side is kept in step.
     pub(crate) fallback: bool,
+    /// Where the changes of its rows are told.
+    pub(crate) events: Option<Events>,
 }
 
 /// `METHOD [HOST]/PATH/{TEMPLATE}`.

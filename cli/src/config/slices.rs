@@ -6,6 +6,7 @@ use std::time::Duration;
 use outgrow_rollout::{GuardLimits, SliceId};
 
 use super::Surroundings;
+use super::events::{self, Events};
 use super::model::{ArrayBy, ArrayRule, Cohort, IgnoreRule, Route, Slice, SliceShadow, Table};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
@@ -36,6 +37,7 @@ pub(super) struct Draft {
     cutover_place: Place,
     guard: GuardLimits,
     fallback: bool,
+    events: Option<Events>,
 }
 
 impl Draft {
@@ -55,6 +57,7 @@ impl Draft {
             plan: self.plan,
             guard: self.guard,
             fallback: self.fallback,
+            events: self.events,
         })
     }
 }
@@ -118,6 +121,8 @@ fn slice(
         .get("fallback")
         .and_then(|node| node.boolean(findings))
         .unwrap_or(true);
+    let name = id.as_ref().map_or("", SliceId::as_str);
+    let events = events::read(&mut section, name, !tables.is_empty(), findings, around);
     section.finish(findings);
     Draft {
         place,
@@ -131,6 +136,7 @@ fn slice(
         cutover_place,
         guard,
         fallback,
+        events,
     }
 }
 

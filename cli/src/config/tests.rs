@@ -376,6 +376,47 @@ fn no_text_makes_the_reader_panic() {
     }
 }
 
+/// The shop with events of its first slice.
+fn with_events(keys: &str) -> String {
+    format!("{SHOP}\n[slices.catalog.events]\n{keys}\n")
+}
+
+#[test]
+#[cfg(not(feature = "nats"))]
+fn events_need_a_build_that_has_them() {
+    let told = parse(&with_events("nats = \"nats://h\"")).unwrap_err();
+    assert!(told.to_string().contains("--features nats"), "{told}");
+}
+
+#[test]
+#[cfg(feature = "nats")]
+fn events() {
+    let keys = "nats = \"nats://me:secret@h\"\nca = \"ca.pem\"";
+    let config = good(&with_events(keys));
+    let events = config.slice("catalog").unwrap().events.as_ref().unwrap();
+    assert_eq!(format!("{:?}", events.server), "nats://h:4222");
+    assert_eq!(events.stream, "outgrow-catalog");
+    assert_eq!(events.subject, "outgrow.{slice}.{table}");
+    assert_eq!(events.ca.as_deref(), Some(Path::new("/srv/shop/ca.pem")));
+    let bad = "nats = \"http://me:secret@h\"\nstream = \"a.b\"\nsubject = \"a..{name}\"\n\
+               keep = 5\nsubjekt = 1";
+    golden("events", &with_events(bad));
+    golden("events_without_server", &with_events("keep = 5000"));
+    let unset = parse(&with_events("nats = \"env:NOT_SET\"")).unwrap_err();
+    assert!(
+        unset.to_string().contains("`NOT_SET` is not set"),
+        "{unset}"
+    );
+}
+
+#[test]
+#[cfg(feature = "nats")]
+fn every_key_of_events_is_in_the_reference() {
+    for key in ["nats", "stream", "subject", "keep", "credentials", "ca"] {
+        assert!(REFERENCE.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
+
 const REFERENCE: &str = include_str!("../../../docs/config.md");
 
 #[test]

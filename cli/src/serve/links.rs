@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
+use outgrow_bridge::events::Events;
 use outgrow_bridge::{Link, LinkSpec};
 use outgrow_control::Controller;
 use outgrow_control::ports::{FencePosition, PortError, PortResult, Sync as SyncPort};
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::settings;
+use crate::broker;
 use crate::commands::check::Finding;
 use crate::config::Config;
 
@@ -35,6 +37,7 @@ pub(super) struct Links {
 #[derive(Debug)]
 struct Slot {
     spec: LinkSpec,
+    events: Option<Events>,
     link: OnceCell<Link>,
 }
 
@@ -51,6 +54,7 @@ impl Links {
                     slice.id.clone(),
                     Slot {
                         spec,
+                        events: broker::events(slice),
                         link: OnceCell::new(),
                     },
                 );
@@ -64,7 +68,7 @@ impl Links {
             PortError(format!("slice `{slice}` has no tables, so it has no link"))
         })?;
         slot.link
-            .get_or_try_init(|| Link::open(slot.spec.clone()))
+            .get_or_try_init(|| Link::open_with(slot.spec.clone(), slot.events.clone()))
             .await
             .map_err(refused)
     }
@@ -250,6 +254,16 @@ impl SyncPort for Links {
         })
     }
 
+    fn resume_events<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<bool>> {
+        Box::pin(async move {
+            self.link(slice)
+                .await?
+                .resume_events()
+                .await
+                .map_err(refused)
+        })
+    }
+
     fn close<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
         Box::pin(async move { self.link(slice).await?.close().await.map_err(refused) })
     }
@@ -278,6 +292,7 @@ pub(super) async fn preflight(config: &Config) -> Vec<Finding> {
             Ok(problems) => found.extend(problems.into_iter().map(|text| finding(false, text))),
             Err(error) => found.push(finding(false, format!("{error:#}"))),
         }
+        found.extend(broker::check(slice).await);
     }
     found
 }

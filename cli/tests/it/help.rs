@@ -32,6 +32,7 @@ const COMMANDS: &[&str] = &[
     "sync status",
     "sync verify",
     "sync repair",
+    "sync events",
     "sync pause",
     "sync resume",
     "sync conflicts",

@@ -2,6 +2,8 @@
 //! which stream. The server is a scripted one, so that every answer can be had.
 
 mod answers;
+#[cfg(feature = "nats")]
+mod events;
 mod files;
 mod harness;
 mod help;

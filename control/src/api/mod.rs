@@ -120,6 +120,10 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/sync/{slice}/resume", post(operate::sync_resume))
         .route("/v1/sync/{slice}/verify", post(operate::sync_verify))
         .route("/v1/sync/{slice}/repair", post(operate::sync_repair))
+        .route(
+            "/v1/sync/{slice}/resume-events",
+            post(operate::sync_resume_events),
+        )
         .route("/v1/sync/{slice}/close", post(operate::sync_close))
         .route("/v1/sync/{slice}/reverse", post(operate::sync_reverse))
         .route("/v1/runbook/{slice}/next", post(operate::runbook_next))

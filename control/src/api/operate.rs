@@ -196,6 +196,17 @@ pub(super) async fn sync_repair(
     Ok(Json(controller.to_end(run).await?))
 }
 
+pub(super) async fn sync_resume_events(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.sync_resume_events(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
 pub(super) async fn sync_close(
     State(controller): State<Controller>,
     Path(name): Slice,

@@ -156,6 +156,23 @@ impl Controller {
         Ok(done)
     }
 
+    /// Goes on with change events that were parked, from the present. Says whether there were
+    /// any.
+    ///
+    /// # Errors
+    /// [`ControlError::Port`].
+    pub async fn sync_resume_events(&self, name: &str, note: Note) -> Result<Value> {
+        let slice = self.with_tables(name)?;
+        self.must_lead()?;
+        let resumed = self.sync().resume_events(&slice.id).await?;
+        let done = serde_json::json!({ "resumed": resumed });
+        if resumed {
+            self.note(&slice, "resume-events", note, done.clone())
+                .await?;
+        }
+        Ok(done)
+    }
+
     /// Removes everything that the bridge put into the databases.
     ///
     /// # Errors

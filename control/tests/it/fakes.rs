@@ -323,6 +323,13 @@ impl Bridge for World {
         })
     }
 
+    fn resume_events<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<bool>> {
+        Box::pin(async move {
+            self.call("resume_events", "").await?;
+            Ok(true)
+        })
+    }
+
     fn conflicts<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<Value>> {
         Box::pin(async move { Ok(json!({"parked": []})) })
     }

@@ -304,6 +304,17 @@ async fn rows_that_differ_are_repaired_and_verified_again() {
 }
 
 #[tokio::test]
+async fn parked_events_go_on_and_the_journal_says_who_wanted_it() {
+    let home = Home::new();
+    let controller = home.start().await;
+    let done = controller.sync_resume_events("catalog", ana()).await;
+    assert_eq!(done.unwrap()["resumed"], true);
+    let journaled = actions(&controller, "catalog").await;
+    assert!(journaled.contains(&"resume-events".to_owned()));
+    controller.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_start_puts_states_and_evidence_back_into_force() {
     let home = Home::new();
     let controller = home.start().await;
