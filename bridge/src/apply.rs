@@ -1,6 +1,10 @@
 //! Writes a batch into the target: rows, parked rows, copy cursor and position in one
 //! transaction, so that the position is never ahead of the rows nor behind them.
 
+use std::collections::HashSet;
+
+use outgrow_rollout::Side;
+
 use crate::batch::{Batch, Work};
 use crate::db::{Database, References, Tx, rows};
 use crate::error::{Error, OnSide};
@@ -92,7 +96,9 @@ impl Applier<'_> {
             target.applying(&mut tx, true).await?;
         }
         let mut parked = 0;
-        for work in &batch.work {
+        let spared = self.spare(&mut tx, &batch.work).await?;
+        let all = spared.as_deref().unwrap_or(&batch.work);
+        for work in all {
             if let Err(reason) = &work.target {
                 self.park(&mut tx, work, reason).await?;
                 parked += 1;
@@ -102,9 +108,9 @@ impl Applier<'_> {
             }
         }
         match manner {
-            Manner::EachRow => parked += self.each_row(&mut tx, batch).await?,
+            Manner::EachRow => parked += self.each_row(&mut tx, all).await?,
             Manner::Whole | Manner::Swap => {
-                self.rows(&mut tx, &batch.work, manner == Manner::Swap)
+                self.rows(&mut tx, all, manner == Manner::Swap)
                     .await
                     .on(target.side)?;
             }
@@ -135,11 +141,52 @@ impl Applier<'_> {
             .await
     }
 
-    async fn each_row(&self, tx: &mut Tx, batch: &Batch) -> Result<u64, Error> {
+    /// Legacy rows that no extracted table takes are no business of the link: what would remove
+    /// one leaves it, and what would write over one is refused. `None` when that cannot happen.
+    async fn spare(&self, tx: &mut Tx, work: &[Work]) -> Result<Option<Vec<Work>>, Error> {
+        let side = self.target.side;
+        let partial = |w: &Work| self.plan.groups[w.group].is_partial();
+        if side != Side::Legacy || !work.iter().any(partial) {
+            return Ok(None);
+        }
+        let mut spared = work.to_vec();
+        for (at, group) in self.plan.groups.iter().enumerate() {
+            if !group.is_partial() {
+                continue;
+            }
+            let keys: Vec<Key> = work
+                .iter()
+                .filter(|w| w.group == at && w.target.is_ok())
+                .map(|w| w.key.clone())
+                .collect();
+            let table = &group.tables(side)[0];
+            let there = rows::by_keys(tx, table, &keys).await.on(side)?;
+            let others: HashSet<Key> = there
+                .iter()
+                .filter(|row| !group.belongs(row))
+                .map(|row| table.key_of(row))
+                .collect();
+            for one in spared.iter_mut().filter(|w| w.group == at) {
+                if one.target.is_ok() && others.contains(&one.key) {
+                    one.target = if one.gone() {
+                        Ok(Vec::new())
+                    } else {
+                        Err(format!(
+                            "{}: a row that is not mapped has this key",
+                            group.name()
+                        ))
+                    };
+                }
+            }
+        }
+        Ok(Some(spared))
+    }
+
+    async fn each_row(&self, tx: &mut Tx, work: &[Work]) -> Result<u64, Error> {
         let side = self.target.side;
         let mut parked = 0;
         // Parents first where rows are written, children first where they go.
-        let mut order: Vec<&Work> = batch.work.iter().filter(|w| w.target.is_ok()).collect();
+        let mut order: Vec<&Work> = work.iter().filter(|w| w.target.is_ok()).collect();
         order.sort_by_key(|w| {
             (
                 !w.gone(),
@@ -176,7 +223,10 @@ impl Applier<'_> {
         for &(group, table) in order.iter().rev() {
             let gone: Vec<&Key> = of(group)
                 .filter(|w| match &w.target {
-                    Ok(image) => image[table].is_none() || clear_first,
+                    Ok(image) => match image.get(table) {
+                        Some(row) => row.is_none() || clear_first,
+                        None => false,
+                    },
                     Err(_) => false,
                 })
                 .map(|w| &w.key)
@@ -186,7 +236,7 @@ impl Applier<'_> {
         }
         for &(group, table) in order {
             let present: Vec<&Row> = of(group)
-                .filter_map(|w| w.target.as_ref().ok()?[table].as_ref())
+                .filter_map(|w| w.target.as_ref().ok()?.get(table)?.as_ref())
                 .collect();
             let table = &self.plan.groups[group].tables(self.target.side)[table];
             rows::upsert(tx, table, &present).await?;

@@ -33,11 +33,12 @@ use crate::value::Key;
 const UNPLACED: u32 = 10_000;
 
 /// One key to be brought up to date on the target.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) group: usize,
     pub(crate) key: Key,
-    /// What the target shall have, or why that cannot be said.
+    /// What the target shall have, or why that cannot be said. An image without tables leaves
+    /// what is there.
     pub(crate) target: Result<Image, String>,
     pub(crate) source: Image,
 }

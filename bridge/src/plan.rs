@@ -3,9 +3,16 @@
 //!
 //! A *group* is one legacy table with the extracted tables that it is split into. All of them
 //! share one key, so a change of any of them is a change of "the row with this key", and the
-//! *image* of that row is one optional row per table of a side.
+//! *image* of that row is one optional row per table of a side. An extracted table may take only
+//! some of the legacy rows; those that none takes are no business of the link.
 
 mod check;
+mod cover;
+mod filter;
+mod group;
+#[cfg(test)]
+mod tests;
+mod ways;
 
 use std::collections::BTreeMap;
 
@@ -13,8 +20,9 @@ use outgrow_rollout::Side;
 
 use crate::preflight::Problem;
 use crate::spec::{LinkSpec, TableSpec};
-use crate::transform::{Transform, Unmappable};
 use crate::value::{Cell, Kind};
+pub(crate) use filter::Filter;
+pub(crate) use group::Group;
 
 /// Key columns that the change table has room for.
 pub(crate) const KEY_COLUMNS: usize = 6;
@@ -57,6 +65,9 @@ pub(crate) struct Table {
     pub(crate) other_unique: Vec<Vec<String>>,
     pub(crate) autoincrement: bool,
     pub(crate) written_by_others: bool,
+    /// The rows that are walked and counted: those that any of these takes, or all if there is
+    /// none.
+    pub(crate) only: Vec<Filter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,23 +90,6 @@ impl Table {
 pub(crate) type Row = Vec<Cell>;
 /// One optional row per table of a side.
 pub(crate) type Image = Vec<Option<Row>>;
-
-/// One legacy table and what it is split into.
-#[derive(Debug)]
-pub(crate) struct Group {
-    legacy: [Table; 1],
-    parts: Vec<Table>,
-    /// Per part and part column: the legacy column's place and the way there.
-    forward: Vec<Vec<(Option<usize>, Transform)>>,
-    /// Per legacy column: part and column to have it back from, or a constant.
-    reverse: Vec<Back>,
-}
-
-#[derive(Debug)]
-enum Back {
-    From { part: usize, column: usize },
-    Constant(Cell),
-}
 
 /// Every group, and the order in which a side's tables may be filled.
 #[derive(Debug)]
@@ -162,117 +156,6 @@ impl Plan {
     }
 }
 
-impl Group {
-    pub(crate) fn name(&self) -> &str {
-        &self.legacy[0].name
-    }
-
-    pub(crate) fn tables(&self, side: Side) -> &[Table] {
-        match side {
-            Side::Legacy => &self.legacy,
-            Side::Extracted => &self.parts,
-        }
-    }
-
-    /// What a row with this image on `from` is on the other side.
-    ///
-    /// # Errors
-    /// Names the table, the column and the value that cannot be carried over.
-    pub(crate) fn map(&self, from: Side, image: &Image) -> Result<Image, Unmappable> {
-        match from {
-            Side::Legacy => self.split(image),
-            Side::Extracted => self.join(image),
-        }
-    }
-
-    fn split(&self, image: &Image) -> Result<Image, Unmappable> {
-        let Some(Some(row)) = image.first() else {
-            return Ok(vec![None; self.parts.len()]);
-        };
-        let part = |(table, ways): (&Table, &Vec<(Option<usize>, Transform)>)| {
-            let cells = ways
-                .iter()
-                .zip(&table.columns)
-                .map(|((from, way), column)| {
-                    let value = from.map_or(&Cell::Null, |at| &row[at]);
-                    let mapped = way.forward(value).map_err(|e| {
-                        let from = from.map_or("", |at| &self.legacy[0].columns[at].name);
-                        Unmappable(format!("{}.{from}: {e}", self.name()))
-                    })?;
-                    stored(mapped, &table.name, column)
-                });
-            cells.collect::<Result<Row, Unmappable>>().map(Some)
-        };
-        self.parts.iter().zip(&self.forward).map(part).collect()
-    }
-
-    fn join(&self, image: &Image) -> Result<Image, Unmappable> {
-        if image.iter().all(Option::is_none) {
-            return Ok(vec![None]);
-        }
-        if let Some(missing) = image.iter().position(Option::is_none) {
-            return Err(Unmappable(format!(
-                "the row is in only {} of {} tables: `{}` has no part of it",
-                image.iter().flatten().count(),
-                self.parts.len(),
-                self.parts[missing].name
-            )));
-        }
-        let cells = self.reverse.iter().zip(&self.legacy[0].columns);
-        let row = cells.map(|(back, target)| {
-            let value = match back {
-                Back::Constant(value) => value.clone(),
-                Back::From { part, column } => {
-                    let value = image[*part].as_ref().map_or(&Cell::Null, |r| &r[*column]);
-                    self.forward[*part][*column].1.reverse(value).map_err(|e| {
-                        let table = &self.parts[*part];
-                        let column = &table.columns[*column].name;
-                        Unmappable(format!("{}.{column}: {e}", table.name))
-                    })?
-                }
-            };
-            stored(value, self.name(), target)
-        });
-        Ok(vec![Some(row.collect::<Result<Row, Unmappable>>()?)])
-    }
-
-    /// Columns of a part that hold a constant: rows flowing back cannot keep them.
-    pub(crate) fn is_constant(&self, part: usize, column: usize) -> bool {
-        !self.forward[part][column].1.invertible()
-    }
-
-    /// Columns of a legacy row that do not come back the same: (column, before, after).
-    ///
-    /// # Errors
-    /// Says which value cannot be mapped at all.
-    pub(crate) fn round_trip(&self, row: &Row) -> Result<Vec<(String, Cell, Cell)>, Unmappable> {
-        let there = self.split(&vec![Some(row.clone())])?;
-        let back = self.join(&there)?;
-        let Some(Some(back)) = back.into_iter().next() else {
-            return Err(Unmappable("the row does not come back".to_owned()));
-        };
-        let columns = self.legacy[0].columns.iter().zip(&self.reverse);
-        Ok(columns
-            .zip(row.iter().zip(back))
-            // What a default feeds was declared not to come back.
-            .filter(|((_, way), (a, b))| matches!(way, Back::From { .. }) && *a != b)
-            .map(|((column, _), (a, b))| (column.name.clone(), a.clone(), b))
-            .collect())
-    }
-}
-
-/// The value as its column stores it.
-fn stored(value: Cell, table: &str, column: &Column) -> Result<Cell, Unmappable> {
-    match value.stored_in(&column.kind) {
-        Cell::BadText(text) => Err(Unmappable(format!(
-            "{table}.{}: `{}` does not fit the column without loss",
-            column.name,
-            String::from_utf8_lossy(&text)
-        ))),
-        fits => Ok(fits),
-    }
-}
-
 fn build_group(
     name: &str,
     specs: &[&TableSpec],
@@ -280,9 +163,12 @@ fn build_group(
     extracted: &Schema,
     problems: &mut Vec<Problem>,
 ) -> Option<Group> {
-    let source = check::legacy_table(name, specs, legacy, problems);
-    if let Some(source) = &source {
-        check::covered(source, specs, problems);
+    let mut source = check::legacy_table(name, specs, legacy, problems);
+    let filters = filters(specs, source.as_ref(), problems);
+    let mut reverse = Vec::new();
+    if let (Some(source), Some(filters)) = (&source, &filters) {
+        reverse = cover::ways_back(source, specs, filters);
+        cover::covered(source, specs, filters, &reverse, problems);
     }
     let mut parts = Vec::new();
     let mut forward = Vec::new();
@@ -290,7 +176,7 @@ fn build_group(
         let table = check::extracted_table(spec, extracted, problems);
         let ways = source
             .as_ref()
-            .and_then(|source| check::ways(spec, source, problems));
+            .and_then(|source| ways::ways(spec, source, problems));
         if let (Some(table), Some(ways)) = (table, ways) {
             parts.push(table);
             forward.push(ways);
@@ -299,15 +185,30 @@ fn build_group(
     if parts.len() != specs.len() {
         return None;
     }
-    let source = source?;
+    let (mut source, filters) = (source.take()?, filters?);
     check::keys_alike(&source, &parts, problems);
-    let reverse = check::reverse(&source, specs, &forward)?;
+    if filters.iter().all(Option::is_some) {
+        source.only = filters.iter().flatten().cloned().collect();
+    }
     Some(Group {
         legacy: [source],
         parts,
         forward,
         reverse,
+        filters,
     })
+}
+
+/// Per entry the rows that it takes; `None` when one of them is wrong.
+fn filters(
+    specs: &[&TableSpec],
+    source: Option<&Table>,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<Option<Filter>>> {
+    let before = problems.len();
+    let one = |spec: &&TableSpec| filter::filter(spec, source?, problems);
+    let filters = specs.iter().map(one).collect();
+    (problems.len() == before).then_some(filters)
 }
 
 /// Tables of a side so that each comes after those it refers to. A circle stays in the order of

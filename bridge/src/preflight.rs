@@ -41,7 +41,8 @@ pub struct Preflight {
     pub problems: Vec<Problem>,
     /// Real rows that went through the mapping and back.
     pub sampled: u64,
-    /// Rows per table, as `legacy.products` and `extracted.product`.
+    /// Rows per table, as `legacy.products` and `extracted.product`; of a legacy table those that
+    /// any extracted table takes.
     pub rows: BTreeMap<String, u64>,
 }
 
@@ -138,7 +139,7 @@ impl Shared {
         for side in [Side::Legacy, Side::Extracted] {
             let mut tx = self.on(side).read().await?;
             for table in plan.tables(side) {
-                let rows = rows::count(&mut tx, &table.name).await.on(side)?;
+                let rows = rows::count(&mut tx, table).await.on(side)?;
                 found.rows.insert(format!("{side}.{}", table.name), rows);
             }
         }

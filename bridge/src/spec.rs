@@ -237,7 +237,7 @@ impl FromStr for DatabaseUrl {
 
 /// One extracted table and the legacy table that its rows come from. Several with the same
 /// legacy table split it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TableSpec {
     pub legacy: String,
     pub extracted: String,
@@ -246,6 +246,18 @@ pub struct TableSpec {
     pub columns: Vec<ColumnSpec>,
     /// What a legacy column gets that no extracted column feeds, when rows flow back.
     pub defaults: Vec<(String, Cell)>,
+    /// Which legacy rows belong to the extracted table; `None` is all of them.
+    pub rows: Option<RowFilter>,
+}
+
+/// Tells the legacy rows of an extracted table from the others by one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowFilter {
+    pub column: String,
+    /// NULL is a value like the others.
+    pub values: Vec<Cell>,
+    /// The rows whose value is none of these.
+    pub not: bool,
 }
 
 /// One extracted column and where its value comes from.
@@ -281,18 +293,49 @@ pub enum Source {
         forward: String,
         reverse: String,
     },
+    /// One text of several legacy columns. Values that would not come back the same are refused.
+    Join {
+        from: Vec<String>,
+        /// What stands before, between and after them: one more than there are columns.
+        literals: Vec<String>,
+        /// An empty piece means NULL. Else NULL is all pieces NULL, and some NULL is refused.
+        empty_is_null: bool,
+    },
+    /// One piece of a legacy text; all its pieces are in one entry.
+    Part {
+        of: String,
+        /// From 1.
+        part: usize,
+        /// What stands between two pieces.
+        at: String,
+        empty_is_null: bool,
+    },
 }
 
 impl Source {
-    /// The legacy column that feeds it.
-    pub fn from(&self) -> Option<&str> {
+    /// Columns with the same text between them.
+    pub fn joined(from: Vec<String>, with: &str, empty_is_null: bool) -> Self {
+        let mut literals = vec![with.to_owned(); from.len().saturating_sub(1)];
+        literals.insert(0, String::new());
+        literals.push(String::new());
+        Self::Join {
+            from,
+            literals,
+            empty_is_null,
+        }
+    }
+
+    /// The legacy columns that feed it.
+    pub fn from(&self) -> Vec<&str> {
         match self {
             Self::Rename(from)
             | Self::Cents { from, .. }
             | Self::Map { from, .. }
             | Self::LocalTime { from, .. }
-            | Self::Expr { from, .. } => Some(from),
-            Self::Const(_) => None,
+            | Self::Part { of: from, .. }
+            | Self::Expr { from, .. } => vec![from],
+            Self::Join { from, .. } => from.iter().map(String::as_str).collect(),
+            Self::Const(_) => Vec::new(),
         }
     }
 }

@@ -30,7 +30,6 @@ pub(crate) enum Transform {
         reverse: HashMap<Cell, Cell>,
     },
     LocalTime(i64),
-    Const(Cell),
     Expr(Box<Expr>),
 }
 
@@ -41,7 +40,6 @@ impl std::fmt::Debug for Transform {
             Self::Cents(_) => "Cents",
             Self::Map { .. } => "Map",
             Self::LocalTime(_) => "LocalTime",
-            Self::Const(_) => "Const",
             Self::Expr(_) => "Expr",
         })
     }
@@ -55,14 +53,16 @@ pub(crate) struct Expr {
 }
 
 impl Transform {
-    /// Checks a source.
+    /// Checks a source of one column.
     ///
     /// # Errors
     /// Says what is wrong with it and how to mend it.
     pub(crate) fn compile(source: &Source) -> Result<Self, (String, String)> {
         match source {
-            Source::Rename(_) => Ok(Self::Same),
-            Source::Const(value) => Ok(Self::Const(value.clone())),
+            // These are no way of one value to another; the plan has ways of their own for them.
+            Source::Const(_) | Source::Join { .. } | Source::Part { .. } | Source::Rename(_) => {
+                Ok(Self::Same)
+            }
             Source::Cents { scale, .. } if *scale <= SCALE_MAX => Ok(Self::Cents(*scale)),
             Source::Cents { scale, .. } => Err((
                 format!("{scale} decimals do not fit a 64-bit integer"),
@@ -82,18 +82,10 @@ impl Transform {
         }
     }
 
-    /// Whether a legacy value can be had back.
-    pub(crate) fn invertible(&self) -> bool {
-        !matches!(self, Self::Const(_))
-    }
-
     pub(crate) fn forward(&self, value: &Cell) -> Result<Cell, Unmappable> {
-        if let Self::Const(constant) = self {
-            return Ok(constant.clone());
-        }
         match (self, guard(value)?) {
             (_, Cell::Null) => Ok(Cell::Null),
-            (Self::Same | Self::Const(_), value) => Ok(value.clone()),
+            (Self::Same, value) => Ok(value.clone()),
             (Self::Cents(scale), value) => cents(value, *scale),
             (Self::Map { forward, .. }, value) => translate(forward, value),
             (Self::LocalTime(offset), value) => to_utc(value, *offset),
@@ -104,7 +96,7 @@ impl Transform {
     pub(crate) fn reverse(&self, value: &Cell) -> Result<Cell, Unmappable> {
         match (self, guard(value)?) {
             (_, Cell::Null) => Ok(Cell::Null),
-            (Self::Same | Self::Const(_), value) => Ok(value.clone()),
+            (Self::Same, value) => Ok(value.clone()),
             (Self::Cents(scale), value) => decimal(value, *scale),
             (Self::Map { reverse, .. }, value) => translate(reverse, value),
             (Self::LocalTime(offset), value) => to_local(value, *offset),

@@ -275,7 +275,8 @@ async fn begin_copies(shared: &Shared, plan: &Plan) -> Result<Vec<Copy>, Error> 
             continue;
         }
         let mut tx = shared.legacy.read().await?;
-        let total = rows::count(&mut tx, group.name()).await.on(Side::Legacy)?;
+        let table = &group.tables(Side::Legacy)[0];
+        let total = rows::count(&mut tx, table).await.on(Side::Legacy)?;
         drop(tx);
         let copy = Copy {
             table: group.name().to_owned(),

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::batch::images;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
-use crate::plan::{Group, Image, Plan, Row};
+use crate::plan::{Filter, Group, Image, Plan, Row};
 use crate::shared::Shared;
 use crate::value::{Key, key_text};
 
@@ -88,7 +88,8 @@ pub struct RepairReport {
 pub(crate) struct Settled {
     pub(crate) group: usize,
     pub(crate) key: Key,
-    legacy: bool,
+    /// Per extracted table: whether the legacy side has a row for it, and whether it has one.
+    legacy: Vec<bool>,
     extracted: Vec<bool>,
     differences: Vec<(usize, Difference)>,
 }
@@ -115,7 +116,7 @@ pub(crate) struct Verifier<'a> {
 struct Suspect {
     group: usize,
     key: Key,
-    legacy: bool,
+    legacy: Vec<bool>,
     extracted: Vec<bool>,
 }
 
@@ -133,10 +134,11 @@ impl Verifier<'_> {
         for suspect in &suspects {
             // Counted again once they are settled.
             let tables = self.plan.groups[suspect.group].tables(Side::Extracted);
-            for (table, present) in tables.iter().zip(&suspect.extracted) {
+            for (at, table) in tables.iter().enumerate() {
                 let counts = report.tables.entry(table.name.clone()).or_default();
-                counts.legacy = counts.legacy.saturating_sub(u64::from(suspect.legacy));
-                counts.extracted = counts.extracted.saturating_sub(u64::from(*present));
+                let (legacy, extracted) = (suspect.legacy[at], suspect.extracted[at]);
+                counts.legacy = counts.legacy.saturating_sub(u64::from(legacy));
+                counts.extracted = counts.extracted.saturating_sub(u64::from(extracted));
             }
         }
         for settled in self.settle(keys).await? {
@@ -151,7 +153,7 @@ impl Verifier<'_> {
         let tables = self.plan.groups[settled.group].tables(Side::Extracted);
         for (at, table) in tables.iter().enumerate() {
             let counts = report.tables.entry(table.name.clone()).or_default();
-            counts.legacy += u64::from(settled.legacy);
+            counts.legacy += u64::from(settled.legacy[at]);
             counts.extracted += u64::from(settled.extracted[at]);
             counts.different += u64::from(settled.differences.iter().any(|(t, _)| *t == at));
         }
@@ -191,16 +193,17 @@ impl Verifier<'_> {
         loop {
             let (images, end) = self.range(group, cursor.as_ref()).await?;
             for (key, (legacy, extracted)) in images {
-                for (part, row) in parts.iter().zip(&extracted) {
+                let taken = group.taken(&legacy);
+                for ((part, row), taken) in parts.iter().zip(&extracted).zip(&taken) {
                     let counts = counts.entry(part.name.clone()).or_default();
-                    counts.legacy += u64::from(legacy.is_some());
+                    counts.legacy += u64::from(*taken);
                     counts.extracted += u64::from(row.is_some());
                 }
                 if !self.alike(group, &legacy, &extracted) {
                     suspects.push(Suspect {
                         group: at,
                         key,
-                        legacy: legacy.is_some(),
+                        legacy: taken,
                         extracted: extracted.iter().map(Option::is_some).collect(),
                     });
                 }
@@ -411,7 +414,7 @@ impl Verifier<'_> {
             }
             settled.push(Settled {
                 group: at,
-                legacy: legacy.is_some(),
+                legacy: group.taken(&legacy),
                 extracted: extracted.iter().map(Option::is_some).collect(),
                 key,
                 differences,
@@ -430,13 +433,16 @@ impl Verifier<'_> {
         let mut here = self.shared.legacy.read().await?;
         let mut there = self.shared.extracted.read().await?;
         for group in &self.plan.groups {
-            let legacy = rows::count(&mut here, group.name())
-                .await
-                .on(Side::Legacy)?;
-            for table in group.tables(Side::Extracted) {
-                let extracted = rows::count(&mut there, &table.name)
-                    .await
-                    .on(Side::Extracted)?;
+            // Tables that take the same rows are counted once: writers wait meanwhile.
+            let mut known: Vec<(Vec<Filter>, u64)> = Vec::new();
+            for (at, table) in group.tables(Side::Extracted).iter().enumerate() {
+                let source = group.legacy_of(at);
+                let legacy = match known.iter().find(|(only, _)| *only == source.only) {
+                    Some((_, count)) => *count,
+                    None => rows::count(&mut here, &source).await.on(Side::Legacy)?,
+                };
+                known.push((source.only, legacy));
+                let extracted = rows::count(&mut there, table).await.on(Side::Extracted)?;
                 let counts = tables.entry(table.name.clone()).or_default();
                 (counts.legacy, counts.extracted) = (legacy, extracted);
             }

@@ -2,7 +2,7 @@
 
 use super::tx::Fetched;
 use super::{Arg, Dialect, Tx, keys, list, mysql, postgres, quote};
-use crate::plan::{Column, Row, Table};
+use crate::plan::{Column, Filter, Row, Table};
 use crate::typed::Class;
 use crate::value::{Affinity, Cell, Key, Kind};
 
@@ -48,7 +48,7 @@ fn read(table: &Table, row: Fetched) -> Row {
     table.columns.iter().zip(row.0).map(bytes).collect()
 }
 
-/// Rows after a key, in key order.
+/// Rows after a key, in key order, of those that the table is about.
 pub(crate) async fn after(
     tx: &mut Tx,
     table: &Table,
@@ -57,43 +57,45 @@ pub(crate) async fn after(
 ) -> Result<Vec<Row>, sqlx::Error> {
     let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
     let keys = keys.join(", ");
+    let (only, mut args) = only(tx, table);
     let place = match after {
-        Some(_) => format!("WHERE ({keys}) > ({})", key_marks(table)),
+        Some(_) => format!("AND ({keys}) > ({})", key_marks(table)),
         None => String::new(),
     };
     let text = format!(
-        "SELECT {} FROM {} {place} ORDER BY {keys} LIMIT {limit}",
+        "SELECT {} FROM {} WHERE {only} {place} ORDER BY {keys} LIMIT {limit}",
         columns(table),
         tx.dialect().table(&table.name)
     );
-    let args: Vec<Arg> = after
-        .into_iter()
-        .flat_map(|key| key_args(table, key))
-        .collect();
+    args.extend(after.into_iter().flat_map(|key| key_args(table, key)));
     let rows = tx.fetch(&text, &args).await?;
     Ok(rows.into_iter().map(|row| read(table, row)).collect())
 }
 
-/// The last rows in key order.
+/// The last rows in key order, of those that the table is about.
 pub(crate) async fn last(tx: &mut Tx, table: &Table, limit: u32) -> Result<Vec<Row>, sqlx::Error> {
     let keys: Vec<String> = table
         .key
         .iter()
         .map(|&at| format!("{} DESC", ordered(table, at)))
         .collect();
+    let (only, args) = only(tx, table);
     let text = format!(
-        "SELECT {} FROM {} ORDER BY {} LIMIT {limit}",
+        "SELECT {} FROM {} WHERE {only} ORDER BY {} LIMIT {limit}",
         columns(table),
         tx.dialect().table(&table.name),
         keys.join(", ")
     );
-    let rows = tx.fetch(&text, &[]).await?;
+    let rows = tx.fetch(&text, &args).await?;
     Ok(rows.into_iter().map(|row| read(table, row)).collect())
 }
 
-pub(crate) async fn count(tx: &mut Tx, table: &str) -> Result<u64, sqlx::Error> {
-    let text = format!("SELECT count(*) FROM {}", tx.dialect().table(table));
-    let found = tx.number(&text, &[]).await?;
+/// How many rows there are, of those that the table is about.
+pub(crate) async fn count(tx: &mut Tx, table: &Table) -> Result<u64, sqlx::Error> {
+    let (only, args) = only(tx, table);
+    let name = tx.dialect().table(&table.name);
+    let text = format!("SELECT count(*) FROM {name} WHERE {only}");
+    let found = tx.number(&text, &args).await?;
     Ok(found.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
 }
 
@@ -235,6 +237,60 @@ fn in_keys(dialect: Dialect, table: &Table, count: usize) -> String {
             "VALUES "
         };
         format!("({names}) IN ({values}{})", vec![one; count].join(", "))
+    }
+}
+
+/// The condition of the rows that a table is about, with its values.
+fn only(tx: &Tx, table: &Table) -> (String, Vec<Arg>) {
+    if table.only.is_empty() {
+        return ("1 = 1".to_owned(), Vec::new());
+    }
+    let mut args = Vec::new();
+    let mut conditions = Vec::new();
+    for filter in &table.only {
+        conditions.push(condition(tx, &table.columns[filter.column], filter));
+        let values = filter.values.iter().filter(|value| !value.is_null());
+        args.extend(values.map(|value| match tx.dialect() {
+            Dialect::Sqlite => Arg::Cell(value.clone()),
+            Dialect::Postgres | Dialect::Mysql => Arg::Text(match value {
+                Cell::Text(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            }),
+        }));
+    }
+    (format!("({})", conditions.join(" OR ")), args)
+}
+
+/// One filter as SQL. Values are compared in the form in which they are read, byte for byte,
+/// whatever a collation would call equal.
+fn condition(tx: &Tx, of: &Column, filter: &Filter) -> String {
+    let null = quote(&of.name);
+    let (value, mark) = match tx.dialect() {
+        Dialect::Sqlite => (format!("{null} COLLATE BINARY"), "?"),
+        Dialect::Postgres => (
+            format!("CAST({} AS text) COLLATE \"C\"", column(of)),
+            "CAST(? AS text)",
+        ),
+        Dialect::Mysql => (
+            format!("CAST({} AS BINARY)", column(of)),
+            "CAST(? AS BINARY)",
+        ),
+    };
+    let marks: Vec<&str> = filter
+        .values
+        .iter()
+        .filter(|value| !value.is_null())
+        .map(|_| mark)
+        .collect();
+    let with_null = marks.len() < filter.values.len();
+    let listed = format!("{value} IN ({})", marks.join(", "));
+    match (marks.is_empty(), with_null, filter.not) {
+        (true, _, false) => format!("{null} IS NULL"),
+        (true, _, true) => format!("{null} IS NOT NULL"),
+        (false, false, false) => listed,
+        (false, true, false) => format!("({null} IS NULL OR {listed})"),
+        (false, false, true) => format!("({null} IS NULL OR NOT {listed})"),
+        (false, true, true) => format!("({null} IS NOT NULL AND NOT {listed})"),
     }
 }
 

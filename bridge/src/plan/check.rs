@@ -1,13 +1,10 @@
 //! Every rule a mapping must keep, each failing as a [`Problem`] with the way out.
 
-use super::{
-    Back, Column, ColumnSchema, KEY_COLUMNS, Schema, Table, TableSchema, TableSpec, Transform,
-};
+use super::{Column, ColumnSchema, KEY_COLUMNS, Schema, Table, TableSchema, TableSpec};
 use crate::preflight::Problem;
 use crate::spec::{LinkSpec, Source};
-use crate::value::Cell;
 
-fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Problem {
+pub(super) fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Problem {
     Problem {
         table: table.to_owned(),
         column: column.map(str::to_owned),
@@ -16,7 +13,7 @@ fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Proble
     }
 }
 
-fn pair(spec: &TableSpec) -> String {
+pub(super) fn pair(spec: &TableSpec) -> String {
     format!("{} -> {}", spec.legacy, spec.extracted)
 }
 
@@ -70,6 +67,7 @@ fn table_of(
         other_unique,
         autoincrement: schema.autoincrement,
         written_by_others: schema.written_by_others,
+        only: Vec::new(),
     }
 }
 
@@ -242,33 +240,6 @@ fn extracted_key(
     (names.len() == spec.key.len()).then_some(names)
 }
 
-/// How each column of an entry is made.
-pub(super) fn ways(
-    spec: &TableSpec,
-    legacy: &Table,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<(Option<usize>, Transform)>> {
-    let label = pair(spec);
-    let before = problems.len();
-    let mut ways = Vec::new();
-    for wanted in &spec.columns {
-        let from = wanted.source.from();
-        let place = from.and_then(|name| legacy.place(name));
-        if let (Some(name), None) = (from, place) {
-            let what = format!("the legacy table has no column `{name}` to make it from");
-            let column = Some(wanted.extracted.as_str());
-            problems.push(problem(&label, column, what, "check its name"));
-        }
-        match Transform::compile(&wanted.source) {
-            Ok(way) => ways.push((place, way)),
-            Err((what, fix)) => {
-                problems.push(problem(&label, Some(&wanted.extracted), what, &fix));
-            }
-        }
-    }
-    (problems.len() == before).then_some(ways)
-}
-
 /// Keys are compared and ordered on both sides, so both must store them alike.
 pub(super) fn keys_alike(legacy: &Table, parts: &[Table], problems: &mut Vec<Problem>) {
     for part in parts {
@@ -286,59 +257,4 @@ pub(super) fn keys_alike(legacy: &Table, parts: &[Table], problems: &mut Vec<Pro
             }
         }
     }
-}
-
-/// Every legacy column must come back from somewhere.
-pub(super) fn covered(legacy: &Table, specs: &[&TableSpec], problems: &mut Vec<Problem>) {
-    let name = &legacy.name;
-    for column in &legacy.columns {
-        let mapped = specs
-            .iter()
-            .flat_map(|s| &s.columns)
-            .any(|c| c.source.from() == Some(column.name.as_str()));
-        if !mapped && default(specs, &column.name).is_none() {
-            let what = "no extracted column is made from it, so it would be lost on the way back";
-            let fix = "map it, or name it in `defaults`";
-            problems.push(problem(name, Some(&column.name), what.to_owned(), fix));
-        }
-    }
-    for (column, _) in specs.iter().flat_map(|s| &s.defaults) {
-        if legacy.place(column).is_none() {
-            let what = "`defaults` names a column that the legacy table does not have".to_owned();
-            problems.push(problem(name, Some(column), what, "check its name"));
-        }
-    }
-}
-
-fn default<'a>(specs: &[&'a TableSpec], column: &str) -> Option<&'a Cell> {
-    let mut defaults = specs.iter().flat_map(|s| &s.defaults);
-    defaults
-        .find(|(name, _)| name == column)
-        .map(|(_, value)| value)
-}
-
-/// How each legacy column is had back. `None` when [`covered`] had something to say.
-pub(super) fn reverse(
-    legacy: &Table,
-    specs: &[&TableSpec],
-    forward: &[Vec<(Option<usize>, Transform)>],
-) -> Option<Vec<Back>> {
-    let one = |(at, column): (usize, &Column)| {
-        // A plain rename is preferred: it cannot fail.
-        let mut found: Option<(usize, usize, bool)> = None;
-        for (part, ways) in forward.iter().enumerate() {
-            for (place, (from, way)) in ways.iter().enumerate() {
-                let plain = matches!(way, Transform::Same);
-                let better = found.is_none_or(|(_, _, before)| plain && !before);
-                if *from == Some(at) && way.invertible() && better {
-                    found = Some((part, place, plain));
-                }
-            }
-        }
-        match found {
-            Some((part, column, _)) => Some(Back::From { part, column }),
-            None => default(specs, &column.name).cloned().map(Back::Constant),
-        }
-    };
-    legacy.columns.iter().enumerate().map(one).collect()
 }

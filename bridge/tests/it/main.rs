@@ -7,6 +7,8 @@ mod copy;
 mod crash;
 mod drift;
 mod events;
+mod mapping;
+mod mapping_rows;
 mod mysql;
 mod network;
 mod postgres;

@@ -319,6 +319,7 @@ async fn every_type_comes_over_as_it_is_and_back() {
         key: vec!["id".to_owned()],
         columns: columns.collect(),
         defaults: Vec::new(),
+        rows: None,
     };
     let link = Link::open(LinkSpec {
         slice: "things".parse().unwrap(),

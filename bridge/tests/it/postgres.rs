@@ -65,6 +65,7 @@ pub(crate) fn tables() -> Vec<TableSpec> {
             })
             .collect(),
         defaults: Vec::new(),
+        rows: None,
     }]
 }
 

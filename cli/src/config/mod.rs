@@ -5,6 +5,7 @@
 //! slip elsewhere in the file never keeps an operator from rolling back. Nothing here connects
 //! anywhere or writes anything.
 
+mod columns;
 mod events;
 mod model;
 mod plan;
@@ -29,7 +30,7 @@ pub(crate) use events::Events;
 #[allow(unused_imports)] // Names of the checked config, for whoever wires it.
 pub(crate) use model::{
     ArrayBy, ArrayRule, Cohort, Column, Config, Control, Database, HttpUrl, Identity, IgnoreRule,
-    Legacy, Proxy, Route, Service, Shadow, Slice, SliceShadow, Source, Table,
+    Legacy, Proxy, Route, Rows, Service, Shadow, Slice, SliceShadow, Source, Table,
 };
 pub(crate) use problem::{ConfigErrors, nearest};
 pub(crate) use secret::Secret;

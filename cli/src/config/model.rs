@@ -175,6 +175,17 @@ pub(crate) struct Table {
     /// Legacy columns that no extracted column feeds, with the value that a new row gets when
     /// rows flow back.
     pub(crate) defaults: Vec<(String, serde_json::Value)>,
+    /// Which legacy rows belong to the table; `None` is all of them.
+    pub(crate) rows: Option<Rows>,
+}
+
+/// Legacy rows, told from the others by one column.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub(crate) column: String,
+    pub(crate) values: Vec<serde_json::Value>,
+    /// The rows whose value is none of these.
+    pub(crate) not: bool,
 }
 
 /// One extracted column.
@@ -209,6 +220,20 @@ pub(crate) enum Source {
         from: String,
         forward: String,
         reverse: String,
+    },
+    /// One text of several columns, with a text before, between and after them.
+    Join {
+        from: Vec<String>,
+        literals: Vec<String>,
+        /// An empty piece means NULL.
+        empty_is_null: bool,
+    },
+    /// One piece of a text, counted from 1.
+    Part {
+        of: String,
+        part: usize,
+        at: String,
+        empty_is_null: bool,
     },
 }
 

@@ -5,17 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::model::{Column, Source, Table};
+use super::columns::source;
+use super::model::{Column, Rows, Source, Table};
 use super::problem::{Findings, Place};
-use super::scalar;
 use super::section::{Node, Section};
-
-/// A 64-bit integer of `10^-scale` holds no money beyond this.
-const SCALE_MAX: u64 = 9;
-
-/// One of the two ways to write a column mapping, for fixes.
-const FORMS: &str = "write \"legacy_column\", or a table with `from` and one of `map`, `cents`, \
-                     `local_time`, `forward` with `reverse`, or { const = VALUE }";
 
 pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<Table> {
     let legacy = section
@@ -53,15 +46,61 @@ pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Opt
         .unwrap_or_default();
     if let (Some(columns), Some(place)) = (&columns, columns_place) {
         check_sources(columns, &place, findings);
+        check_pieces(columns, &place, findings);
     }
+    let rows_node = section.get("rows");
+    let has_rows = rows_node.is_some();
+    let rows = rows_node.and_then(|node| rows(&node, findings));
     section.finish(findings);
+    if has_rows && rows.is_none() {
+        return None;
+    }
     Some(Table {
         legacy: legacy?,
         extracted: extracted?,
         key: key?,
         columns: columns?,
         defaults,
+        rows,
     })
+}
+
+/// `{ column = "kind", is = ["book", "cd"] }`, or with `not` or `null` in the place of `is`.
+fn rows(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Rows> {
+    let mut section = node.section(findings)?;
+    let place = section.place.clone();
+    let column = section.need(findings, "column", "name the legacy column");
+    let column = column.and_then(|node| node.word(findings));
+    let tests = [section.get("is"), section.get("not"), section.get("null")];
+    section.finish(findings);
+    if tests.iter().flatten().count() != 1 {
+        let fix = "write is = [..], not = [..], or null = true or false";
+        findings.lack(&place, "rows are told apart by one test", fix);
+        return None;
+    }
+    let (values, not) = match tests {
+        [Some(is), ..] => (values(&is, findings)?, false),
+        [_, Some(not), _] => (values(&not, findings)?, true),
+        [_, _, null] => (vec![Value::Null], !null?.boolean(findings)?),
+    };
+    Some(Rows {
+        column: column?,
+        values,
+        not,
+    })
+}
+
+/// One value, or a list of them.
+fn values(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Vec<Value>> {
+    if !node.is_list() {
+        return Some(vec![node.scalar(findings)?]);
+    }
+    let list = node.list(findings);
+    if list.is_empty() {
+        findings.refuse(&node.place, "it names no value", "name the values");
+        return None;
+    }
+    list.iter().map(|node| node.scalar(findings)).collect()
 }
 
 fn columns(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Vec<Column>> {
@@ -79,143 +118,6 @@ fn columns(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Vec<Column>> 
         }
     }
     whole.then_some(found)
-}
-
-fn source(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Source> {
-    if node.is_text() {
-        return node.word(findings).map(Source::Rename);
-    }
-    let mut section = node.section(findings)?;
-    let place = section.place.clone();
-    let constant = section.get("const");
-    let from = section.get("from");
-    let map = section.get("map");
-    let cents = section.get("cents");
-    let local_time = section.get("local_time");
-    let forward = section.get("forward");
-    let reverse = section.get("reverse");
-    section.finish(findings);
-    if let Some(constant) = constant {
-        let others = [&from, &map, &cents, &local_time, &forward, &reverse];
-        if others.iter().any(|other| other.is_some()) {
-            findings.lack(&place, "`const` excludes all other keys", FORMS);
-            return None;
-        }
-        return constant.scalar(findings).map(Source::Const);
-    }
-    let kinds = [&map, &cents, &local_time].into_iter().flatten().count()
-        + usize::from(forward.is_some() || reverse.is_some());
-    if kinds > 1 {
-        findings.lack(&place, "a column has one transform", FORMS);
-        return None;
-    }
-    let Some(from) = from else {
-        findings.lack(&place, "`from`, the legacy column, is missing", FORMS);
-        return None;
-    };
-    let from = from.word(findings);
-    match (map, cents, local_time, forward, reverse) {
-        (Some(node), ..) => {
-            pairs(&node, findings).and_then(|pairs| Some(Source::Map { from: from?, pairs }))
-        }
-        (_, Some(node), ..) => {
-            let scale = node.integer(findings, 0..=SCALE_MAX)?;
-            let scale = u32::try_from(scale).ok()?;
-            Some(Source::Cents { from: from?, scale })
-        }
-        (_, _, Some(node), ..) => local_time_of(&node, from, findings),
-        (_, _, _, Some(forward), Some(reverse)) => {
-            let (forward, reverse) = (forward.word(findings), reverse.word(findings));
-            Some(Source::Expr {
-                from: from?,
-                forward: forward?,
-                reverse: reverse?,
-            })
-        }
-        (_, _, _, Some(_), None) => {
-            one_way(&place, "reverse", findings);
-            None
-        }
-        (_, _, _, None, Some(_)) => {
-            one_way(&place, "forward", findings);
-            None
-        }
-        (None, None, None, None, None) => from.map(Source::Rename),
-    }
-}
-
-fn local_time_of(
-    node: &Node<'_>,
-    from: Option<String>,
-    findings: &mut Findings<'_>,
-) -> Option<Source> {
-    let text = node.word(findings)?;
-    let refused = |rule| {
-        let fix = "write the offset of the legacy clock, e.g. \"+01:00\"";
-        findings.refuse(&node.place, rule, fix);
-    };
-    let offset = scalar::offset(&text).map_err(refused).ok()?;
-    Some(Source::LocalTime {
-        from: from?,
-        offset,
-    })
-}
-
-fn one_way(place: &Place, missing: &str, findings: &mut Findings<'_>) {
-    findings.lack(
-        place,
-        format!("the mapping cannot be inverted: `{missing}` is missing"),
-        "rows flow both ways, before the cutover and after it: write both expressions",
-    );
-}
-
-/// `{ A = "active" }` for text codes, `[[1, "active"]]` for others.
-fn pairs(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Vec<(Value, Value)>> {
-    let mut found: Vec<(Place, Value, Value)> = Vec::new();
-    let mut whole = true;
-    if node.is_list() {
-        for item in node.list(findings) {
-            let both = item.list(findings);
-            let [left, right] = both.as_slice() else {
-                let fix = "write [[legacy, extracted], ..]";
-                findings.refuse(&item.place, "it is not a pair", fix);
-                whole = false;
-                continue;
-            };
-            match (left.scalar(findings), right.scalar(findings)) {
-                (Some(l), Some(r)) => found.push((item.place.clone(), l, r)),
-                _ => whole = false,
-            }
-        }
-    } else {
-        for (name, place, value) in node.section(findings)?.entries() {
-            match value.scalar(findings) {
-                Some(value) => found.push((place, Value::from(name), value)),
-                None => whole = false,
-            }
-        }
-    }
-    if found.is_empty() && whole {
-        findings.refuse(&node.place, "the map is empty", "map every code");
-        return None;
-    }
-    for (index, (place, left, right)) in found.iter().enumerate() {
-        let before = &found[..index];
-        if before.iter().any(|(_, other, _)| other == left) {
-            let rule = format!("the legacy value {left} is there twice");
-            findings.lack(place, rule, "keep one of them");
-            whole = false;
-        }
-        if let Some((_, twin, _)) = before.iter().find(|(_, _, other)| other == right) {
-            findings.lack(
-                place,
-                format!("the mapping cannot be inverted: {twin} and {left} both become {right}"),
-                "give each legacy value an extracted value of its own",
-            );
-            whole = false;
-        }
-    }
-    whole.then(|| found.into_iter().map(|(_, l, r)| (l, r)).collect())
 }
 
 fn check_key(words: &[(Place, String)], columns: &[Column], findings: &mut Findings<'_>) {
@@ -249,7 +151,7 @@ fn defaults(
     for (name, place, node) in section.entries() {
         let fed = columns
             .iter()
-            .any(|column| from(&column.source) == Some(name.as_str()));
+            .any(|column| from(&column.source).contains(&name.as_str()));
         if fed {
             let rule = "the column is mapped, so it needs no default";
             findings.lack(&place, rule, "remove the default");
@@ -264,30 +166,87 @@ fn defaults(
 /// A legacy column that feeds two extracted columns of one table would be written twice when
 /// rows flow back.
 fn check_sources(columns: &[Column], place: &Place, findings: &mut Findings<'_>) {
-    let mut fed: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut fed: BTreeMap<&str, &Column> = BTreeMap::new();
     for column in columns {
-        let Some(from) = from(&column.source) else {
-            continue;
-        };
-        if let Some(other) = fed.insert(from, &column.extracted) {
+        for from in from(&column.source) {
+            let Some(other) = fed.insert(from, column) else {
+                continue;
+            };
+            let piece = |column: &Column| matches!(column.source, Source::Part { .. });
+            if !(piece(column) && piece(other)) {
+                findings.lack(
+                    &place.below(&column.extracted, place.span.clone()),
+                    format!(
+                        "the mapping cannot be inverted: `{from}` already feeds `{}`",
+                        other.extracted
+                    ),
+                    "feed one column from it, and leave the other to the service",
+                );
+            }
+        }
+    }
+}
+
+/// All pieces of a legacy column must be there, each once, or it could not be put together.
+fn check_pieces(columns: &[Column], place: &Place, findings: &mut Findings<'_>) {
+    let mut pieces: BTreeMap<&str, Vec<(usize, &str, bool, &str)>> = BTreeMap::new();
+    for column in columns {
+        if let Source::Part {
+            of,
+            part,
+            at,
+            empty_is_null,
+        } = &column.source
+        {
+            let piece = (
+                *part,
+                at.as_str(),
+                *empty_is_null,
+                column.extracted.as_str(),
+            );
+            pieces.entry(of).or_default().push(piece);
+        }
+    }
+    for (of, mut found) in pieces {
+        found.sort_unstable();
+        let last = found.last().map_or("", |piece| piece.3);
+        let place = place.below(last, place.span.clone());
+        let alike = found
+            .windows(2)
+            .all(|two| (two[0].1, two[0].2) == (two[1].1, two[1].2));
+        let numbered = found.iter().enumerate().all(|(n, piece)| piece.0 == n + 1);
+        if !numbered || found.len() < 2 {
+            let numbers: Vec<String> = found.iter().map(|piece| piece.0.to_string()).collect();
             findings.lack(
-                &place.below(&column.extracted, place.span.clone()),
-                format!("the mapping cannot be inverted: `{from}` already feeds `{other}`"),
-                "feed one column from it, and leave the other to the service",
+                &place,
+                format!(
+                    "the mapping cannot be inverted: of `{of}` there are the pieces {}",
+                    numbers.join(", ")
+                ),
+                "map every piece once, numbered from 1, two at the least",
+            );
+        } else if !alike {
+            let rule = format!("the mapping cannot be inverted: `{of}` is taken apart in two ways");
+            findings.lack(
+                &place,
+                rule,
+                "write the same `at` and `empty` for all pieces",
             );
         }
     }
 }
 
-/// The legacy column that feeds a column.
-fn from(source: &Source) -> Option<&str> {
+/// The legacy columns that feed a column.
+fn from(source: &Source) -> Vec<&str> {
     match source {
         Source::Rename(from)
         | Source::Cents { from, .. }
         | Source::Map { from, .. }
         | Source::LocalTime { from, .. }
-        | Source::Expr { from, .. } => Some(from),
-        Source::Const(_) => None,
+        | Source::Part { of: from, .. }
+        | Source::Expr { from, .. } => vec![from],
+        Source::Join { from, .. } => from.iter().map(String::as_str).collect(),
+        Source::Const(_) => Vec::new(),
     }
 }
 

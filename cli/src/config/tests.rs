@@ -296,6 +296,86 @@ fn mappings_that_cannot_be_inverted() {
     );
 }
 
+const TITLE: &str = "title = \"name\"";
+
+#[test]
+fn columns_are_joined_and_split_and_rows_told_apart() {
+    let to = "title = { join = [\"brand\", \"name\"], with = \" \", empty = \"null\" }, \
+              shelf = { template = \"{row}/{place}\" }, \
+              hour = { part = 1, of = \"opens\", at = \":\" }, \
+              minute = { part = 2, of = \"opens\", at = \":\" }";
+    let text = SHOP.replace(TITLE, to);
+    let name = "extracted = \"product_price\"\n";
+    for (rows, not, count) in [
+        ("is = \"book\"", false, 1),
+        ("not = [\"cd\", 7]", true, 2),
+        ("null = true", false, 1),
+        ("null = false", true, 1),
+    ] {
+        let rows = format!("{name}rows = {{ column = \"kind\", {rows} }}\n");
+        let config = good(&text.replace(name, &rows));
+        let tables = &config.slice("catalog").unwrap().tables;
+        let found = tables[1].rows.as_ref().unwrap();
+        assert_eq!(found.column, "kind");
+        assert_eq!((found.not, found.values.len()), (not, count));
+        let of = |name: &str| {
+            let mut columns = tables[0].columns.iter();
+            let column = columns.find(|column| column.extracted == name);
+            column.unwrap().source.clone()
+        };
+        let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let (from, literals) = (texts(&["brand", "name"]), texts(&["", " ", ""]));
+        let joined = |from, literals, empty_is_null| Source::Join {
+            from,
+            literals,
+            empty_is_null,
+        };
+        assert_eq!(of("title"), joined(from, literals, true));
+        let (from, literals) = (texts(&["row", "place"]), texts(&["", "/", ""]));
+        assert_eq!(of("shelf"), joined(from, literals, false));
+        assert!(matches!(of("minute"), Source::Part { part: 2, .. }));
+    }
+}
+
+#[test]
+fn pieces_that_could_not_be_put_together() {
+    refused(
+        "join_of_one",
+        TITLE,
+        "title = { join = [\"name\"], with = \" \" }",
+    );
+    refused(
+        "join_without_separator",
+        TITLE,
+        "title = { join = [\"brand\", \"name\"], with = \"\" }, other = { join = [\"x\", \"y\"] }",
+    );
+    refused(
+        "template",
+        TITLE,
+        "title = { template = \"{brand}{name}\" }",
+    );
+    refused(
+        "pieces_missing",
+        TITLE,
+        "title = { part = 1, of = \"name\", at = \" \" }, third = { part = 3, of = \"name\", at = \" \" }",
+    );
+    refused(
+        "pieces_unlike",
+        TITLE,
+        "title = { part = 1, of = \"name\", at = \" \" }, second = { part = 2, of = \"name\", at = \"-\" }",
+    );
+    refused(
+        "keys_of_two_forms",
+        TITLE,
+        "title = { from = \"name\", at = \" \", empty = \"none\" }",
+    );
+    refused(
+        "rows_of_two_tests",
+        "extracted = \"product_price\"",
+        "extracted = \"product_price\"\nrows = { column = \"kind\", is = \"a\", null = true, or = 1 }",
+    );
+}
+
 #[test]
 fn rules() {
     refused("array_rule", "as = \"set\"", "as = \"bag\"");

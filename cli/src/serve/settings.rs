@@ -4,14 +4,16 @@ use std::num::NonZeroUsize;
 
 use anyhow::Context as _;
 use http::uri::Authority;
-use outgrow_bridge::{Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, TableSpec};
+use outgrow_bridge::{
+    Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
+};
 use outgrow_proxy::{
     CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, Settings,
     SliceSettings,
 };
 use outgrow_shadow::{ArrayRule, IgnoreRule, Limits as ShadowLimits, ShadowSettings, SliceShadow};
 
-use crate::config::{ArrayBy, Cohort, Config, Database, HttpUrl, Slice, Source, Table};
+use crate::config::{ArrayBy, Cohort, Config, Database, HttpUrl, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
 const STATE_FILE: &str = "proxy-state.json";
@@ -188,6 +190,19 @@ fn table(table: &Table) -> anyhow::Result<TableSpec> {
             .iter()
             .map(default)
             .collect::<anyhow::Result<_>>()?,
+        rows: table.rows.as_ref().map(rows).transpose()?,
+    })
+}
+
+fn rows(rows: &Rows) -> anyhow::Result<RowFilter> {
+    Ok(RowFilter {
+        column: rows.column.clone(),
+        values: rows
+            .values
+            .iter()
+            .map(cell)
+            .collect::<anyhow::Result<_>>()?,
+        not: rows.not,
     })
 }
 
@@ -223,6 +238,26 @@ fn source(source: &Source) -> anyhow::Result<outgrow_bridge::Source> {
             from: from.clone(),
             forward: forward.clone(),
             reverse: reverse.clone(),
+        },
+        Source::Join {
+            from,
+            literals,
+            empty_is_null,
+        } => Link::Join {
+            from: from.clone(),
+            literals: literals.clone(),
+            empty_is_null: *empty_is_null,
+        },
+        Source::Part {
+            of,
+            part,
+            at,
+            empty_is_null,
+        } => Link::Part {
+            of: of.clone(),
+            part: *part,
+            at: at.clone(),
+            empty_is_null: *empty_is_null,
         },
     })
 }

@@ -1,0 +1,143 @@
+//! How each extracted column is made, checked column by column.
+
+use super::check::{pair, problem};
+use super::group::Way;
+use super::{Problem, Table, TableSpec};
+use crate::pieces::Pieces;
+use crate::spec::Source;
+use crate::transform::Transform;
+
+/// What is wrong with a column, and how to mend it.
+type Wrong = (String, String);
+
+/// How each column of an entry is made.
+pub(super) fn ways(
+    spec: &TableSpec,
+    legacy: &Table,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<Way>> {
+    let label = pair(spec);
+    let before = problems.len();
+    let mut ways = Vec::new();
+    for wanted in &spec.columns {
+        let from = wanted.source.from();
+        let column = Some(wanted.extracted.as_str());
+        for name in from.iter().filter(|name| legacy.place(name).is_none()) {
+            let what = format!("the legacy table has no column `{name}` to make it from");
+            problems.push(problem(&label, column, what, "check its name"));
+        }
+        let places: Vec<usize> = from.iter().filter_map(|name| legacy.place(name)).collect();
+        match way(&wanted.source, spec, &places) {
+            Ok(Some(way)) => ways.push(way),
+            // Its legacy column is not there, which was said.
+            Ok(None) => {}
+            Err((what, fix)) => problems.push(problem(&label, column, what, &fix)),
+        }
+    }
+    (problems.len() == before).then_some(ways)
+}
+
+/// The way of one column, from legacy columns at these places.
+fn way(source: &Source, spec: &TableSpec, places: &[usize]) -> Result<Option<Way>, Wrong> {
+    let first = places.first().copied();
+    match source {
+        Source::Const(value) => Ok(Some(Way::Const(value.clone()))),
+        Source::Join {
+            from,
+            literals,
+            empty_is_null,
+        } => joined(from, literals, *empty_is_null, places).map(Some),
+        Source::Part {
+            of,
+            part,
+            at,
+            empty_is_null,
+        } => {
+            let columns = pieces_of(spec, of, at, *empty_is_null)?;
+            let text = Pieces::at(at, columns.len(), *empty_is_null)?;
+            let at = part.saturating_sub(1);
+            Ok(first.map(|of| Way::Piece {
+                of,
+                at,
+                text,
+                columns,
+            }))
+        }
+        one => {
+            let by = Transform::compile(one)?;
+            Ok(first.map(|from| Way::By { from, by }))
+        }
+    }
+}
+
+fn joined(
+    from: &[String],
+    literals: &[String],
+    empty_is_null: bool,
+    places: &[usize],
+) -> Result<Way, Wrong> {
+    let twice = |at: usize| from[..at].contains(&from[at]);
+    if let Some(at) = (0..from.len()).find(|at| twice(*at)) {
+        return Err((
+            format!("`{}` is joined twice", from[at]),
+            "name every column once".to_owned(),
+        ));
+    }
+    if literals.len() != from.len() + 1 {
+        return Err((
+            format!("{} texts around {} columns", literals.len(), from.len()),
+            "give one text before, between and after them".to_owned(),
+        ));
+    }
+    Ok(Way::Joined {
+        from: places.to_vec(),
+        text: Pieces::new(literals, empty_is_null)?,
+    })
+}
+
+/// The columns of an entry that hold the pieces of a legacy column, in the pieces' order.
+fn pieces_of(
+    spec: &TableSpec,
+    of: &str,
+    at: &str,
+    empty_is_null: bool,
+) -> Result<Vec<usize>, Wrong> {
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for (column, wanted) in spec.columns.iter().enumerate() {
+        let Source::Part {
+            of: other,
+            part,
+            at: between,
+            empty_is_null: empty,
+        } = &wanted.source
+        else {
+            continue;
+        };
+        if other != of {
+            continue;
+        }
+        if between != at || *empty != empty_is_null {
+            return Err((
+                format!("the pieces of `{of}` are not taken apart alike"),
+                "write the same `at` and `empty` for all of them".to_owned(),
+            ));
+        }
+        found.push((*part, column));
+    }
+    found.sort_unstable();
+    let whole = found
+        .iter()
+        .enumerate()
+        .all(|(n, (part, _))| *part == n + 1);
+    if !whole || found.len() < 2 {
+        let numbers: Vec<String> = found.iter().map(|(part, _)| part.to_string()).collect();
+        return Err((
+            format!(
+                "`{of}` is split into the pieces {}, so it cannot be put together again",
+                numbers.join(", ")
+            ),
+            "map every piece once, in one entry, numbered from 1, two at the least".to_owned(),
+        ));
+    }
+    Ok(found.into_iter().map(|(_, column)| column).collect())
+}
