@@ -1,15 +1,13 @@
 //! Writes a batch into the target: rows, parked rows, copy cursor and position in one
 //! transaction, so that the position is never ahead of the rows nor behind them.
 
-use std::collections::HashSet;
-
 use outgrow_rollout::Side;
 
-use crate::batch::{Batch, Work};
+use crate::batch::{Batch, Work, images};
 use crate::db::{Database, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
-use crate::plan::{Plan, Row};
+use crate::plan::{Group, Image, Plan, Row};
 use crate::value::Key;
 
 /// Where and under which right a batch is written.
@@ -141,41 +139,30 @@ impl Applier<'_> {
             .await
     }
 
-    /// Legacy rows that no extracted table takes are no business of the link: what would remove
-    /// one leaves it, and what would write over one is refused. `None` when that cannot happen.
+    /// On the legacy side some things are not the link's to write. Rows that no extracted table
+    /// takes: what would remove one leaves it, and what would write over one is refused. Columns
+    /// that have only a default: a row that is there keeps what it has. `None` when there are none.
     async fn spare(&self, tx: &mut Tx, work: &[Work]) -> Result<Option<Vec<Work>>, Error> {
-        let side = self.target.side;
-        let partial = |w: &Work| self.plan.groups[w.group].is_partial();
-        if side != Side::Legacy || !work.iter().any(partial) {
+        let cares = |group: &Group| group.is_partial() || group.has_defaults();
+        let any = work.iter().any(|w| cares(&self.plan.groups[w.group]));
+        if self.target.side != Side::Legacy || !any {
             return Ok(None);
         }
         let mut spared = work.to_vec();
         for (at, group) in self.plan.groups.iter().enumerate() {
-            if !group.is_partial() {
+            if !cares(group) {
                 continue;
             }
+            let of = |w: &Work| w.group == at && w.target.is_ok();
             let keys: Vec<Key> = work
                 .iter()
-                .filter(|w| w.group == at && w.target.is_ok())
+                .filter(|w| of(w))
                 .map(|w| w.key.clone())
                 .collect();
-            let table = &group.tables(side)[0];
-            let there = rows::by_keys(tx, table, &keys).await.on(side)?;
-            let others: HashSet<Key> = there
-                .iter()
-                .filter(|row| !group.belongs(row))
-                .map(|row| table.key_of(row))
-                .collect();
-            for one in spared.iter_mut().filter(|w| w.group == at) {
-                if one.target.is_ok() && others.contains(&one.key) {
-                    one.target = if one.gone() {
-                        Ok(Vec::new())
-                    } else {
-                        Err(format!(
-                            "{}: a row that is not mapped has this key",
-                            group.name()
-                        ))
-                    };
+            let present = images(group, self.target, tx, &keys).await?;
+            for one in spared.iter_mut().filter(|w| of(w)) {
+                if let Some(present) = present.get(&one.key) {
+                    one.spare(group, present);
                 }
             }
         }
@@ -246,6 +233,28 @@ impl Applier<'_> {
 }
 
 impl Work {
+    /// Leaves what is not the link's to write of the legacy rows that are there.
+    fn spare(&mut self, group: &Group, present: &Image) {
+        let first = present.first().and_then(Option::as_ref);
+        if first.is_some_and(|row| !group.belongs(row)) {
+            self.target = if self.gone() {
+                Ok(Vec::new())
+            } else {
+                let name = group.name();
+                Err(format!("{name}: a row that is not mapped has this key"))
+            };
+            return;
+        }
+        let Ok(target) = &mut self.target else { return };
+        for (table, column) in group.defaulted(&self.source) {
+            if let (Some(Some(row)), Some(Some(present))) =
+                (target.get_mut(table), present.get(table))
+            {
+                row[column] = present[column].clone();
+            }
+        }
+    }
+
     fn gone(&self) -> bool {
         matches!(&self.target, Ok(image) if image.iter().all(Option::is_none))
     }

@@ -152,16 +152,21 @@ impl Take<'_> {
             .on(side)?;
         next.done = found.len() < limit as usize && !truncated;
         next.copied += found.len() as u64;
-        for row in found {
-            let key = table.key_of(&row);
-            next.cursor = Some(key.clone());
-            work.push(mapped(
-                &self.plan.groups[group],
-                group,
-                side,
-                key,
-                vec![Some(row)],
-            ));
+        let found: Vec<(Key, Row)> = found
+            .into_iter()
+            .map(|row| (table.key_of(&row), row))
+            .collect();
+        let taken: Vec<Key> = found.iter().map(|(key, _)| key.clone()).collect();
+        next.cursor = taken.last().cloned().or(next.cursor);
+        let group_of = &self.plan.groups[group];
+        let mut beside = HashMap::new();
+        fill(&mut beside, group_of, self.source, tx, &taken, 1).await?;
+        for (key, row) in found {
+            let mut image = beside
+                .remove(&key)
+                .unwrap_or_else(|| vec![None; group_of.tables(side).len()]);
+            image[0] = Some(row);
+            work.push(mapped(group_of, group, side, key, image));
         }
         // A key that the chunk has was read in the same snapshot: once is enough.
         if let Some(changed) = keys.get_mut(&group) {
@@ -204,9 +209,22 @@ pub(crate) async fn images(
     tx: &mut Tx,
     keys: &[Key],
 ) -> Result<HashMap<Key, Image>, Error> {
+    let mut images = HashMap::with_capacity(keys.len());
+    fill(&mut images, group, side, tx, keys, 0).await?;
+    Ok(images)
+}
+
+/// Adds what a side's tables from this one on have for these keys.
+async fn fill(
+    images: &mut HashMap<Key, Image>,
+    group: &Group,
+    side: &Database,
+    tx: &mut Tx,
+    keys: &[Key],
+    from: usize,
+) -> Result<(), Error> {
     let tables = group.tables(side.side);
-    let mut images: HashMap<Key, Image> = HashMap::with_capacity(keys.len());
-    for (at, table) in tables.iter().enumerate() {
+    for (at, table) in tables.iter().enumerate().skip(from) {
         let found: Vec<Row> = rows::by_keys(tx, table, keys).await.on(side.side)?;
         for row in found {
             let image = images
@@ -215,7 +233,7 @@ pub(crate) async fn images(
             image[at] = Some(row);
         }
     }
-    Ok(images)
+    Ok(())
 }
 
 fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work {

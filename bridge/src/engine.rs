@@ -2,7 +2,7 @@
 //! through one engine behind one lock, so that steps never overlap within a process; epochs keep
 //! those of another process out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,11 +10,12 @@ use outgrow_rollout::Side;
 
 use crate::apply::{Applier, Outcome};
 use crate::batch::{Batch, Take, current, images};
-use crate::db::Database;
 use crate::db::books::{Copy, Foreign};
+use crate::db::{Database, rows};
 use crate::error::{Error, OnSide};
 use crate::events::trim_to;
-use crate::plan::Plan;
+use crate::lookup::{self, Known};
+use crate::plan::{Plan, Table};
 use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
 use crate::spec::Capture;
@@ -57,6 +58,10 @@ pub(crate) struct Engine {
     pub(crate) next_parked: Instant,
     pub(crate) parked_wait: std::time::Duration,
     pub(crate) parked: u64,
+    /// The plan whose lookups the extracted side's rows were made by.
+    pub(crate) carried: Arc<Plan>,
+    /// Rows whose codes mean something else since, and how far each walk over them is.
+    pub(crate) renamed: VecDeque<(Table, Option<Key>)>,
 }
 
 impl Engine {
@@ -83,8 +88,9 @@ impl Engine {
         }
         self.source().place().await?;
         self.target().place().await?;
-        let more = self.follow().await?;
+        let mut more = self.follow().await?;
         self.follow_back().await?;
+        more |= self.carry_renamed().await?;
         if self.parked > 0 && self.copied() && Instant::now() >= self.next_parked {
             self.try_parked().await?;
         }
@@ -163,6 +169,10 @@ impl Engine {
             self.count_parked().await?;
         }
         if parked > 0 {
+            if !self.plan.lookups.is_empty() {
+                // What a lookup did not have may be there by now.
+                self.next_chores = Instant::now();
+            }
             self.parked_wait = PARKED_FIRST;
             self.next_parked = Instant::now() + PARKED_FIRST;
         }
@@ -398,7 +408,8 @@ impl Engine {
             database.trim(upto, rows).await?;
         }
         self.watch_logs().await?;
-        self.watch_schemas().await
+        self.watch_schemas().await?;
+        self.watch_lookups().await
     }
 
     /// A server must not fill its disk for us.
@@ -475,10 +486,41 @@ impl Engine {
         if now == self.schema_versions {
             return Ok(());
         }
+        let plan = self.replan().await?;
+        let known: Vec<String> = self.copies.iter().map(|c| c.table.clone()).collect();
+        check_capture(&self.shared, &plan, &known).await?;
+        for database in [&self.shared.legacy, &self.shared.extracted] {
+            // A new unique index needs a trigger of its own.
+            database.install(&plan).await?;
+        }
+        self.schema_versions = (
+            self.shared.legacy.schema_version().await?,
+            self.shared.extracted.schema_version().await?,
+        );
+        Ok(())
+    }
+
+    /// Takes up what lookups say now. One that is not one to one any more stops the link.
+    pub(crate) async fn watch_lookups(&mut self) -> Result<(), Error> {
+        let changed = self.shared.lookups_changed(&self.plan, self.kept());
+        if changed.await? {
+            tracing::info!(slice = %self.shared.spec.slice, "a lookup has changed");
+            self.replan().await?;
+        }
+        Ok(())
+    }
+
+    /// Words in force while the extracted side is the source.
+    fn kept(&self) -> Option<&Known> {
+        (self.source == Side::Extracted).then_some(&self.plan.lookups)
+    }
+
+    /// Makes the plan anew. Parked rows may have waited for just this.
+    async fn replan(&mut self) -> Result<Arc<Plan>, Error> {
         let slice = &self.shared.spec.slice;
-        let seen = self.shared.schemas().await?;
-        let changes = self.schemas.changes(&seen);
-        let (plan, schemas) = self.shared.plan().await.map_err(|e| match e {
+        let changes = self.schemas.changes(&self.shared.schemas().await?);
+        let planned = self.shared.plan(self.kept()).await;
+        let (plan, schemas) = planned.map_err(|e| match e {
             Error::Mapping { slice, problems } if !changes.is_empty() => Error::TablesChanged {
                 slice,
                 changes: changes.clone(),
@@ -489,18 +531,44 @@ impl Engine {
         for change in &changes {
             tracing::warn!(%slice, change, "a table has changed; the mapping still fits");
         }
-        self.schemas = schemas;
-        let known: Vec<String> = self.copies.iter().map(|c| c.table.clone()).collect();
-        check_capture(&self.shared, &plan, &known).await?;
-        for database in [&self.shared.legacy, &self.shared.extracted] {
-            // A new unique index needs a trigger of its own.
-            database.install(&plan).await?;
-        }
         self.plan = Arc::new(plan);
-        self.schema_versions = (
-            self.shared.legacy.schema_version().await?,
-            self.shared.extracted.schema_version().await?,
-        );
-        Ok(())
+        self.schemas = schemas;
+        self.next_parked = Instant::now();
+        Ok(Arc::clone(&self.plan))
+    }
+
+    /// Carries over some of the rows whose codes mean something else now. `true` when there are
+    /// more. While rows flow from the extracted side, whose values are in force, they wait.
+    pub(crate) async fn carry_renamed(&mut self) -> Result<bool, Error> {
+        if self.source != Side::Legacy {
+            return Ok(false);
+        }
+        if self.renamed.is_empty() && !Arc::ptr_eq(&self.carried, &self.plan) {
+            let renamed = lookup::renamed(&self.carried, &self.plan);
+            self.renamed = renamed.into_iter().map(|table| (table, None)).collect();
+            self.carried = Arc::clone(&self.plan);
+        }
+        let Some((table, cursor)) = self.renamed.front() else {
+            return Ok(false);
+        };
+        let limit = self.shared.limits().chunk_rows;
+        let mut tx = self.source().read().await?;
+        let found = rows::after(&mut tx, table, cursor.as_ref(), limit)
+            .await
+            .on(Side::Legacy)?;
+        drop(tx);
+        let keys: Vec<Key> = found.iter().map(|row| table.key_of(row)).collect();
+        let last = keys.last().cloned();
+        if let Some(group) = self.plan.group_of(Side::Legacy, &table.name)
+            && !keys.is_empty()
+        {
+            self.refresh(&HashMap::from([(group, keys)]), false).await?;
+        }
+        if found.len() < limit as usize {
+            self.renamed.pop_front();
+        } else if let Some((_, cursor)) = self.renamed.front_mut() {
+            *cursor = last;
+        }
+        Ok(!self.renamed.is_empty())
     }
 }

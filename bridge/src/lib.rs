@@ -24,6 +24,7 @@ mod error;
 pub mod events;
 mod fault;
 mod link;
+mod lookup;
 mod pieces;
 mod plan;
 mod preflight;
@@ -44,6 +45,8 @@ pub use error::Error;
 pub use fault::FaultHook;
 pub use link::{Conflicts, Link};
 pub use preflight::{Preflight, Problem};
-pub use spec::{Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec};
+pub use spec::{
+    AlsoSpec, Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec,
+};
 pub use value::{Cell, Key};
 pub use verify::{ColumnDifference, Difference, RepairReport, VerifyReport};

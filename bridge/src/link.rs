@@ -373,7 +373,13 @@ impl Link {
         }
     }
 
+    /// The plan with what lookups say now, and who is the source.
     pub(crate) async fn view(&self) -> Result<(Arc<Plan>, Side), Error> {
+        self.with_engine(async |e| e.watch_lookups().await).await?;
+        // The lock is let go between two chunks, so that following goes on.
+        while self.inner.shared.status(|s| s.running)
+            && self.with_engine(async |e| e.carry_renamed().await).await?
+        {}
         self.with_engine(async |e| Ok((Arc::clone(&e.plan), e.source)))
             .await
     }

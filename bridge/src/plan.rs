@@ -1,11 +1,12 @@
 //! The mapping, checked against both schemas: which rows of one side make which rows of the
 //! other. Pure: schemas come in as data. Refuses a mapping that could not be reversed.
 //!
-//! A *group* is one legacy table with the extracted tables that it is split into. All of them
-//! share one key, so a change of any of them is a change of "the row with this key", and the
+//! A *group* is a legacy table, perhaps with others beside it, and the extracted tables that they
+//! are made into. All of them share one key, so a change of any of them is a change of "the row with this key", and the
 //! *image* of that row is one optional row per table of a side. An extracted table may take only
 //! some of the legacy rows; those that none takes are no business of the link.
 
+mod beside;
 mod check;
 mod cover;
 mod filter;
@@ -18,9 +19,11 @@ use std::collections::BTreeMap;
 
 use outgrow_rollout::Side;
 
+use crate::lookup::{Known, LookupName, Lookups};
 use crate::preflight::Problem;
 use crate::spec::{LinkSpec, TableSpec};
 use crate::value::{Cell, Kind};
+use beside::Legacy;
 pub(crate) use filter::Filter;
 pub(crate) use group::Group;
 
@@ -95,6 +98,8 @@ pub(crate) type Image = Vec<Option<Row>>;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) groups: Vec<Group>,
+    /// As they were read for this plan.
+    pub(crate) lookups: Known,
     legacy_order: Vec<(usize, usize)>,
     extracted_order: Vec<(usize, usize)>,
 }
@@ -105,6 +110,7 @@ impl Plan {
         spec: &LinkSpec,
         legacy: &Schema,
         extracted: &Schema,
+        lookups: &Lookups,
     ) -> (Option<Self>, Vec<Problem>) {
         let mut problems = check::names(spec);
         let mut by_legacy: Vec<(&str, Vec<&TableSpec>)> = Vec::new();
@@ -116,7 +122,12 @@ impl Plan {
         }
         let mut groups = Vec::new();
         for (name, parts) in by_legacy {
-            groups.extend(build_group(name, &parts, legacy, extracted, &mut problems));
+            let build = Build {
+                legacy,
+                extracted,
+                lookups,
+            };
+            groups.extend(build.group(name, &parts, &mut problems));
         }
         if !problems.is_empty() {
             return (None, problems);
@@ -132,6 +143,10 @@ impl Plan {
             legacy_order: parents_first(&groups, Side::Legacy, legacy),
             extracted_order: parents_first(&groups, Side::Extracted, extracted),
             groups,
+            lookups: lookups
+                .iter()
+                .filter_map(|(name, found)| Some((name.clone(), found.as_ref().ok()?.clone())))
+                .collect(),
         };
         (Some(plan), problems)
     }
@@ -156,57 +171,83 @@ impl Plan {
     }
 }
 
-fn build_group(
-    name: &str,
-    specs: &[&TableSpec],
-    legacy: &Schema,
-    extracted: &Schema,
-    problems: &mut Vec<Problem>,
-) -> Option<Group> {
-    let mut source = check::legacy_table(name, specs, legacy, problems);
-    let filters = filters(specs, source.as_ref(), problems);
-    let mut reverse = Vec::new();
-    if let (Some(source), Some(filters)) = (&source, &filters) {
-        reverse = cover::ways_back(source, specs, filters);
-        cover::covered(source, specs, filters, &reverse, problems);
-    }
-    let mut parts = Vec::new();
-    let mut forward = Vec::new();
-    for spec in specs {
-        let table = check::extracted_table(spec, extracted, problems);
-        let ways = source
-            .as_ref()
-            .and_then(|source| ways::ways(spec, source, problems));
-        if let (Some(table), Some(ways)) = (table, ways) {
-            parts.push(table);
-            forward.push(ways);
+/// What a plan is made from.
+struct Build<'a> {
+    legacy: &'a Schema,
+    extracted: &'a Schema,
+    lookups: &'a Lookups,
+}
+
+impl Build<'_> {
+    /// One legacy table with its entries.
+    fn group(
+        &self,
+        name: &str,
+        specs: &[&TableSpec],
+        problems: &mut Vec<Problem>,
+    ) -> Option<Group> {
+        let legacy = Legacy::of(name, specs, self.legacy, problems);
+        let filters = filters(specs, legacy.as_ref(), problems);
+        let mut reverse = Vec::new();
+        if let (Some(legacy), Some(filters)) = (&legacy, &filters) {
+            reverse = cover::ways_back(&legacy.wide, specs, filters);
+            cover::covered(&legacy.wide, specs, filters, &reverse, problems);
         }
+        let mut parts = Vec::new();
+        let mut forward = Vec::new();
+        for spec in specs {
+            let table = check::extracted_table(spec, self.extracted, problems);
+            let ways = legacy.as_ref().and_then(|legacy| {
+                let from = ways::From {
+                    spec,
+                    legacy: &legacy.wide,
+                    extracted: table.as_ref(),
+                    lookups: self.lookups,
+                };
+                from.ways(problems)
+            });
+            if let (Some(table), Some(ways)) = (table, ways) {
+                parts.push(table);
+                forward.push(ways);
+            }
+        }
+        if parts.len() != specs.len() {
+            return None;
+        }
+        let (mut legacy, filters) = (legacy?, filters?);
+        check::keys_alike(&legacy.wide, &parts, problems);
+        legacy.check(&reverse, &parts, &forward, problems);
+        if filters.iter().all(Option::is_some) {
+            legacy.tables[0].only = filters.iter().flatten().cloned().collect();
+        }
+        let columns = specs.iter().flat_map(|spec| &spec.columns);
+        let lookups = columns.filter_map(|column| {
+            let name = LookupName::of(&column.source)?;
+            let from = legacy.wide.place(column.source.from().first()?)?;
+            Some((legacy.place(from), name))
+        });
+        Some(Group {
+            lookups: lookups.collect(),
+            legacy,
+            parts,
+            forward,
+            reverse,
+            filters,
+        })
     }
-    if parts.len() != specs.len() {
-        return None;
-    }
-    let (mut source, filters) = (source.take()?, filters?);
-    check::keys_alike(&source, &parts, problems);
-    if filters.iter().all(Option::is_some) {
-        source.only = filters.iter().flatten().cloned().collect();
-    }
-    Some(Group {
-        legacy: [source],
-        parts,
-        forward,
-        reverse,
-        filters,
-    })
 }
 
 /// Per entry the rows that it takes; `None` when one of them is wrong.
 fn filters(
     specs: &[&TableSpec],
-    source: Option<&Table>,
+    legacy: Option<&Legacy>,
     problems: &mut Vec<Problem>,
 ) -> Option<Vec<Option<Filter>>> {
     let before = problems.len();
-    let one = |spec: &&TableSpec| filter::filter(spec, source?, problems);
+    let one = |spec: &&TableSpec| {
+        let legacy = legacy?;
+        filter::filter(spec, &legacy.wide, legacy.tables[0].columns.len(), problems)
+    };
     let filters = specs.iter().map(one).collect();
     (problems.len() == before).then_some(filters)
 }

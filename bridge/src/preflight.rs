@@ -1,14 +1,15 @@
 //! What stands in the way of a copy, all of it at once, each with the way out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use outgrow_rollout::Side;
 use serde::Serialize;
 
+use crate::batch::images;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
-use crate::plan::{Group, Plan, Row};
+use crate::plan::{Group, Image, Plan};
 use crate::shared::Shared;
 use crate::spec::DatabaseUrl;
 use crate::tls::way_out;
@@ -65,7 +66,7 @@ impl Shared {
         if !found.ok() {
             return found;
         }
-        match self.examine().await {
+        match self.examine(None).await {
             Ok((plan, problems)) => {
                 found.problems.extend(problems);
                 if let Some(plan) = plan
@@ -144,20 +145,25 @@ impl Shared {
             }
         }
         let mut tx = self.legacy.read().await?;
+        let half = (self.limits().sample_rows / 2).max(1);
         for group in &plan.groups {
-            let table = &group.tables(Side::Legacy)[0];
-            let half = (self.limits().sample_rows / 2).max(1);
-            let mut rows = rows::after(&mut tx, table, None, half)
-                .await
-                .on(Side::Legacy)?;
-            rows.extend(rows::last(&mut tx, table, half).await.on(Side::Legacy)?);
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = HashSet::new();
+            let mut keys = Vec::new();
+            for table in group.tables(Side::Legacy) {
+                let first = rows::after(&mut tx, table, None, half);
+                let mut rows = first.await.on(Side::Legacy)?;
+                rows.extend(rows::last(&mut tx, table, half).await.on(Side::Legacy)?);
+                let found = rows.iter().map(|row| table.key_of(row));
+                keys.extend(found.filter(|key| seen.insert(key.clone())));
+            }
+            let mut sampled = images(group, &self.legacy, &mut tx, &keys).await?;
             let mut examples = Vec::new();
-            for row in rows {
-                let key = table.key_of(&row);
-                if seen.insert(key.clone()) {
+            for key in keys {
+                // A row of a table beside the first may be of a row that is not mapped.
+                let mapped = |image: &Image| image[0].as_ref().is_none_or(|r| group.belongs(r));
+                if let Some(image) = sampled.remove(&key).filter(mapped) {
                     found.sampled += 1;
-                    examples.extend(round_trip(group, &key, &row));
+                    examples.extend(round_trip(group, &key, &image));
                 }
             }
             examples.truncate(EXAMPLES);
@@ -177,14 +183,14 @@ fn broken(e: &Error) -> Problem {
 }
 
 /// What is wrong with one real row.
-fn round_trip(group: &Group, key: &Key, row: &Row) -> Vec<Problem> {
+fn round_trip(group: &Group, key: &Key, image: &Image) -> Vec<Problem> {
     let problem = |column, what| Problem {
         table: group.name().to_owned(),
         column,
         what: format!("the row with key {}: {what}", key_text(key)),
         fix: "mend the value, or the mapping".to_owned(),
     };
-    let changed = match group.round_trip(row) {
+    let changed = match group.round_trip(image) {
         Ok(changed) => changed,
         Err(e) => return vec![problem(None, e.to_string())],
     };
@@ -193,10 +199,8 @@ fn round_trip(group: &Group, key: &Key, row: &Row) -> Vec<Problem> {
         .map(|(column, a, b)| problem(Some(column), format!("{a} comes back as {b}")))
         .collect();
     // The mapping was seen to work, so this cannot fail.
-    let image = group
-        .map(Side::Legacy, &vec![Some(row.clone())])
-        .unwrap_or_default();
-    for (table, cells) in group.tables(Side::Extracted).iter().zip(image) {
+    let there = group.map(Side::Legacy, image).unwrap_or_default();
+    for (table, cells) in group.tables(Side::Extracted).iter().zip(there) {
         let columns = table.columns.iter().zip(cells.into_iter().flatten());
         for (column, _) in columns.filter(|(c, cell)| c.required && cell.is_null()) {
             let name = format!("{}.{}", table.name, column.name);

@@ -9,6 +9,7 @@ use crate::drift::changes;
 use crate::error::Error;
 use crate::events::{Desk, Events};
 use crate::fault::FaultHook;
+use crate::lookup::Known;
 use crate::plan::{Plan, Schema};
 use crate::preflight::Problem;
 use crate::spec::{DatabaseUrl, Limits, LinkSpec};
@@ -93,7 +94,9 @@ impl Shared {
 
     /// The declared shape of the link's tables as they are now.
     pub(crate) async fn schemas(&self) -> Result<Schemas, Error> {
-        let legacy: Vec<String> = self.spec.tables.iter().map(|t| t.legacy.clone()).collect();
+        let mut legacy: Vec<String> = self.spec.tables.iter().map(|t| t.legacy.clone()).collect();
+        let also = self.spec.tables.iter().flat_map(|t| &t.also);
+        legacy.extend(also.map(|a| a.table.clone()));
         let extracted: Vec<String> = self
             .spec
             .tables
@@ -106,16 +109,26 @@ impl Shared {
         })
     }
 
-    /// Checks the mapping against both databases as they are now.
-    pub(crate) async fn examine(&self) -> Result<(Option<Plan>, Vec<Problem>), Error> {
+    /// Checks the mapping against both databases as they are now, but for lookups that are kept.
+    pub(crate) async fn examine(
+        &self,
+        kept: Option<&Known>,
+    ) -> Result<(Option<Plan>, Vec<Problem>), Error> {
         let now = self.schemas().await?;
-        Ok(Plan::build(&self.spec, &now.legacy, &now.extracted))
+        let lookups = self.lookups(kept).await?;
+        Ok(Plan::build(
+            &self.spec,
+            &now.legacy,
+            &now.extracted,
+            &lookups,
+        ))
     }
 
     /// The plan with the shapes that it was made for, or every reason why there is none.
-    pub(crate) async fn plan(&self) -> Result<(Plan, Schemas), Error> {
+    pub(crate) async fn plan(&self, kept: Option<&Known>) -> Result<(Plan, Schemas), Error> {
         let now = self.schemas().await?;
-        match Plan::build(&self.spec, &now.legacy, &now.extracted) {
+        let lookups = self.lookups(kept).await?;
+        match Plan::build(&self.spec, &now.legacy, &now.extracted, &lookups) {
             (Some(plan), _) => Ok((plan, now)),
             (None, problems) => Err(Error::Mapping {
                 slice: self.spec.slice.clone(),

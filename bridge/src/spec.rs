@@ -248,6 +248,19 @@ pub struct TableSpec {
     pub defaults: Vec<(String, Cell)>,
     /// Which legacy rows belong to the extracted table; `None` is all of them.
     pub rows: Option<RowFilter>,
+    /// Legacy tables with the same key that add columns, named `table.column` in `columns` and
+    /// `defaults`.
+    pub also: Vec<AlsoSpec>,
+}
+
+/// A legacy table beside the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlsoSpec {
+    pub table: String,
+    /// Its columns that hold the first table's key.
+    pub key: Vec<String>,
+    /// It may have no row. Then its columns are NULL, and NULL in all of them means no row.
+    pub optional: bool,
 }
 
 /// Tells the legacy rows of an extracted table from the others by one column.
@@ -293,6 +306,14 @@ pub enum Source {
         forward: String,
         reverse: String,
     },
+    /// Codes that a table of the legacy database translates, one to one.
+    Lookup {
+        from: String,
+        table: String,
+        /// Its column of codes, and of what they mean.
+        key: String,
+        value: String,
+    },
     /// One text of several legacy columns. Values that would not come back the same are refused.
     Join {
         from: Vec<String>,
@@ -332,6 +353,7 @@ impl Source {
             | Self::Cents { from, .. }
             | Self::Map { from, .. }
             | Self::LocalTime { from, .. }
+            | Self::Lookup { from, .. }
             | Self::Part { of: from, .. }
             | Self::Expr { from, .. } => vec![from],
             Self::Join { from, .. } => from.iter().map(String::as_str).collect(),

@@ -26,6 +26,8 @@ pub(crate) enum Transform {
     Same,
     Cents(u32),
     Map {
+        /// For people: `the map`, or which lookup.
+        name: String,
         forward: HashMap<Cell, Cell>,
         reverse: HashMap<Cell, Cell>,
     },
@@ -59,10 +61,12 @@ impl Transform {
     /// Says what is wrong with it and how to mend it.
     pub(crate) fn compile(source: &Source) -> Result<Self, (String, String)> {
         match source {
-            // These are no way of one value to another; the plan has ways of their own for them.
-            Source::Const(_) | Source::Join { .. } | Source::Part { .. } | Source::Rename(_) => {
-                Ok(Self::Same)
-            }
+            // These need more than one value; the plan has ways of their own for them.
+            Source::Const(_)
+            | Source::Join { .. }
+            | Source::Part { .. }
+            | Source::Lookup { .. }
+            | Source::Rename(_) => Ok(Self::Same),
             Source::Cents { scale, .. } if *scale <= SCALE_MAX => Ok(Self::Cents(*scale)),
             Source::Cents { scale, .. } => Err((
                 format!("{scale} decimals do not fit a 64-bit integer"),
@@ -75,11 +79,38 @@ impl Transform {
                 format!("{offset} seconds is not an offset from UTC"),
                 "use -24:00 to +24:00".to_owned(),
             )),
-            Source::Map { pairs, .. } => one_to_one(pairs),
+            Source::Map { pairs, .. } if pairs.is_empty() => {
+                Err(("the map is empty".to_owned(), "name every code".to_owned()))
+            }
+            Source::Map { pairs, .. } => Self::one_to_one("the map", pairs),
             Source::Expr {
                 forward, reverse, ..
             } => expressions(forward, reverse),
         }
+    }
+
+    /// Codes and what they mean.
+    ///
+    /// # Errors
+    /// When they are not one to one.
+    pub(crate) fn one_to_one(name: &str, pairs: &[(Cell, Cell)]) -> Result<Self, (String, String)> {
+        let mut forward = HashMap::new();
+        let mut reverse = HashMap::new();
+        for (legacy, extracted) in pairs {
+            if forward.insert(legacy.clone(), extracted.clone()).is_some()
+                || reverse.insert(extracted.clone(), legacy.clone()).is_some()
+            {
+                return Err((
+                    format!("{name} has {legacy} or {extracted} twice, so it cannot be reversed"),
+                    "make every code stand once on each side".to_owned(),
+                ));
+            }
+        }
+        Ok(Self::Map {
+            name: name.to_owned(),
+            forward,
+            reverse,
+        })
     }
 
     pub(crate) fn forward(&self, value: &Cell) -> Result<Cell, Unmappable> {
@@ -87,7 +118,7 @@ impl Transform {
             (_, Cell::Null) => Ok(Cell::Null),
             (Self::Same, value) => Ok(value.clone()),
             (Self::Cents(scale), value) => cents(value, *scale),
-            (Self::Map { forward, .. }, value) => translate(forward, value),
+            (Self::Map { name, forward, .. }, value) => translate(name, forward, value),
             (Self::LocalTime(offset), value) => to_utc(value, *offset),
             (Self::Expr(expr), value) => expr.run(&expr.forward, value),
         }
@@ -98,7 +129,7 @@ impl Transform {
             (_, Cell::Null) => Ok(Cell::Null),
             (Self::Same, value) => Ok(value.clone()),
             (Self::Cents(scale), value) => decimal(value, *scale),
-            (Self::Map { reverse, .. }, value) => translate(reverse, value),
+            (Self::Map { name, reverse, .. }, value) => translate(name, reverse, value),
             (Self::LocalTime(offset), value) => to_local(value, *offset),
             (Self::Expr(expr), value) => expr.run(&expr.reverse, value),
         }
@@ -110,25 +141,6 @@ fn guard(value: &Cell) -> Result<&Cell, Unmappable> {
         Cell::BadText(_) => refuse(format!("{value} is text that is not UTF-8")),
         other => Ok(other),
     }
-}
-
-fn one_to_one(pairs: &[(Cell, Cell)]) -> Result<Transform, (String, String)> {
-    let mut forward = HashMap::new();
-    let mut reverse = HashMap::new();
-    for (legacy, extracted) in pairs {
-        if forward.insert(legacy.clone(), extracted.clone()).is_some()
-            || reverse.insert(extracted.clone(), legacy.clone()).is_some()
-        {
-            return Err((
-                format!("the map has {legacy} or {extracted} twice, so it cannot be reversed"),
-                "make every code stand once on each side".to_owned(),
-            ));
-        }
-    }
-    if forward.is_empty() {
-        return Err(("the map is empty".to_owned(), "name every code".to_owned()));
-    }
-    Ok(Transform::Map { forward, reverse })
 }
 
 fn expressions(forward: &str, reverse: &str) -> Result<Transform, (String, String)> {
@@ -150,10 +162,10 @@ fn expressions(forward: &str, reverse: &str) -> Result<Transform, (String, Strin
     })))
 }
 
-fn translate(map: &HashMap<Cell, Cell>, value: &Cell) -> Result<Cell, Unmappable> {
+fn translate(name: &str, map: &HashMap<Cell, Cell>, value: &Cell) -> Result<Cell, Unmappable> {
     map.get(value)
         .cloned()
-        .ok_or_else(|| Unmappable(format!("{value} is not in the map")))
+        .ok_or_else(|| Unmappable(format!("{value} is not in {name}")))
 }
 
 impl Expr {

@@ -51,7 +51,7 @@ impl Engine {
     /// Installs what is missing and takes the link over from whoever had it.
     pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
         shared.check_files()?;
-        let (plan, schemas) = shared.plan().await?;
+        let (plan, schemas) = shared.plan(None).await?;
         let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
             // Looked for before anything is made again: a gap must not be papered over.
@@ -74,6 +74,7 @@ impl Engine {
             shared.extracted.schema_version().await?,
         );
         let mut engine = Self {
+            carried: Arc::clone(&plan),
             plan,
             source: recorded,
             epoch: forward.epoch,
@@ -90,6 +91,7 @@ impl Engine {
             next_parked: now,
             parked_wait: std::time::Duration::from_secs(1),
             parked: 0,
+            renamed: std::collections::VecDeque::new(),
             shared,
         };
         engine.publish(forward.beat);
@@ -147,6 +149,9 @@ impl Engine {
         if !self.copied() {
             return Err(Error::NotCopied(self.shared.spec.slice.clone()));
         }
+        // What codes mean now must be on the other side before it is the one that says it.
+        self.watch_lookups().await?;
+        while self.carry_renamed().await? {}
         // Foreign writes of the side that becomes the source must be on record before.
         let mut before = i64::MIN;
         while before < self.applied_back {

@@ -220,7 +220,7 @@ impl Verifier<'_> {
         &self,
         group: &Group,
         after: Option<&Key>,
-    ) -> Result<(HashMap<Key, (Option<Row>, Image)>, Option<Key>), Error> {
+    ) -> Result<(HashMap<Key, (Image, Image)>, Option<Key>), Error> {
         let mut found = Vec::new();
         let mut end: Option<Key> = None;
         for side in [Side::Legacy, Side::Extracted] {
@@ -237,30 +237,30 @@ impl Verifier<'_> {
                 {
                     end = Some(last.clone());
                 }
-                found.push(((side == Side::Extracted).then_some(at), rows));
+                found.push((side, at, rows));
             }
         }
-        let parts = group.tables(Side::Extracted).len();
-        let mut images: HashMap<Key, (Option<Row>, Image)> = HashMap::new();
-        for (part, rows) in found {
+        let none = |side| vec![None; group.tables(side).len()];
+        let mut images: HashMap<Key, (Image, Image)> = HashMap::new();
+        for (side, at, rows) in found {
             for (key, row) in rows {
                 if end.as_ref().is_some_and(|end| key > *end) {
                     break;
                 }
                 let image = images
                     .entry(key)
-                    .or_insert_with(|| (None, vec![None; parts]));
-                match part {
-                    None => image.0 = Some(row),
-                    Some(at) => image.1[at] = Some(row),
+                    .or_insert_with(|| (none(Side::Legacy), none(Side::Extracted)));
+                match side {
+                    Side::Legacy => image.0[at] = Some(row),
+                    Side::Extracted => image.1[at] = Some(row),
                 }
             }
         }
         Ok((images, end))
     }
 
-    fn alike(&self, group: &Group, legacy: &Option<Row>, extracted: &Image) -> bool {
-        let Ok(expected) = group.map(Side::Legacy, &vec![legacy.clone()]) else {
+    fn alike(&self, group: &Group, legacy: &Image, extracted: &Image) -> bool {
+        let Ok(expected) = group.map(Side::Legacy, legacy) else {
             return false;
         };
         expected == *extracted || self.compare(group, &[], legacy, extracted).is_empty()
@@ -271,7 +271,7 @@ impl Verifier<'_> {
         &self,
         group: &Group,
         key: &[crate::value::Cell],
-        legacy: &Option<Row>,
+        legacy: &Image,
         extracted: &Image,
     ) -> Vec<(usize, Difference)> {
         let tables = group.tables(Side::Extracted);
@@ -286,7 +286,7 @@ impl Verifier<'_> {
             };
             (at, difference)
         };
-        let expected = match group.map(Side::Legacy, &vec![legacy.clone()]) {
+        let expected = match group.map(Side::Legacy, legacy) {
             Ok(expected) => expected,
             Err(e) => {
                 let all = 0..tables.len();
@@ -398,7 +398,6 @@ impl Verifier<'_> {
                 Side::Legacy => (from, into),
                 Side::Extracted => (into, from),
             };
-            let legacy = legacy.into_iter().next().flatten();
             let mut differences = self.compare(group, &key, &legacy, &extracted);
             if !differences.is_empty() {
                 let tables = group.tables(self.source);

@@ -24,6 +24,7 @@ pub(super) fn names(spec: &LinkSpec) -> Vec<Problem> {
         let what = "no table is mapped".to_owned();
         problems.push(problem("(none)", None, what, "add a [[tables]] entry"));
     }
+    problems.extend(one_group_each(spec));
     for (at, table) in spec.tables.iter().enumerate() {
         let label = pair(table);
         if spec.tables[..at]
@@ -41,6 +42,25 @@ pub(super) fn names(spec: &LinkSpec) -> Vec<Problem> {
                 let what = "it is fed twice".to_owned();
                 let column = Some(column.extracted.as_str());
                 problems.push(problem(&label, column, what, "keep one of them"));
+            }
+        }
+    }
+    problems
+}
+
+/// A legacy table leads its entries, or stands beside one other table.
+fn one_group_each(spec: &LinkSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for table in &spec.tables {
+        for also in &table.also {
+            let elsewhere = |other: &TableSpec| {
+                let beside = other.also.iter().any(|a| a.table == also.table);
+                other.legacy == also.table || (beside && other.legacy != table.legacy)
+            };
+            if spec.tables.iter().any(elsewhere) {
+                let what = format!("`{}` is the legacy table of other entries, too", also.table);
+                let fix = "let one legacy table lead, and the others be `also` of it";
+                problems.push(problem(&pair(table), None, what, fix));
             }
         }
     }
@@ -100,10 +120,10 @@ fn unique_or_problem(
     }
 }
 
-/// The legacy table of a group.
+/// A legacy table of a group.
 pub(super) fn legacy_table(
     name: &str,
-    specs: &[&TableSpec],
+    key_names: &[String],
     schema: &Schema,
     problems: &mut Vec<Problem>,
 ) -> Option<Table> {
@@ -112,16 +132,6 @@ pub(super) fn legacy_table(
         problems.push(problem(name, None, what, "check the name and the database"));
         return None;
     };
-    let key_names = &specs.first()?.key;
-    if specs.iter().any(|spec| spec.key != *key_names) {
-        let what = "its entries name different keys".to_owned();
-        problems.push(problem(
-            name,
-            None,
-            what,
-            "use one key for all parts of a split",
-        ));
-    }
     if key_names.is_empty() || key_names.len() > KEY_COLUMNS {
         let what = format!("{} key columns", key_names.len());
         problems.push(problem(name, None, what, "name 1 to 6 key columns"));

@@ -55,10 +55,11 @@ fn same(value: &Cell, stored: &Cell) -> bool {
     }
 }
 
-/// Checks an entry's filter.
+/// Checks an entry's filter. The first `own` columns are those of the first legacy table.
 pub(super) fn filter(
     spec: &TableSpec,
     legacy: &Table,
+    own: usize,
     problems: &mut Vec<Problem>,
 ) -> Option<Filter> {
     let rows = spec.rows.as_ref()?;
@@ -71,6 +72,11 @@ pub(super) fn filter(
         wrong(what.to_owned(), "check its name");
         return None;
     };
+    if column >= own {
+        let what = "`rows` tells rows apart by a column of another table".to_owned();
+        wrong(what, "use a column of the first legacy table");
+        return None;
+    }
     if rows.values.is_empty() {
         wrong("`rows` names no value".to_owned(), "name the values");
         return None;

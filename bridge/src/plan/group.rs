@@ -2,15 +2,17 @@
 
 use outgrow_rollout::Side;
 
-use super::{Column, Filter, Image, Row, Table};
+use super::{Column, Filter, Image, Legacy, Row, Table};
+use crate::lookup::LookupName;
 use crate::pieces::Pieces;
 use crate::transform::{Transform, Unmappable};
 use crate::value::{Cell, Kind};
 
-/// One legacy table and what it is split into.
+/// Legacy tables of one key and what they are made into. Places of legacy columns are those in
+/// the wide row.
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub(super) legacy: [Table; 1],
+    pub(super) legacy: Legacy,
     pub(super) parts: Vec<Table>,
     /// Per part and part column: how it is made.
     pub(super) forward: Vec<Vec<Way>>,
@@ -18,6 +20,8 @@ pub(crate) struct Group {
     pub(super) reverse: Vec<Vec<Back>>,
     /// Per part: the legacy rows that it takes.
     pub(super) filters: Vec<Option<Filter>>,
+    /// Legacy columns of codes, as table and place, with the lookups that say what they mean.
+    pub(super) lookups: Vec<((usize, usize), LookupName)>,
 }
 
 /// How one extracted column is made. Places are those of columns in their table.
@@ -66,14 +70,18 @@ pub(crate) enum Undo {
 
 impl Group {
     pub(crate) fn name(&self) -> &str {
-        &self.legacy[0].name
+        &self.legacy.tables[0].name
     }
 
     pub(crate) fn tables(&self, side: Side) -> &[Table] {
         match side {
-            Side::Legacy => &self.legacy,
+            Side::Legacy => &self.legacy.tables,
             Side::Extracted => &self.parts,
         }
+    }
+
+    pub(crate) fn lookups(&self) -> &[((usize, usize), LookupName)] {
+        &self.lookups
     }
 
     /// What a row with this image on `from` is on the other side.
@@ -88,16 +96,20 @@ impl Group {
     }
 
     fn split(&self, image: &Image) -> Result<Image, Unmappable> {
-        let Some(Some(row)) = image.first() else {
-            return Ok(vec![None; self.parts.len()]);
-        };
+        match self.legacy.merge(image)? {
+            Some(row) => self.split_row(&row),
+            None => Ok(vec![None; self.parts.len()]),
+        }
+    }
+
+    fn split_row(&self, row: &Row) -> Result<Image, Unmappable> {
         let part = |(at, (table, ways)): (usize, (&Table, &Vec<Way>))| {
             if !self.takes(at, row) {
                 return Ok(None);
             }
             let cells = ways.iter().zip(&table.columns).map(|(way, column)| {
                 let mapped = self.make(way, table, column, row).map_err(|e| {
-                    let from = names(&self.legacy[0], &way.from());
+                    let from = names(&self.legacy.wide, &way.from());
                     Unmappable(format!("{}.{from}: {e}", self.name()))
                 })?;
                 stored(mapped, &table.name, column)
@@ -108,15 +120,16 @@ impl Group {
         parts.enumerate().map(part).collect()
     }
 
-    /// Whether a part takes this legacy row.
+    /// Whether a part takes this row of the first legacy table.
     pub(crate) fn takes(&self, part: usize, row: &Row) -> bool {
         let filter = self.filters[part].as_ref();
         filter.is_none_or(|filter| filter.takes(row))
     }
 
     /// Per part whether it takes what is on the legacy side.
-    pub(crate) fn taken(&self, legacy: &Option<Row>) -> Vec<bool> {
-        let taken = |part| legacy.as_ref().is_some_and(|row| self.takes(part, row));
+    pub(crate) fn taken(&self, legacy: &Image) -> Vec<bool> {
+        let first = legacy.first().and_then(Option::as_ref);
+        let taken = |part| first.is_some_and(|row| self.takes(part, row));
         (0..self.parts.len()).map(taken).collect()
     }
 
@@ -124,7 +137,7 @@ impl Group {
     pub(crate) fn legacy_of(&self, part: usize) -> Table {
         Table {
             only: self.filters[part].iter().cloned().collect(),
-            ..self.legacy[0].clone()
+            ..self.legacy.tables[0].clone()
         }
     }
 
@@ -133,7 +146,7 @@ impl Group {
         self.filters.iter().all(Option::is_some)
     }
 
-    /// Whether any part takes this legacy row. The others are no business of the link.
+    /// Whether any part takes this row of the first legacy table. The others are no business of the link.
     pub(crate) fn belongs(&self, row: &Row) -> bool {
         (0..self.parts.len()).any(|part| self.takes(part, row))
     }
@@ -146,7 +159,7 @@ impl Group {
         column: &Column,
         row: &Row,
     ) -> Result<Cell, Unmappable> {
-        let legacy = &self.legacy[0];
+        let legacy = &self.legacy.wide;
         match way {
             Way::Const(value) => Ok(value.clone()),
             Way::By { from, by } => by.forward(&row[*from]),
@@ -165,8 +178,15 @@ impl Group {
     }
 
     fn join(&self, image: &Image) -> Result<Image, Unmappable> {
+        Ok(match self.join_row(image)? {
+            Some(row) => self.legacy.unmerge(row),
+            None => vec![None; self.legacy.tables.len()],
+        })
+    }
+
+    fn join_row(&self, image: &Image) -> Result<Option<Row>, Unmappable> {
         if image.iter().all(Option::is_none) {
-            return Ok(vec![None]);
+            return Ok(None);
         }
         let lacks = |part: &usize| self.filters[*part].is_none() && image[*part].is_none();
         if let Some(missing) = (0..self.parts.len()).find(lacks) {
@@ -177,7 +197,7 @@ impl Group {
                 self.parts[missing].name
             )));
         }
-        let columns = self.legacy[0].columns.iter().enumerate();
+        let columns = self.legacy.wide.columns.iter().enumerate();
         let row = columns.map(|(at, column)| {
             let Some((back, row)) = self.back(at, image) else {
                 let what = format!("{}: nothing in these tables has it", column.name);
@@ -187,7 +207,7 @@ impl Group {
         });
         let row = row.collect::<Result<Row, Unmappable>>()?;
         self.keeps_to_filters(&row, image)?;
-        Ok(vec![Some(row)])
+        Ok(Some(row))
     }
 
     /// A row that is had back must be of the parts that it is in, and of no others.
@@ -198,7 +218,7 @@ impl Group {
             };
             let table = &self.parts[part].name;
             let value = &row[filter.column];
-            let rule = filter.text(&self.legacy[0]);
+            let rule = filter.text(&self.legacy.wide);
             return Err(Unmappable(if there.is_some() {
                 format!("`{table}` has it, and takes only rows whose {rule}: here it is {value}")
             } else {
@@ -215,6 +235,22 @@ impl Group {
             .next()
     }
 
+    /// Whether any legacy column may have nothing but a default on the way back.
+    pub(crate) fn has_defaults(&self) -> bool {
+        let default = |back: &Back| matches!(back.by, Undo::Default(_));
+        self.reverse.iter().flatten().any(default)
+    }
+
+    /// Legacy columns, as table and place, that an extracted image has only a default for.
+    pub(crate) fn defaulted(&self, image: &Image) -> Vec<(usize, usize)> {
+        let default = |at: &usize| {
+            let way = self.back(*at, image);
+            way.is_some_and(|(back, _)| matches!(back.by, Undo::Default(_)))
+        };
+        let columns = (0..self.reverse.len()).filter(default);
+        columns.map(|at| self.legacy.place(at)).collect()
+    }
+
     /// The value of a legacy column.
     fn unmake(&self, back: &Back, column: usize, row: &Row) -> Result<Cell, Unmappable> {
         let (part, ways) = (&self.parts[back.part], &self.forward[back.part]);
@@ -227,11 +263,11 @@ impl Group {
         let undone = match (&back.by, &ways[made]) {
             (Undo::PieceOf { at, .. }, Way::Joined { from, text }) => {
                 let whole = (value, &part.columns[made].kind);
-                let pieces = text.split(whole, &kinds(&self.legacy[0], from));
+                let pieces = text.split(whole, &kinds(&self.legacy.wide, from));
                 pieces.map(|mut pieces| pieces.swap_remove(*at))
             }
             (_, Way::Piece { text, columns, .. }) => {
-                let whole = &self.legacy[0].columns[column].kind;
+                let whole = &self.legacy.wide.columns[column].kind;
                 text.join(&cells(part, row, columns), whole)
             }
             (_, Way::By { by, .. }) => by.reverse(value),
@@ -251,26 +287,32 @@ impl Group {
         matches!(self.forward[part][column], Way::Const(_))
     }
 
-    /// Columns of a legacy row that do not come back the same: (column, before, after).
+    /// Columns of legacy rows that do not come back the same: (column, before, after).
     ///
     /// # Errors
     /// Says which value cannot be mapped at all.
-    pub(crate) fn round_trip(&self, row: &Row) -> Result<Vec<(String, Cell, Cell)>, Unmappable> {
-        let there = self.split(&vec![Some(row.clone())])?;
-        let back = self.join(&there)?;
-        let Some(Some(back)) = back.into_iter().next() else {
-            return Err(Unmappable("the row does not come back".to_owned()));
+    pub(crate) fn round_trip(
+        &self,
+        image: &Image,
+    ) -> Result<Vec<(String, Cell, Cell)>, Unmappable> {
+        let Some(row) = self.legacy.merge(image)? else {
+            return Ok(Vec::new());
+        };
+        let there = self.split_row(&row)?;
+        let Some(back) = self.join_row(&there)? else {
+            // No table takes it.
+            return Ok(Vec::new());
         };
         // What a default feeds was declared not to come back.
         let comes_back = |at: usize| {
             let way = self.back(at, &there);
             way.is_some_and(|(back, _)| !matches!(back.by, Undo::Default(_)))
         };
-        let columns = self.legacy[0].columns.iter().enumerate();
+        let columns = self.legacy.wide.columns.iter().enumerate();
         Ok(columns
-            .zip(row.iter().zip(back))
-            .filter(|((at, _), (a, b))| *a != b && comes_back(*at))
-            .map(|((_, column), (a, b))| (column.name.clone(), a.clone(), b))
+            .zip(row.into_iter().zip(back))
+            .filter(|((at, _), (a, b))| a != b && comes_back(*at))
+            .map(|((_, column), (a, b))| (column.name.clone(), a, b))
             .collect())
     }
 }

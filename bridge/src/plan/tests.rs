@@ -4,7 +4,7 @@ use outgrow_rollout::Side;
 use proptest::prelude::*;
 
 use super::*;
-use crate::spec::{ColumnSpec, Limits, RowFilter, Source};
+use crate::spec::{AlsoSpec, ColumnSpec, Limits, RowFilter, Source};
 use crate::value::Affinity;
 
 fn schema(tables: &[(&str, &[(&str, Affinity)])]) -> Schema {
@@ -44,6 +44,7 @@ fn entry(extracted: &str, columns: &[(&str, Source)], rows: Option<(&[&str], boo
             values: values.iter().map(|v| Cell::from(*v)).collect(),
             not,
         }),
+        also: Vec::new(),
     }
 }
 
@@ -85,7 +86,7 @@ fn plan(tables: Vec<TableSpec>) -> (Option<Plan>, Vec<Problem>) {
         tables,
         limits: Limits::default(),
     };
-    Plan::build(&spec, &legacy, &extracted)
+    Plan::build(&spec, &legacy, &extracted, &Lookups::new())
 }
 
 fn of<'a>(columns: &[(&'a str, Source)]) -> Vec<(&'a str, Source)> {
@@ -167,7 +168,84 @@ fn every_problem_of_a_mapping_is_named_at_once() {
     }
 }
 
+/// `user`, perhaps with a `profile`, and with a `theme`, as `account` and `look`.
+fn beside() -> Group {
+    use Affinity::{Integer, Text};
+    let legacy = schema(&[
+        ("user", &[("id", Integer), ("mail", Text)]),
+        ("profile", &[("bio", Text), ("id", Integer), ("note", Text)]),
+        ("theme", &[("id", Integer), ("name", Text)]),
+    ]);
+    let extracted = schema(&[
+        ("account", &[("id", Integer), ("name", Text)]),
+        ("look", &[("id", Integer), ("bio", Text), ("note", Text)]),
+    ]);
+    let also = |table: &str, optional| AlsoSpec {
+        table: table.to_owned(),
+        key: vec!["id".to_owned()],
+        optional,
+    };
+    let name = Source::joined(vec!["mail".into(), "theme.name".into()], "-", true);
+    let account = TableSpec {
+        legacy: "user".to_owned(),
+        also: vec![also("theme", false), also("profile", true)],
+        ..entry("account", &of(&[("name", name)]), None)
+    };
+    let columns = [("bio", same("profile.bio")), ("note", same("profile.note"))];
+    let look = TableSpec {
+        legacy: "user".to_owned(),
+        ..entry("look", &of(&columns), None)
+    };
+    let spec = LinkSpec {
+        slice: "items".parse().unwrap(),
+        legacy: "sqlite:legacy.db".parse().unwrap(),
+        extracted: "sqlite:extracted.db".parse().unwrap(),
+        tables: vec![account, look],
+        limits: Limits::default(),
+    };
+    let (plan, problems) = Plan::build(&spec, &legacy, &extracted, &Lookups::new());
+    assert!(problems.is_empty(), "{problems:?}");
+    plan.unwrap().groups.remove(0)
+}
+
+fn there(image: Image, there: &[bool]) -> Image {
+    let rows = image.into_iter().zip(there);
+    rows.map(|(row, there)| row.filter(|_| *there)).collect()
+}
+
 proptest! {
+    #[test]
+    fn rows_of_several_tables_come_back_or_are_refused(
+        cells in prop::array::uniform4(text()), is in prop::array::uniform3(any::<bool>()),
+    ) {
+        let group = beside();
+        let [mail, bio, note, name] = cells;
+        // In the order of the config.
+        let image = there(vec![
+            Some(vec![Cell::Int(1), mail]),
+            Some(vec![Cell::Int(1), name]),
+            Some(vec![bio, Cell::Int(1), note]),
+        ], &is);
+        if let Ok(made) = group.map(Side::Legacy, &image) {
+            prop_assert_eq!(group.map(Side::Extracted, &made), Ok(image));
+        }
+    }
+
+    #[test]
+    fn images_of_several_tables_come_back_or_are_refused(
+        cells in prop::array::uniform3(text()), is in prop::array::uniform2(any::<bool>()),
+    ) {
+        let group = beside();
+        let [name, bio, note] = cells;
+        let image = there(vec![
+            Some(vec![Cell::Int(1), name]),
+            Some(vec![Cell::Int(1), bio, note]),
+        ], &is);
+        if let Ok(back) = group.map(Side::Extracted, &image) {
+            prop_assert_eq!(group.map(Side::Legacy, &back), Ok(image));
+        }
+    }
+
     #[test]
     fn rows_come_back_or_are_refused(with_all: bool, kind in kind(), a in text(), b in number(), c in text()) {
         let group = group(with_all);

@@ -3,70 +3,117 @@
 use super::check::{pair, problem};
 use super::group::Way;
 use super::{Problem, Table, TableSpec};
+use crate::lookup::{LookupName, Lookups, Wrong};
 use crate::pieces::Pieces;
-use crate::spec::Source;
+use crate::spec::{ColumnSpec, Source};
 use crate::transform::Transform;
+use crate::value::{Cell, Kind};
 
-/// What is wrong with a column, and how to mend it.
-type Wrong = (String, String);
-
-/// How each column of an entry is made.
-pub(super) fn ways(
-    spec: &TableSpec,
-    legacy: &Table,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<Way>> {
-    let label = pair(spec);
-    let before = problems.len();
-    let mut ways = Vec::new();
-    for wanted in &spec.columns {
-        let from = wanted.source.from();
-        let column = Some(wanted.extracted.as_str());
-        for name in from.iter().filter(|name| legacy.place(name).is_none()) {
-            let what = format!("the legacy table has no column `{name}` to make it from");
-            problems.push(problem(&label, column, what, "check its name"));
-        }
-        let places: Vec<usize> = from.iter().filter_map(|name| legacy.place(name)).collect();
-        match way(&wanted.source, spec, &places) {
-            Ok(Some(way)) => ways.push(way),
-            // Its legacy column is not there, which was said.
-            Ok(None) => {}
-            Err((what, fix)) => problems.push(problem(&label, column, what, &fix)),
-        }
-    }
-    (problems.len() == before).then_some(ways)
+/// What the ways of an entry are made from.
+pub(super) struct From<'a> {
+    pub(super) spec: &'a TableSpec,
+    pub(super) legacy: &'a Table,
+    /// `None` when something is wrong with it.
+    pub(super) extracted: Option<&'a Table>,
+    pub(super) lookups: &'a Lookups,
 }
 
-/// The way of one column, from legacy columns at these places.
-fn way(source: &Source, spec: &TableSpec, places: &[usize]) -> Result<Option<Way>, Wrong> {
-    let first = places.first().copied();
-    match source {
-        Source::Const(value) => Ok(Some(Way::Const(value.clone()))),
-        Source::Join {
-            from,
-            literals,
-            empty_is_null,
-        } => joined(from, literals, *empty_is_null, places).map(Some),
-        Source::Part {
-            of,
-            part,
-            at,
-            empty_is_null,
-        } => {
-            let columns = pieces_of(spec, of, at, *empty_is_null)?;
-            let text = Pieces::at(at, columns.len(), *empty_is_null)?;
-            let at = part.saturating_sub(1);
-            Ok(first.map(|of| Way::Piece {
+impl From<'_> {
+    /// How each column of an entry is made.
+    pub(super) fn ways(&self, problems: &mut Vec<Problem>) -> Option<Vec<Way>> {
+        let label = pair(self.spec);
+        let before = problems.len();
+        let mut ways = Vec::new();
+        for wanted in &self.spec.columns {
+            let from = wanted.source.from();
+            let column = Some(wanted.extracted.as_str());
+            let place = |name: &&str| self.legacy.place(name);
+            for name in from.iter().filter(|name| place(name).is_none()) {
+                let what = format!("the legacy table has no column `{name}` to make it from");
+                problems.push(problem(&label, column, what, "check its name"));
+            }
+            let places: Vec<usize> = from.iter().filter_map(place).collect();
+            match self.way(wanted, &places) {
+                Ok(Some(way)) => ways.push(way),
+                // Its legacy column is not there, which was said.
+                Ok(None) => {}
+                Err((what, fix)) => problems.push(problem(&label, column, what, &fix)),
+            }
+        }
+        (problems.len() == before).then_some(ways)
+    }
+
+    /// The way of one column, from legacy columns at these places.
+    fn way(&self, wanted: &ColumnSpec, places: &[usize]) -> Result<Option<Way>, Wrong> {
+        let first = places.first().copied();
+        match &wanted.source {
+            Source::Const(value) => Ok(Some(Way::Const(value.clone()))),
+            Source::Join {
+                from,
+                literals,
+                empty_is_null,
+            } => joined(from, literals, *empty_is_null, places).map(Some),
+            Source::Part {
                 of,
+                part,
                 at,
-                text,
-                columns,
-            }))
+                empty_is_null,
+            } => {
+                let columns = pieces_of(self.spec, of, at, *empty_is_null)?;
+                let text = Pieces::at(at, columns.len(), *empty_is_null)?;
+                let at = part.saturating_sub(1);
+                Ok(first.map(|of| Way::Piece {
+                    of,
+                    at,
+                    text,
+                    columns,
+                }))
+            }
+            one => {
+                let by = match LookupName::of(one) {
+                    Some(name) => self.translation(&name, wanted, first)?,
+                    None => Transform::compile(one)?,
+                };
+                Ok(first.map(|from| Way::By { from, by }))
+            }
         }
-        one => {
-            let by = Transform::compile(one)?;
-            Ok(first.map(|from| Way::By { from, by }))
+    }
+
+    /// A lookup's pairs, as the two columns store them.
+    fn translation(
+        &self,
+        name: &LookupName,
+        wanted: &ColumnSpec,
+        from: Option<usize>,
+    ) -> Result<Transform, Wrong> {
+        let table = &name.table;
+        let lookup = match self.lookups.get(name) {
+            Some(Ok(lookup)) => lookup,
+            Some(Err(wrong)) => return Err(wrong.clone()),
+            None => return Err((format!("`{table}` was not read"), "try again".to_owned())),
+        };
+        let into = self.extracted.and_then(|table| {
+            let place = table.place(&wanted.extracted)?;
+            Some(&table.columns[place].kind)
+        });
+        let from = from.map(|from| &self.legacy.columns[from].kind);
+        let stored = |cell: &Cell, kind: Option<&Kind>| match kind {
+            Some(kind) => cell.clone().stored_in(kind),
+            None => cell.clone(),
+        };
+        let plain = |cell: &Cell| matches!(cell, Cell::Int(_) | Cell::Text(_));
+        let mut pairs = Vec::with_capacity(lookup.pairs.len());
+        for (code, value) in &lookup.pairs {
+            let pair = (stored(code, from), stored(value, into));
+            if !plain(&pair.0) || !plain(&pair.1) {
+                return Err((
+                    format!("the lookup table `{table}` has {code} for {value}"),
+                    "have text or whole numbers in both columns, and no NULL".to_owned(),
+                ));
+            }
+            pairs.push(pair);
         }
+        Transform::one_to_one(&format!("the lookup table `{table}`"), &pairs)
     }
 }
 

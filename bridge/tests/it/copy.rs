@@ -429,7 +429,7 @@ fn plain_spec(
             })
             .collect(),
         defaults: Vec::new(),
-        rows: None,
+        ..outgrow_bridge::TableSpec::default()
     };
     outgrow_bridge::LinkSpec {
         slice: "plain".parse().unwrap(),

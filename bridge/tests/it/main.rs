@@ -8,6 +8,8 @@ mod crash;
 mod drift;
 mod events;
 mod mapping;
+mod mapping_also;
+mod mapping_lookup;
 mod mapping_rows;
 mod mysql;
 mod network;

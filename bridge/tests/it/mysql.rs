@@ -319,7 +319,7 @@ async fn every_type_comes_over_as_it_is_and_back() {
         key: vec!["id".to_owned()],
         columns: columns.collect(),
         defaults: Vec::new(),
-        rows: None,
+        ..TableSpec::default()
     };
     let link = Link::open(LinkSpec {
         slice: "things".parse().unwrap(),

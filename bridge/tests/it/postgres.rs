@@ -65,7 +65,7 @@ pub(crate) fn tables() -> Vec<TableSpec> {
             })
             .collect(),
         defaults: Vec::new(),
-        rows: None,
+        ..TableSpec::default()
     }]
 }
 

@@ -22,7 +22,7 @@ fn same(name: &str, key: &[&str], columns: &[&str]) -> TableSpec {
             })
             .collect(),
         defaults: Vec::new(),
-        rows: None,
+        ..TableSpec::default()
     }
 }
 

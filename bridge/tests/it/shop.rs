@@ -197,7 +197,7 @@ fn table(legacy: &str, extracted: &str, columns: Vec<(&str, Source)>) -> TableSp
             })
             .collect(),
         defaults: Vec::new(),
-        rows: None,
+        ..TableSpec::default()
     }
 }
 

@@ -17,7 +17,7 @@ const PARTS_MAX: u64 = 64;
 
 /// The ways to write a column mapping, for fixes.
 const FORMS: &str = "write \"legacy_column\", or a table with `from` and one of `map`, `cents`, \
-                     `local_time`, `forward` with `reverse`, or { join = [..], with = \"..\" }, \
+                     `local_time`, `forward` with `reverse`, `lookup` with `key` and `value`, or { join = [..], with = \"..\" }, \
                      { template = \"..\" }, { part = N, of = \"..\", at = \"..\" }, { const = VALUE }";
 
 /// The keys of one column.
@@ -34,7 +34,7 @@ struct Form {
     read: fn(&Keys<'_>, &mut Findings<'_>) -> Option<Source>,
 }
 
-const ALL: [Form; 8] = [
+const ALL: [Form; 9] = [
     Form {
         said_by: &["const"],
         with: &[],
@@ -62,6 +62,11 @@ const ALL: [Form; 8] = [
         said_by: &["forward", "reverse"],
         with: &["from"],
         read: expression,
+    },
+    Form {
+        said_by: &["lookup"],
+        with: &["from", "key", "value"],
+        read: lookup,
     },
     Form {
         said_by: &["join"],
@@ -218,6 +223,23 @@ fn expression(keys: &Keys<'_>, findings: &mut Findings<'_>) -> Option<Source> {
         from: from?,
         forward: forward?,
         reverse: reverse?,
+    })
+}
+
+fn lookup(keys: &Keys<'_>, findings: &mut Findings<'_>) -> Option<Source> {
+    let from = keys.from(findings);
+    let table = keys.get("lookup")?.word(findings);
+    let mut column = |key, what: &str| {
+        let fix = format!("name the lookup table's column of {what}");
+        let node = keys.need(key, &fix, findings)?;
+        node.word(findings)
+    };
+    let (key, value) = (column("key", "codes"), column("value", "what they mean"));
+    Some(Source::Lookup {
+        from: from?,
+        table: table?,
+        key: key?,
+        value: value?,
     })
 }
 

@@ -29,8 +29,8 @@ use toml::de::DeTable;
 pub(crate) use events::Events;
 #[allow(unused_imports)] // Names of the checked config, for whoever wires it.
 pub(crate) use model::{
-    ArrayBy, ArrayRule, Cohort, Column, Config, Control, Database, HttpUrl, Identity, IgnoreRule,
-    Legacy, Proxy, Route, Rows, Service, Shadow, Slice, SliceShadow, Source, Table,
+    Also, ArrayBy, ArrayRule, Cohort, Column, Config, Control, Database, HttpUrl, Identity,
+    IgnoreRule, Legacy, Proxy, Route, Rows, Service, Shadow, Slice, SliceShadow, Source, Table,
 };
 pub(crate) use problem::{ConfigErrors, nearest};
 pub(crate) use secret::Secret;

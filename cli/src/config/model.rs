@@ -177,6 +177,18 @@ pub(crate) struct Table {
     pub(crate) defaults: Vec<(String, serde_json::Value)>,
     /// Which legacy rows belong to the table; `None` is all of them.
     pub(crate) rows: Option<Rows>,
+    /// Legacy tables with the same key that add columns.
+    pub(crate) also: Vec<Also>,
+}
+
+/// A legacy table beside the first.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Also {
+    pub(crate) table: String,
+    /// Its columns that hold the first table's key.
+    pub(crate) key: Vec<String>,
+    /// It may have no row.
+    pub(crate) optional: bool,
 }
 
 /// Legacy rows, told from the others by one column.
@@ -220,6 +232,13 @@ pub(crate) enum Source {
         from: String,
         forward: String,
         reverse: String,
+    },
+    /// Codes that a table of the legacy database translates.
+    Lookup {
+        from: String,
+        table: String,
+        key: String,
+        value: String,
     },
     /// One text of several columns, with a text before, between and after them.
     Join {

@@ -396,8 +396,9 @@ fn check_tables(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) 
         }
         for (place, table) in &draft.tables {
             let Some(table) = table else { continue };
+            let beside = table.also.iter().map(|also| (None, &also.table));
             let ends = [(None, &table.legacy), (Some(service), &table.extracted)];
-            for (database, name) in ends {
+            for (database, name) in ends.into_iter().chain(beside) {
                 let owner = *owners.entry((database, name)).or_insert(&draft.place);
                 if owner.key != draft.place.key {
                     let rule = format!("table `{name}` belongs to {} already", owner.key);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::columns::source;
-use super::model::{Column, Rows, Source, Table};
+use super::model::{Also, Column, Rows, Source, Table};
 use super::problem::{Findings, Place};
 use super::section::{Node, Section};
 
@@ -40,6 +40,7 @@ pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Opt
         let key: Vec<String> = words.into_iter().map(|(_, word)| word).collect();
         (!key.is_empty()).then_some(key)
     });
+    let key_len = key.as_ref().map(Vec::len);
     let defaults = section
         .get("defaults")
         .map(|node| defaults(&node, columns.as_deref().unwrap_or_default(), findings))
@@ -51,6 +52,8 @@ pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Opt
     let rows_node = section.get("rows");
     let has_rows = rows_node.is_some();
     let rows = rows_node.and_then(|node| rows(&node, findings));
+    let also_node = section.get("also");
+    let also = also_node.map_or(Some(Vec::new()), |node| also(&node, key_len, findings));
     section.finish(findings);
     if has_rows && rows.is_none() {
         return None;
@@ -62,7 +65,40 @@ pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Opt
         columns: columns?,
         defaults,
         rows,
+        also: also?,
     })
+}
+
+/// `[{ table = "profiles", key = ["user_id"], optional = true }]`.
+fn also(node: &Node<'_>, key_len: Option<usize>, findings: &mut Findings<'_>) -> Option<Vec<Also>> {
+    let one = |node: &Node<'_>, findings: &mut Findings<'_>| {
+        let mut section = node.section(findings)?;
+        let table = section.need(findings, "table", "name the legacy table");
+        let table = table.and_then(|node| node.word(findings));
+        let fix = "name its columns that hold the first table's key";
+        let key_node = section.need(findings, "key", fix);
+        let optional = section.get("optional");
+        let optional = optional.map_or(Some(false), |node| node.boolean(findings));
+        section.finish(findings);
+        let key_node = key_node?;
+        let words = key_node.words(findings);
+        if key_len.is_some_and(|len| len != words.len()) {
+            let rule = "it must have as many columns as the entry's `key`";
+            findings.refuse(&key_node.place, rule, fix);
+            return None;
+        }
+        Some(Also {
+            table: table?,
+            key: words.into_iter().map(|(_, word)| word).collect(),
+            optional: optional?,
+        })
+    };
+    let found: Vec<Option<Also>> = node
+        .list(findings)
+        .iter()
+        .map(|node| one(node, findings))
+        .collect();
+    found.into_iter().collect()
 }
 
 /// `{ column = "kind", is = ["book", "cd"] }`, or with `not` or `null` in the place of `is`.
@@ -243,6 +279,7 @@ fn from(source: &Source) -> Vec<&str> {
         | Source::Cents { from, .. }
         | Source::Map { from, .. }
         | Source::LocalTime { from, .. }
+        | Source::Lookup { from, .. }
         | Source::Part { of: from, .. }
         | Source::Expr { from, .. } => vec![from],
         Source::Join { from, .. } => from.iter().map(String::as_str).collect(),
@@ -255,6 +292,7 @@ fn from(source: &Source) -> Vec<&str> {
 pub(super) fn cross_check(tables: &[(Place, Option<Table>)], findings: &mut Findings<'_>) {
     let mut extracted: BTreeSet<&str> = BTreeSet::new();
     let mut keys: BTreeMap<&str, &[String]> = BTreeMap::new();
+    let mut beside: BTreeMap<&str, (&str, &Also)> = BTreeMap::new();
     for (place, table) in tables {
         let Some(table) = table else { continue };
         if !extracted.insert(&table.extracted) {
@@ -269,6 +307,24 @@ pub(super) fn cross_check(tables: &[(Place, Option<Table>)], findings: &mut Find
                 rule,
                 "a split table has one key: write the same in both",
             );
+        }
+        for also in &table.also {
+            let (leader, first) = *beside
+                .entry(&also.table)
+                .or_insert((table.legacy.as_str(), also));
+            if leader != table.legacy || first != also {
+                let rule = format!("`{}` is taken otherwise in an entry above", also.table);
+                let fix = "let one legacy table lead, and write the same `also` in its entries";
+                findings.lack(place, rule, fix);
+            }
+        }
+    }
+    for (place, table) in tables {
+        let led = table.iter().flat_map(|table| &table.also);
+        for also in led.filter(|also| keys.contains_key(also.table.as_str())) {
+            let rule = format!("`{}` leads entries of its own", also.table);
+            let fix = "let one legacy table lead, and the others be `also` of it";
+            findings.lack(place, rule, fix);
         }
     }
 }

@@ -303,7 +303,8 @@ fn columns_are_joined_and_split_and_rows_told_apart() {
     let to = "title = { join = [\"brand\", \"name\"], with = \" \", empty = \"null\" }, \
               shelf = { template = \"{row}/{place}\" }, \
               hour = { part = 1, of = \"opens\", at = \":\" }, \
-              minute = { part = 2, of = \"opens\", at = \":\" }";
+              minute = { part = 2, of = \"opens\", at = \":\" }, \
+              maker = { lookup = \"makers\", from = \"maker_id\", key = \"id\", value = \"name\" }";
     let text = SHOP.replace(TITLE, to);
     let name = "extracted = \"product_price\"\n";
     for (rows, not, count) in [
@@ -334,7 +335,37 @@ fn columns_are_joined_and_split_and_rows_told_apart() {
         let (from, literals) = (texts(&["row", "place"]), texts(&["", "/", ""]));
         assert_eq!(of("shelf"), joined(from, literals, false));
         assert!(matches!(of("minute"), Source::Part { part: 2, .. }));
+        let Source::Lookup { from, table, .. } = of("maker") else {
+            panic!("a lookup");
+        };
+        assert_eq!((from.as_str(), table.as_str()), ("maker_id", "makers"));
     }
+}
+
+#[test]
+fn legacy_tables_stand_beside_another() {
+    let name = "extracted = \"product_price\"\n";
+    let also = |text: &str| SHOP.replace(name, &format!("{name}also = {text}\n"));
+    let config = good(&also(
+        "[{ table = \"offers\", key = [\"product\"], optional = true }, { table = \"stock\", key = [\"id\"] }]",
+    ));
+    let tables = &config.slice("catalog").unwrap().tables;
+    let found: Vec<(&str, bool)> = tables[1]
+        .also
+        .iter()
+        .map(|also| (also.table.as_str(), also.optional))
+        .collect();
+    assert_eq!(found, [("offers", true), ("stock", false)]);
+    golden(
+        "also",
+        &also("[{ table = \"offers\", key = [\"a\", \"b\"] }, { key = [\"a\"], if = 1 }]"),
+    );
+    golden(
+        "also_twice",
+        &also(
+            "[{ table = \"stock\", key = [\"a\"] }, { table = \"stock\", key = [\"b\"] }, { table = \"products\", key = [\"id\"] }]",
+        ),
+    );
 }
 
 #[test]
@@ -368,6 +399,11 @@ fn pieces_that_could_not_be_put_together() {
         "keys_of_two_forms",
         TITLE,
         "title = { from = \"name\", at = \" \", empty = \"none\" }",
+    );
+    refused(
+        "lookup_without_columns",
+        TITLE,
+        "title = { lookup = \"titles\", from = \"name\", value = 7 }",
     );
     refused(
         "rows_of_two_tests",
@@ -509,6 +545,30 @@ fn the_example_of_the_reference_is_a_good_config() {
     let config = good(&example.replace("OUTGROW_IDENTITY_SECRET", "IDENTITY"));
     assert_eq!(config.warnings, []);
     assert_eq!(config.slices[0].plan.approvals, ["cutover"]);
+}
+
+#[test]
+fn the_examples_of_mappings_are_good_too() {
+    let examples: Vec<&str> = REFERENCE
+        .split("```toml\n")
+        .skip(2)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 4);
+    for example in examples {
+        let rest = example.split_once("slices.").map(|(_, rest)| rest);
+        let id = rest.and_then(|rest| rest.split('.').next()).unwrap();
+        let table = match example.starts_with("[[") {
+            true => String::new(),
+            false => format!(
+                "[[slices.{id}.tables]]\nlegacy = \"l\"\nextracted = \"e\"\nkey = [\"id\"]\n"
+            ),
+        };
+        let slice =
+            format!("[slices.{id}]\nservice = \"reviews\"\nroutes = [\"GET /api/{id}/only\"]\n");
+        let config = good(&format!("{SHOP}\n{slice}{table}{example}"));
+        assert!(!config.slice(id).unwrap().tables.is_empty(), "{id}");
+    }
 }
 
 /// A key that is nothing like any other is answered with all keys of its table.

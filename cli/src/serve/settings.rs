@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use anyhow::Context as _;
 use http::uri::Authority;
 use outgrow_bridge::{
-    Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
+    AlsoSpec, Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
 };
 use outgrow_proxy::{
     CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, Settings,
@@ -13,7 +13,7 @@ use outgrow_proxy::{
 };
 use outgrow_shadow::{ArrayRule, IgnoreRule, Limits as ShadowLimits, ShadowSettings, SliceShadow};
 
-use crate::config::{ArrayBy, Cohort, Config, Database, HttpUrl, Rows, Slice, Source, Table};
+use crate::config::{Also, ArrayBy, Cohort, Config, Database, HttpUrl, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
 const STATE_FILE: &str = "proxy-state.json";
@@ -191,7 +191,16 @@ fn table(table: &Table) -> anyhow::Result<TableSpec> {
             .map(default)
             .collect::<anyhow::Result<_>>()?,
         rows: table.rows.as_ref().map(rows).transpose()?,
+        also: table.also.iter().map(also).collect(),
     })
+}
+
+fn also(also: &Also) -> AlsoSpec {
+    AlsoSpec {
+        table: also.table.clone(),
+        key: also.key.clone(),
+        optional: also.optional,
+    }
 }
 
 fn rows(rows: &Rows) -> anyhow::Result<RowFilter> {
@@ -238,6 +247,17 @@ fn source(source: &Source) -> anyhow::Result<outgrow_bridge::Source> {
             from: from.clone(),
             forward: forward.clone(),
             reverse: reverse.clone(),
+        },
+        Source::Lookup {
+            from,
+            table,
+            key,
+            value,
+        } => Link::Lookup {
+            from: from.clone(),
+            table: table.clone(),
+            key: key.clone(),
+            value: value.clone(),
         },
         Source::Join {
             from,
