@@ -1,32 +1,29 @@
-//! Every body that goes up or down. An enum and not a box: the common ones need no allocation,
+//! Every body that goes down to a client. An enum and not a box: the common ones need no allocation,
 //! and none of them leaves its core.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use outgrow_shadow::{Exchange, Tap};
 
 use crate::pool::Lent;
+use crate::wire::WireError;
 
 /// A body on its way.
 #[derive(Debug)]
 pub(crate) enum Body {
     Empty,
     Full(Option<Bytes>),
-    /// A client's, going up.
-    Upload(Incoming),
-    /// An upstream's, coming down.
+    /// An upstream's, part by part.
     Answer(Box<Answer>),
 }
 
 /// An upstream's answer body, with what must happen at its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) body: Incoming,
     /// The connection, given back at the end; dropped (and so closed) when cut off.
     pub(crate) lent: Option<Lent>,
     pub(crate) copy: Option<Copy>,
@@ -80,22 +77,61 @@ impl Drop for Copy {
 }
 
 impl Answer {
-    fn finish(&mut self) {
+    fn finish(&mut self, now: Option<Instant>) {
         if let Some(lent) = self.lent.take() {
-            lent.give_back();
+            lent.give_back(now.unwrap_or_else(Instant::now));
         }
         if let Some(copy) = &mut self.copy {
             copy.finish(true);
         }
     }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        let Some(lent) = &mut self.lent else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(lent.wire.poll_frame(cx));
+        let over = lent.wire.is_over();
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(copy), Some(data)) = (&mut self.copy, frame.data_ref()) {
+                    copy.take(data);
+                }
+                if over {
+                    self.finish(None);
+                }
+            }
+            Some(Err(_)) => self.lent = None,
+            None => self.finish(None),
+        }
+        Poll::Ready(frame)
+    }
 }
 
 impl Body {
-    /// Wraps an answer; one without a body ends here and now.
-    pub(crate) fn answer(mut answer: Answer) -> Self {
-        if answer.body.is_end_stream() {
-            answer.finish();
+    /// Wraps an answer. One that is whole already gives its connection back here and now.
+    pub(crate) fn answer(lent: Lent, copy: Option<Copy>) -> Self {
+        let now = Some(lent.answered);
+        let mut answer = Answer {
+            lent: Some(lent),
+            copy,
+        };
+        let Some(wire) = answer.lent.as_mut().map(|lent| &mut lent.wire) else {
             return Self::Empty;
+        };
+        if wire.is_over() {
+            answer.finish(now);
+            return Self::Empty;
+        }
+        if let Some(whole) = wire.take_whole() {
+            if let Some(copy) = &mut answer.copy {
+                copy.take(&whole);
+            }
+            answer.finish(now);
+            return Self::Full(Some(whole));
         }
         Self::Answer(Box::new(answer))
     }
@@ -103,32 +139,16 @@ impl Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = WireError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Upload(body) => Pin::new(body).poll_frame(cx),
-            Self::Answer(answer) => {
-                let frame = ready!(Pin::new(&mut answer.body).poll_frame(cx));
-                match &frame {
-                    Some(Ok(frame)) => {
-                        if let (Some(copy), Some(data)) = (&mut answer.copy, frame.data_ref()) {
-                            copy.take(data);
-                        }
-                        if answer.body.is_end_stream() {
-                            answer.finish();
-                        }
-                    }
-                    Some(Err(_)) => answer.lent = None,
-                    None => answer.finish(),
-                }
-                Poll::Ready(frame)
-            }
+            Self::Answer(answer) => answer.poll_frame(cx),
         }
     }
 
@@ -136,8 +156,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Upload(body) => body.is_end_stream(),
-            Self::Answer(answer) => answer.body.is_end_stream(),
+            Self::Answer(answer) => answer.lent.is_none(),
         }
     }
 
@@ -147,8 +166,11 @@ impl HttpBody for Body {
             Self::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Upload(body) => body.size_hint(),
-            Self::Answer(answer) => answer.body.size_hint(),
+            Self::Answer(answer) => match answer.lent.as_ref().map(|lent| lent.wire.left()) {
+                None => SizeHint::with_exact(0),
+                Some(Some(left)) => SizeHint::with_exact(left),
+                Some(None) => SizeHint::default(),
+            },
         }
     }
 }

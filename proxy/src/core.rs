@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use outgrow_shadow::Tap;
 use tokio::sync::mpsc;
 
@@ -53,6 +54,13 @@ impl Core {
     }
 }
 
-/// Where a request came from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+/// Where a request came from: the client's address, written out once a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) HeaderValue);
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let text = address.ip().to_string();
+        Self(HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown")))
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::settings::Problem;
+use crate::wire::WireError;
 
 /// Why a proxy did not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub(crate) enum UpstreamError {
     Broken {
         to: Authority,
         #[source]
-        source: hyper::Error,
+        source: WireError,
     },
 }
 

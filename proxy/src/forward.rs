@@ -14,7 +14,7 @@ use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
 use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap};
 use tokio::sync::oneshot;
 
-use crate::body::{Answer, Body, Copy};
+use crate::body::{Body, Copy};
 use crate::cohort::{self, Cohort};
 use crate::core::{Core, Peer};
 use crate::error::{Refusal, UpstreamError};
@@ -44,7 +44,7 @@ struct Call {
 
 /// An upstream's answer before its body is wrapped.
 struct Answered {
-    response: Response<Incoming>,
+    response: Response<()>,
     lent: Lent,
     side: Side,
     latency: Duration,
@@ -53,7 +53,7 @@ struct Answered {
 /// Carries one request.
 pub(crate) async fn carry(
     core: Rc<Core>,
-    peer: Peer,
+    peer: &Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let protocol = headers::upgrade(request.headers());
@@ -63,7 +63,7 @@ pub(crate) async fn carry(
     let wish = wish(&core, request.headers());
     let (mut parts, body) = request.into_parts();
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
-    headers::prepare(&mut parts, peer.0.ip())?;
+    headers::prepare(&mut parts, &peer.0)?;
     if let Some(protocol) = protocol {
         parts.headers.insert(
             http::header::CONNECTION,
@@ -71,7 +71,7 @@ pub(crate) async fn carry(
         );
         parts.headers.insert(UPGRADE, protocol);
     }
-    let body = (!body.is_end_stream()).then_some(Body::Upload(body));
+    let body = (!body.is_end_stream()).then_some(body);
     let out = Outgoing { parts, body };
     let found = route(&core, &out.parts).cloned();
     let Some(Found {
@@ -136,14 +136,14 @@ async fn pass_through(
 ) -> Result<Response<Body>, Refusal> {
     let (response, lent) = core
         .pool
-        .send(&core.shared.settings.legacy, &mut out)
+        .send(&core.shared.settings.legacy, &mut out, Instant::now())
         .await?;
     Ok(hand_down(response, lent, client, None))
 }
 
 /// Gives an upstream's answer to the client.
 fn hand_down(
-    mut response: Response<Incoming>,
+    mut response: Response<()>,
     lent: Lent,
     client: Option<OnUpgrade>,
     copy: Option<Copy>,
@@ -152,7 +152,7 @@ fn hand_down(
         && let Some(client) = client
     {
         let protocol = headers::upgrade(response.headers());
-        tunnel::join(client, &mut response);
+        tunnel::join(client, lent);
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(protocol) = protocol {
             let fields = response.headers_mut();
@@ -162,16 +162,10 @@ fn hand_down(
             );
             fields.insert(UPGRADE, protocol);
         }
-        return response.map(|_| Body::Empty);
+        return response.map(|()| Body::Empty);
     }
     headers::strip_hop_by_hop(response.headers_mut());
-    response.map(|body| {
-        Body::answer(Answer {
-            body,
-            lent: Some(lent),
-            copy,
-        })
-    })
+    response.map(|()| Body::answer(lent, copy))
 }
 
 impl Call {
@@ -288,8 +282,11 @@ impl Call {
             }
         }
         let begun = Instant::now();
-        let sent = self.core.pool.send(upstreams, out).await;
-        let latency = begun.elapsed();
+        let sent = self.core.pool.send(upstreams, out, begun).await;
+        let ended = sent
+            .as_ref()
+            .map_or_else(|_| Instant::now(), |(_, lent)| lent.answered);
+        let latency = ended.saturating_duration_since(begun);
         let error = sent
             .as_ref()
             .map_or(true, |(response, _)| response.status().is_server_error());

@@ -1,9 +1,7 @@
 //! What may be passed on, in both directions, and what a proxy adds (RFC 9110 section 7.6).
 
-use std::net::IpAddr;
-
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, Request, Version};
 
@@ -19,14 +17,25 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Hop-by-hop fields beside `connection` itself.
-const HOP_BY_HOP: [HeaderName; 5] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    TRANSFER_ENCODING,
-];
+/// Fields for one hop, beside those that `connection` names; what is kept of `te` is made anew.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a client may not say to an upstream, beside what is hop-by-hop.
+fn is_ours(name: &HeaderName) -> bool {
+    *name == IDENTITY || *name == SIDE || *name == SECRET || *name == EXPECT
+}
 
 /// Refuses what two servers could read in two ways (RFC 9112 sections 3.2 and 6.3).
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -46,10 +55,10 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
         let text = host
             .to_str()
             .map_err(|_| Refusal::Malformed("Host is not text"))?;
-        if !text.is_empty() && text.parse::<http::uri::Authority>().is_err() {
-            return Err(Refusal::Malformed("Host is not a host"));
-        }
-        if text.contains('@') {
+        if !is_plain_host(text)
+            && (text.parse::<http::uri::Authority>().is_err() || text.contains('@'))
+            && !text.is_empty()
+        {
             return Err(Refusal::Malformed("Host is not a host"));
         }
     }
@@ -73,6 +82,17 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A name or an IPv4 address with or without a port, as nearly every Host is: for these the full
+/// reading, which copies, is spared.
+fn is_plain_host(text: &str) -> bool {
+    let (name, port) = text.split_once(':').unwrap_or((text, "80"));
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+    !name.is_empty()
+        && name.bytes().all(letter)
+        && (1..=4).contains(&port.len())
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// The protocol that a request or an answer asks to change to.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers
@@ -92,6 +112,16 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Takes hop-by-hop fields off, with those that `connection` names. `host` stays: naming it there
 /// is a known way to make a proxy lose it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // One look at all of them is cheaper than to ask for each, and most heads have none or one.
+    let mut found = headers.keys().filter(|name| is_hop_by_hop(name));
+    match (found.next().cloned(), found.next()) {
+        (None, _) => return,
+        (Some(CONNECTION), None) if only_persistence(headers) => {
+            headers.remove(CONNECTION);
+            return;
+        }
+        _ => {}
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -103,28 +133,40 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    headers.remove(CONNECTION);
-    headers.remove(UPGRADE);
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
     let trailers = headers.get(TE).is_some_and(|te| {
         te.to_str().is_ok_and(|te| {
             te.split(',')
                 .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
         })
     });
-    headers.remove(TE);
+    let found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name))
+        .cloned()
+        .collect();
+    for name in found {
+        headers.remove(name);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
+/// `connection` says no more than whether the connection stays.
+fn only_persistence(headers: &HeaderMap) -> bool {
+    headers.get_all(CONNECTION).iter().all(|value| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    })
+}
+
 /// Makes a client's head fit for an upstream: origin form, one Host, forwarded fields.
-pub(crate) fn prepare(parts: &mut http::request::Parts, peer: IpAddr) -> Result<(), Refusal> {
+pub(crate) fn prepare(parts: &mut http::request::Parts, peer: &HeaderValue) -> Result<(), Refusal> {
     strip_hop_by_hop(&mut parts.headers);
-    for name in [IDENTITY, SIDE, SECRET, EXPECT] {
-        parts.headers.remove(name);
+    if parts.headers.keys().any(is_ours) {
+        for name in [IDENTITY, SIDE, SECRET, EXPECT] {
+            parts.headers.remove(name);
+        }
     }
     // The target's authority beats the field (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
     if let Some(authority) = parts.uri.authority() {
@@ -132,18 +174,18 @@ pub(crate) fn prepare(parts: &mut http::request::Parts, peer: IpAddr) -> Result<
             .map_err(|_| Refusal::Malformed("the target's host"))?;
         parts.headers.insert(HOST, host);
     }
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
-        .to_owned();
-    let asterisk = target == "*" && parts.method == Method::OPTIONS;
-    if !target.starts_with('/') && !asterisk {
+    let target = parts.uri.path_and_query();
+    let text = target.map_or("/", |target| target.as_str());
+    let asterisk = text == "*" && parts.method == Method::OPTIONS;
+    if !text.starts_with('/') && !asterisk {
         return Err(Refusal::Malformed("the target is not a path"));
     }
-    parts.uri = target
-        .parse()
-        .map_err(|_| Refusal::Malformed("the target"))?;
+    if parts.uri.authority().is_some() || target.is_none() {
+        parts.uri = text
+            .to_owned()
+            .parse()
+            .map_err(|_| Refusal::Malformed("the target"))?;
+    }
     parts.version = Version::HTTP_11;
     join_cookies(&mut parts.headers);
     forwarded(&mut parts.headers, peer);
@@ -152,37 +194,49 @@ pub(crate) fn prepare(parts: &mut http::request::Parts, peer: IpAddr) -> Result<
 
 /// HTTP/2 clients may send cookies in crumbs; HTTP/1.1 knows one field (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(http::header::COOKIE).iter().count() < 2 {
+    if headers.get_all(COOKIE).iter().count() < 2 {
         return;
     }
     let crumbs: Vec<&[u8]> = headers
-        .get_all(http::header::COOKIE)
+        .get_all(COOKIE)
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(http::header::COOKIE, joined);
+        headers.insert(COOKIE, joined);
     }
 }
 
-fn forwarded(headers: &mut HeaderMap, peer: IpAddr) {
+fn forwarded(headers: &mut HeaderMap, peer: &HeaderValue) {
+    let (mut chain, mut proto, mut host) = (false, false, false);
+    for name in headers.keys() {
+        chain |= *name == FORWARDED_FOR;
+        proto |= *name == FORWARDED_PROTO;
+        host |= *name == FORWARDED_HOST;
+    }
+    let longer = if chain {
+        lengthened(headers, peer)
+    } else {
+        None
+    };
+    headers.insert(FORWARDED_FOR, longer.unwrap_or_else(|| peer.clone()));
+    if !proto {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !host && let Some(host) = headers.get(HOST).cloned() {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// The chain of addresses that a client brought, and the client.
+fn lengthened(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
     let mut chain: Vec<u8> = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {
         chain.extend_from_slice(value.as_bytes());
         chain.extend_from_slice(b", ");
     }
-    chain.extend_from_slice(peer.to_string().as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&chain) {
-        headers.insert(FORWARDED_FOR, value);
-    }
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if let Some(host) = headers.get(HOST).cloned()
-        && !headers.contains_key(FORWARDED_HOST)
-    {
-        headers.insert(FORWARDED_HOST, host);
-    }
+    chain.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_bytes(&chain).ok()
 }
 
 #[cfg(test)]
@@ -191,7 +245,7 @@ mod tests {
 
     fn prepared(request: Request<()>) -> http::request::Parts {
         let (mut parts, ()) = request.into_parts();
-        prepare(&mut parts, IpAddr::from([10, 0, 0, 1])).unwrap();
+        prepare(&mut parts, &HeaderValue::from_static("10.0.0.1")).unwrap();
         parts
     }
 

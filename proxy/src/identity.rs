@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use sha2::Sha256;
 
+use crate::body::Body;
 use crate::cohort::cookie;
 use crate::error::Refusal;
 use crate::pool::{Outgoing, Pool};
@@ -94,12 +95,12 @@ impl Identities {
             .map_err(|e| failed(&e.to_string()))?
             .into_parts();
         let (answer, lent) = pool
-            .send(legacy, &mut Outgoing { parts, body: None })
+            .send(legacy, &mut Outgoing { parts, body: None }, Instant::now())
             .await?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
+        let body = Limited::new(Body::answer(lent, None), ANSWER_MAX);
+        let body = body.collect().await;
         let body = body.map_err(|error| failed(&error.to_string()))?.to_bytes();
-        lent.give_back();
         match status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Ok(None),

@@ -8,6 +8,7 @@ mod body;
 mod cohort;
 mod core;
 mod counts;
+mod deadline;
 mod error;
 mod forward;
 mod guard;
@@ -25,6 +26,7 @@ mod settings;
 mod slice;
 mod stages;
 mod tunnel;
+mod wire;
 
 pub use error::{BindError, HoldError};
 pub use guard::Lowered;

@@ -1,33 +1,39 @@
 //! Upstream connections of one core: last in, first out, capped, dropped when idle too long.
 //!
-//! A connection comes back when its answer's body has ended and hyper says that it is ready
-//! again; a body that is dropped half-way closes its connection, which cancels the request.
+//! A connection comes back when its answer's body has ended and nothing of the request is left
+//! on it; a body that is dropped half-way closes its connection, which cancels the request.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::uri::Authority;
-use http::{Request, Response, request};
+use http::{Response, request};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::debug;
 
-use crate::body::Body;
 use crate::error::UpstreamError;
 use crate::limits::Limits;
+use crate::wire::{Wire, WireError};
 
-type Sender = SendRequest<Body>;
+/// The shortest time between two sweeps.
+const SWEEP_MIN: Duration = Duration::from_millis(100);
 
 /// Idle connections by upstream.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<Authority, Vec<(Sender, Instant)>>>,
+    idle: RefCell<Vec<Idle>>,
     limits: Limits,
+}
+
+/// Of one upstream, the last used one on top. A proxy has a handful of upstreams: they are
+/// looked through.
+#[derive(Debug)]
+struct Idle {
+    to: Authority,
+    #[allow(clippy::vec_box)] // One word to move, on every request.
+    wires: Vec<Box<Wire>>,
 }
 
 /// A connection in use.
@@ -35,24 +41,42 @@ pub(crate) struct Pool {
 pub(crate) struct Lent {
     pool: Rc<Pool>,
     to: Authority,
-    sender: Sender,
+    pub(crate) wire: Box<Wire>,
+    /// When its answer's head had come.
+    pub(crate) answered: Instant,
 }
 
 impl Lent {
-    /// Puts the connection back as soon as it can carry the next request.
-    pub(crate) fn give_back(mut self) {
-        let within = self.pool.limits.pool_idle;
-        // Owned by the core's task set, which ends with the core; bounded by `pool_idle`.
-        tokio::task::spawn_local(async move {
-            if let Ok(Ok(())) = timeout(within, self.sender.ready()).await {
-                let mut idle = self.pool.idle.borrow_mut();
-                let stack = idle.entry(self.to.clone()).or_default();
-                if stack.len() < self.pool.limits.pool_max {
-                    stack.push((self.sender, Instant::now()));
-                }
+    /// Puts the connection back, if it can carry another request.
+    pub(crate) fn give_back(self, now: Instant) {
+        let Self {
+            pool, to, mut wire, ..
+        } = self;
+        if !wire.is_reusable() {
+            return;
+        }
+        wire.rested = now;
+        let mut idle = pool.idle.borrow_mut();
+        let at = idle.iter().position(|idle| same(&idle.to, &to));
+        let wires = match at {
+            Some(at) => &mut idle[at].wires,
+            None => {
+                idle.push(Idle {
+                    to,
+                    wires: vec![wire],
+                });
+                return;
             }
-        });
+        };
+        if wires.len() < pool.limits.pool_max {
+            wires.push(wire);
+        }
     }
+}
+
+/// Copies of one setting share its text, so that most need no comparing.
+fn same(one: &Authority, other: &Authority) -> bool {
+    std::ptr::eq(one.as_str(), other.as_str()) || one == other
 }
 
 /// A request that can be sent again as long as its body was not touched.
@@ -60,23 +84,7 @@ impl Lent {
 pub(crate) struct Outgoing {
     pub(crate) parts: request::Parts,
     /// `None` for a request without a body, which may be sent again.
-    pub(crate) body: Option<Body>,
-}
-
-impl Outgoing {
-    fn build(&mut self) -> (Request<Body>, bool) {
-        let replayable = self.body.is_none() && self.parts.method.is_idempotent();
-        let body = self.body.take().unwrap_or(Body::Empty);
-        (Request::from_parts(self.parts.clone(), body), replayable)
-    }
-}
-
-/// How one try on one connection ended.
-enum Try {
-    Answered(Response<Incoming>),
-    /// Nothing was sent; the request is whole again.
-    Unsent,
-    Failed(UpstreamError, bool),
+    pub(crate) body: Option<Incoming>,
 }
 
 impl Pool {
@@ -87,23 +95,38 @@ impl Pool {
         }
     }
 
-    fn take(&self, to: &Authority) -> Option<Sender> {
+    fn take(&self, to: &Authority, now: Instant) -> Option<Box<Wire>> {
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.get_mut(to)?;
-        while let Some((sender, since)) = stack.pop() {
-            if since.elapsed() > self.limits.pool_idle {
+        let wires = &mut idle.iter_mut().find(|idle| same(&idle.to, to))?.wires;
+        while let Some(wire) = wires.pop() {
+            if now.saturating_duration_since(wire.rested) > self.limits.pool_idle {
                 // All below are older still.
-                stack.clear();
+                wires.clear();
                 return None;
             }
-            if sender.is_ready() {
-                return Some(sender);
+            if wire.is_alive() {
+                return Some(wire);
             }
         }
         None
     }
 
-    async fn connect(&self, to: &Authority) -> Result<Sender, UpstreamError> {
+    /// Closes what is idle for too long or was closed by its upstream, for ever: nobody else
+    /// looks at connections that are not used again.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        let mut tick = tokio::time::interval((self.limits.pool_idle / 2).max(SWEEP_MIN));
+        loop {
+            let now = tick.tick().await.into_std();
+            for idle in self.idle.borrow_mut().iter_mut() {
+                idle.wires.retain(|wire| {
+                    now.saturating_duration_since(wire.rested) <= self.limits.pool_idle
+                        && wire.is_alive()
+                });
+            }
+        }
+    }
+
+    async fn connect(&self, to: &Authority) -> Result<Box<Wire>, UpstreamError> {
         let refused = |why: String| UpstreamError::Connect {
             to: to.clone(),
             why,
@@ -116,88 +139,61 @@ impl Pool {
         stream
             .set_nodelay(true)
             .map_err(|error| refused(error.to_string()))?;
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(self.limits.headers_max)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| refused(error.to_string()))?;
-        // Ends when the sender is dropped and the last answer is through.
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                debug!(%error, "upstream connection ended");
-            }
-        });
-        Ok(sender)
+        Ok(Box::new(Wire::new(stream, Instant::now())))
     }
 
-    async fn attempt(&self, to: &Authority, sender: &mut Sender, out: &mut Outgoing) -> Try {
-        let (request, replayable) = out.build();
-        let had_body = !replayable;
+    async fn attempt(
+        &self,
+        to: &Authority,
+        wire: &mut Wire,
+        out: &mut Outgoing,
+        begun: Instant,
+    ) -> Result<Response<()>, UpstreamError> {
         let within = self.limits.request_timeout;
-        match timeout(within, sender.try_send_request(request)).await {
-            Ok(Ok(response)) => Try::Answered(response),
-            Err(_) => Try::Failed(
-                UpstreamError::Timeout {
-                    to: to.clone(),
-                    within,
-                },
-                false,
-            ),
-            Ok(Err(mut error)) => {
-                if let Some(request) = error.take_message() {
-                    let body = request.into_body();
-                    out.body = (!matches!(body, Body::Empty)).then_some(body);
-                    return Try::Unsent;
-                }
-                let source = error.into_error();
-                Try::Failed(
-                    UpstreamError::Broken {
-                        to: to.clone(),
-                        source,
-                    },
-                    !had_body,
-                )
-            }
-        }
+        let body = out.body.take();
+        let asked = wire.ask(&out.parts, body, (begun, within), self.limits.headers_max);
+        asked.await.map_err(|error| match error {
+            WireError::Late => UpstreamError::Timeout {
+                to: to.clone(),
+                within,
+            },
+            source => UpstreamError::Broken {
+                to: to.clone(),
+                source,
+            },
+        })
     }
 
     /// Sends to the first upstream that can be reached.
     ///
     /// A connection from the pool may have died: then the request is sent again on another one,
-    /// if nothing of it was sent or if it may be repeated. Not cancel safe for writes: dropping it
-    /// leaves open whether the upstream acted.
+    /// if it may be repeated. Not cancel safe for writes: dropping it leaves open whether the
+    /// upstream acted.
     pub(crate) async fn send(
         self: &Rc<Self>,
         upstreams: &[Authority],
         out: &mut Outgoing,
-    ) -> Result<(Response<Incoming>, Lent), UpstreamError> {
+        begun: Instant,
+    ) -> Result<(Response<()>, Lent), UpstreamError> {
         let mut last = None;
         for to in upstreams {
-            while let Some(mut sender) = self.take(to) {
-                match self.attempt(to, &mut sender, out).await {
-                    Try::Answered(response) => return Ok((response, self.lend(to, sender))),
-                    Try::Unsent | Try::Failed(UpstreamError::Broken { .. }, true) => {}
-                    Try::Failed(error, _) => return Err(error),
+            while let Some(mut wire) = self.take(to, begun) {
+                let replayable = out.body.is_none() && out.parts.method.is_idempotent();
+                match self.attempt(to, &mut wire, out, begun).await {
+                    Ok(response) => return Ok((response, self.lend(to, wire))),
+                    Err(UpstreamError::Broken { .. }) if replayable => {}
+                    Err(error) => return Err(error),
                 }
             }
-            let mut sender = match self.connect(to).await {
-                Ok(sender) => sender,
+            let mut wire = match self.connect(to).await {
+                Ok(wire) => wire,
                 Err(error) => {
                     last = Some(error);
                     continue;
                 }
             };
-            match self.attempt(to, &mut sender, out).await {
-                Try::Answered(response) => return Ok((response, self.lend(to, sender))),
-                Try::Failed(error, _) => return Err(error),
-                Try::Unsent => {
-                    let why = "it closed the connection at once".to_owned();
-                    last = Some(UpstreamError::Connect {
-                        to: to.clone(),
-                        why,
-                    });
-                }
-            }
+            let response = self.attempt(to, &mut wire, out, Instant::now()).await?;
+            return Ok((response, self.lend(to, wire)));
         }
         let none = || UpstreamError::Connect {
             to: Authority::from_static("nowhere"),
@@ -206,11 +202,12 @@ impl Pool {
         Err(last.unwrap_or_else(none))
     }
 
-    fn lend(self: &Rc<Self>, to: &Authority, sender: Sender) -> Lent {
+    fn lend(self: &Rc<Self>, to: &Authority, wire: Box<Wire>) -> Lent {
         Lent {
             pool: self.clone(),
             to: to.clone(),
-            sender,
+            wire,
+            answered: Instant::now(),
         }
     }
 }

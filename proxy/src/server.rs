@@ -1,24 +1,28 @@
 //! Listening, one thread per core, and the drain.
 
+use std::future::poll_fn;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use outgrow_shadow::Tap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::core::{Core, Peer, Shared};
+use crate::deadline::OneTimer;
 use crate::error::BindError;
 use crate::guard::{EVENTS_MAX, Watch};
 use crate::handle::Handle;
@@ -26,7 +30,7 @@ use crate::routes::RouteTable;
 use crate::saved;
 use crate::settings::Settings;
 use crate::slice::Slice;
-use crate::stages::stages;
+use crate::stages::answer;
 
 /// Connections that the kernel keeps ready while a core is busy.
 const BACKLOG: i32 = 1_024;
@@ -200,9 +204,9 @@ type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 fn spawn(name: String, work: impl FnOnce() -> Work + Send + 'static) -> Option<JoinHandle<()>> {
     let body = move || match tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, work()),
+        Ok(runtime) => runtime.block_on(work()),
         Err(failure) => error!(%failure, "a proxy thread has no runtime"),
     };
     match std::thread::Builder::new().name(name).spawn(body) {
@@ -231,6 +235,8 @@ fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
 /// One core: accepts on each of its listeners until told to stop, then waits for its connections.
 async fn core(index: usize, shared: Arc<Shared>, listeners: Vec<StdListener>, ends: Ends) {
     let core = Rc::new(Core::new(index, shared));
+    // Ends with the core, as every task on it.
+    tokio::task::spawn_local(core.pool.clone().sweep());
     let mut accepting = Vec::new();
     for listener in listeners {
         match TcpListener::from_std(listener) {
@@ -259,7 +265,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, ends: Ends) {
         match accepted {
             Ok((stream, peer)) => {
                 let open = Open::enter(&ends.open);
-                let serving = serve(core.clone(), stream, Peer(peer), ends.stop.clone());
+                let serving = serve(core.clone(), stream, Peer::new(peer), ends.stop.clone());
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(open);
@@ -301,16 +307,34 @@ async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, stop: Cancellation
     // nobody waits for would keep its upstream busy.
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(OneTimer::default())
         .header_read_timeout(limits.head_timeout)
         .max_headers(limits.headers_max);
     builder.http2().timer(TokioTimer::new());
-    let service = TowerToHyperService::new(stages(core.clone(), peer));
+    let (serving, peer) = (core.clone(), Rc::new(peer));
+    let service = service_fn(move |request| answer(serving.clone(), peer.clone(), request));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+    let mut stopped = Some(pin!(stop.cancelled()));
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        // It is asked once to wake this task; from then on a look is enough.
+        let told = match &mut stopped {
+            Some(once) => once.as_mut().poll(cx).is_ready(),
+            None => stop.is_cancelled(),
+        };
+        stopped = None;
+        if told {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
+    });
+    let ended = match ended.await {
+        Some(ended) => ended,
+        None => {
             // `Connection: close` on the answer in flight, GOAWAY on HTTP/2.
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -1,10 +1,12 @@
 //! Connections that change their protocol (WebSocket): opened only after the upstream's 101.
 
-use http::{Request, Response};
+use http::Request;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tracing::debug;
+
+use crate::pool::Lent;
 
 /// The client's half, taken off a request before it goes up.
 pub(crate) fn client_half<B>(request: &mut Request<B>) -> OnUpgrade {
@@ -13,18 +15,25 @@ pub(crate) fn client_half<B>(request: &mut Request<B>) -> OnUpgrade {
 
 /// Joins both halves once both sides have switched. The task belongs to the core and ends with
 /// either side.
-pub(crate) fn join<B>(client: OnUpgrade, answer: &mut Response<B>) {
-    let upstream = hyper::upgrade::on(answer);
+pub(crate) fn join(client: OnUpgrade, upstream: Lent) {
     tokio::task::spawn_local(async move {
-        let (client, upstream) = match tokio::try_join!(client, upstream) {
-            Ok(halves) => halves,
+        let Some((mut upstream, said)) = upstream.wire.into_tunnel() else {
+            debug!("a tunnel was not opened: the upload before it is not through");
+            return;
+        };
+        let mut client = match client.await {
+            Ok(client) => TokioIo::new(client),
             Err(error) => {
                 debug!(%error, "a tunnel was not opened");
                 return;
             }
         };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        if let Err(error) = copy_bidirectional(&mut client, &mut upstream).await {
+        // What the upstream said right behind its 101 comes first.
+        let joined = async {
+            client.write_all(&said).await?;
+            copy_bidirectional(&mut client, &mut upstream).await
+        };
+        if let Err(error) = joined.await {
             debug!(%error, "a tunnel was cut off");
         }
     });

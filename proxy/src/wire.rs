@@ -1,0 +1,296 @@
+//! One HTTP/1.1 connection to an upstream, driven by the request that uses it.
+//!
+//! It has no task of its own: the request's task sends, waits and reads, so nothing is woken but
+//! that task, and a request that is dropped takes its connection with it. A connection at rest
+//! belongs to the pool.
+
+mod chunks;
+mod head;
+mod upload;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::UPGRADE;
+use http::{Method, Response, StatusCode, request};
+use http_body::Frame;
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::io::poll_read_buf;
+use tracing::debug;
+
+use crate::deadline::Deadline;
+use chunks::Step;
+use head::{Framing, Head};
+use upload::Upload;
+
+/// Read at once while a head is awaited: most answers are shorter.
+const READ_SMALL: usize = 8 * 1_024;
+
+/// Read at once inside a long body.
+const READ_LARGE: usize = 64 * 1_024;
+
+/// Bytes of an answer's head, as hyper bounds them.
+const HEAD_MAX: usize = 400 * 1_024;
+
+/// Why a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no answer in time")]
+    Late,
+    #[error("the answer is malformed: {0}")]
+    Answer(&'static str),
+    #[error("the answer broke off")]
+    Short,
+    #[error("the client's body broke off")]
+    Upload(#[source] hyper::Error),
+    #[error("the client's body is not as long as it says")]
+    UploadLength,
+}
+
+/// The socket; in parts while an upload outlasts the head of its answer.
+#[derive(Debug)]
+enum Io {
+    Whole(TcpStream),
+    Parted(OwnedReadHalf),
+    Gone,
+}
+
+/// A connection, and the request on it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    io: Io,
+    input: BytesMut,
+    upload: Upload,
+    framing: Framing,
+    stays: bool,
+    deadline: Deadline,
+    /// When it was last put to rest.
+    pub(crate) rested: Instant,
+}
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream, now: Instant) -> Self {
+        Self {
+            io: Io::Whole(stream),
+            input: BytesMut::new(),
+            upload: Upload::default(),
+            framing: Framing::Over,
+            stays: true,
+            deadline: Deadline::new(now),
+            rested: now,
+        }
+    }
+
+    /// Whether a connection at rest can still be used. One that was closed, or on which the
+    /// upstream spoke unasked, cannot. Costs no system call unless something has come.
+    pub(crate) fn is_alive(&self) -> bool {
+        let Io::Whole(stream) = &self.io else {
+            return false;
+        };
+        let nothing = stream.try_read(&mut [0]);
+        nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Sends a request, and waits for the head of its answer. Dropping it leaves the connection
+    /// in the middle of things: it must be dropped then, too.
+    ///
+    /// # Errors
+    /// [`WireError::Late`] after `within`; else what failed.
+    pub(crate) async fn ask(
+        &mut self,
+        parts: &request::Parts,
+        body: Option<Incoming>,
+        (begun, within): (Instant, Duration),
+        fields_max: usize,
+    ) -> Result<Response<()>, WireError> {
+        self.upload.begin(parts, body)?;
+        self.deadline.set(begun + within);
+        let head = poll_fn(|cx| {
+            let head = self.poll_head(cx, &parts.method, fields_max);
+            if head.is_pending() && self.deadline.poll(cx).is_ready() {
+                return Poll::Ready(Err(WireError::Late));
+            }
+            head
+        });
+        let head = head.await?;
+        let switches = head.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !parts.headers.contains_key(UPGRADE) {
+            return Err(WireError::Answer("it changes the protocol unasked"));
+        }
+        self.framing = head.framing;
+        self.stays = head.stays;
+        if !self.upload.is_through() {
+            self.part();
+        }
+        Ok(head.response)
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        fields_max: usize,
+    ) -> Poll<Result<Head, WireError>> {
+        if let Io::Whole(stream) = &mut self.io {
+            // Both ways at once: an answer may come before the request is through.
+            if let Poll::Ready(ended) = self.upload.poll(cx, stream) {
+                ended?;
+            }
+        }
+        loop {
+            match ready!(self.poll_fill(cx, READ_SMALL)) {
+                Ok(0) => return Poll::Ready(Err(self.broken(None))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.broken(Some(error)))),
+            }
+            if let Some(head) = head::read(&mut self.input, method, fields_max)? {
+                return Poll::Ready(Ok(head));
+            }
+            if self.input.len() > HEAD_MAX {
+                return Poll::Ready(Err(WireError::Answer("its head is too long")));
+            }
+        }
+    }
+
+    /// What says most about a broken connection.
+    fn broken(&mut self, error: Option<io::Error>) -> WireError {
+        let refused = self.upload.take_refusal();
+        refused.or(error).map_or(WireError::Short, WireError::Io)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
+        self.input.reserve(want);
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+    }
+
+    /// Lets an upload that outlasts its answer's head go on by itself, as slow as the upstream
+    /// takes it; the answer may even end before. The connection is used for nothing else then.
+    fn part(&mut self) {
+        self.stays = false;
+        if let Io::Whole(stream) = std::mem::replace(&mut self.io, Io::Gone) {
+            let (read, write) = stream.into_split();
+            self.io = Io::Parted(read);
+            let upload = std::mem::take(&mut self.upload);
+            // Owned by the core; ends with the client's body or with either connection.
+            tokio::task::spawn_local(finish(upload, write));
+        }
+    }
+
+    /// The next part of the answer's body; `None` at its end.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        loop {
+            match self.decode() {
+                Ok(Some(Step::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Some(Step::End(trailers))) => {
+                    self.framing = Framing::Over;
+                    let frame = trailers.map(|trailers| Ok(Frame::trailers(trailers)));
+                    return Poll::Ready(frame);
+                }
+                Ok(Some(Step::More)) => {}
+                Ok(None) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            let want = match self.framing {
+                Framing::Length(left) if left < READ_LARGE as u64 => READ_SMALL,
+                _ => READ_LARGE,
+            };
+            match ready!(self.poll_fill(cx, want)) {
+                Ok(0) if self.framing == Framing::ToTheEnd => self.framing = Framing::Over,
+                Ok(0) => return Poll::Ready(Some(Err(WireError::Short))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// The next step by what was read already; `None` at the body's end.
+    fn decode(&mut self) -> Result<Option<Step>, WireError> {
+        match &mut self.framing {
+            Framing::Over => Ok(None),
+            Framing::Chunked(chunks) => chunks.step(&mut self.input).map(Some),
+            _ if self.input.is_empty() => Ok(Some(Step::More)),
+            Framing::ToTheEnd => Ok(Some(Step::Data(self.input.split().freeze()))),
+            Framing::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let data = self.input.split_to(most.min(self.input.len())).freeze();
+                *left -= data.len() as u64;
+                if *left == 0 {
+                    self.framing = Framing::Over;
+                }
+                Ok(Some(Step::Data(data)))
+            }
+        }
+    }
+
+    /// The answer's body has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.framing == Framing::Over
+    }
+
+    /// Bytes that are still to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Over => Some(0),
+            Framing::Length(left) => Some(left),
+            Framing::Chunked(_) | Framing::ToTheEnd => None,
+        }
+    }
+
+    /// A whole body that came together with its head: the usual short answer.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        match self.framing {
+            Framing::Length(left) if left <= self.input.len() as u64 => match self.decode() {
+                Ok(Some(Step::Data(data))) => Some(data),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Nothing of the last request is left: the connection may carry the next one.
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.stays && self.is_over() && self.input.is_empty() && self.upload.is_through()
+    }
+
+    /// The bare connection behind a 101, with what the upstream has said on it already.
+    pub(crate) fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+        match self.io {
+            Io::Whole(stream) => Some((stream, self.input.freeze())),
+            Io::Parted(_) | Io::Gone => None,
+        }
+    }
+}
+
+async fn finish(mut upload: Upload, mut to: OwnedWriteHalf) {
+    match poll_fn(|cx| upload.poll(cx, &mut to)).await {
+        // Its end is no end of the connection: the answer may still be coming.
+        Ok(()) => to.forget(),
+        Err(error) => debug!(%error, "an upload broke off behind its answer's head"),
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Whole(stream) => Pin::new(stream).poll_read(cx, into),
+            Io::Parted(read) => Pin::new(read).poll_read(cx, into),
+            Io::Gone => Poll::Ready(Ok(())),
+        }
+    }
+}

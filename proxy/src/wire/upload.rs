@@ -1,0 +1,246 @@
+//! The way up: a request's head and body on their way to an upstream.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING,
+};
+use http::request;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::io::AsyncWrite;
+
+use super::WireError;
+use super::head;
+
+/// Bytes that are gathered for one write; a larger part of a body is written without a copy.
+const GATHER: usize = 16 * 1_024;
+
+/// Fields that mean nothing, or harm, behind a body (RFC 9110 section 6.5.1).
+const NO_TRAILERS: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    TE,
+];
+
+/// How the body's end is told.
+#[derive(Debug)]
+enum Coding {
+    Length(u64),
+    /// With the trailers that the head announced.
+    Chunked(Vec<HeaderValue>),
+}
+
+/// What is still to be sent of one request.
+#[derive(Debug)]
+pub(super) struct Upload {
+    gathered: BytesMut,
+    /// Goes behind `gathered`.
+    large: Bytes,
+    body: Option<Incoming>,
+    coding: Coding,
+    /// The upstream takes no more; its answer may be on its way all the same.
+    refused: Option<io::Error>,
+}
+
+impl Default for Upload {
+    fn default() -> Self {
+        Self {
+            gathered: BytesMut::new(),
+            large: Bytes::new(),
+            body: None,
+            coding: Coding::Length(0),
+            refused: None,
+        }
+    }
+}
+
+impl Upload {
+    /// Begins a request. The one before must be through.
+    pub(super) fn begin(
+        &mut self,
+        parts: &request::Parts,
+        body: Option<Incoming>,
+    ) -> Result<(), WireError> {
+        self.coding = match (&body, head::length(&parts.headers)?) {
+            (None, _) => Coding::Length(0),
+            (Some(_), Some(length)) => Coding::Length(length),
+            (Some(_), None) => {
+                Coding::Chunked(parts.headers.get_all(TRAILER).iter().cloned().collect())
+            }
+        };
+        let chunked = matches!(self.coding, Coding::Chunked(_));
+        self.body = body;
+        head::write(&mut self.gathered, parts, chunked);
+        Ok(())
+    }
+
+    /// Everything is sent.
+    pub(super) fn is_through(&self) -> bool {
+        self.body.is_none() && self.is_flushed() && self.refused.is_none()
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.gathered.is_empty() && self.large.is_empty()
+    }
+
+    pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
+        self.refused.take()
+    }
+
+    /// Sends what can be sent; ready when no more will be.
+    ///
+    /// # Errors
+    /// [`WireError::Upload`] when the client's body breaks off: the request must not look whole.
+    pub(super) fn poll<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<Result<(), WireError>> {
+        loop {
+            let mut waits = false;
+            while self.body.is_some() && self.large.is_empty() && self.gathered.len() < GATHER {
+                match self.poll_gather(cx)? {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => {
+                        waits = true;
+                        break;
+                    }
+                }
+            }
+            if self.is_flushed() {
+                return if waits {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
+                };
+            }
+            let written = if self.large.is_empty() {
+                Pin::new(&mut *to).poll_write(cx, &self.gathered)
+            } else {
+                let both = [IoSlice::new(&self.gathered), IoSlice::new(&self.large)];
+                Pin::new(&mut *to).poll_write_vectored(cx, &both)
+            };
+            match written {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.refuse(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(sent)) => self.sent(sent),
+                Poll::Ready(Err(error)) => self.refuse(error),
+            }
+        }
+    }
+
+    fn sent(&mut self, sent: usize) {
+        let small = sent.min(self.gathered.len());
+        self.gathered.advance(small);
+        self.large.advance(sent - small);
+    }
+
+    fn refuse(&mut self, error: io::Error) {
+        self.refused = Some(error);
+        self.body = None;
+        self.gathered.clear();
+        self.large.clear();
+    }
+
+    /// Takes the body's next frame, or its end.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, WireError> {
+        let Some(body) = &mut self.body else {
+            return Ok(Poll::Ready(()));
+        };
+        let frame = match Pin::new(body).poll_frame(cx) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(None) => {
+                self.end(None)?;
+                return Ok(Poll::Ready(()));
+            }
+            Poll::Ready(Some(frame)) => frame.map_err(WireError::Upload)?,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.data(data)?;
+                if self.body.as_ref().is_some_and(|body| body.is_end_stream()) {
+                    self.end(None)?;
+                }
+            }
+            Err(other) => {
+                if let Ok(trailers) = other.into_trailers() {
+                    self.end(Some(trailers))?;
+                }
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn data(&mut self, data: Bytes) -> Result<(), WireError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let chunked = match &mut self.coding {
+            Coding::Length(left) => {
+                let Some(less) = left.checked_sub(data.len() as u64) else {
+                    return Err(WireError::UploadLength);
+                };
+                *left = less;
+                false
+            }
+            Coding::Chunked(_) => true,
+        };
+        if chunked {
+            let size = format!("{:x}\r\n", data.len());
+            self.gathered.extend_from_slice(size.as_bytes());
+            // A copy, because the line end stands behind it: bounded by what is read at once.
+            self.gathered.extend_from_slice(&data);
+            self.gathered.extend_from_slice(b"\r\n");
+        } else if data.len() < GATHER / 2 {
+            self.gathered.extend_from_slice(&data);
+        } else {
+            self.large = data;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), WireError> {
+        self.body = None;
+        match &self.coding {
+            Coding::Length(0) => Ok(()),
+            Coding::Length(_) => Err(WireError::UploadLength),
+            Coding::Chunked(announced) => {
+                self.gathered.extend_from_slice(b"0\r\n");
+                for (name, value) in trailers.iter().flatten() {
+                    if may_follow(name, announced) {
+                        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                            self.gathered.extend_from_slice(part);
+                        }
+                    }
+                }
+                self.gathered.extend_from_slice(b"\r\n");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Only what the head's `trailer` field announced.
+fn may_follow(name: &HeaderName, announced: &[HeaderValue]) -> bool {
+    !NO_TRAILERS.contains(name)
+        && announced
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
+}
