@@ -154,10 +154,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// `connection` says no more than whether the connection stays.
 fn only_persistence(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().all(|value| {
-        let value = value.as_bytes();
-        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
-    })
+    headers.get_all(CONNECTION).iter().all(is_persistence)
+}
+
+pub(crate) fn is_persistence(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
 }
 
 /// Makes a client's head fit for an upstream: origin form, one Host, forwarded fields.

@@ -10,6 +10,7 @@ mod core;
 mod counts;
 mod deadline;
 mod error;
+mod flat;
 mod forward;
 mod guard;
 mod handle;

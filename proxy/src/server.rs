@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use outgrow_shadow::Tap;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,6 +24,7 @@ use tracing::{debug, error, warn};
 use crate::core::{Core, Peer, Shared};
 use crate::deadline::OneTimer;
 use crate::error::BindError;
+use crate::flat::Flat;
 use crate::guard::{EVENTS_MAX, Watch};
 use crate::handle::Handle;
 use crate::routes::RouteTable;
@@ -57,6 +58,7 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     cut: CancellationToken,
+    stopping: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
 }
 
@@ -136,11 +138,13 @@ impl Proxy {
     pub fn start(self) -> Running {
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let open = Arc::new(AtomicUsize::new(0));
+        let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (index, listeners) in self.listeners.into_iter().enumerate() {
             let ends = Ends {
                 stop: stop.clone(),
                 cut: cut.clone(),
+                stopping: stopping.clone(),
                 open: open.clone(),
             };
             let shared = self.shared.clone();
@@ -156,6 +160,7 @@ impl Proxy {
             threads: threads.into_iter().flatten().collect(),
             stop,
             cut,
+            stopping,
             open,
         }
     }
@@ -165,6 +170,8 @@ impl Running {
     /// Takes no more connections, lets those in flight end for `grace`, then cuts them off.
     pub async fn shutdown(self, grace: Duration) -> DrainReport {
         let open = self.open.load(SeqCst);
+        // First what connections look at, then what wakes them.
+        self.stopping.store(true, SeqCst);
         self.stop.cancel();
         let drained = async {
             let mut tick = tokio::time::interval(Duration::from_millis(10));
@@ -196,6 +203,8 @@ impl Running {
 struct Ends {
     stop: CancellationToken,
     cut: CancellationToken,
+    /// Says the same as `stop`, to who is awake anyway.
+    stopping: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
 }
 
@@ -265,7 +274,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, ends: Ends) {
         match accepted {
             Ok((stream, peer)) => {
                 let open = Open::enter(&ends.open);
-                let serving = serve(core.clone(), stream, Peer::new(peer), ends.stop.clone());
+                let serving = serve(core.clone(), stream, Peer::new(peer), ends.clone());
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(open);
@@ -296,7 +305,7 @@ impl Drop for Open {
 }
 
 /// One connection, HTTP/1.1 or HTTP/2 by its first bytes.
-async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, stop: CancellationToken) {
+async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, ends: Ends) {
     if let Err(failure) = stream.set_nodelay(true) {
         debug!(%failure, "a connection was gone at once");
         return;
@@ -313,9 +322,9 @@ async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, stop: Cancellation
     builder.http2().timer(TokioTimer::new());
     let (serving, peer) = (core.clone(), Rc::new(peer));
     let service = service_fn(move |request| answer(serving.clone(), peer.clone(), request));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(Flat::new(stream), service);
     tokio::pin!(connection);
-    let mut stopped = Some(pin!(stop.cancelled()));
+    let mut stopped = Some(pin!(ends.stop.cancelled()));
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
@@ -323,7 +332,7 @@ async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, stop: Cancellation
         // It is asked once to wake this task; from then on a look is enough.
         let told = match &mut stopped {
             Some(once) => once.as_mut().poll(cx).is_ready(),
-            None => stop.is_cancelled(),
+            None => ends.stopping.load(Relaxed),
         };
         stopped = None;
         if told {

@@ -27,7 +27,7 @@ use tracing::debug;
 
 use crate::deadline::Deadline;
 use chunks::Step;
-use head::{Framing, Head};
+use head::{Framing, Head, Names};
 use upload::Upload;
 
 /// Read at once while a head is awaited: most answers are shorter.
@@ -69,6 +69,7 @@ enum Io {
 pub(crate) struct Wire {
     io: Io,
     input: BytesMut,
+    names: Names,
     upload: Upload,
     framing: Framing,
     stays: bool,
@@ -82,6 +83,7 @@ impl Wire {
         Self {
             io: Io::Whole(stream),
             input: BytesMut::new(),
+            names: Names::default(),
             upload: Upload::default(),
             framing: Framing::Over,
             stays: true,
@@ -152,7 +154,7 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.broken(Some(error)))),
             }
-            if let Some(head) = head::read(&mut self.input, method, fields_max)? {
+            if let Some(head) = head::read(&mut self.input, method, fields_max, &mut self.names)? {
                 return Poll::Ready(Ok(head));
             }
             if self.input.len() > HEAD_MAX {

@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::WireError;
 use super::chunks::Chunks;
+use crate::headers::is_persistence;
 
 /// Fields of most heads: these need no memory of their own while they are read.
 const FIELDS_USUAL: usize = 32;
@@ -60,9 +61,10 @@ pub(super) fn read(
     input: &mut BytesMut,
     method: &Method,
     fields_max: usize,
+    names: &mut Names,
 ) -> Result<Option<Head>, WireError> {
     while !input.is_empty() {
-        let Some(parsed) = parse(input, fields_max)? else {
+        let Some(parsed) = parse(input, fields_max, names)? else {
             return Ok(None);
         };
         let status = parsed.response.status();
@@ -87,7 +89,11 @@ struct Parsed {
     says: Says,
 }
 
-fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, WireError> {
+fn parse(
+    input: &mut BytesMut,
+    fields_max: usize,
+    names: &mut Names,
+) -> Result<Option<Parsed>, WireError> {
     let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
     let usual_max = fields_max.min(FIELDS_USUAL);
     let mut many;
@@ -126,7 +132,7 @@ fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, Wire
         .collect();
     let mut response = Response::new(());
     *response.status_mut() = status;
-    let (map, says) = fields(&input.split_to(length).freeze(), &spots)?;
+    let (map, says) = fields(&input.split_to(length).freeze(), &spots, names)?;
     *response.headers_mut() = map;
     if let Some(reason) = reason {
         response.extensions_mut().insert(reason);
@@ -138,17 +144,41 @@ fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, Wire
     }))
 }
 
+/// The names of the last answer's fields. An upstream says the same ones in the same order time
+/// and again, and to compare a name is far cheaper than to read it.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<(Box<[u8]>, HeaderName)>);
+
+impl Names {
+    fn read(&mut self, at: usize, text: &[u8]) -> Option<HeaderName> {
+        if let Some((known, name)) = self.0.get(at)
+            && **known == *text
+        {
+            return Some(name.clone());
+        }
+        let name = HeaderName::from_bytes(text).ok()?;
+        if at < FIELDS_USUAL {
+            self.0.truncate(at);
+            self.0.push((text.into(), name.clone()));
+        }
+        Some(name)
+    }
+}
+
 /// The fields share the head's memory.
-fn fields(head: &Bytes, spots: &[Spot]) -> Result<(HeaderMap, Says), WireError> {
+fn fields(head: &Bytes, spots: &[Spot], names: &mut Names) -> Result<(HeaderMap, Says), WireError> {
     let wrong = || WireError::Answer("a field is malformed");
     let mut map = HeaderMap::with_capacity(spots.len());
     let mut says = Says::default();
-    for Spot { name, value } in spots {
-        let name = HeaderName::from_bytes(&head[name.0..name.1]).map_err(|_| wrong())?;
+    for (at, Spot { name, value }) in spots.iter().enumerate() {
+        let name = names.read(at, &head[name.0..name.1]).ok_or_else(wrong)?;
         let value = head.slice(value.0..value.1);
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| wrong())?;
         says.hear(&name, &value)?;
-        map.append(name, value);
+        // What concerns this connection alone is heard and goes no further.
+        if name != CONNECTION || !is_persistence(&value) {
+            map.append(name, value);
+        }
     }
     Ok((map, says))
 }
@@ -249,7 +279,12 @@ mod tests {
     use super::*;
 
     fn head(text: &str, method: Method) -> Result<Option<Head>, WireError> {
-        read(&mut BytesMut::from(text), &method, 100)
+        read(
+            &mut BytesMut::from(text),
+            &method,
+            100,
+            &mut Names::default(),
+        )
     }
 
     #[test]
@@ -330,18 +365,41 @@ mod tests {
 
     #[test]
     fn a_head_comes_in_parts_and_may_have_many_fields() {
+        let names = &mut Names::default();
         let fields: String = (0..90).map(|n| format!("x-{n}: v{n}\r\n")).collect();
         let text = format!("HTTP/1.1 299 Odd Reason\r\n{fields}\r\nbody");
         for end in 1..text.len() - 4 {
             let mut part = BytesMut::from(&text.as_bytes()[..end]);
-            assert!(read(&mut part, &Method::GET, 100).unwrap().is_none());
+            assert!(read(&mut part, &Method::GET, 100, names).unwrap().is_none());
         }
         let mut input = BytesMut::from(text.as_str());
-        let head = read(&mut input, &Method::GET, 100).unwrap().unwrap();
+        let head = read(&mut input, &Method::GET, 100, names).unwrap().unwrap();
         assert_eq!(&input[..], b"body");
         assert_eq!(head.response.headers()["x-89"], "v89");
         let reason = head.response.extensions().get::<ReasonPhrase>().unwrap();
         assert_eq!(reason.as_bytes(), b"Odd Reason");
-        assert!(read(&mut BytesMut::from(text.as_str()), &Method::GET, 80).is_err());
+        assert!(read(&mut BytesMut::from(text.as_str()), &Method::GET, 80, names).is_err());
+    }
+
+    #[test]
+    fn names_that_change_are_read_anew() {
+        let names = &mut Names::default();
+        for (one, other) in [("a", "b"), ("a", "b"), ("b", "a"), ("A", "c"), ("c", "c")] {
+            let text = format!("HTTP/1.1 204 No\r\n{one}: 1\r\n{other}: 2\r\n\r\n");
+            let input = &mut BytesMut::from(text.as_str());
+            let head = read(input, &Method::GET, 100, names).unwrap().unwrap();
+            let fields = head.response.headers();
+            let seen: Vec<_> = fields
+                .get_all(one)
+                .iter()
+                .chain(fields.get_all(other))
+                .collect();
+            let expected: &[&str] = if one == other {
+                &["1", "2", "1", "2"]
+            } else {
+                &["1", "2"]
+            };
+            assert_eq!(seen, expected, "{text}");
+        }
     }
 }

@@ -76,12 +76,12 @@ impl Upload {
         parts: &request::Parts,
         body: Option<Incoming>,
     ) -> Result<(), WireError> {
-        self.coding = match (&body, head::length(&parts.headers)?) {
-            (None, _) => Coding::Length(0),
-            (Some(_), Some(length)) => Coding::Length(length),
-            (Some(_), None) => {
-                Coding::Chunked(parts.headers.get_all(TRAILER).iter().cloned().collect())
-            }
+        self.coding = match &body {
+            None => Coding::Length(0),
+            Some(_) => match head::length(&parts.headers)? {
+                Some(length) => Coding::Length(length),
+                None => Coding::Chunked(parts.headers.get_all(TRAILER).iter().cloned().collect()),
+            },
         };
         let chunked = matches!(self.coding, Coding::Chunked(_));
         self.body = body;

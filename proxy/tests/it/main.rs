@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
 
+mod answers;
 mod carrying;
 mod failing;
 mod harness;

@@ -1,0 +1,137 @@
+//! Answers of upstreams that are odd, early, or more than was asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use outgrow_testkit::Upstream;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::harness::{plain, read_until, say, start, take_head};
+
+/// An upstream that says the same to every request, and how many connections it has had.
+async fn saying(answer: &'static str) -> (Upstream, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    let upstream = Upstream::raw(move |mut stream| {
+        count.fetch_add(1, SeqCst);
+        async move {
+            while !take_head(&mut stream).await.is_empty() {
+                say(&mut stream, answer).await;
+            }
+        }
+    })
+    .await;
+    (upstream, connections)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_reads_two_ways_is_a_502() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\nok",
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    ] {
+        let (upstream, _) = saying(answer).await;
+        let front = start(plain(&upstream));
+        let answered = front.get("/", &[]).await;
+        assert_eq!(answered.status, 502, "{answer:?}");
+        assert_eq!(answered.header("x-outgrow-error"), Some("broken"));
+        front.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_length_ends_with_its_connection() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        take_head(&mut stream).await;
+        say(&mut stream, "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n").await;
+        say(&mut stream, "HTTP/1.1 200 Fine By Me\r\n\r\nto the ").await;
+        say(&mut stream, "end").await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let answer = front
+        .raw("GET / HTTP/1.0\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.0 200 Fine By Me"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nto the end"), "{answer}");
+    front.stop().await;
+}
+
+/// What stands behind an answer is no answer to the next request, whoever sent that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_more_on_it_than_its_answer_is_not_used_again() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+    ] {
+        let (upstream, connections) = saying(answer).await;
+        let front = start(plain(&upstream));
+        for _ in 0..3 {
+            let answered = front.get("/", &[]).await;
+            assert_eq!(
+                (answered.text().as_str(), answered.status.as_u16()),
+                ("ok", 200)
+            );
+        }
+        assert_eq!(connections.load(SeqCst), 3, "{answer:?}");
+        front.stop().await;
+    }
+}
+
+/// The upstream answers at once, and its last word depends on what still comes up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_behind_the_head_of_its_answer() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        take_head(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nearly\r\n";
+        say(&mut stream, head).await;
+        read_until(&mut stream, "the rest").await;
+        say(&mut stream, "4\r\nlate\r\n0\r\n\r\n").await;
+        // Open until the proxy closes: nothing of it may be cut off.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let mut stream = TcpStream::connect(front.at).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 18\r\n\r\n";
+    say(&mut stream, head).await;
+    say(&mut stream, "beginning,").await;
+    read_until(&mut stream, "early").await;
+    say(&mut stream, "the rest").await;
+    read_until(&mut stream, "late\r\n0\r\n\r\n").await;
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_upload_keeps_the_trailers_that_it_announced() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        let mut seen = String::new();
+        while !seen.ends_with("\r\n\r\n") || !seen.contains("\r\n0\r\n") {
+            let more = take_head(&mut stream).await;
+            assert!(!more.is_empty(), "{seen}");
+            seen.push_str(&more);
+        }
+        let whole = seen.contains("transfer-encoding: chunked\r\n")
+            && seen.contains("x-sum: 42\r\n")
+            && !seen.contains("x-other")
+            && !seen.contains("content-length");
+        let answer = if whole { "yes" } else { "no!" };
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n";
+        say(&mut stream, &format!("{head}{answer}")).await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let answer = front
+        .raw(
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\
+             connection: close\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 42\r\nx-other: 1\r\n\r\n",
+        )
+        .await;
+    assert!(answer.ends_with("yes"), "{answer}");
+    front.stop().await;
+}
