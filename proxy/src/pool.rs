@@ -55,7 +55,7 @@ impl Lent {
         if !wire.is_reusable() {
             return;
         }
-        wire.rested = now;
+        wire.rest(now);
         let mut idle = pool.idle.borrow_mut();
         let at = idle.iter().position(|idle| same(&idle.to, &to));
         let wires = match at {

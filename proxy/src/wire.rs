@@ -33,7 +33,8 @@ use upload::Upload;
 /// Read at once while a head is awaited: most answers are shorter.
 const READ_SMALL: usize = 8 * 1_024;
 
-/// Read at once inside a long body.
+/// Read at once inside a long body; not before so much has come that more may be waiting, so that
+/// a stream of short events does not hold as much.
 const READ_LARGE: usize = 64 * 1_024;
 
 /// Bytes of an answer's head, as hyper bounds them.
@@ -69,6 +70,8 @@ enum Io {
 pub(crate) struct Wire {
     io: Io,
     input: BytesMut,
+    /// Bytes of the last read.
+    filled: usize,
     names: Names,
     upload: Upload,
     framing: Framing,
@@ -83,6 +86,7 @@ impl Wire {
         Self {
             io: Io::Whole(stream),
             input: BytesMut::new(),
+            filled: 0,
             names: Names::default(),
             upload: Upload::default(),
             framing: Framing::Over,
@@ -171,7 +175,9 @@ impl Wire {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
         self.input.reserve(want);
-        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+        let filled = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
+        self.filled = filled;
+        Poll::Ready(Ok(filled))
     }
 
     /// Lets an upload that outlasts its answer's head go on by itself, as slow as the upstream
@@ -204,9 +210,10 @@ impl Wire {
                 Ok(None) => return Poll::Ready(None),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            let want = match self.framing {
-                Framing::Length(left) if left < READ_LARGE as u64 => READ_SMALL,
-                _ => READ_LARGE,
+            let want = if self.filled < READ_SMALL {
+                READ_SMALL
+            } else {
+                READ_LARGE
             };
             match ready!(self.poll_fill(cx, want)) {
                 Ok(0) if self.framing == Framing::ToTheEnd => self.framing = Framing::Over,
@@ -264,6 +271,14 @@ impl Wire {
     /// Nothing of the last request is left: the connection may carry the next one.
     pub(crate) fn is_reusable(&self) -> bool {
         self.stays && self.is_over() && self.input.is_empty() && self.upload.is_through()
+    }
+
+    /// Makes it ready to lie in the pool: a long body's memory is not kept for the next one.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        self.rested = now;
+        if self.input.capacity() > 2 * READ_SMALL {
+            self.input = BytesMut::new();
+        }
     }
 
     /// The bare connection behind a 101, with what the upstream has said on it already.
