@@ -23,13 +23,13 @@ pub(crate) async fn by_keys(
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut found = Vec::with_capacity(keys.len());
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let some: Vec<&Key> = some.iter().collect();
+        let (condition, args) = in_keys(tx.dialect(), table, &some);
         let text = format!(
-            "SELECT {} FROM {} WHERE {}",
+            "SELECT {} FROM {} WHERE {condition}",
             columns(table),
             tx.dialect().table(&table.name),
-            in_keys(tx.dialect(), table, some.len())
         );
-        let args: Vec<Arg> = some.iter().flat_map(|key| key_args(table, key)).collect();
         let rows = tx.fetch(&text, &args).await?;
         found.extend(rows.into_iter().map(|row| read(table, row)));
     }
@@ -139,18 +139,16 @@ pub(super) async fn insert(
     rows: &[&Row],
     resolve: &str,
 ) -> Result<(), sqlx::Error> {
+    if tx.dialect() == Dialect::Postgres {
+        return postgres::arrays::insert(tx, table, rows, resolve).await;
+    }
     let width = table.columns.len();
     let one: Vec<String> = table.columns.iter().map(mark).collect();
     let one = format!("({})", one.join(", "));
-    // Ids that a table would generate come from the other side.
-    let overriding = match tx.dialect() {
-        Dialect::Sqlite | Dialect::Mysql => "",
-        Dialect::Postgres => "OVERRIDING SYSTEM VALUE",
-    };
     for some in rows.chunks((binds(tx) / width).max(1)) {
         let values = vec![one.as_str(); some.len()].join(", ");
         let text = format!(
-            "INSERT INTO {} ({}) {overriding} VALUES {values} {resolve}",
+            "INSERT INTO {} ({}) VALUES {values} {resolve}",
             tx.dialect().table(&table.name),
             list(table.columns.iter().map(|c| c.name.as_str()))
         );
@@ -166,12 +164,11 @@ pub(super) async fn insert(
 
 pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<(), sqlx::Error> {
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let (condition, args) = in_keys(tx.dialect(), table, some);
         let text = format!(
-            "DELETE FROM {} WHERE {}",
-            tx.dialect().table(&table.name),
-            in_keys(tx.dialect(), table, some.len())
+            "DELETE FROM {} WHERE {condition}",
+            tx.dialect().table(&table.name)
         );
-        let args: Vec<Arg> = some.iter().flat_map(|key| key_args(table, key)).collect();
         tx.execute(&text, &args).await?;
     }
     Ok(())
@@ -224,7 +221,16 @@ fn key_marks(table: &Table) -> String {
     marks.join(", ")
 }
 
-fn in_keys(dialect: Dialect, table: &Table, count: usize) -> String {
+/// A condition that is true of the rows with these keys, and its values.
+fn in_keys(dialect: Dialect, table: &Table, keys: &[&Key]) -> (String, Vec<Arg>) {
+    if dialect == Dialect::Postgres {
+        return postgres::arrays::has_key(table, keys);
+    }
+    let args = keys.iter().flat_map(|key| key_args(table, key)).collect();
+    (key_list(dialect, table, keys.len()), args)
+}
+
+fn key_list(dialect: Dialect, table: &Table, count: usize) -> String {
     let names = list(table.key.iter().map(|&at| table.columns[at].name.as_str()));
     if table.key.len() == 1 {
         let marks = vec![key_marks(table); count];

@@ -22,25 +22,34 @@ pub(crate) enum Arg {
     Int(Option<i64>),
     Text(Option<String>),
     Bytes(Option<Vec<u8>>),
+    /// Of many rows, for an engine that has arrays.
+    Texts(Vec<Option<String>>),
+    Blobs(Vec<Option<Vec<u8>>>),
     /// As it is, for an engine whose columns take any type.
     Cell(Cell),
 }
 
 /// A query with its values; a macro, as each engine's query is a type of its own.
 macro_rules! bound {
-    ($text:expr, $args:expr) => {
+    ($text:expr, $args:expr, $query:ident, $texts:pat => $by_texts:expr, $blobs:pat => $by_blobs:expr) => {
         $args
             .iter()
-            .fold(sqlx::query(AssertSqlSafe($text)), |query, arg| match arg {
-                Arg::Int(value) => query.bind(*value),
-                Arg::Text(value) => query.bind(value.clone()),
-                Arg::Bytes(value) => query.bind(value.clone()),
-                Arg::Cell(Cell::Null) => query.bind(None::<i64>),
-                Arg::Cell(Cell::Int(i)) => query.bind(*i),
-                Arg::Cell(Cell::Real(r)) => query.bind(*r),
-                Arg::Cell(Cell::Text(s)) => query.bind(s.clone()),
-                Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => query.bind(b.clone()),
+            .fold(sqlx::query(AssertSqlSafe($text)), |$query, arg| match arg {
+                Arg::Texts($texts) => $by_texts,
+                Arg::Blobs($blobs) => $by_blobs,
+                Arg::Int(value) => $query.bind(*value),
+                Arg::Text(value) => $query.bind(value.clone()),
+                Arg::Bytes(value) => $query.bind(value.clone()),
+                Arg::Cell(Cell::Null) => $query.bind(None::<i64>),
+                Arg::Cell(Cell::Int(i)) => $query.bind(*i),
+                Arg::Cell(Cell::Real(r)) => $query.bind(*r),
+                Arg::Cell(Cell::Text(s)) => $query.bind(s.clone()),
+                Arg::Cell(Cell::Blob(b) | Cell::BadText(b)) => $query.bind(b.clone()),
             })
+    };
+    // Arrays are made for PostgreSQL alone.
+    ($text:expr, $args:expr) => {
+        bound!($text, $args, query, _ => query.bind(None::<i64>), _ => query.bind(None::<i64>))
     };
 }
 
@@ -92,7 +101,8 @@ impl Tx {
             }
             Self::Postgres(tx) => {
                 let text = postgres::numbered(text);
-                let query = bound!(text, args);
+                let query = bound!(text, args, query,
+                    texts => query.bind(texts), blobs => query.bind(blobs));
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
             Self::Mysql(tx) => {
@@ -134,7 +144,8 @@ impl Tx {
             }
             Self::Postgres(tx) => {
                 let text = postgres::numbered(text);
-                let query = bound!(text, args);
+                let query = bound!(text, args, query,
+                    texts => query.bind(texts), blobs => query.bind(blobs));
                 let rows = query.fetch_all(&mut **tx).await?;
                 rows.iter().map(postgres::cells).collect()
             }

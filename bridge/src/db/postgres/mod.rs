@@ -4,6 +4,7 @@
 //! Everything of ours is in a schema of its own. Values are written as text and cast by the
 //! database, and read in the one form of their class, so no type is ever guessed here.
 
+pub(super) mod arrays;
 pub(crate) mod capture;
 pub(crate) mod introspect;
 pub(crate) mod replication;
