@@ -57,6 +57,9 @@ pub(crate) struct Batch {
     pub(crate) truncated: bool,
     /// Changes may be missing that the rows show the effects of; they can be asked for.
     pub(crate) partial: bool,
+    /// A table that lost all its rows at once, and whose group is to be looked at whole. Nothing
+    /// else is in this batch then.
+    pub(crate) emptied: Option<usize>,
     /// Numbers of the changes without a place that this has taken, too.
     pub(crate) unplaced: HashSet<i64>,
 }
@@ -90,11 +93,20 @@ impl Take<'_> {
         if head == self.after && self.chunk.is_none() && !fresh {
             return Ok(None);
         }
-        let changes = self
+        let mut changes = self
             .source
             .changes(&mut tx, self.after, self.changes)
             .await?;
-        let truncated = changes.len() >= self.changes as usize;
+        let mut truncated = changes.len() >= self.changes as usize;
+        match changes.iter().position(Change::is_of_all) {
+            Some(0) => return Ok(Some(emptied(self.plan, self.source.side, &changes[0]))),
+            // Up to there as ever.
+            Some(at) => {
+                changes.truncate(at);
+                truncated = true;
+            }
+            None => {}
+        }
         let upto = match changes.last() {
             Some(last) if truncated => last.seq,
             _ => head,
@@ -250,10 +262,20 @@ fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work
     }
 }
 
+/// The batch of a change that has no key.
+fn emptied(plan: &Plan, side: Side, change: &Change) -> Batch {
+    Batch {
+        upto: change.seq,
+        emptied: plan.group_of(side, &change.table),
+        truncated: true,
+        ..Batch::default()
+    }
+}
+
 fn distinct(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize, Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
-    for change in changes.iter().filter(|c| !c.is_beat()) {
+    for change in changes.iter().filter(|c| !c.is_beat() && !c.is_of_all()) {
         // A table that is not mapped any more has triggers left from an older config.
         let Some(group) = plan.group_of(side, &change.table) else {
             continue;

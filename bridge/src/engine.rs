@@ -111,6 +111,9 @@ impl Engine {
                 return Ok(false);
             };
             self.shared.pass("after-read");
+            if let Some(group) = batch.emptied {
+                self.sweep(group).await?;
+            }
             let outcome = self.applier().apply(&batch, widened < WIDEN).await?;
             match outcome {
                 Outcome::TakeMore => {
@@ -359,6 +362,30 @@ impl Engine {
             Outcome::Applied { parked } => parked,
             Outcome::TakeMore => 0,
         })
+    }
+
+    /// Brings every key that the passive side has of a group up to date: the source lost rows
+    /// without a word of which. Can be done again from the start, and is, unless it was done whole.
+    async fn sweep(&mut self, group: usize) -> Result<(), Error> {
+        let plan = Arc::clone(&self.plan);
+        let target = self.source.other();
+        let limit = self.shared.limits().chunk_rows;
+        for table in plan.groups[group].tables(target) {
+            let mut cursor: Option<Key> = None;
+            loop {
+                let mut tx = self.target().read().await?;
+                let found = rows::after(&mut tx, table, cursor.as_ref(), limit).await;
+                let found = found.on(target)?;
+                drop(tx);
+                let keys: Vec<Key> = found.iter().map(|row| table.key_of(row)).collect();
+                let Some(last) = keys.last().cloned() else {
+                    break;
+                };
+                self.refresh(&HashMap::from([(group, keys)]), false).await?;
+                cursor = Some(last);
+            }
+        }
+        Ok(())
     }
 
     /// Tries parked rows again: what they waited for may have come.

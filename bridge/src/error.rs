@@ -27,7 +27,9 @@ pub enum Error {
     /// A database did not do its part.
     #[error("the {side} database: {}", told(.cause))]
     Database { side: Side, cause: sqlx::Error },
-    #[error("{0} has no capture by replication: only `postgres://` databases have; use `triggers`")]
+    #[error(
+        "{0} has no capture by replication: only `postgres://` and `mysql://` databases have; use `triggers`"
+    )]
     Capture(String),
     /// Changing how changes are found would leave a gap.
     #[error(
@@ -86,6 +88,11 @@ pub enum Error {
         "the {side} database is not the one that was followed ({what}): was it restored from a backup? close the link and start the copy again"
     )]
     Discontinued { side: Side, what: String },
+    /// The log does not say which rows have changed.
+    #[error(
+        "the log of the {side} database does not tell all ({what}): mend that, close the link with `outgrow sync close` and start the copy again"
+    )]
+    Unreadable { side: Side, what: String },
     #[error(
         "capture is gone from table `{table}` of the {side} database: changes may have been missed; close the link and start the copy again"
     )]

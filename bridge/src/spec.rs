@@ -41,7 +41,7 @@ pub enum Capture {
     /// Triggers on the mapped tables note the keys of changed rows.
     #[default]
     Triggers,
-    /// They are read from the database's own log. PostgreSQL 14 or newer.
+    /// They are read from the database's own log: PostgreSQL 14 or newer, MySQL 8, MariaDB 10.6.
     Replication,
 }
 
@@ -71,9 +71,7 @@ impl PostgresUrl {
 
     /// The password of the URL.
     pub(crate) fn password(&self) -> Option<String> {
-        let url = url::Url::parse(&self.text).ok()?;
-        let plain = percent_encoding::percent_decode_str(url.password()?).decode_utf8();
-        plain.ok().map(std::borrow::Cow::into_owned)
+        password(&self.text)
     }
 
     /// Without user, password and options.
@@ -94,6 +92,7 @@ impl PostgresUrl {
 #[derive(Clone, PartialEq, Eq)]
 pub struct MysqlUrl {
     text: String,
+    pub(crate) capture: Capture,
     tls: Tls,
 }
 
@@ -102,6 +101,15 @@ impl MysqlUrl {
         let options = MySqlConnectOptions::from_str(&self.text)?;
         let host = bare(options.get_host()).to_owned();
         Ok(self.tls.mysql(options.host(&host)))
+    }
+
+    /// The password of the URL.
+    pub(crate) fn password(&self) -> Option<String> {
+        password(&self.text)
+    }
+
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     /// Without user, password and options.
@@ -116,6 +124,12 @@ impl MysqlUrl {
             Err(_) => "mysql://".to_owned(),
         }
     }
+}
+
+fn password(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    let plain = percent_encoding::percent_decode_str(url.password()?).decode_utf8();
+    plain.ok().map(std::borrow::Cow::into_owned)
 }
 
 /// An address of IPv6 without the brackets that it has in a URL: a certificate has none.
@@ -187,6 +201,7 @@ impl DatabaseUrl {
     pub fn capturing(self, capture: Capture) -> Result<Self, Error> {
         match (self, capture) {
             (Self::Postgres(url), capture) => Ok(Self::Postgres(PostgresUrl { capture, ..url })),
+            (Self::Mysql(url), capture) => Ok(Self::Mysql(MysqlUrl { capture, ..url })),
             (other, Capture::Triggers) => Ok(other),
             (other, Capture::Replication) => Err(Error::Capture(other.to_string())),
         }
@@ -215,7 +230,11 @@ impl FromStr for DatabaseUrl {
             let shown = "mysql://..";
             let tls = tls(text, Options::Mysql, shown)?;
             let text = text.to_owned();
-            let url = MysqlUrl { text, tls };
+            let url = MysqlUrl {
+                text,
+                tls,
+                capture: Capture::default(),
+            };
             return match url.options() {
                 Ok(options) if options.get_database().is_some_and(|name| !name.is_empty()) => {
                     Ok(Self::Mysql(url))

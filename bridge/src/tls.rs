@@ -5,6 +5,7 @@
 //! ignored without a word (a CA that nobody looks at), and turns the errors of a handshake into
 //! something that can be acted on.
 
+mod binlog;
 mod failure;
 mod files;
 

@@ -26,6 +26,14 @@ const INIT: &str = "CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4;\n\
     CREATE USER IF NOT EXISTS 'outgrow'@'%';\n\
     GRANT ALL PRIVILEGES ON *.* TO 'outgrow'@'%' WITH GRANT OPTION;\n";
 
+/// What makes a server log rows as they change, with the names of their columns.
+const LOGGED: [&str; 4] = [
+    "--log-bin=log-bin",
+    "--binlog-format=ROW",
+    "--binlog-row-metadata=FULL",
+    "--server-id=7",
+];
+
 /// A server. Dropping it stops it and removes its files.
 #[derive(Debug)]
 pub struct Mariadb {
@@ -33,6 +41,7 @@ pub struct Mariadb {
     port: u16,
     user: Option<&'static str>,
     tls: Option<ServerFiles>,
+    options: Vec<String>,
     server: Child,
     pool: MySqlPool,
 }
@@ -43,7 +52,17 @@ impl Mariadb {
     /// # Panics
     /// Panics, saying what to install, when there is no MariaDB on this machine.
     pub async fn start() -> Self {
-        Self::begin(None).await
+        Self::begin(None, &[]).await
+    }
+
+    /// A server with the row log on, after these statements.
+    ///
+    /// # Panics
+    /// As [`Self::start`], and when a statement fails.
+    pub async fn logged(statements: &str) -> Self {
+        let server = Self::begin(None, &LOGGED).await;
+        server.execute(statements).await;
+        server
     }
 
     /// A server with TLS, and a user `strict` that must come with a certificate of this
@@ -53,14 +72,15 @@ impl Mariadb {
     /// As [`Self::start`].
     pub async fn strict(authority: &Authority, signed: Signed) -> Self {
         let ca = authority.file();
-        let server = Self::begin(Some(ServerFiles { ca, signed })).await;
+        let server = Self::begin(Some(ServerFiles { ca, signed }), &LOGGED).await;
         server
             .execute("CREATE USER strict@'%' REQUIRE X509; GRANT ALL ON *.* TO strict@'%'")
             .await;
         server
     }
 
-    async fn begin(tls: Option<ServerFiles>) -> Self {
+    async fn begin(tls: Option<ServerFiles>, options: &[&str]) -> Self {
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let user = other_user(&USERS);
         give(dir.path(), user);
@@ -84,7 +104,7 @@ impl Mariadb {
         assert!(made.status.success(), "mariadb-install-db: {said}");
         let tls = tls.map(|files| files.install(dir.path(), user));
         let port = free_address().port();
-        let server = serve(user, dir.path(), port, tls.as_ref());
+        let server = serve(user, dir.path(), port, tls.as_ref(), &options);
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(2))
@@ -95,6 +115,7 @@ impl Mariadb {
             port,
             user,
             tls,
+            options,
             server,
             pool,
         };
@@ -129,9 +150,53 @@ impl Mariadb {
     /// # Panics
     /// Panics when it does not come back.
     pub async fn crash(&mut self) {
+        self.kill();
+        self.go_on().await;
+    }
+
+    /// A crash, and a new start with these options besides; later ones count.
+    ///
+    /// # Panics
+    /// Panics when it does not come back.
+    pub async fn restart(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(|o| (*o).to_owned()));
+        self.crash().await;
+    }
+
+    /// A crash, and a start from what [`Self::backup`] has taken.
+    ///
+    /// # Panics
+    /// Panics when there is no backup, or the server does not come back.
+    pub async fn restore(&mut self) {
+        self.kill();
+        let (data, backup) = (self.dir.path().join("data"), self.dir.path().join("backup"));
+        std::fs::remove_dir_all(&data).expect("there is a data folder");
+        std::fs::rename(backup, data).expect("there is a backup");
+        self.go_on().await;
+    }
+
+    /// Takes a copy of all files, as of a crash at this moment.
+    ///
+    /// # Panics
+    /// Panics when the files cannot be copied, or the server does not come back.
+    pub async fn backup(&mut self) {
+        self.kill();
+        let copied = Command::new("cp")
+            .args(["-a", "data", "backup"])
+            .current_dir(self.dir.path())
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()), "cp");
+        self.go_on().await;
+    }
+
+    fn kill(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        self.server = serve(self.user, self.dir.path(), self.port, self.tls.as_ref());
+    }
+
+    async fn go_on(&mut self) {
+        let (tls, options) = (self.tls.as_ref(), &self.options);
+        self.server = serve(self.user, self.dir.path(), self.port, tls, options);
         self.ready().await;
     }
 
@@ -197,7 +262,13 @@ fn url_of(port: u16) -> String {
     format!("mysql://outgrow@127.0.0.1:{port}/shop")
 }
 
-fn serve(user: Option<&str>, dir: &Path, port: u16, tls: Option<&ServerFiles>) -> Child {
+fn serve(
+    user: Option<&str>,
+    dir: &Path,
+    port: u16,
+    tls: Option<&ServerFiles>,
+    options: &[String],
+) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -231,6 +302,7 @@ fn serve(user: Option<&str>, dir: &Path, port: u16, tls: Option<&ServerFiles>) -
         ])
         .args(["--innodb-use-native-aio=0"])
         .arg(format!("--tmpdir={}", dir.display()))
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

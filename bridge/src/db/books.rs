@@ -141,13 +141,16 @@ impl Database {
             }
             Dialect::Postgres => {
                 let value = if on { self.slice.as_str() } else { "" };
-                if on && self.feed.is_some() {
-                    self.emit(tx, "own").await?;
+                if on {
+                    self.tell(tx, "own").await?;
                 }
                 tx.execute(postgres::APPLYING, &[Arg::from(value)]).await
             }
             Dialect::Mysql => {
                 let value = if on { self.slice.as_str() } else { "" };
+                if on {
+                    self.tell(tx, "own").await?;
+                }
                 tx.execute(mysql::APPLYING, &[Arg::from(value)]).await
             }
         }

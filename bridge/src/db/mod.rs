@@ -20,7 +20,8 @@ use sqlx::{MySqlPool, PgPool, SqlitePool};
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Schema};
 use crate::spec::{Capture, DatabaseUrl, Limits};
-use postgres::replication::Feed;
+use mysql::binlog;
+use postgres::replication;
 pub(crate) use tx::{Arg, Tx};
 
 /// Per side: the worker's two, one for calls, one for the events, one to spare for reading while
@@ -37,7 +38,14 @@ pub(crate) struct Database {
     /// Replaced where its connections hang.
     pool: Arc<RwLock<Pool>>,
     /// Where changes are found in the database's log, not by triggers.
-    feed: Option<Arc<Feed>>,
+    feed: Option<Feed>,
+}
+
+/// A log that changes are taken from.
+#[derive(Debug, Clone)]
+enum Feed {
+    Postgres(Arc<replication::Feed>),
+    Mysql(Arc<binlog::Feed>),
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +116,12 @@ impl Database {
         let busy = limits.busy;
         let feed = match url {
             DatabaseUrl::Postgres(url) if url.capture == Capture::Replication => {
-                Some(Arc::new(Feed::new(url, limits.fault.clone())))
+                let feed = replication::Feed::new(url, limits.fault.clone());
+                Some(Feed::Postgres(Arc::new(feed)))
+            }
+            DatabaseUrl::Mysql(url) if url.capture == Capture::Replication => {
+                let feed = binlog::Feed::new(url, limits.fault.clone());
+                Some(Feed::Mysql(Arc::new(feed)))
             }
             _ => None,
         };
@@ -147,7 +160,8 @@ impl Database {
     /// Cancel safe.
     pub(crate) async fn changed(&self) {
         match &self.feed {
-            Some(feed) => feed.changed().await,
+            Some(Feed::Postgres(feed)) => feed.changed().await,
+            Some(Feed::Mysql(feed)) => feed.changed().await,
             None => std::future::pending().await,
         }
     }
@@ -156,28 +170,34 @@ impl Database {
     /// its own and the stream may lag behind what a snapshot shows.
     pub(crate) async fn settle_stream(&self) -> Result<(), Error> {
         match &self.feed {
-            Some(feed) => self.catch_up(feed).await,
+            Some(Feed::Postgres(feed)) => self.catch_up(feed).await,
+            Some(Feed::Mysql(feed)) => self.catch_up_binlog(feed).await,
             None => Ok(()),
         }
     }
 
     /// Refuses a stream that has a gap, is gone, or is of another kind than the config says.
     pub(crate) async fn stream_in_order(&self) -> Result<(), Error> {
-        if self.dialect() == Dialect::Postgres {
-            let mut tx = self.read().await?;
-            self.same_capture(&mut tx).await?;
+        let mut tx = self.read().await?;
+        match self.dialect() {
+            Dialect::Sqlite => {}
+            Dialect::Postgres => self.same_capture(&mut tx).await?,
+            Dialect::Mysql => self.same_capture_mysql(&mut tx).await?,
         }
+        drop(tx);
         match &self.feed {
-            Some(_) => self.slot_in_order().await.map(drop),
+            Some(Feed::Postgres(_)) => self.slot_in_order().await.map(drop),
+            Some(Feed::Mysql(_)) => self.binlog_in_order().await,
             None => Ok(()),
         }
     }
 
     /// Bytes of its log that the server keeps for us; `None` where it keeps none.
     pub(crate) async fn kept_log(&self) -> Result<Option<u64>, Error> {
-        if self.feed.is_none() {
+        // MySQL keeps and removes its log by its own rules, whoever reads it.
+        let Some(Feed::Postgres(_)) = &self.feed else {
             return Ok(None);
-        }
+        };
         let mut tx = self.read().await?;
         self.log_kept(&mut tx).await
     }
@@ -186,15 +206,26 @@ impl Database {
     pub(crate) async fn give_up_log(&self) -> Result<(), Error> {
         self.release().await;
         match &self.feed {
-            Some(_) => self.give_up_slot().await,
-            None => Ok(()),
+            Some(Feed::Postgres(_)) => self.give_up_slot().await,
+            Some(Feed::Mysql(_)) | None => Ok(()),
         }
     }
 
     /// Lets go of what only one process may hold.
     pub(crate) async fn release(&self) {
-        if let Some(feed) = &self.feed {
-            feed.stop().await;
+        match &self.feed {
+            Some(Feed::Postgres(feed)) => feed.stop().await,
+            Some(Feed::Mysql(feed)) => feed.stop().await,
+            None => {}
+        }
+    }
+
+    /// A word of ours into the log, as part of a transaction: whose it is, or a heartbeat.
+    async fn tell(&self, tx: &mut Tx, what: &str) -> Result<(), Error> {
+        match &self.feed {
+            Some(Feed::Postgres(_)) => self.emit(tx, what).await,
+            Some(Feed::Mysql(_)) => self.mark(tx, what).await,
+            None => Ok(()),
         }
     }
 
@@ -246,11 +277,17 @@ impl Database {
             Pool::Postgres(_) => {
                 self.install_postgres(plan).await?;
                 match &self.feed {
-                    Some(feed) => self.install_feed(feed, plan).await,
-                    None => Ok(()),
+                    Some(Feed::Postgres(feed)) => self.install_feed(feed, plan).await,
+                    Some(Feed::Mysql(_)) | None => Ok(()),
                 }
             }
-            Pool::Mysql(_) => self.install_mysql(plan).await,
+            Pool::Mysql(_) => {
+                self.install_mysql(plan).await?;
+                match &self.feed {
+                    Some(Feed::Mysql(feed)) => self.install_binlog(feed, plan).await,
+                    Some(Feed::Postgres(_)) | None => Ok(()),
+                }
+            }
         }?;
         self.install_events().await
     }
@@ -263,7 +300,10 @@ impl Database {
                 self.release().await;
                 self.uninstall_postgres().await
             }
-            Dialect::Mysql => self.uninstall_mysql().await,
+            Dialect::Mysql => {
+                self.release().await;
+                self.uninstall_mysql().await
+            }
         }
     }
 
@@ -345,10 +385,13 @@ impl Database {
         match self.dialect() {
             Dialect::Sqlite => Ok(()),
             Dialect::Postgres => match &self.feed {
-                Some(feed) => self.take_in(feed).await,
-                None => self.place_postgres().await,
+                Some(Feed::Postgres(feed)) => self.take_in(feed).await,
+                Some(Feed::Mysql(_)) | None => self.place_postgres().await,
             },
-            Dialect::Mysql => self.place_mysql().await,
+            Dialect::Mysql => match &self.feed {
+                Some(Feed::Mysql(feed)) => self.take_in_binlog(feed).await,
+                Some(Feed::Postgres(_)) | None => self.place_mysql().await,
+            },
         }
     }
 

@@ -22,6 +22,11 @@ impl Change {
         self.table.is_empty()
     }
 
+    /// A change of every row of its table, which has no key.
+    pub(crate) fn is_of_all(&self) -> bool {
+        self.op == super::mysql::binlog::EVERY_ROW
+    }
+
     pub(crate) fn key(&self, width: usize) -> Key {
         self.columns.iter().take(width).cloned().collect()
     }
@@ -55,7 +60,7 @@ impl Database {
         let early = now_ms();
         let mut tx = self.write().await?;
         if self.feed.is_some() {
-            self.emit(&mut tx, &format!("beat {early}")).await?;
+            self.tell(&mut tx, &format!("beat {early}")).await?;
             return tx.commit().await.on(self.side);
         }
         let at = match self.dialect() {
@@ -137,7 +142,7 @@ impl Database {
         match self.dialect() {
             Dialect::Sqlite => self.own("changes"),
             Dialect::Postgres | Dialect::Mysql => format!(
-                "(SELECT seq, tbl, {KEYS} FROM {} UNION ALL SELECT {}, tbl, {KEYS} FROM {}) AS every",
+                "(SELECT seq, tbl, op, {KEYS} FROM {} UNION ALL SELECT {}, tbl, op, {KEYS} FROM {}) AS every",
                 self.own("changes"),
                 i64::MAX,
                 self.noted()
@@ -171,8 +176,9 @@ impl Database {
             })
             .collect();
         let text = format!(
-            "SELECT count(*) FROM {} WHERE seq > ? AND tbl IN ({names}) AND {}",
+            "SELECT count(*) FROM {} WHERE seq > ? AND tbl IN ({names}) AND (op = '{}' OR {})",
             self.all(),
+            super::mysql::binlog::EVERY_ROW,
             keys.join(" AND ")
         );
         let mut args = vec![Arg::from(after)];

@@ -15,7 +15,7 @@ use crate::postgres::{
 use crate::shop::{Dice, WAIT, copied, quick};
 use crate::turning::cut_over;
 
-const LEGACY_MY: &str = "CREATE TABLE item (id bigint AUTO_INCREMENT PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, \
+pub(crate) const LEGACY_MY: &str = "CREATE TABLE item (id bigint AUTO_INCREMENT PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, \
     price decimal(10,2) NOT NULL, status char(1) NOT NULL, note text, made_at datetime NOT NULL, \
     weight double, raw varbinary(100))";
 pub(crate) const EXTRACTED_MY: &str = "CREATE TABLE article (id bigint AUTO_INCREMENT PRIMARY KEY, sku varchar(40) NOT NULL UNIQUE, \
@@ -58,7 +58,7 @@ async fn pair(rows: u32) -> Pair {
     Pair::of(legacy, extracted)
 }
 
-fn pool(db: &Db) -> MySqlPool {
+pub(crate) fn pool(db: &Db) -> MySqlPool {
     match db {
         Db::My(server) => server.pool().clone(),
         Db::Lite(_) | Db::Pg(_) => unreachable!("these pairs have MariaDB here"),
@@ -137,15 +137,22 @@ async fn resumed(pair: &Pair) -> Link {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_at_any_point_of_a_batch_loses_nothing() {
-    let pair = pair(150).await;
-    for (seed, (point, after)) in (1..).zip([
+    dying(pair(150).await).await;
+}
+
+pub(crate) async fn dying(pair: Pair) {
+    let mut points = vec![
         ("after-read", 2),
         ("after-rows", 3),
         ("before-commit", 5),
         ("after-commit", 9),
-    ]) {
+    ];
+    if pair.is_replicated() {
+        points.extend([("log-read", 6), ("log-taken", 8)]);
+    }
+    for (seed, (point, after)) in (1..).zip(points) {
         let (legacy, extracted) = (pair.legacy.url(), pair.extracted.url());
-        let mut process = child_between(&legacy, &extracted, "items", point, after);
+        let mut process = child_between(&legacy, &extracted, pair.child(), point, after);
         let mut died = None;
         let mut round = seed * 100;
         while died.is_none() {
@@ -162,7 +169,10 @@ async fn dying_at_any_point_of_a_batch_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_histories_end_equal() {
-    let pair = pair(150).await;
+    histories(pair(150).await).await;
+}
+
+pub(crate) async fn histories(pair: Pair) {
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     let writers: Vec<_> = (1..=4)
@@ -198,7 +208,10 @@ async fn random_histories_end_equal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fence_refuses_others_and_waits_for_who_is_at_it() {
-    let pair = pair(20).await;
+    fenced(pair(20).await).await;
+}
+
+pub(crate) async fn fenced(pair: Pair) {
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Following, Side::Legacy)
         .await
@@ -247,7 +260,10 @@ async fn a_fence_refuses_others_and_waits_for_who_is_at_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_commits_late_loses_nothing() {
-    let pair = pair(20).await;
+    late_commit(pair(20).await).await;
+}
+
+pub(crate) async fn late_commit(pair: Pair) {
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
@@ -355,16 +371,16 @@ async fn every_type_comes_over_as_it_is_and_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_crashes_loses_nothing() {
-    let mut legacy = Mariadb::with(LEGACY_MY).await;
-    legacy.execute(&items(1, 1_500)).await;
-    let extracted = Db::lite(EXTRACTED_SQLITE).await;
-    let spec = LinkSpec {
-        slice: "items".parse().unwrap(),
-        legacy: legacy.url().parse().unwrap(),
-        extracted: extracted.url().parse().unwrap(),
-        tables: crate::postgres::tables(),
-        limits: quick(),
+    let (legacy, extracted) = (Db::my(LEGACY_MY).await, Db::lite(EXTRACTED_SQLITE).await);
+    server_crash(Pair::of(legacy, extracted)).await;
+}
+
+pub(crate) async fn server_crash(mut pair: Pair) {
+    let spec = pair.spec();
+    let Db::My(legacy) = &mut pair.legacy else {
+        unreachable!()
     };
+    legacy.execute(&items(1, 1_500)).await;
     let link = Link::open(spec).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     for round in 0..2 {
@@ -379,7 +395,6 @@ async fn a_server_that_crashes_loses_nothing() {
         .execute("UPDATE item SET note = 'after' WHERE id < 10")
         .await;
     copied(&link).await;
-    let pair = Pair::of(Db::My(Box::new(legacy)), extracted);
     pair.equal().await;
     assert_eq!(link.verify().await.unwrap().different, 0);
     link.shutdown().await;

@@ -92,6 +92,11 @@ impl Db {
         Self::My(Box::new(Mariadb::with(tables).await))
     }
 
+    /// MariaDB with the row log on.
+    pub(crate) async fn logged(tables: &str) -> Self {
+        Self::My(Box::new(Mariadb::logged(tables).await))
+    }
+
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Lite(db) => db.url(),
@@ -176,7 +181,7 @@ impl Db {
 pub(crate) struct Pair {
     pub(crate) legacy: Db,
     pub(crate) extracted: Db,
-    /// Of those that are PostgreSQL.
+    /// Of those that are servers.
     capture: Capture,
 }
 
@@ -212,8 +217,8 @@ impl Pair {
         let url = |db: &Db| {
             let url: DatabaseUrl = db.url().parse().unwrap();
             match db {
-                Db::Pg(_) => url.capturing(self.capture).unwrap(),
-                Db::Lite(_) | Db::My(_) => url,
+                Db::Pg(_) | Db::My(_) => url.capturing(self.capture).unwrap(),
+                Db::Lite(_) => url,
             }
         };
         LinkSpec {

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use outgrow_bridge::{DatabaseUrl, Link, LinkSpec};
+use outgrow_bridge::{Capture, DatabaseUrl, Link, LinkSpec};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::certificates::Signed;
 use outgrow_testkit::{Authority, Mariadb, Postgres};
 
-use crate::mysql::EXTRACTED_MY;
+use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
 use crate::postgres::{Db, EXTRACTED_SQLITE, LEGACY_PG, Pair, items};
 use crate::shop::copied;
 use crate::turning::cut_over;
@@ -111,6 +111,42 @@ async fn refused(url: String, parts: &[&str]) {
             said.contains(part),
             "{url}\nmust say `{part}`, says: {said}"
         );
+    }
+}
+
+/// The user must come with a certificate, also for the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_sends_its_log_over_tls() {
+    let ca = Authority::new("private");
+    let legacy = Mariadb::strict(&ca, ca.server(&["127.0.0.1"])).await;
+    legacy.execute(LEGACY_MY).await;
+    let full = mysql(&ca, Some(&ca.client("outgrow")));
+    assert!(full.contains("VERIFY_IDENTITY"), "{full}");
+    let identity = |options: &str| options.find("ssl-cert").map(|at| options[at..].to_owned());
+    let identity = identity(&full).unwrap();
+    let by = |host: &str, options: &str| legacy.url_by("strict", host, options);
+    let urls = [
+        by("127.0.0.1", &full),
+        by("localhost", &format!("ssl-mode=REQUIRED&{identity}")),
+        by("localhost", &identity),
+    ];
+    let extracted = Db::lite(EXTRACTED_SQLITE).await;
+    let pair = Pair::replicated(Db::My(Box::new(legacy)), extracted);
+    for url in urls {
+        let url: DatabaseUrl = url.parse().unwrap();
+        let spec = LinkSpec {
+            legacy: url.capturing(Capture::Replication).unwrap(),
+            ..pair.spec()
+        };
+        let link = Link::open(spec).await.unwrap();
+        let found = link.preflight().await.unwrap();
+        assert!(found.ok(), "{:?}", found.problems);
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        pair.legacy.execute("DELETE FROM item").await;
+        pair.legacy.execute(&items(1, 30)).await;
+        pair.equal().await;
+        link.shutdown().await;
     }
 }
 

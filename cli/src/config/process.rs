@@ -315,7 +315,8 @@ fn database(
     let Some(node) = section.get("capture") else {
         return Ok(found);
     };
-    const FIX: &str = "write \"triggers\", or \"replication\" for PostgreSQL 14 or newer";
+    const FIX: &str =
+        "write \"triggers\", or \"replication\" for PostgreSQL 14, MySQL 8, MariaDB 10.6 or newer";
     let capture = match node.word(findings).as_deref() {
         Some("triggers") => Capture::Triggers,
         Some("replication") => Capture::Replication,

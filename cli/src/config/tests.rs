@@ -44,6 +44,8 @@ fn a_database_says_how_its_changes_are_found() {
     good(&with(&format!("{line}\ncapture = \"triggers\"")));
     let postgres = "database = \"postgres://app@db/shop\"\ncapture = \"replication\"";
     good(&with(postgres));
+    good(&with(&postgres.replace("postgres", "mysql")));
+    good(&with(&postgres.replace("postgres", "mariadb")));
     golden(
         "capture_of_sqlite",
         &with(&format!("{line}\ncapture = \"replication\"")),

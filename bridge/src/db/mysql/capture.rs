@@ -8,6 +8,7 @@
 use crate::db::{Arg, Database, Tx, literal, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
+use crate::spec::Capture;
 use crate::typed::Class;
 use crate::value::Kind;
 
@@ -49,12 +50,37 @@ impl Database {
                     WHERE trigger_schema = DATABASE() AND event_object_table = ? \
                     AND trigger_name IN (?, ?, ?)";
         let mut args = vec![Arg::from(&table.name)];
+        // Where the log is read, those of the fence show that the table is the one that it was.
+        let what = match self.capture() {
+            Capture::Triggers => "note",
+            Capture::Replication => "fence",
+        };
         for event in ["insert", "update", "delete"] {
-            args.push(Arg::from(
-                &self.trigger_mysql(table, &format!("note_{event}")),
-            ));
+            let name = self.trigger_mysql(table, &format!("{what}_{event}"));
+            args.push(Arg::from(&name));
         }
         Ok(tx.number(text, &args).await?.unwrap_or(0) == 3)
+    }
+
+    /// Changing the way in which changes are found would leave a gap.
+    pub(in crate::db) async fn same_capture_mysql(&self, tx: &mut Tx) -> Result<(), Error> {
+        let side = self.side;
+        let mut there = [false; 2];
+        for (there, what) in there.iter_mut().zip(["control", "slot"]) {
+            let name = Arg::from(&self.own_bare(what));
+            let found = tx.number(super::COUNT_OWN, &[name]).await.on(side)?;
+            *there = found == Some(1);
+        }
+        let (was, wanted) = match there {
+            [true, true] => (Capture::Replication, self.capture()),
+            [true, false] => (Capture::Triggers, self.capture()),
+            [false, _] => return Ok(()),
+        };
+        if was == wanted {
+            Ok(())
+        } else {
+            Err(Error::CaptureChanged { side, was, wanted })
+        }
     }
 
     pub(in crate::db) async fn uninstall_mysql(&self) -> Result<(), Error> {
@@ -196,13 +222,15 @@ impl Database {
         ];
         let mut made = Vec::new();
         for (event, body) in bodies {
-            let trigger = self.trigger_mysql(table, &format!("note_{event}"));
-            let text = format!(
-                "CREATE TRIGGER {} AFTER {event} ON {on} FOR EACH ROW BEGIN \
-                 IF NOT ({ours}) THEN {body} END IF; END",
-                quote(&trigger)
-            );
-            made.push((trigger, text));
+            if self.capture() == Capture::Triggers {
+                let trigger = self.trigger_mysql(table, &format!("note_{event}"));
+                let text = format!(
+                    "CREATE TRIGGER {} AFTER {event} ON {on} FOR EACH ROW BEGIN \
+                     IF NOT ({ours}) THEN {body} END IF; END",
+                    quote(&trigger)
+                );
+                made.push((trigger, text));
+            }
             let trigger = self.trigger_mysql(table, &format!("fence_{event}"));
             let text = format!(
                 "CREATE TRIGGER {} BEFORE {event} ON {on} FOR EACH ROW BEGIN \

@@ -1,6 +1,6 @@
 //! Reads what a database declares. Changes nothing.
 
-use crate::db::{Arg, Database, Tx};
+use crate::db::{Arg, Database, Feed, Tx};
 use crate::plan::{ColumnSchema, Plan, TableSchema};
 use crate::typed::Typed;
 use crate::value::Kind;
@@ -82,7 +82,8 @@ async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<Vec<String>>, sqlx::Erro
 }
 
 impl Database {
-    /// What InnoDB does behind the triggers' backs, and what engines cannot do.
+    /// What InnoDB does behind everybody's back, what engines cannot do, and what reading the
+    /// log needs.
     pub(in crate::db) async fn missing_rights_mysql(
         &self,
         plan: &Plan,
@@ -90,7 +91,10 @@ impl Database {
         let Ok(mut tx) = self.read().await else {
             return Err(sqlx::Error::PoolTimedOut);
         };
-        let mut missing = Vec::new();
+        let mut missing = match &self.feed {
+            Some(Feed::Mysql(feed)) => self.missing_for_binlog(feed, &mut tx, plan).await?,
+            Some(Feed::Postgres(_)) | None => Vec::new(),
+        };
         let engine = "SELECT CAST(engine AS CHAR) FROM information_schema.tables \
                       WHERE table_schema = DATABASE() AND table_name = ?";
         let cascades = "SELECT count(*) FROM information_schema.referential_constraints \
@@ -111,7 +115,9 @@ impl Database {
             if tx.number(cascades, &name).await?.unwrap_or(0) > 0 {
                 missing.push((
                     table.name.clone(),
-                    "a foreign key of it cascades, and cascades fire no triggers".to_owned(),
+                    "a foreign key of it cascades, and cascades fire no triggers and are not in the \
+                     binary log"
+                        .to_owned(),
                     "let the foreign key RESTRICT, and delete children in the application"
                         .to_owned(),
                 ));

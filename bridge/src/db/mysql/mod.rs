@@ -1,8 +1,9 @@
 //! MySQL 8 and MariaDB 10.6 or newer: triggers that note keys, and a step that gives what was
-//! noted its place in the stream.
+//! noted its place in the stream; or the row log, read as a replica would.
 //!
 //! Every session of ours speaks ANSI quotes and UTC, and is strict, whatever the server's default.
 
+pub(crate) mod binlog;
 pub(crate) mod capture;
 pub(crate) mod introspect;
 

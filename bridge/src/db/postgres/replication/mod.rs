@@ -16,6 +16,7 @@ mod slot;
 mod step;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ const PREFIX: &str = "outgrow";
 pub(crate) struct Feed {
     url: PostgresUrl,
     fault: Option<FaultHook>,
+    /// Tells our marks from those that a process before us has left in the log.
+    nonce: u64,
     inner: Mutex<Inner>,
 }
 
@@ -89,6 +92,7 @@ impl Feed {
         Self {
             url: url.clone(),
             fault,
+            nonce: std::hash::RandomState::new().build_hasher().finish(),
             inner: Mutex::new(Inner::default()),
         }
     }
@@ -147,7 +151,8 @@ impl Database {
         tx.execute("SET LOCAL synchronous_commit = 'local'", &[])
             .await
             .on(self.side)?;
-        self.emit(&mut tx, &format!("mark {mark}")).await?;
+        let text = format!("mark {mark} {}", feed.nonce);
+        self.emit(&mut tx, &text).await?;
         tx.commit().await.on(self.side)?;
         self.pump(feed, &mut inner, Some(mark)).await
     }
@@ -193,7 +198,7 @@ impl Database {
             let Some(first) = self.event(stream, patient).await? else {
                 return Ok(());
             };
-            let mut step = Step::new(self, &tables, inner.came, feed.fault.as_ref());
+            let mut step = Step::new(self, &tables, (inner.came, feed.nonce), feed.fault.as_ref());
             step.run(stream, first).await?;
             inner.came = step.came;
             if mark.is_none_or(|mark| inner.came >= mark) {

@@ -47,6 +47,7 @@ pub(super) struct Step<'a> {
     tables: &'a HashMap<u32, Watched>,
     gathered: Gathered,
     pub(super) came: u64,
+    nonce: u64,
     fault: Option<&'a FaultHook>,
     /// Begun with the first change.
     tx: Option<Transaction<'static, Postgres>>,
@@ -56,7 +57,7 @@ impl<'a> Step<'a> {
     pub(super) fn new(
         database: &'a Database,
         tables: &'a HashMap<u32, Watched>,
-        came: u64,
+        (came, nonce): (u64, u64),
         fault: Option<&'a FaultHook>,
     ) -> Self {
         Self {
@@ -64,6 +65,7 @@ impl<'a> Step<'a> {
             tables,
             gathered: Gathered::default(),
             came,
+            nonce,
             fault,
             tx: None,
         }
@@ -127,14 +129,18 @@ impl<'a> Step<'a> {
         if words.next() != Some(slice) {
             return;
         }
-        match (words.next(), words.next().map(str::parse::<u64>)) {
+        let word = words.next();
+        let mut number = || words.next().and_then(|text| text.parse::<u64>().ok());
+        match (word, number()) {
             (Some("own"), _) => {
                 if let Some(open) = open {
                     open.ours = true;
                 }
             }
-            (Some("mark"), Some(Ok(mark))) => self.came = self.came.max(mark),
-            (Some("beat"), Some(Ok(at))) => self.gathered.waiting.push(Noted {
+            (Some("mark"), Some(mark)) if number() == Some(self.nonce) => {
+                self.came = self.came.max(mark);
+            }
+            (Some("beat"), Some(at)) => self.gathered.waiting.push(Noted {
                 table: String::new(),
                 op: "h".to_owned(),
                 at: i64::try_from(at).unwrap_or(0),

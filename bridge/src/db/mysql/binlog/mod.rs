@@ -1,0 +1,357 @@
+//! Capture by the row log: what was committed is read from the server's binary log, as a replica
+//! would, and the keys of it are put into `changes`, so that the application's own transactions
+//! note nothing.
+//!
+//! What is taken in and the place in the log up to which it was taken are committed together, so
+//! nothing is noted twice and nothing is left out, wherever the process dies. A log that does not go
+//! on from that place is refused ([`place`]).
+//!
+//! # What can be seen
+//!
+//! A commit is in the log before its row can be seen, for long where a replica must confirm it. A
+//! change may be in the stream only when everybody who sees it there sees its row. Here this needs no
+//! looking: *the stream is written through the same log*. A transaction T was read from the log; then
+//! the step S that notes its keys commits, and comes into the log behind T. Servers make commits
+//! visible in the order of their log: MariaDB always (its `commit_ordered` runs under one lock, in the
+//! log's order), MySQL while `binlog_order_commits` is on (the leader of each group commits it in the
+//! log's order), which is looked at before each connection. So a snapshot that shows S shows T. S waits
+//! where T waits: for a replica's confirmation (`AFTER_SYNC`), for the disk.
+//!
+//! The same order makes a mark (an empty transaction of ours) a barrier: whoever could be seen before
+//! it was written is in the log before it.
+//!
+//! # Our own writes
+//!
+//! The first thing that an applying transaction does is to put a row into `mark`, and take it out
+//! again. Both come by the log before the rows that it writes, which are then left alone.
+//! Heartbeats and barriers are rows of that table too; it is always empty.
+
+mod connect;
+mod event;
+mod needs;
+mod noted;
+mod place;
+mod rows;
+mod sql;
+mod step;
+#[cfg(test)]
+mod tests;
+mod value;
+mod wire;
+
+pub(crate) use self::step::EVERY_ROW;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use mysql_async::BinlogStream;
+use mysql_async::binlog::events::Event as Raw;
+use tokio::sync::Mutex;
+
+use self::connect::{Broken, dump};
+use self::event::Logged;
+use self::noted::Shape;
+use self::place::{Place, Sight};
+use self::step::Step;
+use crate::db::{Arg, Database, Tx};
+use crate::error::{Error, OnSide};
+use crate::fault::FaultHook;
+use crate::plan::Table;
+use crate::spec::MysqlUrl;
+
+/// How long the rest of a transaction, or a mark of our own, may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A server that has nothing to tell says so every five seconds.
+const SILENCE: Duration = Duration::from_secs(20);
+/// A last look, where nothing seems to have come.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+const STOPPED: &str = "its binary log has stopped coming";
+
+/// One side's log as its changes are taken from it.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    url: MysqlUrl,
+    fault: Option<FaultHook>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    followed: Vec<Table>,
+    stream: Option<Stream>,
+    /// The stream's head as this process knows it.
+    head: i64,
+}
+
+impl Inner {
+    /// What is looked for from now on; where in the log it is comes to light at the next connection.
+    fn follow(&mut self, tables: Vec<Table>) {
+        self.followed = tables;
+        if let Some(stream) = &mut self.stream {
+            stream.stale = true;
+        }
+    }
+}
+
+/// A table of the log that is our business.
+#[derive(Debug, Clone)]
+enum Watched {
+    Table(Arc<Shape>),
+    /// Our own: whose transaction it is, heartbeats, barriers.
+    Mark,
+    /// Our own: the record of the place.
+    Slot,
+}
+
+/// A table that rows are told of by a number.
+struct Known {
+    watched: Watched,
+    columns: Vec<Logged>,
+    /// Where the columns are that are wanted.
+    places: Vec<usize>,
+}
+
+struct Stream {
+    log: BinlogStream,
+    /// When something came last, also a mere sign of life.
+    last: Instant,
+    /// Whether the log has said what its events look like.
+    described: bool,
+    /// Taken by somebody who only waited for it.
+    waiting: Option<Result<Raw, Broken>>,
+    /// Up to here it was read.
+    place: Place,
+    sight: Sight,
+    /// The shapes of tables may have changed.
+    stale: bool,
+    known: HashMap<u64, Known>,
+    /// The end of a compressed transaction whose parts are coming.
+    packed: Option<u64>,
+    /// The stamp of the record in force.
+    stamp: String,
+    /// Whether that record has come by the log.
+    proved: bool,
+    /// The mark before which it must come.
+    limit: u64,
+    /// What no other connection's stamps begin with, and how many there were.
+    salt: String,
+    stamps: u64,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("place", &self.place)
+            .field("stamp", &self.stamp)
+            .field("proved", &self.proved)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    pub(crate) fn new(url: &MysqlUrl, fault: Option<FaultHook>) -> Self {
+        Self {
+            url: url.clone(),
+            fault,
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// Returns once something has come. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        let mut inner = self.inner.lock().await;
+        let Some(stream) = inner.stream.as_mut() else {
+            drop(inner);
+            return std::future::pending().await;
+        };
+        if stream.waiting.is_none() {
+            stream.waiting = Some(came(stream.log.next().await));
+        }
+    }
+
+    /// Lets go of the connection.
+    pub(crate) async fn stop(&self) {
+        if let Some(stream) = self.inner.lock().await.stream.take()
+            && let Err(e) = stream.log.close().await
+        {
+            tracing::debug!(error = %e, "the connection for the log ended badly");
+        }
+    }
+}
+
+fn came(next: Option<mysql_async::Result<Raw>>) -> Result<Raw, Broken> {
+    match next {
+        Some(event) => event.map_err(Broken::from),
+        None => Err(Broken::Passing(STOPPED.to_owned())),
+    }
+}
+
+fn stream_error(database: &Database, cause: impl std::fmt::Display) -> Error {
+    Error::Stream {
+        side: database.side,
+        cause: cause.to_string(),
+    }
+}
+
+impl Database {
+    /// Takes in what has come, without waiting for more.
+    pub(in crate::db) async fn take_in_binlog(&self, feed: &Feed) -> Result<(), Error> {
+        let mut inner = feed.inner.lock().await;
+        self.pump_binlog(feed, &mut inner, None).await
+    }
+
+    /// Takes in everything that was committed before now.
+    pub(in crate::db) async fn catch_up_binlog(&self, feed: &Feed) -> Result<(), Error> {
+        let mut inner = feed.inner.lock().await;
+        let mark = self.barrier().await?;
+        self.pump_binlog(feed, &mut inner, Some(mark)).await
+    }
+
+    /// An empty transaction, in the log behind all that is committed. Its number.
+    async fn barrier(&self) -> Result<u64, Error> {
+        let mut tx = self.write().await?;
+        self.mark(&mut tx, "mark").await?;
+        let mark = tx.number("SELECT CAST(LAST_INSERT_ID() AS SIGNED)", &[]);
+        let mark = mark.await.on(self.side)?.unwrap_or(0);
+        tx.commit().await.on(self.side)?;
+        Ok(u64::try_from(mark).unwrap_or(0))
+    }
+
+    /// A word of ours into the log, as part of a transaction.
+    pub(in crate::db) async fn mark(&self, tx: &mut Tx, what: &str) -> Result<(), Error> {
+        let mark = self.own("mark");
+        let text = format!("INSERT INTO {mark} (what) VALUES (?)");
+        tx.execute(&text, &[Arg::from(what)]).await.on(self.side)?;
+        let text = format!("DELETE FROM {mark} WHERE id = LAST_INSERT_ID()");
+        tx.execute(&text, &[]).await.map(drop).on(self.side)
+    }
+
+    async fn pump_binlog(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        mark: Option<u64>,
+    ) -> Result<(), Error> {
+        let pumped = Box::pin(self.pump_binlog_once(feed, inner, mark)).await;
+        if pumped.is_err() {
+            // What was read and not committed comes again.
+            inner.stream = None;
+        }
+        pumped
+    }
+
+    async fn pump_binlog_once(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        mark: Option<u64>,
+    ) -> Result<(), Error> {
+        if inner.stream.is_none() {
+            inner.stream = Some(self.connect_binlog(feed, inner).await?);
+        }
+        let Some(stream) = inner.stream.as_mut() else {
+            return Ok(());
+        };
+        let mut came = mark.is_none();
+        loop {
+            if stream.stale {
+                stream.sight = self.sight(&inner.followed).await?;
+                stream.stale = false;
+            }
+            let Some(first) = self.logged(stream, !came).await? else {
+                return Ok(());
+            };
+            let mut step = Step::new(self, mark, feed.fault.as_ref());
+            step.run(stream, first).await?;
+            inner.head = step.head.unwrap_or(inner.head);
+            came |= step.came;
+            if came {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next event; `None` when there is none yet and nobody waits for it.
+    async fn logged(&self, stream: &mut Stream, patient: bool) -> Result<Option<Raw>, Error> {
+        let silent = stream.last.elapsed() > SILENCE;
+        let waited = if patient { PATIENCE } else { LAST_LOOK };
+        let found = match stream.waiting.take() {
+            Some(found) => found,
+            None if patient || silent => {
+                let next = tokio::time::timeout(waited, stream.log.next());
+                let next = next.await.map_err(|_| stream_error(self, STOPPED))?;
+                came(next)
+            }
+            None => tokio::select! {
+                biased;
+                next = stream.log.next() => came(next),
+                () = std::future::ready(()) => return Ok(None),
+            },
+        };
+        stream.last = Instant::now();
+        // Later than at the start it is asked again, from a place that is proved.
+        found.map(Some).map_err(|broken| match broken {
+            Broken::Gone(text) if stream.proved => stream_error(self, text),
+            other => self.broken(other),
+        })
+    }
+
+    fn broken(&self, broken: Broken) -> Error {
+        match broken {
+            Broken::Gone(what) => Error::Discontinued {
+                side: self.side,
+                what: format!("its binary log does not go on: {what}"),
+            },
+            Broken::Passing(cause) => stream_error(self, cause),
+        }
+    }
+
+    async fn connect_binlog(&self, feed: &Feed, inner: &Inner) -> Result<Stream, Error> {
+        let slot = self.recorded().await?;
+        let sight = self.sight(&inner.followed).await?;
+        let mut tx = self.read().await?;
+        let set = place::settings(&mut tx).await.on(self.side)?;
+        let of = |name: &str| set.get(name).map_or("", String::as_str);
+        if let Some((what, fix)) = needs::wrong_settings(of).into_iter().next() {
+            return Err(stream_error(self, format!("{what}: {fix}")));
+        }
+        let head = self.head(&mut tx).await?;
+        if head < inner.head {
+            return Err(Error::Discontinued {
+                side: self.side,
+                what: format!("its last change is {head} and was {}", inner.head),
+            });
+        }
+        let encrypted = needs::encrypted(&mut tx).await.on(self.side)?;
+        let rows = tx.fetch("SELECT CAST(UUID() AS CHAR)", &[]).await;
+        let salt = rows
+            .on(self.side)?
+            .first()
+            .and_then(|row| row.maybe_text(0));
+        drop(tx);
+        let limit = self.barrier().await?;
+        let opened = dump(&feed.url, encrypted, slot.reader, &slot.place);
+        let log = tokio::time::timeout(PATIENCE, opened)
+            .await
+            .map_err(|_| stream_error(self, "its binary log does not come"))?
+            .map_err(|broken| self.broken(broken))?;
+        Ok(Stream {
+            log,
+            last: Instant::now(),
+            described: false,
+            waiting: None,
+            place: slot.place,
+            sight,
+            stale: false,
+            known: HashMap::new(),
+            packed: None,
+            stamp: slot.stamp,
+            proved: false,
+            limit,
+            salt: salt.unwrap_or_default(),
+            stamps: 0,
+        })
+    }
+}
