@@ -4,6 +4,7 @@
 use outgrow_rollout::Side;
 
 use crate::batch::{Batch, Work, images};
+use crate::both::Guard;
 use crate::db::{Database, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -20,6 +21,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) filling: bool,
     /// Whether there are parked rows that this batch might free.
     pub(crate) any_parked: bool,
+    /// Where both sides take writes: looks for rows that the target has changed.
+    pub(crate) guard: Option<&'a Guard<'a>>,
     pub(crate) fault: Option<&'a FaultHook>,
 }
 
@@ -43,6 +46,8 @@ pub(crate) enum Outcome {
     },
     /// Some row was refused, and changes that might explain it are still to come: take more.
     TakeMore,
+    /// The target has changed a row just now; nothing was written.
+    Again,
 }
 
 impl Applier<'_> {
@@ -54,7 +59,7 @@ impl Applier<'_> {
             References::AtCommit
         };
         let refused = match self.write(batch, Manner::Whole, references).await {
-            Ok(parked) => return Ok(Outcome::Applied { parked }),
+            Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => e,
             Err(e) => return Err(e),
         };
@@ -63,7 +68,7 @@ impl Applier<'_> {
         }
         tracing::debug!(error = %refused, "batch refused, trying it in parts");
         match self.write(batch, Manner::Swap, References::Unchecked).await {
-            Ok(parked) => return Ok(Outcome::Applied { parked }),
+            Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => {}
             Err(e) => return Err(e),
         }
@@ -77,8 +82,7 @@ impl Applier<'_> {
         } else {
             References::AtOnce
         };
-        let parked = self.write(batch, Manner::EachRow, references).await?;
-        Ok(Outcome::Applied { parked })
+        self.write(batch, Manner::EachRow, references).await
     }
 
     async fn write(
@@ -86,16 +90,23 @@ impl Applier<'_> {
         batch: &Batch,
         manner: Manner,
         references: References,
-    ) -> Result<u64, Error> {
+    ) -> Result<Outcome, Error> {
         let target = self.target;
         let mut tx = target.write_rows(references).await?;
         let writes = !batch.work.is_empty();
         if writes {
             target.applying(&mut tx, true).await?;
         }
+        let ruling = match self.guard {
+            Some(guard) => Some(guard.rule(&mut tx, &batch.work).await?),
+            None => None,
+        };
+        let all = ruling
+            .as_ref()
+            .map_or(&*batch.work, |r| r.work(&batch.work));
         let mut parked = 0;
-        let spared = self.spare(&mut tx, &batch.work).await?;
-        let all = spared.as_deref().unwrap_or(&batch.work);
+        let spared = self.spare(&mut tx, all).await?;
+        let all = spared.as_deref().unwrap_or(all);
         for work in all {
             if let Err(reason) = &work.target {
                 self.park(&mut tx, work, reason).await?;
@@ -114,6 +125,12 @@ impl Applier<'_> {
             }
         }
         FaultHook::pass(self.fault, "after-rows");
+        if let (Some(guard), Some(ruling)) = (self.guard, &ruling)
+            && !guard.finish(&mut tx, ruling).await?
+        {
+            tx.rollback().await.on(target.side)?;
+            return Ok(Outcome::Again);
+        }
         if let Some(copy) = &batch.copy {
             target.save_copy(&mut tx, copy).await?;
         }
@@ -127,7 +144,7 @@ impl Applier<'_> {
         FaultHook::pass(self.fault, "before-commit");
         tx.commit().await.on(target.side)?;
         FaultHook::pass(self.fault, "after-commit");
-        Ok(parked)
+        Ok(Outcome::Applied { parked })
     }
 
     async fn park(&self, tx: &mut Tx, work: &Work, reason: &str) -> Result<(), Error> {
@@ -204,7 +221,12 @@ impl Applier<'_> {
         Ok(parked)
     }
 
-    async fn rows(&self, tx: &mut Tx, work: &[Work], clear_first: bool) -> Result<(), sqlx::Error> {
+    pub(crate) async fn rows(
+        &self,
+        tx: &mut Tx,
+        work: &[Work],
+        clear_first: bool,
+    ) -> Result<(), sqlx::Error> {
         let order = self.plan.order(self.target.side);
         let of = |at: usize| work.iter().filter(move |w| w.group == at);
         for &(group, table) in order.iter().rev() {

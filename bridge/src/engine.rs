@@ -10,6 +10,7 @@ use outgrow_rollout::Side;
 
 use crate::apply::{Applier, Outcome};
 use crate::batch::{Batch, Take, current, images};
+use crate::both;
 use crate::db::books::{Copy, Foreign};
 use crate::db::{Database, rows};
 use crate::error::{Error, OnSide};
@@ -62,6 +63,7 @@ pub(crate) struct Engine {
     pub(crate) carried: Arc<Plan>,
     /// Rows whose codes mean something else since, and how far each walk over them is.
     pub(crate) renamed: VecDeque<(Table, Option<Key>)>,
+    pub(crate) both: both::State,
 }
 
 impl Engine {
@@ -88,8 +90,14 @@ impl Engine {
         }
         self.source().place().await?;
         self.target().place().await?;
-        let mut more = self.follow().await?;
-        self.follow_back().await?;
+        let mut more = if self.both_ways() {
+            self.follow_both().await?
+        } else {
+            self.follow().await?
+        };
+        if self.shared.spec.writes == both::Writes::One {
+            self.follow_back().await?;
+        }
         more |= self.carry_renamed().await?;
         if self.parked > 0 && self.copied() && Instant::now() >= self.next_parked {
             self.try_parked().await?;
@@ -114,8 +122,17 @@ impl Engine {
             if let Some(group) = batch.emptied {
                 self.sweep(group).await?;
             }
-            let outcome = self.applier().apply(&batch, widened < WIDEN).await?;
+            let guard = self.copy_guard();
+            let applier = Applier {
+                guard: guard.as_ref(),
+                ..self.applier()
+            };
+            let outcome = applier.apply(&batch, widened < WIDEN).await?;
+            if let Some(done) = guard.map(both::Guard::into_done) {
+                self.took(done);
+            }
             match outcome {
+                Outcome::Again => return Ok(true),
                 Outcome::TakeMore => {
                     widened += 1;
                     changes = changes.saturating_mul(2);
@@ -158,12 +175,13 @@ impl Engine {
             epoch: self.epoch,
             filling: !self.copied(),
             any_parked: self.parked > 0,
+            guard: None,
             fault: self.shared.limits().fault.as_ref(),
         }
     }
 
     /// Takes note of a batch that was committed.
-    async fn applied_one(&mut self, batch: Batch, parked: u64) -> Result<(), Error> {
+    pub(crate) async fn applied_one(&mut self, batch: Batch, parked: u64) -> Result<(), Error> {
         self.applied = batch.upto;
         if !batch.truncated {
             self.unplaced.clone_from(&batch.unplaced);
@@ -217,8 +235,8 @@ impl Engine {
         }
         if self.copied() {
             tracing::info!(slice = %self.shared.spec.slice, "every row is copied, following now");
-            // From now on only the bridge may write what it keeps in step.
-            self.set_fence(self.source.other(), true).await?;
+            // From now on only the bridge may write what it keeps in step, or both may.
+            self.settle_passive().await?;
             self.shared.status(|s| s.copied = true);
         }
         Ok(())
@@ -285,12 +303,13 @@ impl Engine {
             )
             .await?;
             let foreign = Foreign {
+                id: 0,
                 side: passive.side.to_string(),
                 table: change.table.clone(),
                 key: key_text(&key),
                 op: change.op.clone(),
                 at_ms: change.at,
-                passive: serde_json::to_string(&image.get(&key)).unwrap_or_default(),
+                passive: both::kept(&self.plan.groups[group], passive.side, image.get(&key)),
                 authority: String::new(),
             };
             found.push((group, key, foreign));
@@ -314,7 +333,7 @@ impl Engine {
         for (group, key, mut foreign) in found {
             let group = &self.plan.groups[group];
             let image = images(group, authority, &mut tx, std::slice::from_ref(&key)).await?;
-            foreign.authority = serde_json::to_string(&image.get(&key)).unwrap_or_default();
+            foreign.authority = both::kept(group, authority.side, image.get(&key));
             tracing::warn!(side = %foreign.side, table = %foreign.table, key = %foreign.key,
                 "row was changed on the passive side by something other than the bridge");
             authority.note_foreign(&mut tx, &foreign).await?;
@@ -339,6 +358,9 @@ impl Engine {
         keys: &HashMap<usize, Vec<Key>>,
         each: bool,
     ) -> Result<u64, Error> {
+        if self.both_ways() {
+            return self.refresh_from(self.source, keys, each).await;
+        }
         let source = self.source();
         let mut tx = source.read().await?;
         let work = current(&self.plan, source, &mut tx, keys).await?;
@@ -360,7 +382,7 @@ impl Engine {
         self.count_parked().await?;
         Ok(match outcome {
             Outcome::Applied { parked } => parked,
-            Outcome::TakeMore => 0,
+            Outcome::TakeMore | Outcome::Again => 0,
         })
     }
 
@@ -415,7 +437,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn count_parked(&mut self) -> Result<(), Error> {
+    pub(crate) async fn count_parked(&mut self) -> Result<(), Error> {
         let target = self.target();
         let mut tx = target.read().await?;
         self.parked = target.parked_count(&mut tx).await?;
@@ -434,6 +456,8 @@ impl Engine {
             let upto = trim_to(&self.shared, database, applied).await?;
             database.trim(upto, rows).await?;
         }
+        self.source().trim_seen(self.applied).await?;
+        self.target().trim_seen(self.applied_back).await?;
         self.watch_logs().await?;
         self.watch_schemas().await?;
         self.watch_lookups().await
@@ -501,7 +525,8 @@ impl Engine {
             s.parked = self.parked;
             (s.foreign_at, s.last_foreign) = newest.unzip();
         });
-        Ok(())
+        drop((here, there));
+        self.count_both().await
     }
 
     /// A changed schema is either still mapped whole, or the link stops before it corrupts.

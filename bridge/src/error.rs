@@ -80,6 +80,18 @@ pub enum Error {
     NotFenced(Side),
     #[error("{waiting} changes of the {side} side are not applied yet: drain first")]
     NotDrained { side: Side, waiting: i64 },
+    #[error(
+        "{0} rows were changed on both sides and wait for a person: settle them with `outgrow sync settle`"
+    )]
+    OpenConflicts(u64),
+    #[error(
+        "more than {0} rows were changed on both sides and wait for a person: settle some with `outgrow sync settle`, then `outgrow sync resume`"
+    )]
+    TooManyConflicts(usize),
+    #[error("there is no conflict `{0}`: `outgrow sync conflicts` lists them")]
+    NoConflict(String),
+    #[error("conflict `{id}` cannot be settled so: {why}")]
+    Unsettled { id: String, why: String },
     /// Another process has taken the link over; this one has stopped without touching a row.
     #[error("another bridge process has taken over slice `{0}`: stop one of the two")]
     Superseded(SliceId),

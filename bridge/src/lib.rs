@@ -1,8 +1,9 @@
 //! Copies: captures, maps, backfills, follows, verifies, repairs, reverses.
 //!
 //! A [`Link`] keeps differently shaped tables of two databases in step, in one direction at a
-//! time, and turns round at an exact place. What it refuses: mappings that cannot be reversed,
-//! two writers at once, and to overwrite what it did not write itself.
+//! time, and turns round at an exact place; where that is asked for, in both directions at once,
+//! with conflicts kept. What it refuses: mappings that cannot be reversed, two writers where one
+//! was asked for, and to overwrite unseen what it did not write itself.
 //!
 //! ```no_run
 //! # async fn example(spec: outgrow_bridge::LinkSpec) -> Result<(), outgrow_bridge::Error> {
@@ -17,6 +18,7 @@
 
 mod apply;
 mod batch;
+mod both;
 mod db;
 mod drift;
 mod engine;
@@ -41,9 +43,11 @@ mod value;
 mod verify;
 mod worker;
 
+pub use both::Conflicts;
+pub use both::{Both, Policy, SettleReport, Settled, Which, Writes};
 pub use error::Error;
 pub use fault::FaultHook;
-pub use link::{Conflicts, Link};
+pub use link::Link;
 pub use preflight::{Preflight, Problem};
 pub use spec::{
     AlsoSpec, Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec,

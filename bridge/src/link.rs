@@ -10,12 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
-use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::db::books::{Foreign, Parked};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::events::Events;
@@ -26,34 +24,6 @@ use crate::spec::LinkSpec;
 use crate::status::Status;
 use crate::verify::{Verifier, VerifyReport};
 use crate::worker::{Places, Worker, stop};
-
-/// Rows listed by [`Link::conflicts`].
-const CONFLICTS: u32 = 1_000;
-
-/// Rows that wait for a person.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Conflicts {
-    parked: Vec<Parked>,
-    /// With both versions, newest first.
-    foreign: Vec<Foreign>,
-    refused: Vec<Refused>,
-}
-
-impl Conflicts {
-    /// Rows parked, foreign writes kept, writes refused by a fence.
-    pub fn counts(&self) -> (usize, usize, u64) {
-        let refused = self.refused.iter().map(|r| r.count).sum();
-        (self.parked.len(), self.foreign.len(), refused)
-    }
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct Refused {
-    side: Side,
-    count: u64,
-    last_table: Option<String>,
-    last_at_ms: Option<i64>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -71,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) failures: watch::Sender<Option<String>>,
     /// The side and place of the last fence: what a drain's position means.
     pub(crate) fenced: Mutex<Option<(Side, i64)>>,
+    /// Where the other side's stream ended then, where both sides were fenced.
+    pub(crate) fenced_back: Mutex<Option<(Side, i64)>>,
     pub(crate) report: Mutex<Option<VerifyReport>>,
 }
 
@@ -113,6 +85,7 @@ impl Link {
                 places: watch::channel(places).0,
                 failures: watch::channel(None).0,
                 fenced: Mutex::new(None),
+                fenced_back: Mutex::new(None),
                 report: Mutex::new(None),
             }),
         })
@@ -202,15 +175,15 @@ impl Link {
     }
 
     /// Refuses everybody's writes but the bridge's on one side, and says where that side's
-    /// stream ended. Idempotent; survives a restart. Cancel safe.
+    /// stream ended; on both sides where both take writes. Idempotent; survives a restart. Cancel
+    /// safe.
     ///
     /// # Errors
     /// When the link was never started, or the database does not take it.
     pub async fn fence(&self, side: Side) -> Result<i64, Error> {
-        let position = self
-            .with_engine(async |e| e.set_fence(side, true).await)
-            .await?;
+        let (position, back) = self.with_engine(async |e| e.fence(side).await).await?;
         *lock(&self.inner.fenced) = Some((side, position));
+        *lock(&self.inner.fenced_back) = back.map(|at| (side.other(), at));
         self.inner.poke.notify_one();
         Ok(position)
     }
@@ -220,9 +193,7 @@ impl Link {
     /// # Errors
     /// As [`Self::fence`].
     pub async fn unfence(&self, side: Side) -> Result<(), Error> {
-        self.with_engine(async |e| e.set_fence(side, false).await)
-            .await?;
-        Ok(())
+        self.with_engine(async |e| e.unfence(side).await).await
     }
 
     /// Waits until the changes up to a fence's position are applied. Cancel safe.
@@ -237,7 +208,11 @@ impl Link {
             _ => source,
         };
         self.inner.poke.notify_one();
-        let reached = places.wait_for(|places| places.of(side) >= position);
+        let back = *lock(&self.inner.fenced_back);
+        let reached = places.wait_for(|places| {
+            places.of(side) >= position
+                && back.is_none_or(|(other, at)| other == side || places.of(other) >= at)
+        });
         let waited = tokio::time::timeout(within, reached)
             .await
             .is_ok_and(|seen| seen.is_ok());
@@ -301,36 +276,6 @@ impl Link {
         Ok(report)
     }
 
-    /// Rows parked, foreign writes with both versions, writes refused by fences.
-    ///
-    /// # Errors
-    /// When a database fails.
-    pub async fn conflicts(&self) -> Result<Conflicts, Error> {
-        let mut found = Conflicts::default();
-        for side in [Side::Legacy, Side::Extracted] {
-            let database = self.inner.shared.on(side);
-            if !database.installed().await? {
-                continue;
-            }
-            let mut tx = database.read().await?;
-            found
-                .parked
-                .extend(database.parked(&mut tx, CONFLICTS).await?);
-            found
-                .foreign
-                .extend(database.foreign(&mut tx, CONFLICTS).await?);
-            let control = database.control(&mut tx).await?;
-            found.refused.push(Refused {
-                side,
-                count: control.refused,
-                last_table: control.refused_table,
-                last_at_ms: control.refused_at,
-            });
-        }
-        found.foreign.sort_by_key(|f| std::cmp::Reverse(f.at_ms));
-        Ok(found)
-    }
-
     /// Stops the worker and removes triggers, positions and fences from both databases.
     /// Idempotent; the slice's own rows stay as they are.
     ///
@@ -350,6 +295,7 @@ impl Link {
             inner.failures.send_replace(None);
             *lock(&inner.report) = None;
             *lock(&inner.fenced) = None;
+            *lock(&inner.fenced_back) = None;
             Ok(())
         })
         .await

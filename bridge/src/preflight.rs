@@ -133,6 +133,7 @@ impl Shared {
                     fix,
                 }));
         }
+        found.problems.extend(self.check_both(plan).await?);
         self.sample(plan, found).await
     }
 

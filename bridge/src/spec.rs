@@ -10,6 +10,7 @@ use outgrow_rollout::SliceId;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::both::Writes;
 use crate::error::Error;
 use crate::fault::FaultHook;
 use crate::tls::{Options, Tls};
@@ -22,6 +23,7 @@ pub struct LinkSpec {
     pub legacy: DatabaseUrl,
     pub extracted: DatabaseUrl,
     pub tables: Vec<TableSpec>,
+    pub writes: Writes,
     pub limits: Limits,
 }
 

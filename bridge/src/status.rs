@@ -7,6 +7,7 @@ use std::time::Instant;
 use outgrow_rollout::{Side, SyncEvidence, TableRows};
 use serde_json::{Value, json};
 
+use crate::both::Carried;
 use crate::db::now_ms;
 
 #[derive(Debug, Clone, Default)]
@@ -84,6 +85,19 @@ pub(crate) struct Status {
     pub(crate) failed: Option<String>,
     /// Bytes of its log that a server keeps for us.
     pub(crate) log_kept: BTreeMap<Side, u64>,
+    pub(crate) both: BothWays,
+}
+
+/// Of writes on both sides.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BothWays {
+    /// Conflicts that wait for a person, and all that ever were.
+    pub(crate) open: u64,
+    pub(crate) conflicts: u64,
+    /// Rows of the passive side that the source refuses.
+    pub(crate) parked: u64,
+    /// What was carried from the passive side to the source.
+    pub(crate) carried: Carried,
 }
 
 impl Status {
@@ -108,6 +122,7 @@ impl Status {
             trouble: None,
             failed: None,
             log_kept: BTreeMap::new(),
+            both: BothWays::default(),
         }
     }
 
@@ -119,6 +134,7 @@ impl Status {
             ),
             None => (None, None),
         };
+        let last = self.last_foreign();
         SyncEvidence {
             source: self.source,
             copied_rows: self.tables.iter().map(|t| t.copied).sum(),
@@ -127,16 +143,29 @@ impl Status {
             lag_ms: self.crossed.map(|c| c.lag_ms(self.interval_ms)),
             reverse_lag_ms: self.crossed_back.map(|c| c.lag_ms(self.interval_ms)),
             backlog: self.backlog,
-            parked: self.parked,
-            foreign_writes: self.foreign + self.refused,
-            foreign_write_age_ms: self
-                .foreign_at
-                .and_then(|at| u64::try_from(now_ms() - at).ok()),
-            last_foreign: self.last_foreign.clone(),
+            parked: self.parked + self.both.parked,
+            conflicts: self.both.open,
+            foreign_writes: self.foreign + self.refused + self.both.carried.rows,
+            foreign_write_age_ms: last
+                .as_ref()
+                .and_then(|l| u64::try_from(now_ms() - l.0).ok()),
+            last_foreign: last.and_then(|l| l.1),
             verified,
             verified_age_ms: age,
             log_kept_bytes: self.log_kept.clone(),
         }
+    }
+
+    /// The newest write of the passive side, carried over or not.
+    fn last_foreign(&self) -> Option<(i64, Option<String>)> {
+        let carried = &self.both.carried;
+        let passive = self.source.other();
+        let carried = carried.at_ms.map(|at| {
+            let what = format!("{passive} `{}` (carried over)", carried.table);
+            (at, Some(what))
+        });
+        let noted = self.foreign_at.map(|at| (at, self.last_foreign.clone()));
+        carried.max(noted)
     }
 
     fn state(&self) -> &'static str {
@@ -174,7 +203,9 @@ impl Status {
             "lag_ms": evidence.lag_ms,
             "reverse_lag_ms": evidence.reverse_lag_ms,
             "backlog": self.backlog,
-            "parked": self.parked,
+            "parked": evidence.parked,
+            "conflicts": {"open": self.both.open, "ever": self.both.conflicts},
+            "carried_back": self.both.carried.rows,
             "foreign_writes": self.foreign,
             "refused_writes": self.refused,
             "log_kept_bytes": self.log_kept,

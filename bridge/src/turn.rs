@@ -51,6 +51,11 @@ impl Engine {
     /// Installs what is missing and takes the link over from whoever had it.
     pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
         shared.check_files()?;
+        let problems = shared.cannot_both();
+        if !problems.is_empty() {
+            let slice = shared.spec.slice.clone();
+            return Err(Error::Mapping { slice, problems });
+        }
         let (plan, schemas) = shared.plan(None).await?;
         let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
@@ -92,6 +97,7 @@ impl Engine {
             parked_wait: std::time::Duration::from_secs(1),
             parked: 0,
             renamed: std::collections::VecDeque::new(),
+            both: crate::both::load(&shared).await?,
             shared,
         };
         engine.publish(forward.beat);
@@ -132,8 +138,8 @@ impl Engine {
     /// From the moment that the passive side follows, only the bridge may write it.
     pub(crate) async fn fence_passive(&self, phase: DataPhase) -> Result<(), Error> {
         let follows = matches!(phase, DataPhase::Following | DataPhase::Reversed);
-        if follows && self.copied() {
-            self.set_fence(self.source.other(), true).await?;
+        if self.shared.spec.writes.both().is_some() || follows && self.copied() {
+            self.settle_passive().await?;
         }
         Ok(())
     }
@@ -143,8 +149,7 @@ impl Engine {
         if self.source == source && roles(&self.shared).await?.agreed() == Some(source) {
             // Done before, perhaps up to the last step.
             self.set_fence(source, false).await?;
-            self.set_fence(source.other(), true).await?;
-            return Ok(());
+            return self.settle_passive().await;
         }
         if !self.copied() {
             return Err(Error::NotCopied(self.shared.spec.slice.clone()));
@@ -152,11 +157,15 @@ impl Engine {
         // What codes mean now must be on the other side before it is the one that says it.
         self.watch_lookups().await?;
         while self.carry_renamed().await? {}
-        // Foreign writes of the side that becomes the source must be on record before.
-        let mut before = i64::MIN;
-        while before < self.applied_back {
-            before = self.applied_back;
-            self.follow_back().await?;
+        if self.both_ways() {
+            self.drain_both().await?;
+        } else {
+            // Foreign writes of the side that becomes the source must be on record before.
+            let mut before = i64::MIN;
+            while before < self.applied_back {
+                before = self.applied_back;
+                self.follow_back().await?;
+            }
         }
         let turned = turn(&self.shared, &self.plan, source).await;
         // Also after a failure: it may have come between the two transactions.
@@ -319,7 +328,14 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
         let side = old.side;
         return Err(Error::NotDrained { side, waiting });
     }
-    let sequences = old_sequences(old, &mut there, plan).await?;
+    let both = shared.spec.writes.both().is_some();
+    let sequences = if both {
+        // Each side gives out ids of its own.
+        new_drained(new, &mut here, &mut there, old).await?;
+        Vec::new()
+    } else {
+        old_sequences(old, &mut there, plan).await?
+    };
     let begin = Position {
         epoch: old
             .position(&mut there, source)
@@ -347,8 +363,25 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     Ok(())
 }
 
+/// Where both sides took writes, those of the side that becomes the source are applied, too.
+async fn new_drained(
+    new: &Database,
+    here: &mut Tx,
+    there: &mut Tx,
+    old: &Database,
+) -> Result<(), Error> {
+    let position = old.position(there, new.side).await?;
+    let after = position.map_or(0, |p| p.seq);
+    let waiting = new.waiting(here, after).await?;
+    if waiting > 0 {
+        let side = new.side;
+        return Err(Error::NotDrained { side, waiting });
+    }
+    Ok(())
+}
+
 /// The last ids that the old source has, by the new source's table that gives them out next.
-async fn old_sequences(
+pub(crate) async fn old_sequences(
     old: &Database,
     tx: &mut Tx,
     plan: &Plan,

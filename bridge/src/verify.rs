@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::batch::images;
+use crate::both::verify as both;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
 use crate::plan::{Filter, Group, Image, Plan, Row};
@@ -384,6 +385,7 @@ impl Verifier<'_> {
         let position = position.map_or(0, |p| p.seq);
         let mut tx = source.read().await?;
         let mut here = images(group, source, &mut tx, &keys).await?;
+        let back = both::back(self.shared, self.source, &mut tx).await?;
         drop(tx);
         // Whatever the rows show is in the stream now.
         source.settle_stream().await?;
@@ -401,7 +403,11 @@ impl Verifier<'_> {
             let mut differences = self.compare(group, &key, &legacy, &extracted);
             if !differences.is_empty() {
                 let tables = group.tables(self.source);
-                if source.touched(&mut tx, tables, &key, position).await? {
+                let passive = self.source.other();
+                let row = (at, key.clone());
+                if source.touched(&mut tx, tables, &key, position).await?
+                    || both::on_its_way(self.shared, self.plan, passive, &row, back).await?
+                {
                     if !last {
                         again.push((at, key));
                         continue;

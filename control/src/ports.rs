@@ -95,7 +95,17 @@ pub trait Sync: Send + std::marker::Sync {
     ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>>;
     /// Mends the rows that the last verification named; with `dry_run` only says which.
     fn repair<'a>(&'a self, slice: &'a SliceId, dry_run: bool) -> BoxFuture<'a, PortResult<Value>>;
-    /// Rows parked, foreign writes and refused writes, for `sync conflicts`.
+    /// Lets one side's version of a row stand that both have changed: the conflict of this name,
+    /// or with `None` every open one. With `dry_run` only says of which.
+    fn settle<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        conflict: Option<&'a str>,
+        take: Side,
+        dry_run: bool,
+    ) -> BoxFuture<'a, PortResult<Value>>;
+    /// Rows changed on both sides, rows parked, foreign writes and refused writes, for
+    /// `sync conflicts`.
     fn conflicts<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>>;
     /// Goes on with change events that were parked; whether there were any.
     fn resume_events<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<bool>>;

@@ -96,6 +96,9 @@ pub struct SyncEvidence {
     pub backlog: u64,
     /// Rows that could not be applied and wait for a person.
     pub parked: u64,
+    /// Rows that both sides have changed and nobody has settled.
+    #[serde(default)]
+    pub conflicts: u64,
     /// Rows changed on the passive side by something other than the bridge.
     pub foreign_writes: u64,
     /// Milliseconds since the last foreign write, `None` if there was none.

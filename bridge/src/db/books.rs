@@ -56,6 +56,7 @@ pub(crate) struct Parked {
 
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct Foreign {
+    pub(crate) id: i64,
     pub(crate) side: String,
     pub(crate) table: String,
     pub(crate) key: String,
@@ -428,7 +429,7 @@ impl Database {
 
     pub(crate) async fn foreign(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Foreign>, Error> {
         let text = format!(
-            "SELECT side, tbl, k, op, at, passive, authority FROM {} ORDER BY id DESC LIMIT ?",
+            "SELECT side, tbl, k, op, at, passive, authority, id FROM {} ORDER BY id DESC LIMIT ?",
             self.own("foreign")
         );
         let rows = tx.fetch(&text, &[Arg::from(limit)]).await.on(self.side)?;
@@ -441,6 +442,7 @@ impl Database {
                 at_ms: row.int(4)?,
                 passive: row.text(5)?,
                 authority: row.text(6)?,
+                id: row.int(7)?,
             })
         };
         rows.iter()

@@ -22,7 +22,7 @@ use crate::plan::{Plan, Schema};
 use crate::spec::{Capture, DatabaseUrl, Limits};
 use mysql::binlog;
 use postgres::replication;
-pub(crate) use tx::{Arg, Tx};
+pub(crate) use tx::{Arg, Fetched, Tx};
 
 /// Per side: the worker's two, one for calls, one for the events, one to spare for reading while
 /// all wait.
@@ -272,6 +272,11 @@ impl Database {
 
     /// Makes the bookkeeping tables and every trigger that is missing or differs.
     pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
+        self.install_engine(plan).await?;
+        self.install_both().await
+    }
+
+    async fn install_engine(&self, plan: &Plan) -> Result<(), Error> {
         match &self.pool() {
             Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await,
             Pool::Postgres(_) => {
@@ -392,6 +397,19 @@ impl Database {
                 Some(Feed::Mysql(feed)) => self.take_in_binlog(feed).await,
                 Some(Feed::Postgres(_)) | None => self.place_mysql().await,
             },
+        }
+    }
+
+    /// As [`Self::place`], so that this transaction sees every change of the rows that it has
+    /// locked or written in the stream.
+    pub(crate) async fn place_within(&self, tx: &mut Tx) -> Result<(), Error> {
+        if self.feed.is_some() {
+            return self.settle_stream().await;
+        }
+        match self.dialect() {
+            Dialect::Sqlite => Ok(()),
+            Dialect::Postgres => self.place_within_postgres(tx).await,
+            Dialect::Mysql => self.place_within_mysql(tx).await,
         }
     }
 

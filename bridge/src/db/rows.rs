@@ -48,6 +48,22 @@ fn read(table: &Table, row: Fetched) -> Row {
     table.columns.iter().zip(row.0).map(bytes).collect()
 }
 
+/// Keeps everybody else from changing these rows until the transaction ends. Where there is one
+/// writer at a time, that is so already.
+pub(crate) async fn lock(tx: &mut Tx, table: &Table, keys: &[Key]) -> Result<(), sqlx::Error> {
+    if tx.dialect() == Dialect::Sqlite {
+        return Ok(());
+    }
+    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let some: Vec<&Key> = some.iter().collect();
+        let (condition, args) = in_keys(tx.dialect(), table, &some);
+        let name = tx.dialect().table(&table.name);
+        let text = format!("SELECT 1 FROM {name} WHERE {condition} FOR UPDATE");
+        tx.fetch(&text, &args).await?;
+    }
+    Ok(())
+}
+
 /// Rows after a key, in key order, of those that the table is about.
 pub(crate) async fn after(
     tx: &mut Tx,

@@ -31,7 +31,7 @@ impl Change {
         self.columns.iter().take(width).cloned().collect()
     }
 
-    fn read(tx: &Tx, row: &Fetched) -> Result<Self, sqlx::Error> {
+    pub(crate) fn read(tx: &Tx, row: &Fetched) -> Result<Self, sqlx::Error> {
         Ok(Self {
             seq: row.int(0)?,
             table: row.text(1)?,

@@ -84,6 +84,7 @@ fn plan(tables: Vec<TableSpec>) -> (Option<Plan>, Vec<Problem>) {
         legacy: "sqlite:legacy.db".parse().unwrap(),
         extracted: "sqlite:extracted.db".parse().unwrap(),
         tables,
+        writes: crate::both::Writes::One,
         limits: Limits::default(),
     };
     Plan::build(&spec, &legacy, &extracted, &Lookups::new())
@@ -201,6 +202,7 @@ fn beside() -> Group {
         legacy: "sqlite:legacy.db".parse().unwrap(),
         extracted: "sqlite:extracted.db".parse().unwrap(),
         tables: vec![account, look],
+        writes: crate::both::Writes::One,
         limits: Limits::default(),
     };
     let (plan, problems) = Plan::build(&spec, &legacy, &extracted, &Lookups::new());

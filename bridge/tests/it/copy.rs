@@ -436,6 +436,7 @@ fn plain_spec(
         legacy: legacy.url().parse().unwrap(),
         extracted: extracted.url().parse().unwrap(),
         tables: tables.iter().map(table).collect(),
+        writes: outgrow_bridge::Writes::One,
         limits: crate::shop::quick(),
     }
 }

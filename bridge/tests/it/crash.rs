@@ -61,7 +61,7 @@ fn child_spec() -> LinkSpec {
         }
     }));
     let what = var(DO);
-    let (slice, tables) = if what.starts_with("items") {
+    let (slice, tables) = if what.starts_with("items") || what.starts_with("both") {
         ("items", crate::postgres::tables())
     } else {
         ("catalog", crate::shop::catalog_tables())
@@ -79,6 +79,7 @@ fn child_spec() -> LinkSpec {
         legacy: url(LEGACY),
         extracted: url(CATALOG),
         tables,
+        writes: crate::both_random::asked_of(&what),
         limits,
     }
 }

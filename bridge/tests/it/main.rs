@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // The helpers are tests too.
 
+mod both;
+mod both_random;
 mod conflicts;
 mod copy;
 mod crash;

@@ -34,6 +34,7 @@ pub(crate) fn spec(legacy: &Db, extracted: &Db, tables: Vec<TableSpec>) -> LinkS
         legacy: legacy.url().parse().unwrap(),
         extracted: extracted.url().parse().unwrap(),
         tables,
+        writes: outgrow_bridge::Writes::One,
         limits: quick(),
     }
 }

@@ -342,6 +342,7 @@ async fn every_type_comes_over_as_it_is_and_back() {
         legacy: legacy.url().parse().unwrap(),
         extracted: extracted.url().parse().unwrap(),
         tables: vec![table],
+        writes: outgrow_bridge::Writes::One,
         limits: quick(),
     })
     .await
@@ -418,6 +419,7 @@ async fn what_triggers_cannot_see_is_refused() {
         legacy: legacy.url().parse().unwrap(),
         extracted: extracted.url().parse().unwrap(),
         tables,
+        writes: outgrow_bridge::Writes::One,
         limits: quick(),
     };
     let link = Link::open(spec).await.unwrap();

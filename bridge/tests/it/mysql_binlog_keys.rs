@@ -145,6 +145,7 @@ async fn keys_of_every_kind_are_read() {
         legacy: capturing(&legacy),
         extracted: capturing(&extracted),
         tables: kinds.iter().map(|(name, _, _)| keyed(name)).collect(),
+        writes: outgrow_bridge::Writes::One,
         limits: quick(),
     })
     .await

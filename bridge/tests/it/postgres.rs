@@ -226,6 +226,7 @@ impl Pair {
             legacy: url(&self.legacy),
             extracted: url(&self.extracted),
             tables: tables(),
+            writes: outgrow_bridge::Writes::One,
             limits: quick(),
         }
     }
@@ -521,6 +522,7 @@ async fn rights_that_are_missing_are_named_with_their_grant() {
         legacy: server.url_for("guest").parse().unwrap(),
         extracted: extracted.url().parse().unwrap(),
         tables: tables(),
+        writes: outgrow_bridge::Writes::One,
         limits: quick(),
     };
     let link = Link::open(spec).await.unwrap();
@@ -549,6 +551,7 @@ async fn a_server_that_is_down_is_said_so_without_its_password() {
             .unwrap(),
         extracted: extracted.url().parse().unwrap(),
         tables: tables(),
+        writes: outgrow_bridge::Writes::One,
         limits,
     };
     let shown = format!("{spec:?}");

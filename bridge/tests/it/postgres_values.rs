@@ -32,6 +32,7 @@ fn spec(legacy: &str, extracted: &str, tables: Vec<TableSpec>) -> LinkSpec {
         legacy: legacy.parse().unwrap(),
         extracted: extracted.parse().unwrap(),
         tables,
+        writes: outgrow_bridge::Writes::One,
         limits: quick(),
     }
 }

@@ -55,6 +55,7 @@ impl Shop {
             legacy: self.legacy.url().parse().unwrap(),
             extracted: self.catalog.url().parse().unwrap(),
             tables: catalog_tables(),
+            writes: outgrow_bridge::Writes::One,
             limits: quick(),
         }
     }
@@ -65,6 +66,7 @@ impl Shop {
             legacy: self.legacy.url().parse().unwrap(),
             extracted: self.reviews.url().parse().unwrap(),
             tables: review_tables(),
+            writes: outgrow_bridge::Writes::One,
             limits: quick(),
         }
     }

@@ -4,6 +4,7 @@
 pub(crate) mod change;
 pub(crate) mod check;
 mod completions;
+mod conflicts;
 pub(crate) mod demo;
 mod export;
 mod init;

@@ -197,6 +197,17 @@ fn alarms(status: &SliceStatus) -> Vec<String> {
             sync.parked, status.slice
         ));
     }
+    if let Some(sync) = status
+        .evidence
+        .sync
+        .as_ref()
+        .filter(|sync| sync.conflicts > 0)
+    {
+        say(format!(
+            "{} rows were changed on both sides and are held; see `outgrow sync conflicts {}`",
+            sync.conflicts, status.slice
+        ));
+    }
     if let Some(busy) = &status.busy {
         say(format!("busy with {busy}"));
     }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::change::{self, Said};
+use super::conflicts::{self, SettleArgs};
 use super::{Context, status};
 use crate::answers::{Cutover, SyncAll, SyncStatus, Verify, typed};
 use crate::client::escape;
@@ -37,9 +38,10 @@ pub(crate) enum SyncCommand {
     /// Go on following, also after a failure
     #[command(after_help = "Examples:\n  outgrow sync resume catalog")]
     Resume(Changed),
-    /// Show parked rows and writes that came by another way
+    /// Show rows changed on both sides, parked rows, and writes that came by another way
     #[command(after_help = "Examples:\n  outgrow sync conflicts catalog")]
     Conflicts(One),
+    Settle(SettleArgs),
     Reverse(ReverseArgs),
     /// Remove everything that Outgrow put into the two databases
     #[command(after_help = "\
@@ -142,12 +144,13 @@ pub(crate) async fn run(context: &Context, command: SyncCommand) -> anyhow::Resu
         SyncCommand::Repair(args) => repair(context, &args).await,
         SyncCommand::Events(args) => events(context, &args).await,
         SyncCommand::Reverse(args) => reverse(context, &args).await,
-        SyncCommand::Conflicts(args) => look(context, &args.slice, "conflicts").await,
+        SyncCommand::Conflicts(args) => conflicts::list(context, &args.slice).await,
+        SyncCommand::Settle(args) => conflicts::settle(context, &args).await,
         SyncCommand::Preflight(args) => look(context, &args.slice, "preflight").await,
     }
 }
 
-fn path(slice: &str, verb: &str) -> String {
+pub(super) fn path(slice: &str, verb: &str) -> String {
     format!("/v1/sync/{}/{verb}", escape(slice))
 }
 

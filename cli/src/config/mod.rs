@@ -16,6 +16,7 @@ pub(crate) mod scalar;
 pub(crate) mod secret;
 mod section;
 mod slices;
+mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -121,6 +121,8 @@ pub(crate) struct Slice {
     /// Tried in order; a client without any gets a cookie of the proxy's own.
     pub(crate) cohort: Vec<Cohort>,
     pub(crate) tables: Vec<Table>,
+    /// Which sides take writes of the tables, and what becomes of conflicts.
+    pub(crate) writes: outgrow_bridge::Writes,
     pub(crate) shadow: SliceShadow,
     pub(crate) plan: Plan,
     pub(crate) guard: GuardLimits,

@@ -14,6 +14,7 @@ use super::process::Services;
 use super::routes::{self, Overlap};
 use super::scalar;
 use super::section::{Node, Section};
+use super::sync;
 use super::tables;
 
 /// Every read is compared unless the config says less: most slices have fewer reads than a
@@ -32,6 +33,7 @@ pub(super) struct Draft {
     routes: Vec<(Place, Route)>,
     cohort: Vec<Cohort>,
     tables: Vec<(Place, Option<Table>)>,
+    writes: outgrow_bridge::Writes,
     shadow: SliceShadow,
     plan: outgrow_rollout::Plan,
     cutover_place: Place,
@@ -53,6 +55,7 @@ impl Draft {
                 .into_iter()
                 .map(|(_, table)| table)
                 .collect::<Option<_>>()?,
+            writes: self.writes,
             shadow: self.shadow,
             plan: self.plan,
             guard: self.guard,
@@ -114,6 +117,7 @@ fn slice(
         })
         .collect();
     tables::cross_check(&tables, findings);
+    let writes = sync::read(&mut section, findings, !tables.is_empty());
     let shadow = shadow(&mut section, findings, around);
     let (plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
     let guard = plan::guard(&mut section, findings);
@@ -131,6 +135,7 @@ fn slice(
         routes,
         cohort,
         tables,
+        writes,
         shadow,
         plan,
         cutover_place,

@@ -57,6 +57,57 @@ fn a_database_says_how_its_changes_are_found() {
     golden("capture_of_nothing", &with("capture = \"triggers\""));
 }
 
+/// The shop's config with this in `[slices.catalog.sync]`.
+fn with_sync(text: &str) -> String {
+    let before = "[slices.catalog.shadow]";
+    assert_eq!(SHOP.matches(before).count(), 1);
+    SHOP.replace(
+        before,
+        &format!("[slices.catalog.sync]\n{text}\n\n{before}"),
+    )
+}
+
+#[test]
+fn both_sides_may_take_writes() {
+    use outgrow_bridge::{Both, Policy, Writes};
+    let writes = |text: &str| good(&with_sync(text)).slices[0].writes.clone();
+    assert_eq!(good(SHOP).slices[0].writes, Writes::One);
+    assert_eq!(writes("writes = \"one\""), Writes::One);
+    let both = |policy, ids_apart| Writes::Both(Both { policy, ids_apart });
+    assert_eq!(writes("writes = \"both\""), both(Policy::Writer, false));
+    for (text, policy) in [
+        ("\"writer\"", Policy::Writer),
+        ("\"legacy\"", Policy::Legacy),
+        ("\"extracted\"", Policy::Extracted),
+        ("\"manual\"", Policy::Manual),
+        ("{ newest = \"at\" }", Policy::Newest("at".to_owned())),
+    ] {
+        let text = format!("writes = \"both\"\nconflicts = {text}\nids = \"apart\"");
+        assert_eq!(writes(&text), both(policy, true));
+    }
+    golden(
+        "sync_mistakes",
+        &with_sync("writes = \"both\"\nconflicts = \"newest\"\nids = \"any\"\nmode = 1"),
+    );
+    golden(
+        "sync_of_one",
+        &with_sync("writes = \"one\"\nconflicts = \"manual\""),
+    );
+    golden("sync_unknown", &with_sync("writes = \"none\""));
+    golden(
+        "sync_newest",
+        &with_sync("writes = \"both\"\nconflicts = { oldest = \"at\" }"),
+    );
+    let none = "[slices.reviews.shadow]";
+    golden(
+        "sync_without_tables",
+        &SHOP.replace(
+            none,
+            &format!("[slices.reviews.sync]\nwrites = \"both\"\n\n{none}"),
+        ),
+    );
+}
+
 #[test]
 fn the_shop_is_a_good_config() {
     let config = good(SHOP);
@@ -588,8 +639,10 @@ fn every_key_is_in_the_reference() {
         "[slices.catalog.shadow]",
         "[slices.catalog.plan]",
         "[slices.catalog.guard]",
+        "[slices.catalog.sync]",
     ] {
-        let text = SHOP.replacen(table, &format!("{table}\nQQQQ = 1"), 1);
+        let shop = with_sync("writes = \"both\"");
+        let text = shop.replacen(table, &format!("{table}\nQQQQ = 1"), 1);
         let errors = parse(&text).expect_err(table);
         let keys = errors.problems[0]
             .fix

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use outgrow_bridge::events::Events;
-use outgrow_bridge::{Link, LinkSpec};
+use outgrow_bridge::{Link, LinkSpec, Which};
 use outgrow_control::Controller;
 use outgrow_control::ports::{FencePosition, PortError, PortResult, Sync as SyncPort};
 use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
@@ -243,6 +243,21 @@ impl SyncPort for Links {
                 .repair(dry_run)
                 .await
                 .map_err(refused)?;
+            serde_json::to_value(report).map_err(refused)
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        conflict: Option<&'a str>,
+        take: Side,
+        dry_run: bool,
+    ) -> BoxFuture<'a, PortResult<Value>> {
+        Box::pin(async move {
+            let which = conflict.map_or(Which::All, |id| Which::One(id.to_owned()));
+            let link = self.link(slice).await?;
+            let report = link.settle(&which, take, dry_run).await.map_err(refused)?;
             serde_json::to_value(report).map_err(refused)
         })
     }

@@ -164,6 +164,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             .iter()
             .map(table)
             .collect::<anyhow::Result<_>>()?,
+        writes: slice.writes.clone(),
         limits: LinkLimits::default(),
     }))
 }

@@ -285,6 +285,74 @@ async fn sync() {
     .await;
 }
 
+fn conflicts() -> Value {
+    let product = |title: &str| json!({"product": {"id": 7, "title": title}});
+    json!({
+        "conflicts": [
+            {"id": "L3", "table": "products", "key": "7", "state": "open", "policy": "manual",
+             "winner": null, "at_ms": 1_780_308_000_000_i64, "settled_at_ms": null,
+             "legacy_at_ms": 1_780_307_999_000_i64, "extracted_at_ms": null,
+             "legacy": product("Rake"), "extracted": product("Spade"),
+             "differ": [{"column": "product.title", "legacy": "Rake", "extracted": "Spade"}]},
+            {"id": "E1", "table": "products", "key": "9", "state": "settled", "policy": "writer",
+             "winner": "extracted", "at_ms": 1_780_300_000_000_i64, "legacy": {},
+             "extracted": {"product": {"id": 9}},
+             "differ": [{"column": "product.id", "legacy": null, "extracted": 9}]},
+        ],
+        "parked": [{"table": "products", "key": "4", "reason": "products.price: `call us`",
+            "content": "[[4]]", "at_ms": 1_780_308_000_000_i64}],
+        "foreign": [{"id": "FL2", "side": "extracted", "table": "product", "key": "6", "op": "u",
+            "at_ms": 1_780_308_061_000_i64, "took": null, "passive": product("console"),
+            "authority": product("Hoe"),
+            "differ": [{"column": "product.title", "legacy": "Hoe", "extracted": "console"}]}],
+        "refused": [
+            {"side": "legacy", "count": 0, "last_table": null, "last_at_ms": null},
+            {"side": "extracted", "count": 1_204, "last_table": "product",
+             "last_at_ms": 1_780_308_000_000_i64},
+        ],
+    })
+}
+
+#[tokio::test]
+async fn what_waits_for_a_person_is_listed_and_settled() {
+    let look = "GET /v1/sync/catalog/conflicts";
+    let args = ["sync", "conflicts", "catalog"];
+    golden("sync_conflicts", &args, look, conflicts()).await;
+    let none = json!({"conflicts": [], "parked": [], "foreign": [],
+        "refused": [{"side": "legacy", "count": 0, "last_table": null, "last_at_ms": null}]});
+    golden("sync_no_conflicts", &args, look, none).await;
+    let answer = json!({"dry_run": false, "open": 1, "failed": [{"id": "E9", "why": "it keeps changing"}],
+        "settled": [{"id": "L3", "what": "conflict", "table": "products", "key": "7",
+            "took": "legacy", "parked": false}]});
+    let stage = Stage::new(vec![("POST /v1/sync/catalog/settle", 200, answer)]).await;
+    let args = [
+        "sync", "settle", "catalog", "--all", "--take", "legacy", "--reason", "x",
+    ];
+    let ended = stage.run(&args).await;
+    insta::assert_snapshot!("sync_settle", ended.golden());
+    assert_eq!(ended.code, 1, "one is not settled");
+    let expected =
+        json!({"all": true, "take": "legacy", "dry_run": false, "by": "tester", "reason": "x"});
+    assert_eq!(stage.last().1, expected);
+    stage
+        .run(&[
+            "sync",
+            "settle",
+            "catalog",
+            "L3",
+            "--take",
+            "extracted",
+            "--dry-run",
+        ])
+        .await;
+    let expected = json!({"conflict": "L3", "all": false, "take": "extracted", "dry_run": true, "by": "tester"});
+    assert_eq!(stage.last().1, expected);
+    let ended = stage
+        .run(&["sync", "settle", "catalog", "--take", "legacy"])
+        .await;
+    assert_eq!(ended.code, 2, "which one?");
+}
+
 #[tokio::test]
 async fn rows_that_differ_are_1() {
     let answer = json!({

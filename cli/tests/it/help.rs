@@ -36,6 +36,7 @@ const COMMANDS: &[&str] = &[
     "sync pause",
     "sync resume",
     "sync conflicts",
+    "sync settle",
     "sync reverse",
     "sync close",
     "sync preflight",
@@ -105,6 +106,7 @@ async fn golden_help() {
         "route flip",
         "runbook run",
         "sync reverse",
+        "sync settle",
         "status",
         "init",
     ] {

@@ -124,6 +124,7 @@ fn router(controller: Controller, token: Token) -> Router {
             "/v1/sync/{slice}/resume-events",
             post(operate::sync_resume_events),
         )
+        .route("/v1/sync/{slice}/settle", post(operate::sync_settle))
         .route("/v1/sync/{slice}/close", post(operate::sync_close))
         .route("/v1/sync/{slice}/reverse", post(operate::sync_reverse))
         .route("/v1/runbook/{slice}/next", post(operate::runbook_next))

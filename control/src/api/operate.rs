@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, read};
 use crate::controller::{
-    Controller, CutoverReport, FlipReport, FlipRequest, Note, RollbackReport, StepDone,
+    Controller, CutoverReport, FlipReport, FlipRequest, Note, RollbackReport, Settle, StepDone,
     VerifyReport,
 };
 use crate::error::ControlError;
@@ -204,6 +204,44 @@ pub(super) async fn sync_resume_events(
     let note = said(&body)?;
     let own = controller.clone();
     let run = async move { own.sync_resume_events(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettleBody {
+    /// Needed unless `all` is said.
+    #[serde(default)]
+    conflict: Option<String>,
+    #[serde(default)]
+    all: bool,
+    take: Side,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+pub(super) async fn sync_settle(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let body: SettleBody = read(&body)?;
+    if body.conflict.is_some() == body.all {
+        let what = "name one `conflict`, or say `all`".to_owned();
+        return Err(ControlError::Usage(what).into());
+    }
+    let note = Note::new(body.by.as_deref(), body.reason.as_deref());
+    let wanted = Settle {
+        conflict: body.conflict,
+        take: body.take,
+        dry_run: body.dry_run,
+    };
+    let own = controller.clone();
+    let run = async move { own.sync_settle(&name, wanted, note).await };
     Ok(Json(controller.to_end(run).await?))
 }
 

@@ -29,6 +29,15 @@ pub struct VerifyReport {
     pub report: Value,
 }
 
+/// Which conflicts are to be settled, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// `None`: all that are open.
+    pub conflict: Option<String>,
+    pub take: Side,
+    pub dry_run: bool,
+}
+
 /// The side that rows flow from in this state.
 pub(super) fn source_of(state: &SliceState) -> Side {
     match state.data.as_ref().map(|link| link.phase) {
@@ -173,6 +182,34 @@ impl Controller {
         Ok(done)
     }
 
+    /// Lets one side's version stand of rows that both have changed: of one conflict, or of all
+    /// that are open. With `dry_run` says which.
+    ///
+    /// # Errors
+    /// [`ControlError::Port`], [`ControlError::Busy`].
+    pub async fn sync_settle(&self, name: &str, wanted: Settle, note: Note) -> Result<Value> {
+        let Settle {
+            conflict,
+            take,
+            dry_run,
+        } = wanted;
+        let slice = self.with_tables(name)?;
+        if !dry_run {
+            self.must_lead()?;
+        }
+        let _occupied = slice.occupy("settling conflicts")?;
+        let done = self
+            .sync()
+            .settle(&slice.id, conflict.as_deref(), take, dry_run)
+            .await?;
+        if !dry_run {
+            self.note(&slice, "settle", note, done.clone()).await?;
+            slice.held().verify_began = None;
+            self.verify_in_background(&slice);
+        }
+        Ok(done)
+    }
+
     /// Removes everything that the bridge put into the databases.
     ///
     /// # Errors
@@ -218,7 +255,7 @@ impl Controller {
         self.run_cutover(&slice, to, note, evidence).await
     }
 
-    /// Rows parked, foreign writes and refused writes.
+    /// Rows changed on both sides, rows parked, foreign writes and refused writes.
     ///
     /// # Errors
     /// [`ControlError::Port`].

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub use cutover::CutoverReport;
-pub use link::VerifyReport;
+pub use link::{Settle, VerifyReport};
 pub use runbook::{RunbookView, StepDone, StepStatus};
 pub use status::{CutoverStatus, SliceStatus, Status};
 pub use traffic::{FlipReport, FlipRequest, Lowered, RollbackReport, parse_traffic};

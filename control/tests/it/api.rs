@@ -251,6 +251,22 @@ const MISTAKES: &[Mistake] = &[
     ),
     (
         "POST",
+        "/v1/sync/catalog/settle",
+        "{\"take\":\"legacy\"}",
+        400,
+        "usage",
+        "say `all`",
+    ),
+    (
+        "POST",
+        "/v1/sync/catalog/settle",
+        "{\"all\":true}",
+        400,
+        "usage",
+        "take",
+    ),
+    (
+        "POST",
         "/v1/sync/quotes/start",
         "",
         422,

@@ -240,6 +240,7 @@ impl Bridge for World {
             reverse_lag_ms: seen.lag_ms,
             backlog: 0,
             parked: 0,
+            conflicts: 0,
             foreign_writes: u64::from(seen.foreign_age_ms.is_some()),
             foreign_write_age_ms: seen.foreign_age_ms,
             last_foreign: None,
@@ -327,6 +328,21 @@ impl Bridge for World {
         Box::pin(async move {
             self.call("resume_events", "").await?;
             Ok(true)
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        _: &'a SliceId,
+        conflict: Option<&'a str>,
+        take: Side,
+        dry_run: bool,
+    ) -> BoxFuture<'a, PortResult<Value>> {
+        Box::pin(async move {
+            let which = conflict.unwrap_or("all");
+            let said = format!("{which} {take} {dry_run}");
+            self.call("settle", &said).await?;
+            Ok(json!({"dry_run": dry_run, "settled": [which]}))
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use outgrow_control::{ControlError, Controller, FlipRequest, Lowered, Note};
-use outgrow_rollout::{DataPhase, Revision, SideCounts, Traffic, Verdict};
+use outgrow_control::{ControlError, Controller, FlipRequest, Lowered, Note, Settle};
+use outgrow_rollout::{DataPhase, Revision, Side, SideCounts, Traffic, Verdict};
 use outgrow_testkit::eventually;
 use serde_json::json;
 
@@ -311,6 +311,31 @@ async fn parked_events_go_on_and_the_journal_says_who_wanted_it() {
     assert_eq!(done.unwrap()["resumed"], true);
     let journaled = actions(&controller, "catalog").await;
     assert!(journaled.contains(&"resume-events".to_owned()));
+    controller.shutdown().await;
+}
+
+#[tokio::test]
+async fn conflicts_are_settled_and_journaled() {
+    let home = Home::new();
+    let controller = home.start().await;
+    home.walk(&controller, "catalog", "shadow").await;
+    let wanted = |conflict: Option<&str>, dry_run| Settle {
+        conflict: conflict.map(str::to_owned),
+        take: Side::Extracted,
+        dry_run,
+    };
+    let settle = async |wanted| controller.sync_settle("catalog", wanted, ana()).await;
+    settle(wanted(None, true)).await.unwrap();
+    let journaled = async || {
+        let all = actions(&controller, "catalog").await;
+        all.iter().filter(|action| *action == "settle").count()
+    };
+    assert_eq!(journaled().await, 0, "a dry run changes nothing");
+    let done = settle(wanted(Some("E3"), false)).await.unwrap();
+    assert_eq!(done["settled"][0], "E3");
+    assert_eq!(journaled().await, 1);
+    let calls = home.world.calls();
+    assert!(calls.contains(&"settle E3 extracted false".to_owned()));
     controller.shutdown().await;
 }
 

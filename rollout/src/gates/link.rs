@@ -43,7 +43,8 @@ pub(super) fn copied(asked: &Asked<'_>) -> GateResult {
 pub(super) fn link(asked: &Asked<'_>) -> GateResult {
     let slice = asked.slice;
     let limit = "runs, no row parked".to_owned();
-    let parked = asked.evidence.sync.as_ref().map_or(0, |sync| sync.parked);
+    let sync = asked.evidence.sync.as_ref();
+    let (parked, conflicts) = sync.map_or((0, 0), |sync| (sync.parked, sync.conflicts));
     let state = asked.state.data.as_ref();
     let (value, hint) = if let Some(reason) = state.and_then(|link| link.failed.as_ref()) {
         (
@@ -59,6 +60,11 @@ pub(super) fn link(asked: &Asked<'_>) -> GateResult {
         (
             format!("{} rows could not be applied", count(parked)),
             format!("see `outgrow sync conflicts {slice}`, then `outgrow sync repair {slice}`"),
+        )
+    } else if conflicts > 0 {
+        (
+            format!("{} rows changed on both sides are held", count(conflicts)),
+            format!("see `outgrow sync conflicts {slice}`, then `outgrow sync settle {slice}`"),
         )
     } else {
         return gate("link", "runs".to_owned(), limit, Verdict::Ok, String::new());

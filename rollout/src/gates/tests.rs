@@ -46,6 +46,7 @@ fn sync() -> SyncEvidence {
         reverse_lag_ms: Some(20),
         backlog: 0,
         parked: 0,
+        conflicts: 0,
         foreign_writes: 0,
         foreign_write_age_ms: None,
         last_foreign: None,
@@ -353,6 +354,13 @@ fn the_link_is_judged() {
         &Expected::Fails,
         "sync conflicts",
         |e| link(e).parked = 2,
+    );
+    check(
+        Step::Cutover,
+        "link",
+        &Expected::Fails,
+        "sync settle",
+        |e| link(e).conflicts = 1,
     );
 }
 

@@ -167,10 +167,16 @@ impl Database {
             .await
             .on(side)?;
         if on {
-            let left = format!("SELECT count(*) FROM {}", self.own("noted"));
-            while tx.number(&left, &[]).await.on(side)?.unwrap_or(0) > 0 {
-                self.place_in(tx).await?;
-            }
+            self.place_within_mysql(tx).await?;
+        }
+        Ok(())
+    }
+
+    /// Until nothing is left without a place.
+    pub(in crate::db) async fn place_within_mysql(&self, tx: &mut Tx) -> Result<(), Error> {
+        let left = format!("SELECT count(*) FROM {}", self.own("noted"));
+        while tx.number(&left, &[]).await.on(self.side)?.unwrap_or(0) > 0 {
+            self.place_in(tx).await?;
         }
         Ok(())
     }

@@ -88,6 +88,16 @@ pub(super) async fn write_rows(
     Ok(tx)
 }
 
+/// By how much generated keys grow, and where they begin: the server says that for all tables.
+pub(crate) async fn id_step(tx: &mut Tx) -> Result<Option<(i64, i64)>, sqlx::Error> {
+    let text = "SELECT CAST(@@global.auto_increment_increment AS SIGNED), \
+                CAST(@@global.auto_increment_offset AS SIGNED)";
+    let rows = tx.fetch(text, &[]).await?;
+    rows.first()
+        .map(|row| Ok((row.int(0)?, row.int(1)?)))
+        .transpose()
+}
+
 pub(super) fn cells(row: &MySqlRow) -> Result<Fetched, sqlx::Error> {
     let all = (0..row.len()).map(|at| cell(row, at));
     all.collect::<Result<_, _>>().map(Fetched)

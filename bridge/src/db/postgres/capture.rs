@@ -149,9 +149,13 @@ impl Database {
 
     pub(in crate::db) async fn place_postgres(&self) -> Result<(), Error> {
         let mut tx = self.write().await?;
-        let text = format!("SELECT {}()", self.own("place"));
-        tx.number(&text, &[]).await.on(self.side)?;
+        self.place_within_postgres(&mut tx).await?;
         tx.commit().await.on(self.side)
+    }
+
+    pub(in crate::db) async fn place_within_postgres(&self, tx: &mut Tx) -> Result<(), Error> {
+        let text = format!("SELECT {}()", self.own("place"));
+        tx.number(&text, &[]).await.on(self.side).map(drop)
     }
 
     /// Enables or disables the fence. With the fence up, all that others wrote is in the stream:

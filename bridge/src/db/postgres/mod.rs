@@ -226,6 +226,37 @@ pub(super) async fn raise_sequence(
     Ok(())
 }
 
+/// By how much a table's generated key grows, and where it stands.
+pub(crate) async fn id_step(tx: &mut Tx, table: &str) -> Result<Option<(i64, i64)>, sqlx::Error> {
+    let Some(name) = sequence_name(tx, table).await? else {
+        return Ok(None);
+    };
+    let text = format!(
+        "SELECT s.seqincrement, q.last_value FROM {name} AS q, pg_sequence AS s \
+         WHERE s.seqrelid = CAST(? AS text)::regclass"
+    );
+    let rows = tx.fetch(&text, &[Arg::from(&name)]).await?;
+    rows.first()
+        .map(|row| Ok((row.int(0)?, row.int(1)?)))
+        .transpose()
+}
+
+/// As [`raise_sequence`], by whole steps of the sequence.
+pub(crate) async fn raise_by_steps(
+    tx: &mut Tx,
+    table: &str,
+    value: i64,
+) -> Result<(), sqlx::Error> {
+    let Some((step, last)) = id_step(tx, table).await? else {
+        return Ok(());
+    };
+    if step < 1 || last >= value {
+        return Ok(());
+    }
+    let steps = (value - last).saturating_add(step - 1) / step;
+    raise_sequence(tx, table, last.saturating_add(steps.saturating_mul(step))).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,171 @@
+//! Who wins where both sides have changed one row. Pure.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use outgrow_rollout::Side;
+
+use crate::plan::{Group, Image};
+use crate::value::Cell;
+
+/// Which sides take a slice's writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Writes {
+    /// The source; the passive side is fenced.
+    #[default]
+    One,
+    /// Both, once the copy is complete.
+    Both(Both),
+}
+
+impl Writes {
+    pub(crate) fn both(&self) -> Option<&Both> {
+        match self {
+            Self::One => None,
+            Self::Both(both) => Some(both),
+        }
+    }
+}
+
+/// How writes on both sides are brought together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Both {
+    pub policy: Policy,
+    /// Somebody else sees to it that the two sides never generate the same id.
+    pub ids_apart: bool,
+}
+
+/// Which version of a row stands, where both sides have changed it unseen by the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// That of the side that takes the slice's writes.
+    #[default]
+    Writer,
+    Legacy,
+    Extracted,
+    /// The one with the larger value of this column; the writer's where that does not tell.
+    Newest(String),
+    /// Neither, until a person has decided.
+    Manual,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Writer => f.write_str("writer"),
+            Self::Legacy => f.write_str("legacy"),
+            Self::Extracted => f.write_str("extracted"),
+            Self::Newest(column) => write!(f, "newest by {column}"),
+            Self::Manual => f.write_str("manual"),
+        }
+    }
+}
+
+/// What becomes of a row that both sides have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Both have changed it to the same.
+    Same,
+    Wins(Side),
+    Hold,
+}
+
+/// Decides by both versions, in the extracted shape. A version without any row is a delete.
+pub(crate) fn decide(
+    policy: &Policy,
+    writer: Side,
+    group: &Group,
+    legacy: &Image,
+    extracted: &Image,
+) -> Decision {
+    if legacy == extracted {
+        return Decision::Same;
+    }
+    match policy {
+        Policy::Writer => Decision::Wins(writer),
+        Policy::Legacy => Decision::Wins(Side::Legacy),
+        Policy::Extracted => Decision::Wins(Side::Extracted),
+        Policy::Manual => Decision::Hold,
+        Policy::Newest(column) => {
+            let value = |image: &Image| {
+                let (part, at) = place(group, column)?;
+                image.get(part)?.as_ref()?.get(at).cloned()
+            };
+            let newer = match (value(legacy), value(extracted)) {
+                (Some(legacy), Some(extracted)) => compare(&legacy, &extracted),
+                // What is gone has no time.
+                _ => Ordering::Equal,
+            };
+            Decision::Wins(match newer {
+                Ordering::Less => Side::Extracted,
+                Ordering::Equal => writer,
+                Ordering::Greater => Side::Legacy,
+            })
+        }
+    }
+}
+
+/// The part and place of an extracted column.
+pub(crate) fn place(group: &Group, column: &str) -> Option<(usize, usize)> {
+    let tables = group.tables(Side::Extracted).iter().enumerate();
+    tables.into_iter().find_map(|(part, table)| {
+        let at = table.columns.iter().position(|c| c.name == column)?;
+        Some((part, at))
+    })
+}
+
+/// Numbers by value, also where they are text; times as text of one form, with or without
+/// fractions of a second.
+fn compare(a: &Cell, b: &Cell) -> Ordering {
+    if let (Some(a), Some(b)) = (number(a), number(b)) {
+        return a.total_cmp(&b);
+    }
+    match (a, b) {
+        (Cell::Text(a), Cell::Text(b)) => a.trim_end_matches('Z').cmp(b.trim_end_matches('Z')),
+        _ => a.cmp(b),
+    }
+}
+
+fn number(cell: &Cell) -> Option<f64> {
+    match cell {
+        // Versions and times in milliseconds are far below the last exact whole number.
+        #[allow(clippy::cast_precision_loss)]
+        Cell::Int(i) => Some(*i as f64),
+        Cell::Real(r) => Some(*r),
+        Cell::Text(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_numbers_are_compared_by_value() {
+        let less = [
+            (Cell::from("9"), Cell::from("10")),
+            (Cell::from("9.5"), Cell::Int(10)),
+            (
+                Cell::from("2026-06-01T12:00:07Z"),
+                Cell::from("2026-06-01T12:00:07.5Z"),
+            ),
+            (
+                Cell::from("2026-06-01 12:00:07"),
+                Cell::from("2026-06-02 00:00:00"),
+            ),
+        ];
+        for (a, b) in less {
+            assert_eq!(compare(&a, &b), Ordering::Less, "{a} {b}");
+            assert_eq!(compare(&b, &a), Ordering::Greater, "{a} {b}");
+            assert_eq!(compare(&a, &a), Ordering::Equal);
+        }
+    }
+
+    #[test]
+    fn a_policy_says_its_name() {
+        let newest = Policy::Newest("updated_at".to_owned());
+        assert_eq!(newest.to_string(), "newest by updated_at");
+        assert_eq!(Writes::default().both(), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! `[slices.ID.sync]`: which sides take writes of a slice's tables, and what becomes of rows that
+//! both have changed.
+
+use outgrow_bridge::{Both, Policy, Writes};
+
+use super::problem::Findings;
+use super::section::{Node, Section};
+
+const POLICIES: &str =
+    "write \"writer\", \"legacy\", \"extracted\", \"manual\" or { newest = \"column\" }";
+
+pub(super) fn read(
+    slice: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    has_tables: bool,
+) -> Writes {
+    let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
+        return Writes::One;
+    };
+    let writes = section.get("writes");
+    let conflicts = section.get("conflicts");
+    let ids = section.get("ids");
+    let place = section.place.clone();
+    section.finish(findings);
+    if !has_tables {
+        let rule = "the slice has no tables to keep in step";
+        findings.lack(&place, rule, "remove the section, or add tables");
+    }
+    let fix = "write \"one\" or \"both\"";
+    let both = writes.is_some_and(|node| choose(&node, findings, ["one", "both"], fix));
+    if !both {
+        for node in [&conflicts, &ids].into_iter().flatten() {
+            let rule = "it says nothing where one side takes the writes";
+            findings.refuse(&node.place, rule, "add writes = \"both\", or remove it");
+        }
+        return Writes::One;
+    }
+    let fix = "write \"check\", or \"apart\" if no id can be given out by both sides";
+    Writes::Both(Both {
+        policy: conflicts.map_or(Policy::Writer, |node| policy(&node, findings)),
+        ids_apart: ids.is_some_and(|node| choose(&node, findings, ["check", "apart"], fix)),
+    })
+}
+
+/// Whether the second of two words was chosen.
+fn choose(node: &Node<'_>, findings: &mut Findings<'_>, words: [&str; 2], fix: &str) -> bool {
+    let Some(word) = node.word(findings) else {
+        return false;
+    };
+    if !words.contains(&word.as_str()) {
+        findings.refuse(&node.place, "it is none of its values", fix);
+    }
+    word == words[1]
+}
+
+fn policy(node: &Node<'_>, findings: &mut Findings<'_>) -> Policy {
+    if !node.is_text() {
+        let column = node.section(findings).and_then(|mut section| {
+            let newest = section.need(findings, "newest", POLICIES);
+            section.finish(findings);
+            newest?.word(findings)
+        });
+        return column.map_or(Policy::Writer, Policy::Newest);
+    }
+    match node.word(findings).as_deref() {
+        Some("legacy") => Policy::Legacy,
+        Some("extracted") => Policy::Extracted,
+        Some("manual") => Policy::Manual,
+        Some("writer") | None => Policy::Writer,
+        Some(_) => {
+            findings.refuse(&node.place, "it is no policy for conflicts", POLICIES);
+            Policy::Writer
+        }
+    }
+}
