@@ -199,9 +199,13 @@ impl DatabaseUrl {
     /// The same database, with its changes found in this way.
     ///
     /// # Errors
-    /// [`Error::Capture`] when its engine knows no such way.
+    /// [`Error::Capture`] when its engine knows no such way, [`Error::CaptureTls`] when the
+    /// connection that it needs would not be as safe as the URL demands.
     pub fn capturing(self, capture: Capture) -> Result<Self, Error> {
         match (self, capture) {
+            (Self::Postgres(url), Capture::Replication) if url.tls.is_demanded() => {
+                Err(Error::CaptureTls(url.shown()))
+            }
             (Self::Postgres(url), capture) => Ok(Self::Postgres(PostgresUrl { capture, ..url })),
             (Self::Mysql(url), capture) => Ok(Self::Mysql(MysqlUrl { capture, ..url })),
             (other, Capture::Triggers) => Ok(other),

@@ -166,6 +166,14 @@ impl Tls {
         Ok(self)
     }
 
+    /// Whether plain text will not do.
+    pub(crate) fn is_demanded(&self) -> bool {
+        matches!(
+            self.mode,
+            Some(Mode::Require | Mode::VerifyCa | Mode::VerifyFull)
+        )
+    }
+
     /// Takes relative paths from a folder.
     pub(crate) fn based_on(&mut self, folder: &Path) {
         for pem in [&mut self.ca, &mut self.certificate, &mut self.key] {

@@ -54,6 +54,10 @@ fn a_database_says_how_its_changes_are_found() {
         "capture_unknown",
         &with(&postgres.replace("replication", "magic")),
     );
+    golden(
+        "capture_over_tls",
+        &with(&postgres.replace("db/shop", "db/shop?sslmode=verify-full")),
+    );
     golden("capture_of_nothing", &with("capture = \"triggers\""));
 }
 
