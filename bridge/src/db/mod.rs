@@ -35,6 +35,7 @@ pub(crate) struct Database {
     pub(crate) slice: SliceId,
     url: DatabaseUrl,
     busy: Duration,
+    stall: Duration,
     /// Replaced where its connections hang.
     pool: Arc<RwLock<Pool>>,
     /// Where changes are found in the database's log, not by triggers.
@@ -65,11 +66,11 @@ pub(crate) enum Dialect {
 }
 
 impl Pool {
-    fn new(url: &DatabaseUrl, busy: Duration) -> Self {
+    fn new(url: &DatabaseUrl, busy: Duration, stall: Duration) -> Self {
         match url {
             DatabaseUrl::Sqlite(path) => Self::Sqlite(sqlite::pool(path, busy)),
-            DatabaseUrl::Postgres(url) => Self::Postgres(postgres::pool(url, busy)),
-            DatabaseUrl::Mysql(url) => Self::Mysql(mysql::pool(url, busy)),
+            DatabaseUrl::Postgres(url) => Self::Postgres(postgres::pool(url, busy, stall)),
+            DatabaseUrl::Mysql(url) => Self::Mysql(mysql::pool(url, busy, stall)),
         }
     }
 }
@@ -130,7 +131,8 @@ impl Database {
             slice,
             url: url.clone(),
             busy,
-            pool: Arc::new(RwLock::new(Pool::new(url, busy))),
+            stall: limits.stall,
+            pool: Arc::new(RwLock::new(Pool::new(url, busy, limits.stall))),
             feed,
         }
     }
@@ -144,7 +146,7 @@ impl Database {
     /// Leaves connections that do not answer to themselves, and takes new ones.
     pub(crate) async fn reconnect(&self) {
         self.release().await;
-        let fresh = Pool::new(&self.url, self.busy);
+        let fresh = Pool::new(&self.url, self.busy, self.stall);
         *self.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 

@@ -119,7 +119,7 @@ async fn nor_does_one_to_a_log_that_is_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_vanishes_without_a_word_is_given_up_and_asked_again() {
     let mut far = far(Capture::Replication).await;
-    far.spec.limits.stall = Duration::from_secs(2);
+    far.spec.limits.stall = Duration::from_secs(4);
     let link = Link::open(far.spec.clone()).await.unwrap();
     link.ensure(DataPhase::Following, Side::Legacy)
         .await

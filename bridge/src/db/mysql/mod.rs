@@ -32,13 +32,14 @@ pub(super) const COUNT_OWN: &str = "SELECT count(*) FROM information_schema.tabl
 /// Rows whose presence is asked for at once.
 const ASKED: usize = 500;
 
-pub(super) fn pool(url: &MysqlUrl, busy: Duration) -> MySqlPool {
+pub(super) fn pool(url: &MysqlUrl, busy: Duration, stall: Duration) -> MySqlPool {
+    let forgotten = stall.as_secs().max(1);
     crate::tls::ready();
     let wait = busy.as_secs().max(1);
     let session = format!(
         "SET SESSION sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,\
          NO_AUTO_VALUE_ON_ZERO,NO_BACKSLASH_ESCAPES', time_zone = '+00:00', \
-         innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, \
+         innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, wait_timeout = {forgotten}, \
          transaction_isolation = 'REPEATABLE-READ'"
     );
     let older = session.replace("transaction_isolation", "tx_isolation");

@@ -34,9 +34,12 @@ pub(super) fn count_own() -> String {
         .to_owned()
 }
 
-pub(super) fn pool(url: &PostgresUrl, busy: Duration) -> PgPool {
+/// A session of ours that is lost without a word must not keep its locks for as long as the server
+/// takes to miss it.
+pub(super) fn pool(url: &PostgresUrl, busy: Duration, stall: Duration) -> PgPool {
     crate::tls::ready();
     let lock_timeout = busy.as_millis().to_string();
+    let forgotten = stall.as_millis().to_string();
     // Checked when the URL was read.
     let options = url
         .options()
@@ -48,6 +51,10 @@ pub(super) fn pool(url: &PostgresUrl, busy: Duration) -> PgPool {
             ("intervalstyle", "iso_8601"),
             ("extra_float_digits", "1"),
             ("lock_timeout", lock_timeout.as_str()),
+            ("idle_in_transaction_session_timeout", forgotten.as_str()),
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
         ]);
     PgPoolOptions::new()
         .max_connections(CONNECTIONS)
