@@ -30,7 +30,7 @@ use crate::value::Key;
 
 /// Changes without a place that are looked at in one batch: what was committed in some
 /// milliseconds.
-const UNPLACED: u32 = 10_000;
+pub(crate) const UNPLACED: u32 = 10_000;
 
 /// One key to be brought up to date on the target.
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@ use crate::db::{Database, rows};
 use crate::error::{Error, OnSide};
 use crate::events::trim_to;
 use crate::lookup::{self, Known};
+use crate::parked::{self, Retries};
 use crate::plan::{Plan, Table};
 use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
@@ -26,15 +27,10 @@ use crate::value::{Key, key_text};
 
 /// How often books, schemas and the trimming are seen to.
 const CHORES: std::time::Duration = std::time::Duration::from_millis(500);
-/// Parked rows tried again at once; the rest have their turn later, as oldest come first.
-const PARKED_AT_ONCE: u32 = 200;
-/// Between two tries of parked rows: at first, and at most, as each try costs a transaction.
-const PARKED_FIRST: std::time::Duration = std::time::Duration::from_secs(1);
-const PARKED_LAST: std::time::Duration = std::time::Duration::from_secs(30);
 /// Between two heartbeats while the link is paused.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often a batch may be doubled in search of the change that explains a refused row.
-const WIDEN: u32 = 10;
+pub(crate) const WIDEN: u32 = 10;
 
 /// The state of a running link. Made by [`crate::turn`]'s start.
 #[derive(Debug)]
@@ -56,8 +52,7 @@ pub(crate) struct Engine {
     pub(crate) schemas: Schemas,
     pub(crate) next_beat: Instant,
     pub(crate) next_chores: Instant,
-    pub(crate) next_parked: Instant,
-    pub(crate) parked_wait: std::time::Duration,
+    pub(crate) retries: Retries,
     pub(crate) parked: u64,
     /// The plan whose lookups the extracted side's rows were made by.
     pub(crate) carried: Arc<Plan>,
@@ -99,7 +94,7 @@ impl Engine {
             self.follow_back().await?;
         }
         more |= self.carry_renamed().await?;
-        if self.parked > 0 && self.copied() && Instant::now() >= self.next_parked {
+        if self.parked > 0 && self.copied() && self.retries.due(Instant::now()) {
             self.try_parked().await?;
         }
         if Instant::now() >= self.next_chores {
@@ -194,8 +189,7 @@ impl Engine {
                 // What a lookup did not have may be there by now.
                 self.next_chores = Instant::now();
             }
-            self.parked_wait = PARKED_FIRST;
-            self.next_parked = Instant::now() + PARKED_FIRST;
+            self.retries.parked(Instant::now());
         }
         let from_chunk = batch.copy.as_ref().map(|c| c.table.clone());
         if let Some(copy) = batch.copy {
@@ -414,26 +408,17 @@ impl Engine {
     pub(crate) async fn try_parked(&mut self) -> Result<(), Error> {
         let target = self.target();
         let mut tx = target.read().await?;
-        let parked = target.parked(&mut tx, PARKED_AT_ONCE).await?;
+        let rows = target
+            .parked(&mut tx, self.retries.after(), parked::AT_ONCE)
+            .await?;
         drop(tx);
-        let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
-        for one in parked {
-            if let Some(group) = self.plan.group_of(Side::Legacy, &one.table) {
-                let width = self.plan.groups[group].tables(Side::Legacy)[0].key.len();
-                let key: Key = one.cells.into_iter().take(width).collect();
-                keys.entry(group).or_default().push(key);
-            }
-        }
+        let keys = parked::keys(&self.plan, &rows);
         let before = self.parked;
         if !keys.is_empty() {
             self.refresh(&keys, true).await?;
         }
-        self.parked_wait = if self.parked < before {
-            PARKED_FIRST
-        } else {
-            self.parked_wait.saturating_mul(2).min(PARKED_LAST)
-        };
-        self.next_parked = Instant::now() + self.parked_wait;
+        let freed = self.parked < before;
+        self.retries.tried(Instant::now(), &rows, freed);
         Ok(())
     }
 
@@ -585,7 +570,7 @@ impl Engine {
         }
         self.plan = Arc::new(plan);
         self.schemas = schemas;
-        self.next_parked = Instant::now();
+        self.retries.at_once(Instant::now());
         Ok(Arc::clone(&self.plan))
     }
 

@@ -48,7 +48,9 @@ pub enum Error {
         "the {side} database kept {kept} bytes of its log for the link, more than the limit of {limit}, so its replication slot was given up: close the link with `outgrow sync close` and start the copy again"
     )]
     LogLimit { side: Side, kept: u64, limit: u64 },
-    #[error("a database has not answered for {0:?}; its connections are given up")]
+    #[error(
+        "a database has not answered for {0:?}; its connections are given up, and it is asked again"
+    )]
     Stalled(Duration),
     /// The stream of changes broke off; it is opened again where it was.
     #[error("the {side} database: {cause}")]

@@ -27,6 +27,7 @@ pub mod events;
 mod fault;
 mod link;
 mod lookup;
+mod parked;
 mod pieces;
 mod plan;
 mod preflight;

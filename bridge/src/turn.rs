@@ -14,6 +14,7 @@ use crate::db::books::{Copy, Position};
 use crate::db::{Database, Tx, rows};
 use crate::engine::Engine;
 use crate::error::{Error, OnSide};
+use crate::parked::Retries;
 use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::status::TableProgress;
@@ -93,8 +94,7 @@ impl Engine {
             schemas,
             next_beat: now,
             next_chores: now,
-            next_parked: now,
-            parked_wait: std::time::Duration::from_secs(1),
+            retries: Retries::new(now),
             parked: 0,
             renamed: std::collections::VecDeque::new(),
             both: crate::both::load(&shared).await?,

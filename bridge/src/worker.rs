@@ -61,7 +61,10 @@ impl Inner {
         let engine = match held.take() {
             Some(engine) if running => engine,
             _ => {
-                stop(&mut worker).await;
+                // A worker that lives waits for this very lock: it takes what is made here.
+                if !running {
+                    stop(&mut worker).await;
+                }
                 Engine::start(Arc::clone(&self.shared), phase).await?
             }
         };

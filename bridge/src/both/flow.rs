@@ -2,30 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use outgrow_rollout::Side;
 
 use super::books::{At, at};
 use super::guard::{Done, Guard};
 use crate::apply::{Applier, Outcome};
-use crate::batch::{Batch, Work, current};
+use crate::batch::{Batch, UNPLACED, Work, current};
 use crate::db::Tx;
 use crate::db::stream::Change;
-use crate::engine::Engine;
+use crate::engine::{Engine, WIDEN};
 use crate::error::Error;
+use crate::parked::{self, Retries};
 use crate::spec::Capture;
 use crate::status::Crossing;
 use crate::value::Key;
-
-/// Changes without a place that are looked at in one batch.
-const UNPLACED: u32 = 10_000;
-/// How often a batch may be doubled in search of the change that explains a refused row.
-const WIDEN: u32 = 10;
-/// Parked rows tried again at once, and the waits between two tries.
-const PARKED_AT_ONCE: u32 = 200;
-const PARKED_FIRST: Duration = Duration::from_secs(1);
-const PARKED_LAST: Duration = Duration::from_secs(30);
 
 /// What an engine knows of writes on both sides beside its streams' positions.
 #[derive(Debug)]
@@ -34,8 +26,7 @@ pub(crate) struct State {
     pub(crate) held: HashSet<(String, Key)>,
     /// Rows of the passive side that the source refuses.
     pub(crate) parked: u64,
-    next_parked: Instant,
-    wait: Duration,
+    retries: Retries,
 }
 
 impl State {
@@ -43,8 +34,7 @@ impl State {
         Self {
             held,
             parked: 0,
-            next_parked: Instant::now(),
-            wait: PARKED_FIRST,
+            retries: Retries::new(Instant::now()),
         }
     }
 }
@@ -100,7 +90,7 @@ impl Engine {
     /// One batch in each direction. `true` when there is more at once.
     pub(crate) async fn follow_both(&mut self) -> Result<bool, Error> {
         let more = self.carry(self.source).await? | self.carry(self.source.other()).await?;
-        if self.both.parked > 0 && Instant::now() >= self.both.next_parked {
+        if self.both.parked > 0 && self.both.retries.due(Instant::now()) {
             self.try_parked_back().await?;
         }
         Ok(more)
@@ -292,8 +282,7 @@ impl Engine {
             self.count_parked_back().await?;
         }
         if parked > 0 {
-            self.both.wait = PARKED_FIRST;
-            self.both.next_parked = Instant::now() + PARKED_FIRST;
+            self.both.retries.parked(Instant::now());
         }
         if let Some(beat_ms) = batch.beat {
             self.shared
@@ -329,24 +318,15 @@ impl Engine {
     async fn try_parked_back(&mut self) -> Result<(), Error> {
         let source = self.source();
         let mut tx = source.read().await?;
-        let parked = source.parked(&mut tx, PARKED_AT_ONCE).await?;
+        let rows = source
+            .parked(&mut tx, self.both.retries.after(), parked::AT_ONCE)
+            .await?;
         drop(tx);
-        let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
-        for one in parked {
-            if let Some(group) = self.plan.group_of(Side::Legacy, &one.table) {
-                let width = self.plan.groups[group].tables(Side::Legacy)[0].key.len();
-                let key: Key = one.cells.into_iter().take(width).collect();
-                keys.entry(group).or_default().push(key);
-            }
-        }
+        let keys = parked::keys(&self.plan, &rows);
         let before = self.both.parked;
         self.refresh_from(self.source.other(), &keys, true).await?;
-        self.both.wait = if self.both.parked < before {
-            PARKED_FIRST
-        } else {
-            self.both.wait.saturating_mul(2).min(PARKED_LAST)
-        };
-        self.both.next_parked = Instant::now() + self.both.wait;
+        let freed = self.both.parked < before;
+        self.both.retries.tried(Instant::now(), &rows, freed);
         Ok(())
     }
 

@@ -214,7 +214,9 @@ async fn gather(database: &Database, found: &mut Conflicts) -> Result<(), Error>
         let some = some.into_iter().map(|conflict| listed(side, conflict));
         found.conflicts.extend(some);
     }
-    found.parked.extend(database.parked(&mut tx, LISTED).await?);
+    found
+        .parked
+        .extend(database.parked(&mut tx, None, LISTED).await?);
     let took = database.foreign_settled(&mut tx).await?;
     let writes = database.foreign(&mut tx, LISTED).await?;
     let writes = writes.into_iter().map(|write| foreign(side, write, &took));

@@ -54,6 +54,24 @@ pub(crate) struct Parked {
     pub(crate) cells: Key,
 }
 
+/// A parked row's place among all, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ParkedAt {
+    pub(crate) at_ms: i64,
+    pub(crate) table: String,
+    pub(crate) key: String,
+}
+
+impl Parked {
+    pub(crate) fn at(&self) -> ParkedAt {
+        ParkedAt {
+            at_ms: self.at_ms,
+            table: self.table.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct Foreign {
     pub(crate) id: i64,
@@ -373,13 +391,26 @@ impl Database {
         Ok(())
     }
 
-    /// Parked rows, oldest first, with their key up to its first NULL.
-    pub(crate) async fn parked(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Parked>, Error> {
+    /// Parked rows after one, oldest first, with their key up to its first NULL.
+    pub(crate) async fn parked(
+        &self,
+        tx: &mut Tx,
+        after: Option<&ParkedAt>,
+        limit: u32,
+    ) -> Result<Vec<Parked>, Error> {
+        let place = after.map_or("", |_| "WHERE (at, tbl, k) > (?, ?, ?)");
         let text = format!(
-            "SELECT tbl, k, reason, content, at, {KEYS} FROM {} ORDER BY at, k LIMIT ?",
+            "SELECT tbl, k, reason, content, at, {KEYS} FROM {} {place} ORDER BY at, tbl, k LIMIT ?",
             self.own("parked")
         );
-        let rows = tx.fetch(&text, &[Arg::from(limit)]).await.on(self.side)?;
+        let mut args = Vec::new();
+        if let Some(after) = after {
+            args.push(Arg::from(after.at_ms));
+            args.push(Arg::from(&after.table));
+            args.push(Arg::from(&after.key));
+        }
+        args.push(Arg::from(limit));
+        let rows = tx.fetch(&text, &args).await.on(self.side)?;
         let one = |row: &Fetched| {
             Ok(Parked {
                 table: row.text(0)?,

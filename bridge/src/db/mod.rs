@@ -27,6 +27,9 @@ pub(crate) use tx::{Arg, Fetched, Tx};
 /// Per side: the worker's two, one for calls, one for the events, one to spare for reading while
 /// all wait.
 const CONNECTIONS: u32 = 5;
+/// How long a log's reader waits for what must come: a stream's start, the rest of a transaction, a
+/// mark of our own.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One side's database, as one slice's link sees it.
 #[derive(Debug, Clone)]
@@ -232,10 +235,18 @@ impl Database {
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
-        match &self.pool() {
-            Pool::Sqlite(_) => Dialect::Sqlite,
-            Pool::Postgres(_) => Dialect::Postgres,
-            Pool::Mysql(_) => Dialect::Mysql,
+        match &self.url {
+            DatabaseUrl::Sqlite(_) => Dialect::Sqlite,
+            DatabaseUrl::Postgres(_) => Dialect::Postgres,
+            DatabaseUrl::Mysql(_) => Dialect::Mysql,
+        }
+    }
+
+    /// What is wrong with the reading of this side's log.
+    fn stream_error(&self, cause: impl std::fmt::Display) -> Error {
+        Error::Stream {
+            side: self.side,
+            cause: cause.to_string(),
         }
     }
 
@@ -272,31 +283,21 @@ impl Database {
         .on(self.side)
     }
 
-    /// Makes the bookkeeping tables and every trigger that is missing or differs.
+    /// Makes the bookkeeping tables, every trigger that is missing or differs, and what reads the
+    /// log.
     pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
-        self.install_engine(plan).await?;
-        self.install_both().await
-    }
-
-    async fn install_engine(&self, plan: &Plan) -> Result<(), Error> {
         match &self.pool() {
-            Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await,
-            Pool::Postgres(_) => {
-                self.install_postgres(plan).await?;
-                match &self.feed {
-                    Some(Feed::Postgres(feed)) => self.install_feed(feed, plan).await,
-                    Some(Feed::Mysql(_)) | None => Ok(()),
-                }
-            }
-            Pool::Mysql(_) => {
-                self.install_mysql(plan).await?;
-                match &self.feed {
-                    Some(Feed::Mysql(feed)) => self.install_binlog(feed, plan).await,
-                    Some(Feed::Postgres(_)) | None => Ok(()),
-                }
-            }
-        }?;
-        self.install_events().await
+            Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await?,
+            Pool::Postgres(_) => self.install_postgres(plan).await?,
+            Pool::Mysql(_) => self.install_mysql(plan).await?,
+        }
+        match &self.feed {
+            Some(Feed::Postgres(feed)) => self.install_feed(feed, plan).await?,
+            Some(Feed::Mysql(feed)) => self.install_binlog(feed, plan).await?,
+            None => {}
+        }
+        self.install_events().await?;
+        self.install_both().await
     }
 
     /// Removes everything that [`Self::install`] made.

@@ -60,6 +60,29 @@ async fn a_malformed_value_is_parked_and_the_link_goes_on() {
 }
 
 #[tokio::test]
+async fn rows_that_nothing_frees_do_not_keep_others_from_their_turn() {
+    let shop = Shop::with(230).await;
+    let link = shop.following().await;
+    shop.legacy
+        .execute("update products set price = 'call us' where id <= 210")
+        .await;
+    parked(&link, 210).await;
+    link.unfence(Side::Extracted).await.unwrap();
+    shop.catalog.execute("insert into product values (800, 'TAKEN', 'x', null, 1, 'active', 0, '', null, '', '')").await;
+    shop.legacy
+        .execute("update products set sku = 'TAKEN' where id = 220")
+        .await;
+    parked(&link, 211).await;
+    shop.catalog
+        .execute("delete from product where id = 800")
+        .await;
+    parked(&link, 210).await;
+    let there = "select count(*) from product where id = 220 and sku = 'TAKEN'";
+    assert_eq!(shop.catalog.number(there).await, 1);
+    link.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_row_that_the_target_refuses_is_parked_and_comes_when_it_may() {
     let shop = Shop::with(10).await;
     let link = shop.following().await;

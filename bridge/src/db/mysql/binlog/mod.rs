@@ -55,14 +55,12 @@ use self::event::Logged;
 use self::noted::Shape;
 use self::place::{Place, Sight};
 use self::step::Step;
-use crate::db::{Arg, Database, Tx};
+use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::Table;
 use crate::spec::MysqlUrl;
 
-/// How long the rest of a transaction, or a mark of our own, may take to come.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// A server that has nothing to tell says so every five seconds.
 const SILENCE: Duration = Duration::from_secs(20);
 /// A last look, where nothing seems to have come.
@@ -188,13 +186,6 @@ fn came(next: Option<mysql_async::Result<Raw>>) -> Result<Raw, Broken> {
     }
 }
 
-fn stream_error(database: &Database, cause: impl std::fmt::Display) -> Error {
-    Error::Stream {
-        side: database.side,
-        cause: cause.to_string(),
-    }
-}
-
 impl Database {
     /// Takes in what has come, without waiting for more.
     pub(in crate::db) async fn take_in_binlog(&self, feed: &Feed) -> Result<(), Error> {
@@ -281,7 +272,7 @@ impl Database {
             Some(found) => found,
             None if patient || silent => {
                 let next = tokio::time::timeout(waited, stream.log.next());
-                let next = next.await.map_err(|_| stream_error(self, STOPPED))?;
+                let next = next.await.map_err(|_| self.stream_error(STOPPED))?;
                 came(next)
             }
             None => tokio::select! {
@@ -293,7 +284,7 @@ impl Database {
         stream.last = Instant::now();
         // Later than at the start it is asked again, from a place that is proved.
         found.map(Some).map_err(|broken| match broken {
-            Broken::Gone(text) if stream.proved => stream_error(self, text),
+            Broken::Gone(text) if stream.proved => self.stream_error(text),
             other => self.broken(other),
         })
     }
@@ -304,7 +295,7 @@ impl Database {
                 side: self.side,
                 what: format!("its binary log does not go on: {what}"),
             },
-            Broken::Passing(cause) => stream_error(self, cause),
+            Broken::Passing(cause) => self.stream_error(cause),
         }
     }
 
@@ -315,7 +306,7 @@ impl Database {
         let set = place::settings(&mut tx).await.on(self.side)?;
         let of = |name: &str| set.get(name).map_or("", String::as_str);
         if let Some((what, fix)) = needs::wrong_settings(of).into_iter().next() {
-            return Err(stream_error(self, format!("{what}: {fix}")));
+            return Err(self.stream_error(format!("{what}: {fix}")));
         }
         let head = self.head(&mut tx).await?;
         if head < inner.head {
@@ -335,7 +326,7 @@ impl Database {
         let opened = dump(&feed.url, encrypted, slot.reader, &slot.place);
         let log = tokio::time::timeout(PATIENCE, opened)
             .await
-            .map_err(|_| stream_error(self, "its binary log does not come"))?
+            .map_err(|_| self.stream_error("its binary log does not come"))?
             .map_err(|broken| self.broken(broken))?;
         Ok(Stream {
             log,

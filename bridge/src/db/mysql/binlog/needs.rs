@@ -3,7 +3,7 @@
 use super::connect::dump;
 use super::place::{log_status, settings};
 use super::{Feed, value};
-use crate::db::{Arg, Database, Tx};
+use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::plan::{Plan, Table};
 use crate::value::Kind;
 
@@ -94,8 +94,7 @@ impl Database {
             Ok(stream) => stream,
             Err(broken) => return Ok(Err(broken.text())),
         };
-        let first =
-            tokio::time::timeout(super::PATIENCE, futures_util::StreamExt::next(&mut stream));
+        let first = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut stream));
         let came = match first.await {
             Ok(Some(Ok(_))) => Ok(()),
             Ok(Some(Err(e))) => Err(super::connect::Broken::from(e).text()),

@@ -9,7 +9,7 @@ use super::noted::{Noted, Untold, changes_of, places};
 use super::rows::Value;
 use super::sql::{self, Statement};
 use super::value::Part;
-use super::{Known, Place, Stream, Watched, stream_error};
+use super::{Known, Place, Stream, Watched};
 use crate::db::{Arg, Database, Tx};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -100,7 +100,10 @@ impl<'a> Step<'a> {
         let kind = header.event_type_raw();
         let end = u64::from(header.log_pos());
         let at = i64::from(header.timestamp()) * 1_000;
-        let broken = || stream_error(self.database, format!("event {kind} of its log is broken"));
+        let broken = || {
+            self.database
+                .stream_error(format!("event {kind} of its log is broken"))
+        };
         match decode(kind, raw.data()).ok_or_else(broken)? {
             Event::Described => stream.described = true,
             // The first one has a checksum that nobody knows of yet. It names the file that was
@@ -241,7 +244,10 @@ impl<'a> Step<'a> {
             return Ok(());
         };
         let watched = watched.clone();
-        let broken = || stream_error(self.database, "a table's description in its log is broken");
+        let broken = || {
+            self.database
+                .stream_error("a table's description in its log is broken")
+        };
         let columns = mapped.columns().ok_or_else(broken)?;
         let places = match &watched {
             Watched::Table(shape) => {
@@ -280,7 +286,7 @@ impl<'a> Step<'a> {
             return Ok(());
         };
         let changed = rows.changes(&known.columns, &known.places);
-        let broken = || stream_error(self.database, "rows in its log are broken");
+        let broken = || self.database.stream_error("rows in its log are broken");
         let changed = changed.ok_or_else(broken)?;
         match &known.watched {
             Watched::Table(shape) => {
@@ -413,10 +419,9 @@ impl<'a> Step<'a> {
         ];
         if tx.execute(&text, &args).await.on(side)? != 1 {
             // Who of two processes has to go is said by their epochs.
-            return Err(stream_error(
-                self.database,
-                "another process has read its binary log meanwhile",
-            ));
+            return Err(self
+                .database
+                .stream_error("another process has read its binary log meanwhile"));
         }
         let text = format!("UPDATE {} SET head = ?", self.database.own("control"));
         tx.execute(&text, &[Arg::from(head)]).await.on(side)?;

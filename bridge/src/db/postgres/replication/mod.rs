@@ -24,7 +24,7 @@ use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationE
 use tokio::sync::Mutex;
 
 use self::step::Step;
-use crate::db::{Arg, Database, Tx};
+use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::Table;
@@ -32,8 +32,6 @@ use crate::spec::PostgresUrl;
 
 /// Messages that wait in memory; each is of one row, and of its key alone from version 15 on.
 const BUFFERED: usize = 1_024;
-/// How long the rest of a transaction, or a mark of our own, may take to come.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a stream may take to end in order.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The prefix of our own messages in the log.
@@ -69,6 +67,9 @@ enum Watched {
     Noted,
 }
 
+/// What a client gives: `None` at the stream's end.
+type Came = Result<Option<ReplicationEvent>, pgwire_replication::PgWireError>;
+
 struct Stream {
     client: ReplicationClient,
     /// Columns by relation, as the stream has told them.
@@ -76,7 +77,7 @@ struct Stream {
     /// Up to here all is in the stream, by its committed record.
     written: u64,
     /// Taken from the client by somebody who only waited for it.
-    waiting: Option<ReplicationEvent>,
+    waiting: Option<Came>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -105,8 +106,7 @@ impl Feed {
             return std::future::pending().await;
         };
         if stream.waiting.is_none() {
-            // What went wrong shows when it is taken in.
-            stream.waiting = stream.client.recv().await.ok().flatten();
+            stream.waiting = Some(stream.client.recv().await);
         }
     }
 
@@ -120,13 +120,6 @@ impl Feed {
             // Dropped, it is cut off.
             tracing::debug!("the replication stream did not end by itself");
         }
-    }
-}
-
-fn stream_error(database: &Database, cause: impl std::fmt::Display) -> Error {
-    Error::Stream {
-        side: database.side,
-        cause: cause.to_string(),
     }
 }
 
@@ -213,25 +206,23 @@ impl Database {
         stream: &mut Stream,
         patient: bool,
     ) -> Result<Option<ReplicationEvent>, Error> {
-        if let Some(event) = stream.waiting.take() {
-            return Ok(Some(event));
-        }
-        let next = stream.client.recv();
-        let came = if patient {
-            tokio::time::timeout(PATIENCE, next)
+        let came = if let Some(came) = stream.waiting.take() {
+            came
+        } else if patient {
+            tokio::time::timeout(PATIENCE, stream.client.recv())
                 .await
-                .map_err(|_| stream_error(self, "the replication stream has stopped"))?
+                .map_err(|_| self.stream_error("the replication stream has stopped"))?
         } else {
             tokio::select! {
                 biased;
-                came = next => came,
+                came = stream.client.recv() => came,
                 () = std::future::ready(()) => return Ok(None),
             }
         };
         match came {
             Ok(Some(event)) => Ok(Some(event)),
-            Ok(None) => Err(stream_error(self, "the replication stream has ended")),
-            Err(e) => Err(stream_error(self, e)),
+            Ok(None) => Err(self.stream_error("the replication stream has ended")),
+            Err(e) => Err(self.stream_error(e)),
         }
     }
 
@@ -250,12 +241,12 @@ impl Database {
         let config = feed
             .url
             .replication(&name, &self.feed_publication())
-            .map_err(|cause| stream_error(self, cause))?
+            .map_err(|cause| self.stream_error(cause))?
             .with_start_lsn(Lsn(written))
             .with_buffer_size(BUFFERED);
         let mut client = ReplicationClient::connect(config)
             .await
-            .map_err(|e| stream_error(self, e))?;
+            .map_err(|e| self.stream_error(e))?;
         let started = tokio::time::timeout(PATIENCE, client.wait_started()).await;
         match started {
             Ok(Ok(())) => {
@@ -267,8 +258,8 @@ impl Database {
                 };
                 Ok((stream, self.walsender(&name).await?))
             }
-            Ok(Err(e)) => Err(stream_error(self, e)),
-            Err(_) => Err(stream_error(self, "the replication stream does not start")),
+            Ok(Err(e)) => Err(self.stream_error(e)),
+            Err(_) => Err(self.stream_error("the replication stream does not start")),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Feed, PATIENCE, Watched};
-use crate::db::{Arg, Database, Dialect, Tx, list, quote};
+use super::{Feed, Watched};
+use crate::db::{Arg, Database, Dialect, PATIENCE, Tx, list, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
 

@@ -8,7 +8,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 
 use super::logged::{Noted, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
-use super::{PREFIX, Stream, Watched, stream_error};
+use super::{PREFIX, Stream, Watched};
 use crate::db::{Database, Tx, now_ms};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -151,7 +151,7 @@ impl<'a> Step<'a> {
     }
 
     fn data(&mut self, stream: &mut Stream, data: &[u8], open: Option<&Open>) -> Result<(), Error> {
-        let message = pgoutput::decode(data).map_err(|e| stream_error(self.database, e))?;
+        let message = pgoutput::decode(data).map_err(|e| self.database.stream_error(e))?;
         match message {
             Message::Relation(relation) => {
                 stream.relations.insert(relation.id, relation.columns);
@@ -228,17 +228,15 @@ impl<'a> Step<'a> {
             arrays.join(", "),
             keys = keys.join(", "),
         );
-        let column = |of: fn(&Noted) -> &str| -> Vec<String> {
-            waiting.iter().map(|n| of(n).to_owned()).collect()
-        };
+        let column = |of: fn(&Noted) -> &str| waiting.iter().map(of).collect::<Vec<&str>>();
         let mut query = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(head)
             .bind(column(|n| &n.table))
             .bind(column(|n| &n.op))
             .bind(waiting.iter().map(|n| n.at).collect::<Vec<i64>>());
         for at in 0..KEY_COLUMNS {
-            let key = |n: &Noted| n.keys.get(at).cloned().flatten();
-            query = query.bind(waiting.iter().map(key).collect::<Vec<Option<String>>>());
+            let keys = waiting.iter().map(|n| n.keys.get(at)?.as_deref());
+            query = query.bind(keys.collect::<Vec<Option<&str>>>());
         }
         query.execute(&mut *tx).await.on(side)?;
         self.gathered.put += waiting.len();
