@@ -20,7 +20,7 @@ use crate::events::Events;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
 use crate::shared::Shared;
-use crate::spec::LinkSpec;
+use crate::spec::{Capture, LinkSpec};
 use crate::status::Status;
 use crate::verify::{Verifier, VerifyReport};
 use crate::worker::{Places, Worker, stop};
@@ -115,7 +115,7 @@ impl Link {
             DataPhase::Closed => self.close().await,
             _ => {
                 let inner = Arc::clone(&self.inner);
-                self.whole(async move { inner.ensure(phase, source).await })
+                self.whole(async move { inner.ensure(phase, source, false).await })
                     .await
             }
         }
@@ -172,6 +172,24 @@ impl Link {
         drop(self.inner.engine.lock().await);
         self.inner.shared.status(|s| s.running = false);
         Ok(())
+    }
+
+    /// Takes up a paused link after a restart: where streams are read from a database's log, they
+    /// are, so that the server may remove it. Nothing is applied.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub async fn keep(&self, phase: DataPhase, source: Side) -> Result<(), Error> {
+        let shared = &self.inner.shared;
+        let reads_logs = [&shared.legacy, &shared.extracted]
+            .iter()
+            .any(|side| side.capture() == Capture::Replication);
+        if !reads_logs {
+            return Ok(());
+        }
+        let inner = Arc::clone(&self.inner);
+        self.whole(async move { inner.ensure(phase, source, true).await })
+            .await
     }
 
     /// Refuses everybody's writes but the bridge's on one side, and says where that side's

@@ -49,10 +49,12 @@ impl Inner {
         Error::NotStarted(self.shared.spec.slice.clone())
     }
 
+    /// Runs the link; a paused one only keeps its streams, and does not turn.
     pub(crate) async fn ensure(
         self: &Arc<Self>,
         phase: DataPhase,
         source: Side,
+        paused: bool,
     ) -> Result<(), Error> {
         *lock(&self.phase) = phase;
         let mut worker = self.worker.lock().await;
@@ -69,12 +71,15 @@ impl Inner {
             }
         };
         let engine = held.insert(engine);
-        let settled = self.face(engine, phase, source).await;
+        let settled = match paused {
+            true => Ok(()),
+            false => self.face(engine, phase, source).await,
+        };
         self.publish(engine);
         settled?;
         drop(held);
         self.failures.send_replace(None);
-        self.paused.store(false, Ordering::Release);
+        self.paused.store(paused, Ordering::Release);
         self.poke.notify_one();
         if worker.as_ref().is_none_or(|w| w.task.is_finished()) {
             let from = self.places.borrow().source;

@@ -61,8 +61,14 @@ pub trait Sync: Send + std::marker::Sync {
         phase: DataPhase,
         source: Side,
     ) -> BoxFuture<'a, PortResult<()>>;
-    /// Stops the workers of a link, leaving capture in place.
-    fn pause<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>>;
+    /// Lets the link apply nothing more, leaving capture in place: what the databases keep for it
+    /// is still read. Called on start for every paused link, too. Idempotent.
+    fn pause<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        phase: DataPhase,
+        source: Side,
+    ) -> BoxFuture<'a, PortResult<()>>;
     fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence>;
     /// Tables, rates, positions, for `sync status`.
     fn describe(&self, slice: &SliceId) -> Option<Value>;

@@ -256,6 +256,21 @@ async fn a_paused_link_holds_no_log_back() {
     .await;
     let there = "SELECT count(*) FROM article WHERE note = 'in the pause'";
     assert_eq!(pair.extracted.number(there).await, 0, "nothing is applied");
+    // The same after a restart.
+    link.shutdown().await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.keep(DataPhase::Following, Side::Legacy).await.unwrap();
+    let before = pair.legacy.number(place).await;
+    pair.legacy
+        .execute("UPDATE item SET note = 'in the pause, too' WHERE id < 5")
+        .await;
+    eventually("the slot to move on", WAIT, || async {
+        (pair.legacy.number(place).await > before).then_some(())
+    })
+    .await;
+    assert_eq!(link.describe()["state"], "paused");
+    let there = "SELECT count(*) FROM article WHERE note LIKE 'in the pause%'";
+    assert_eq!(pair.extracted.number(there).await, 0, "nothing is applied");
     link.ensure(DataPhase::Following, Side::Legacy)
         .await
         .unwrap();

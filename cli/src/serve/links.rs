@@ -171,8 +171,17 @@ impl SyncPort for Links {
         })
     }
 
-    fn pause<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
-        Box::pin(async move { self.link(slice).await?.pause().await.map_err(refused) })
+    fn pause<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        phase: DataPhase,
+        source: Side,
+    ) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            let link = self.link(slice).await?;
+            link.pause().await.map_err(refused)?;
+            link.keep(phase, source).await.map_err(refused)
+        })
     }
 
     fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence> {

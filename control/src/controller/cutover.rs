@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::change::Wanted;
+use super::link::running_link;
 use super::slice::{Occupied, Running, Slice};
 use super::{Controller, Note, direction, json};
 use crate::error::{ControlError, Result, StoreError, chain};
@@ -326,9 +327,9 @@ impl Run {
                     // The bridge asks for both sides to be still; the old writer's is already.
                     sync.fence(&id, to).await?;
                     sync.turn(&id, to).await?;
-                    if let Some((phase, source)) = super::link::wanted_link(&self.slice.state()) {
-                        sync.ensure(&id, phase, source).await?;
-                        self.slice.held().ensured = Some((phase, source));
+                    if let Some(link) = running_link(&self.slice.state()) {
+                        sync.ensure(&id, link.phase, link.source).await?;
+                        self.slice.held().ensured = Some(link);
                     }
                     sync.unfence(&id, to).await
                 })

@@ -104,7 +104,7 @@ impl Controller {
         let wanted = Wanted::new("sync-pause", Move::PauseLink(reason), note);
         let after = self.change(&slice, wanted).await?;
         slice.held().ensured = None;
-        self.sync().pause(&slice.id).await?;
+        self.begin_link(&slice).await?;
         Ok(after)
     }
 
@@ -303,7 +303,12 @@ impl Controller {
         if slice.held().ensured == Some(wanted) {
             return Ok(());
         }
-        match self.sync().ensure(&slice.id, wanted.0, wanted.1).await {
+        let WantedLink { phase, source, .. } = wanted;
+        let done = match wanted.paused {
+            true => self.sync().pause(&slice.id, phase, source).await,
+            false => self.sync().ensure(&slice.id, phase, source).await,
+        };
+        match done {
             Ok(()) => {
                 let mut held = slice.held();
                 held.trouble = None;
@@ -320,8 +325,8 @@ impl Controller {
 
     /// Starts a verification unless one runs or has just been.
     pub(super) fn verify_in_background(&self, slice: &Arc<Slice>) {
-        let runs =
-            wanted_link(&slice.state()).is_some_and(|(phase, _)| phase != DataPhase::Copying);
+        let running = running_link(&slice.state());
+        let runs = running.is_some_and(|link| link.phase != DataPhase::Copying);
         if !runs || self.inner.cancel.is_cancelled() {
             return;
         }
@@ -377,13 +382,29 @@ impl Controller {
     }
 }
 
-/// What the bridge should run; `None` where it should not run.
-pub(super) fn wanted_link(state: &SliceState) -> Option<(DataPhase, Side)> {
+/// What the bridge should do for a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WantedLink {
+    pub(super) phase: DataPhase,
+    pub(super) source: Side,
+    pub(super) paused: bool,
+}
+
+/// `None` where the bridge should do nothing.
+pub(super) fn wanted_link(state: &SliceState) -> Option<WantedLink> {
     let link = state.data.as_ref()?;
-    let stopped = link.paused.is_some() || link.failed.is_some();
     match link.phase {
-        _ if stopped => None,
+        _ if link.failed.is_some() => None,
         DataPhase::Idle | DataPhase::Closed => None,
-        phase => Some((phase, source_of(state))),
+        phase => Some(WantedLink {
+            phase,
+            source: source_of(state),
+            paused: link.paused.is_some(),
+        }),
     }
+}
+
+/// As [`wanted_link`], of a link that applies what comes.
+pub(super) fn running_link(state: &SliceState) -> Option<WantedLink> {
+    wanted_link(state).filter(|link| !link.paused)
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
 use super::change::Wanted;
+use super::link::{WantedLink, running_link};
 use super::recovery::SHADOW;
 use super::slice::Slice;
 use super::{Controller, Note, json};
@@ -157,7 +158,7 @@ impl Controller {
     async fn keep_link(&self, slice: &Arc<Slice>) -> Result<()> {
         self.ensure_link(slice).await?;
         let state = slice.state();
-        let Some((phase, _)) = super::link::wanted_link(&state) else {
+        let Some(WantedLink { phase, .. }) = running_link(&state) else {
             return Ok(());
         };
         let evidence = self.sync().evidence(&slice.id);

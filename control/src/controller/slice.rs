@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outgrow_rollout::cutover::CutoverStep;
-use outgrow_rollout::{DataPhase, ProxyEvidence, Revision, Side, SliceId, SliceState};
+use outgrow_rollout::{ProxyEvidence, Revision, Side, SliceId, SliceState};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::link::WantedLink;
 use super::{Ports, SliceSpec};
 use crate::error::{ControlError, Result};
 use crate::store::{Draft, StageMark, Store};
@@ -34,7 +35,7 @@ pub(super) struct Held {
     /// A rollback that is in force and that the store does not know yet.
     pub(super) unpublished: Option<Unpublished>,
     /// What the bridge was last brought to.
-    pub(super) ensured: Option<(DataPhase, Side)>,
+    pub(super) ensured: Option<WantedLink>,
     /// When a verification last began, and whether it still runs.
     pub(super) verify_began: Option<Instant>,
     pub(super) verifying: bool,

@@ -223,8 +223,13 @@ impl Bridge for World {
         })
     }
 
-    fn pause<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
-        Box::pin(self.call("pause", ""))
+    fn pause<'a>(
+        &'a self,
+        _: &'a SliceId,
+        phase: DataPhase,
+        source: Side,
+    ) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move { self.call("pause", &format!("{phase} {source}")).await })
     }
 
     fn evidence(&self, _: &SliceId) -> Option<SyncEvidence> {

@@ -270,6 +270,27 @@ async fn a_link_pauses_fails_and_resumes() {
 }
 
 #[tokio::test]
+async fn a_paused_link_is_taken_up_as_paused() {
+    let home = Home::new();
+    let controller = home.start().await;
+    home.walk(&controller, "catalog", "shadow").await;
+    controller.sync_pause("catalog", ana()).await.unwrap();
+    controller.shutdown().await;
+    let ensured = home.world.called("ensure");
+    let controller = home.start().await;
+    eventually(
+        "the link to be taken up",
+        Duration::from_secs(10),
+        || async { (home.world.called("pause") == 2).then_some(()) },
+    )
+    .await;
+    assert_eq!(home.world.called("ensure"), ensured);
+    controller.sync_resume("catalog", ana()).await.unwrap();
+    assert_eq!(home.world.called("ensure"), ensured + 1);
+    controller.shutdown().await;
+}
+
+#[tokio::test]
 async fn rows_that_differ_are_repaired_and_verified_again() {
     let home = Home::new();
     home.world.see().different = 3;
