@@ -139,6 +139,7 @@ impl Status {
             source: self.source,
             copied_rows: self.tables.iter().map(|t| t.copied).sum(),
             total_rows: self.tables.iter().map(|t| t.total.max(t.copied)).sum(),
+            applied_rows: self.tables.iter().map(|t| t.applied).sum(),
             copied: self.copied,
             lag_ms: self.crossed.map(|c| c.lag_ms(self.interval_ms)),
             reverse_lag_ms: self.crossed_back.map(|c| c.lag_ms(self.interval_ms)),

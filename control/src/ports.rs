@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    DataPhase, Live, ProxyEvidence, ShadowEvidence, Side, SliceId, SyncEvidence, TableRows,
+    DataPhase, Live, ProxyEvidence, ShadowEvidence, Side, SideTimes, SliceId, SyncEvidence,
+    TableRows,
 };
 use serde_json::Value;
 
@@ -33,6 +34,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn held(&self, slice: &SliceId) -> u64;
     /// Counts since the proxy started; control takes differences.
     fn counts(&self, slice: &SliceId) -> Option<ProxyEvidence>;
+    /// Errors and times of one side since the proxy started, for the metrics.
+    fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes>;
     /// Everything else a person may want to see, for `status`.
     fn describe(&self) -> Value;
     /// Which route, side, bucket and reason a request would get (`route explain`).

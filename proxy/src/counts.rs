@@ -3,17 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use outgrow_rollout::{ProxyEvidence, Side, SideCounts};
+use outgrow_rollout::{ProxyEvidence, Side, SideCounts, SideTimes};
 
 /// Buckets of the time histogram: four per power of two from one microsecond, which puts the
 /// 99th percentile within a fifth of its value, up to half an hour.
 const BUCKETS: usize = 4 * 31;
+/// Powers of two of the bounds that are told: 256 microseconds to 33 seconds.
+const TOLD: std::ops::RangeInclusive<usize> = 8..=25;
 
 /// Counters of one side on one core.
 #[derive(Debug)]
 struct Counters {
     requests: AtomicU64,
     errors: AtomicU64,
+    /// All times together, in microseconds.
+    micros: AtomicU64,
     times: Box<[AtomicU64]>,
 }
 
@@ -22,6 +26,7 @@ impl Default for Counters {
         Self {
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            micros: AtomicU64::new(0),
             times: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -34,8 +39,12 @@ pub(crate) struct Counts {
 }
 
 /// Only the core itself writes, so a plain load and store is enough and cheaper than an add.
-fn raise(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+fn raise(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Counts {
@@ -50,11 +59,13 @@ impl Counts {
         let Some(counters) = self.cores.get(core).map(|sides| &sides[index(side)]) else {
             return;
         };
-        raise(&counters.requests);
+        let took = micros(took);
+        raise(&counters.requests, 1);
         if error {
-            raise(&counters.errors);
+            raise(&counters.errors, 1);
         }
-        raise(&counters.times[bucket(took)]);
+        raise(&counters.micros, took);
+        raise(&counters.times[bucket(took)], 1);
     }
 
     pub(crate) fn read(&self) -> ProxyEvidence {
@@ -65,17 +76,45 @@ impl Counts {
     }
 
     fn side(&self, side: Side) -> SideCounts {
-        let mut sum = SideCounts::default();
+        let of = self.cores.iter().map(|sides| &sides[index(side)]);
+        let sum = |field: fn(&Counters) -> &AtomicU64| -> u64 {
+            of.clone().map(|c| field(c).load(Relaxed)).sum()
+        };
+        SideCounts {
+            requests: sum(|c| &c.requests),
+            errors: sum(|c| &c.errors),
+            p99_us: p99(&self.buckets(side)),
+        }
+    }
+
+    fn buckets(&self, side: Side) -> [u64; BUCKETS] {
         let mut times = [0_u64; BUCKETS];
         for counters in self.cores.iter().map(|sides| &sides[index(side)]) {
-            sum.requests += counters.requests.load(Relaxed);
-            sum.errors += counters.errors.load(Relaxed);
             for (total, bucket) in times.iter_mut().zip(&counters.times) {
                 *total += bucket.load(Relaxed);
             }
         }
-        sum.p99_us = p99(&times);
-        sum
+        times
+    }
+
+    /// As histograms are told: one bucket per power of two.
+    pub(crate) fn times(&self, side: Side) -> SideTimes {
+        let of = || self.cores.iter().map(|sides| &sides[index(side)]);
+        let times = self.buckets(side);
+        let mut told = SideTimes {
+            errors: of().map(|c| c.errors.load(Relaxed)).sum(),
+            sum_us: of().map(|c| c.micros.load(Relaxed)).sum(),
+            ..SideTimes::default()
+        };
+        let mut from = 0;
+        for power in TOLD {
+            let to = 4 * power;
+            told.within_us
+                .push((1 << power, times[from..to].iter().sum()));
+            from = to;
+        }
+        told.above = times[from..].iter().sum();
+        told
     }
 }
 
@@ -86,8 +125,8 @@ fn index(side: Side) -> usize {
     }
 }
 
-fn bucket(took: Duration) -> usize {
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+fn bucket(micros: u64) -> usize {
+    let micros = micros.max(1);
     let power = micros.ilog2();
     // The two bits below the highest one.
     let quarter = if power >= 2 {
@@ -139,9 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn a_histogram_has_every_request_under_its_bound() {
+        let counts = Counts::new(1);
+        let times = [0, 255, 256, 300, 512, 1_000_000, 40_000_000];
+        for micros in times {
+            counts.count(0, Side::Legacy, micros == 0, Duration::from_micros(micros));
+        }
+        let told = counts.times(Side::Legacy);
+        assert_eq!((told.requests(), told.errors), (7, 1));
+        assert_eq!(told.sum_us, times.iter().sum::<u64>());
+        assert_eq!(told.within_us[..3], [(256, 2), (512, 2), (1_024, 1)]);
+        assert_eq!((told.within_us.len(), told.above), (18, 1));
+        assert_eq!(counts.times(Side::Extracted).requests(), 0);
+    }
+
+    #[test]
     fn every_time_has_a_bucket() {
         for micros in [0, 1, 2, 3, 4, 1_000_000, u64::MAX] {
-            assert!(bucket(Duration::from_micros(micros)) < BUCKETS);
+            assert!(bucket(micros) < BUCKETS);
         }
     }
 }

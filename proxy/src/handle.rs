@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use outgrow_rollout::{Live, ProxyEvidence, Side, SliceId, bucket, side_for};
+use outgrow_rollout::{Live, ProxyEvidence, Side, SideTimes, SliceId, bucket, side_for};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -87,6 +87,11 @@ impl Handle {
     /// Requests, errors and times of both sides since the start.
     pub fn counts(&self, id: &SliceId) -> Option<ProxyEvidence> {
         Some(self.slice(id)?.counts.read())
+    }
+
+    /// Errors and times of one side since the start.
+    pub fn times(&self, id: &SliceId, side: Side) -> Option<SideTimes> {
+        Some(self.slice(id)?.counts.times(side))
     }
 
     /// What the guard does by itself; the first caller gets it.

@@ -87,6 +87,9 @@ pub struct SyncEvidence {
     pub source: Side,
     pub copied_rows: u64,
     pub total_rows: u64,
+    /// Rows written by following since this process began.
+    #[serde(default)]
+    pub applied_rows: u64,
     pub copied: bool,
     /// End-to-end lag by heartbeat; `None` while no heartbeat has arrived.
     pub lag_ms: Option<u64>,
@@ -135,4 +138,23 @@ pub struct SideCounts {
     pub errors: u64,
     /// 99th percentile of the time to the answer's head, in microseconds.
     pub p99_us: Option<u64>,
+}
+
+/// How long one side took to answer, since the proxy began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideTimes {
+    /// Of these requests, those answered with 5xx or not at all.
+    pub errors: u64,
+    /// All times together, in microseconds.
+    pub sum_us: u64,
+    /// Requests up to each bound in microseconds and beyond the bound before it; bounds rise.
+    pub within_us: Vec<(u64, u64)>,
+    /// Requests beyond the last bound.
+    pub above: u64,
+}
+
+impl SideTimes {
+    pub fn requests(&self) -> u64 {
+        self.within_us.iter().map(|(_, count)| count).sum::<u64>() + self.above
+    }
 }

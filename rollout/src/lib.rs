@@ -20,7 +20,7 @@ mod state;
 
 pub use evidence::{
     Builds, ClassEvidence, Evidence, FieldDifference, ProxyEvidence, ShadowEvidence, SideCounts,
-    SyncEvidence, TableRows,
+    SideTimes, SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};

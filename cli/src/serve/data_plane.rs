@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
-use outgrow_rollout::{Live, ProxyEvidence, SliceId};
+use outgrow_rollout::{Live, ProxyEvidence, Side, SideTimes, SliceId};
 use serde_json::Value;
 
 /// The one proxy of this process.
@@ -48,6 +48,10 @@ impl DataPlane for Carrier {
 
     fn counts(&self, slice: &SliceId) -> Option<ProxyEvidence> {
         self.proxy.counts(slice)
+    }
+
+    fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes> {
+        self.proxy.times(slice, side)
     }
 
     fn describe(&self) -> Value {

@@ -52,6 +52,15 @@ impl Failure {
         )
     }
 
+    pub(super) fn not_written() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the metrics could not be written",
+            "ask again",
+        )
+    }
+
     pub(super) fn wrong_method() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,

@@ -5,6 +5,7 @@
 
 mod answer;
 mod look;
+mod metrics;
 mod operate;
 mod token;
 
@@ -92,6 +93,7 @@ pub fn serve_admin(
 
 fn router(controller: Controller, token: Token) -> Router {
     let looking = Router::new()
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/status", get(look::status))
         .route("/v1/slices/{slice}", get(look::slice))
         .route("/v1/explain", get(look::explain))

@@ -11,18 +11,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fakes::Home;
 
-const TOKEN: &str = "a-token-of-some-length";
+pub(crate) const TOKEN: &str = "a-token-of-some-length";
 
-struct Served {
-    home: Home,
+pub(crate) struct Served {
+    pub(crate) home: Home,
     base: String,
-    controller: Controller,
+    pub(crate) controller: Controller,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Served {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let home = Home::new();
         let controller = home.start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,7 +39,7 @@ impl Served {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, token: &str, body: &str) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, token: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
         let url = format!("{}{path}", self.base);
@@ -56,7 +56,7 @@ impl Served {
             .await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
         self.controller.shutdown().await;
@@ -66,7 +66,7 @@ impl Served {
 #[tokio::test]
 async fn nothing_is_told_without_the_token() {
     let served = Served::new().await;
-    for path in ["/v1/status", "/v1/nothing", "/"] {
+    for path in ["/v1/status", "/v1/nothing", "/metrics", "/"] {
         for token in ["", "wrong", &TOKEN[1..], &format!("{TOKEN}x")] {
             let answer = served.send(Method::GET, path, token, "").await;
             assert_eq!(answer.status, 401, "{path}");

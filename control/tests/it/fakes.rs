@@ -14,7 +14,7 @@ use outgrow_control::ports::{
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
     BuildId, Builds, ClassEvidence, DataPhase, Live, Plan, ProxyEvidence, ShadowEvidence, Side,
-    SideCounts, SliceId, SyncEvidence, TableRows, Weight,
+    SideCounts, SideTimes, SliceId, SyncEvidence, TableRows, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -183,6 +183,20 @@ impl DataPlane for World {
         Some(self.see().counts)
     }
 
+    fn times(&self, _: &SliceId, side: Side) -> Option<SideTimes> {
+        let counts = self.see().counts;
+        let counts = match side {
+            Side::Legacy => counts.legacy,
+            Side::Extracted => counts.extracted,
+        };
+        Some(SideTimes {
+            errors: counts.errors,
+            sum_us: 1_000 * counts.requests,
+            within_us: vec![(512, 0), (1_024, counts.requests)],
+            above: 0,
+        })
+    }
+
     fn describe(&self) -> Value {
         json!({"listening": true})
     }
@@ -240,6 +254,7 @@ impl Bridge for World {
             source: seen.source?,
             copied_rows: 100,
             total_rows: 100,
+            applied_rows: 7,
             copied: seen.copied,
             lag_ms: seen.lag_ms,
             reverse_lag_ms: seen.lag_ms,
@@ -250,7 +265,7 @@ impl Bridge for World {
             foreign_write_age_ms: seen.foreign_age_ms,
             last_foreign: None,
             verified_age_ms: verified.as_ref().map(|_| 0),
-            log_kept_bytes: BTreeMap::new(),
+            log_kept_bytes: BTreeMap::from([(Side::Legacy, 5)]),
             verified,
         })
     }

@@ -7,6 +7,7 @@ mod crash;
 mod cutover;
 mod fakes;
 mod lease;
+mod metrics;
 mod operations;
 mod runbook;
 mod store;

@@ -41,6 +41,7 @@ fn sync() -> SyncEvidence {
         source: Side::Legacy,
         copied_rows: 10,
         total_rows: 10,
+        applied_rows: 0,
         copied: true,
         lag_ms: Some(20),
         reverse_lag_ms: Some(20),

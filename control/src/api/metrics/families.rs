@@ -1,0 +1,273 @@
+//! Which metrics there are, and what each is made of.
+
+use outgrow_rollout::{DataPhase, SliceId, SliceState, SyncEvidence, Weight};
+use prometheus_client::metrics::MetricType;
+
+use super::{Family, Figure, Labels, SIDES, Sample, Told, Value, count, counter, gauge, now};
+use crate::controller::SliceStatus;
+
+pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
+    let each = |sample: fn(&SliceStatus) -> f64| -> Vec<Sample> {
+        told.iter()
+            .map(|t| now(of(&t.status.slice), sample(&t.status)))
+            .collect()
+    };
+    let share = |weight: Weight| f64::from(weight.basis_points()) / 10_000.0;
+    let weights = told
+        .iter()
+        .map(|t| now(of(&t.status.slice), share(t.status.effective.weight)))
+        .collect();
+    let writers = told.iter().flat_map(|t| {
+        SIDES.map(|side| {
+            now(
+                with(&t.status.slice, "side", side),
+                t.status.effective.writer == side,
+            )
+        })
+    });
+    vec![
+        gauge(
+            "outgrow_slice_weight_ratio",
+            "Share of reads that the extracted side answers, after what the guard has lowered.",
+            weights,
+        ),
+        gauge(
+            "outgrow_slice_writer",
+            "1 for the side that takes the writes.",
+            writers.collect(),
+        ),
+        gauge(
+            "outgrow_slice_frozen",
+            "Whether promotions are refused.",
+            each(|s| s.state.frozen.is_some().figure()),
+        ),
+        gauge(
+            "outgrow_slice_cutover_running",
+            "Whether the writes are being moved.",
+            each(|s| s.cutover.is_some().figure()),
+        ),
+        gauge(
+            "outgrow_slice_trouble",
+            "Whether the bridge has said that something is wrong.",
+            each(|s| s.trouble.is_some().figure()),
+        ),
+    ]
+}
+
+pub(super) fn of_requests(told: &[Told]) -> Vec<Family> {
+    let sides = || {
+        told.iter().flat_map(|t| {
+            SIDES
+                .into_iter()
+                .zip(&t.times)
+                .filter_map(|(side, times)| Some((&t.status.slice, side, times.as_ref()?)))
+        })
+    };
+    vec![
+        counter(
+            "outgrow_request_errors",
+            "Requests that a side answered with 5xx, or did not answer.",
+            sides()
+                .map(|(slice, side, times)| count(with(slice, "side", side), times.errors))
+                .collect(),
+        ),
+        Family {
+            name: "outgrow_request_duration_seconds",
+            help: "Time to the head of a side's answer; its count is the number of requests.",
+            kind: MetricType::Histogram,
+            samples: sides()
+                .map(|(slice, side, times)| Sample {
+                    labels: with(slice, "side", side),
+                    value: Value::Times(times.clone()),
+                })
+                .collect(),
+        },
+    ]
+}
+
+/// What a link does, in one word.
+fn link_state(state: &SliceState) -> Option<&'static str> {
+    let link = state.data.as_ref()?;
+    Some(match link.phase {
+        _ if link.failed.is_some() => "failed",
+        _ if link.paused.is_some() => "paused",
+        DataPhase::Idle => "idle",
+        DataPhase::Copying => "copying",
+        DataPhase::Following => "following",
+        DataPhase::Reversed => "reversed",
+        DataPhase::Closed => "closed",
+    })
+}
+
+const LINK_STATES: [&str; 7] = [
+    "idle",
+    "copying",
+    "following",
+    "reversed",
+    "paused",
+    "failed",
+    "closed",
+];
+
+pub(super) fn of_links(told: &[Told]) -> Vec<Family> {
+    let links: Vec<(&SliceId, &SyncEvidence)> = told
+        .iter()
+        .filter_map(|t| Some((&t.status.slice, t.status.evidence.sync.as_ref()?)))
+        .collect();
+    let backlogs = links
+        .iter()
+        .map(|(slice, link)| now(of(slice), link.backlog));
+    let states = told.iter().flat_map(|t| {
+        let state = link_state(&t.status.state);
+        LINK_STATES
+            .iter()
+            .filter(move |_| state.is_some())
+            .map(move |name| now(with(&t.status.slice, "state", name), state == Some(name)))
+    });
+    let lags = links.iter().flat_map(|(slice, link)| {
+        [("forward", link.lag_ms), ("back", link.reverse_lag_ms)]
+            .into_iter()
+            .filter_map(|(way, lag)| Some(now(with(slice, "way", way), seconds(lag?))))
+    });
+    let logs = links.iter().flat_map(|(slice, link)| {
+        let kept = link.log_kept_bytes.iter();
+        kept.map(|(side, bytes)| now(with(slice, "side", side), *bytes))
+    });
+    let mut families = vec![
+        gauge(
+            "outgrow_link_state",
+            "1 for what the link does.",
+            states.collect(),
+        ),
+        gauge(
+            "outgrow_link_lag_seconds",
+            "Age of the newest heartbeat that has crossed the link.",
+            lags.collect(),
+        ),
+        gauge(
+            "outgrow_link_backlog_changes",
+            "Changes that are not applied yet.",
+            backlogs.collect(),
+        ),
+        gauge(
+            "outgrow_link_log_kept_bytes",
+            "Log that a database keeps for the link.",
+            logs.collect(),
+        ),
+    ];
+    families.extend(of_rows(&links));
+    families.extend(of_verifications(&links));
+    families
+}
+
+fn of_rows(links: &[(&SliceId, &SyncEvidence)]) -> Vec<Family> {
+    let each = |sample: fn(&SyncEvidence) -> u64| -> Vec<Sample> {
+        links
+            .iter()
+            .map(|(slice, link)| now(of(slice), sample(link)))
+            .collect()
+    };
+    let applied = links
+        .iter()
+        .map(|(slice, link)| count(of(slice), link.applied_rows));
+    vec![
+        counter(
+            "outgrow_link_applied_rows",
+            "Rows written by following.",
+            applied.collect(),
+        ),
+        gauge(
+            "outgrow_link_copied_rows",
+            "Rows that the copy has taken.",
+            each(|link| link.copied_rows),
+        ),
+        gauge(
+            "outgrow_link_rows",
+            "Rows that the copy has to take.",
+            each(|link| link.total_rows),
+        ),
+        gauge(
+            "outgrow_link_parked_rows",
+            "Rows that could not be applied.",
+            each(|link| link.parked),
+        ),
+        gauge(
+            "outgrow_link_open_conflicts",
+            "Rows that both sides have changed and nobody has settled.",
+            each(|link| link.conflicts),
+        ),
+        gauge(
+            "outgrow_link_foreign_writes",
+            "Rows changed on the passive side by something other than the bridge.",
+            each(|link| link.foreign_writes),
+        ),
+    ]
+}
+
+fn of_verifications(links: &[(&SliceId, &SyncEvidence)]) -> Vec<Family> {
+    let different = links.iter().flat_map(|(slice, link)| {
+        link.verified
+            .iter()
+            .flatten()
+            .map(|(table, rows)| now(with(slice, "table", table), rows.different))
+    });
+    let ages = links
+        .iter()
+        .filter_map(|(slice, link)| Some(now(of(slice), seconds(link.verified_age_ms?))));
+    vec![
+        gauge(
+            "outgrow_link_different_rows",
+            "Rows that the last verification found different.",
+            different.collect(),
+        ),
+        gauge(
+            "outgrow_link_verified_age_seconds",
+            "Time since the last verification.",
+            ages.collect(),
+        ),
+    ]
+}
+
+pub(super) fn of_shadow(told: &[Told]) -> Vec<Family> {
+    let shadows = || {
+        told.iter()
+            .filter_map(|t| Some((&t.status.slice, t.shadow.as_ref()?)))
+    };
+    let ended = shadows().flat_map(|(slice, shadow)| {
+        [
+            ("sampled_out", shadow.sampled_out),
+            ("shed", shadow.shed),
+            ("ineligible", shadow.ineligible),
+            ("matched", shadow.matched),
+            ("mismatched", shadow.mismatched),
+            ("candidate_error", shadow.candidate_errors),
+            ("not_comparable", shadow.not_comparable),
+        ]
+        .map(|(outcome, requests)| count(with(slice, "outcome", outcome), requests))
+    });
+    let waiting = shadows().map(|(slice, shadow)| now(of(slice), shadow.waiting));
+    vec![
+        counter(
+            "outgrow_shadow_requests",
+            "What became of requests that could be mirrored, of the builds that run now.",
+            ended.collect(),
+        ),
+        gauge(
+            "outgrow_shadow_waiting",
+            "Mirrored requests without a verdict yet.",
+            waiting.collect(),
+        ),
+    ]
+}
+
+fn of(slice: &SliceId) -> Labels {
+    vec![("slice", slice.to_string())]
+}
+
+fn with(slice: &SliceId, name: &'static str, value: impl ToString) -> Labels {
+    vec![("slice", slice.to_string()), (name, value.to_string())]
+}
+
+fn seconds(millis: u64) -> f64 {
+    millis.figure() / 1_000.0
+}

@@ -1,0 +1,105 @@
+//! `/metrics`, and the files that speak of it: the page, the alerts, the dashboard.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::Method;
+use outgrow_testkit::eventually;
+
+use crate::api::{Served, TOKEN};
+
+/// What a scrape of slices with everything tells.
+async fn scraped() -> String {
+    let served = Served::new().await;
+    served
+        .home
+        .walk(&served.controller, "catalog", "shadow")
+        .await;
+    served.home.world.serve(40);
+    let text = eventually("a verified link", Duration::from_secs(10), || async {
+        let answer = served.send(Method::GET, "/metrics", TOKEN, "").await;
+        assert_eq!(answer.status, 200);
+        let kind = answer.header("content-type").unwrap().to_owned();
+        assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+        let text = answer.text();
+        text.contains("verified_age").then_some(text)
+    })
+    .await;
+    served.stop().await;
+    text
+}
+
+/// Names with the ends that the kinds of metric give them.
+fn told(text: &str) -> BTreeSet<String> {
+    let names = text.lines().filter(|line| line.starts_with("outgrow_"));
+    names
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Names of ours in any text.
+fn named(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("outgrow_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
+    let text = scraped().await;
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in [
+        "outgrow_leads 1.0",
+        "outgrow_slice_writer{slice=\"catalog\",side=\"legacy\"} 1.0",
+        "outgrow_slice_writer{slice=\"catalog\",side=\"extracted\"} 0.0",
+        "outgrow_request_duration_seconds_count{slice=\"catalog\",side=\"legacy\"} 50",
+        "outgrow_request_duration_seconds_bucket{le=\"0.000512\",slice=\"catalog\",side=\"legacy\"} 0",
+        "outgrow_request_duration_seconds_bucket{le=\"+Inf\",slice=\"catalog\",side=\"legacy\"} 50",
+        "outgrow_request_duration_seconds_sum{slice=\"catalog\",side=\"legacy\"} 0.05",
+        "outgrow_link_state{slice=\"catalog\",state=\"following\"} 1.0",
+        "outgrow_link_lag_seconds{slice=\"catalog\",way=\"forward\"} 0.005",
+        "outgrow_link_applied_rows_total{slice=\"catalog\"} 7",
+        "outgrow_shadow_requests_total{slice=\"catalog\",outcome=\"matched\"} 10000",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
+    }
+    // A slice without tables has no link.
+    assert!(
+        !text.contains("outgrow_link_state{slice=\"quotes\""),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn page_alerts_and_dashboard_know_the_names_that_are_told() {
+    let told = told(&scraped().await);
+    let page = named(include_str!("../../../docs/metrics.md"));
+    for name in &told {
+        let whole = ["_bucket", "_count", "_sum"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end).filter(|n| n.ends_with("_seconds")))
+            .unwrap_or(name);
+        assert!(page.contains(whole), "docs/metrics.md lacks {whole}");
+    }
+    let known = |name: &String| told.contains(name) || told.contains(&format!("{name}_count"));
+    for (file, text) in [
+        ("docs/metrics.md", include_str!("../../../docs/metrics.md")),
+        (
+            "alerts.yml",
+            include_str!("../../../docs/metrics/alerts.yml"),
+        ),
+        (
+            "dashboard.json",
+            include_str!("../../../docs/metrics/dashboard.json"),
+        ),
+    ] {
+        let unknown: Vec<String> = named(text).into_iter().filter(|n| !known(n)).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}");
+    }
+    let board = include_str!("../../../docs/metrics/dashboard.json");
+    let board: serde_json::Value = serde_json::from_str(board).unwrap();
+    let shown = board["panels"].as_array().unwrap().len();
+    assert!(shown > 10, "{shown}");
+}
