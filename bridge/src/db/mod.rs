@@ -5,6 +5,7 @@
 pub(crate) mod books;
 pub(crate) mod keys;
 pub(crate) mod mysql;
+mod names;
 pub(crate) mod postgres;
 pub(crate) mod rows;
 pub(crate) mod sqlite;
@@ -426,9 +427,11 @@ impl Database {
     }
 
     pub(crate) fn own_bare(&self, what: &str) -> String {
+        let slice = names::of_slice(&self.slice);
         match self.dialect() {
-            Dialect::Sqlite | Dialect::Mysql => format!("_outgrow_{}_{what}", self.slice),
-            Dialect::Postgres => format!("{}_{what}", self.slice),
+            Dialect::Sqlite => format!("_outgrow_{}_{what}", self.slice),
+            Dialect::Mysql => names::fitted(format!("_outgrow_{slice}_{what}")),
+            Dialect::Postgres => names::fitted(format!("{slice}_{what}")),
         }
     }
 }

@@ -17,6 +17,7 @@ mod mysql;
 mod mysql_binlog;
 mod mysql_binlog_keys;
 mod mysql_binlog_refused;
+mod names;
 mod network;
 mod postgres;
 mod postgres_faults;

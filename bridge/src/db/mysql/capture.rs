@@ -189,7 +189,7 @@ impl Database {
     }
 
     fn trigger_mysql(&self, table: &Table, what: &str) -> String {
-        format!("{}_{what}", self.own_bare(&table.name))
+        self.own_bare(&format!("{}_{what}", table.name))
     }
 
     fn table_triggers_mysql(&self, table: &Table) -> Vec<(String, String)> {

@@ -10,7 +10,7 @@
 //! Fences are enabled and disabled, not made and dropped: that takes a lock which waits for
 //! writers and lets readers through.
 
-use crate::db::{Arg, Database, Dialect, Tx, literal, quote};
+use crate::db::{Arg, Database, Dialect, Tx, literal, names, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
 use crate::spec::Capture;
@@ -212,7 +212,7 @@ impl Database {
     }
 
     fn trigger(&self, what: &str) -> String {
-        format!("outgrow_{}_{what}", self.slice)
+        format!("outgrow_{}_{what}", names::of_slice(&self.slice))
     }
 
     fn table_triggers_postgres(&self, table: &Table) -> [(&'static str, String); 3] {

@@ -24,7 +24,7 @@ use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationE
 use tokio::sync::Mutex;
 
 use self::step::Step;
-use crate::db::{Arg, Database, PATIENCE, Tx};
+use crate::db::{Arg, Database, PATIENCE, Tx, names};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::Table;
@@ -125,7 +125,7 @@ impl Feed {
 
 impl Database {
     pub(in crate::db) fn feed_publication(&self) -> String {
-        format!("outgrow_{}", self.slice)
+        format!("outgrow_{}", names::of_slice(&self.slice))
     }
 
     /// Takes in what has come, without waiting for more.

@@ -1,0 +1,74 @@
+//! Names of our own things in a database. Engines cut names that are too long (PostgreSQL after 63
+//! bytes), so that two could become one: ours are never that long.
+
+use std::borrow::Cow;
+
+use outgrow_rollout::SliceId;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// PostgreSQL takes 63 bytes, MySQL 64 characters.
+const NAME_MAX: usize = 63;
+/// Of a name, a slice takes at most so much. Names are found again by how they begin, so the
+/// beginning is never cut.
+const SLICE_MAX: usize = 30;
+/// `-` and the hash.
+const HASH: usize = 9;
+
+/// The slice, in names.
+pub(super) fn of_slice(slice: &SliceId) -> Cow<'_, str> {
+    cut(slice.as_str(), SLICE_MAX)
+}
+
+/// A name that no engine cuts.
+pub(super) fn fitted(name: String) -> String {
+    match cut(&name, NAME_MAX) {
+        Cow::Borrowed(_) => name,
+        Cow::Owned(short) => short,
+    }
+}
+
+/// What is too long ends with a hash of the whole.
+fn cut(name: &str, max: usize) -> Cow<'_, str> {
+    if name.len() <= max {
+        return Cow::Borrowed(name);
+    }
+    let kept = name.floor_char_boundary(max - HASH);
+    #[allow(clippy::cast_possible_truncation)] // Its lower half is enough to tell names apart.
+    let hash = xxh3_64(name.as_bytes()) as u32;
+    Cow::Owned(format!("{}-{hash:08x}", &name[..kept]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_fits_stays() {
+        assert_eq!(fitted("x".repeat(63)), "x".repeat(63));
+        let slice: SliceId = "catalog".parse().unwrap();
+        assert_eq!(of_slice(&slice), "catalog");
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_version() {
+        // Names are looked for again by later versions.
+        assert_eq!(cut(&"a".repeat(31), 30), "aaaaaaaaaaaaaaaaaaaaa-59f7c256");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_is_cut_and_none_is_another(
+            names in prop::collection::hash_set("[a-zé]{50,64}_(note|fence)", 2..20),
+        ) {
+            let fitted: Vec<String> = names.iter().cloned().map(fitted).collect();
+            for (name, short) in names.iter().zip(&fitted) {
+                prop_assert!(short.len() <= NAME_MAX);
+                prop_assert_eq!(&short.as_bytes()[..40], &name.as_bytes()[..40]);
+            }
+            let distinct: std::collections::HashSet<&String> = fitted.iter().collect();
+            prop_assert_eq!(distinct.len(), names.len());
+        }
+    }
+}
