@@ -31,10 +31,6 @@ pub enum Error {
         "{0} has no capture by replication: only `postgres://` and `mysql://` databases have; use `triggers`"
     )]
     Capture(String),
-    #[error(
-        "{0} demands TLS, and the connection that reads PostgreSQL's log has none yet: use `triggers`, or a network of your own and `sslmode=prefer`"
-    )]
-    CaptureTls(String),
     /// Changing how changes are found would leave a gap.
     #[error(
         "changes of the {side} database are found by {was} and the config says {wanted}: put it back, or close the link with `outgrow sync close` and start the copy again"

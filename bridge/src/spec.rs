@@ -76,6 +76,10 @@ impl PostgresUrl {
         password(&self.text)
     }
 
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
     /// Without user, password and options.
     fn shown(&self) -> String {
         match PgConnectOptions::from_str(&self.text) {
@@ -199,13 +203,9 @@ impl DatabaseUrl {
     /// The same database, with its changes found in this way.
     ///
     /// # Errors
-    /// [`Error::Capture`] when its engine knows no such way, [`Error::CaptureTls`] when the
-    /// connection that it needs would not be as safe as the URL demands.
+    /// [`Error::Capture`] when its engine knows no such way.
     pub fn capturing(self, capture: Capture) -> Result<Self, Error> {
         match (self, capture) {
-            (Self::Postgres(url), Capture::Replication) if url.tls.is_demanded() => {
-                Err(Error::CaptureTls(url.shown()))
-            }
             (Self::Postgres(url), capture) => Ok(Self::Postgres(PostgresUrl { capture, ..url })),
             (Self::Mysql(url), capture) => Ok(Self::Mysql(MysqlUrl { capture, ..url })),
             (other, Capture::Triggers) => Ok(other),

@@ -6,8 +6,10 @@
 //! something that can be acted on.
 
 mod binlog;
+mod client;
 mod failure;
 mod files;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 pub(crate) use failure::{told, way_out};
+pub(crate) use tunnel::Tunnel;
 
 /// Whose names a URL's options have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,7 +27,7 @@ impl Tls {
     }
 }
 
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path, what: &str) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("{what} {} cannot be read: {e}", path.display()))
 }
 

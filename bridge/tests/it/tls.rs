@@ -132,7 +132,7 @@ async fn mariadb_sends_its_log_over_tls() {
     ];
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
     let pair = Pair::replicated(Db::My(Box::new(legacy)), extracted);
-    for url in urls {
+    for (round, url) in (1..).zip(urls) {
         let url: DatabaseUrl = url.parse().unwrap();
         let spec = LinkSpec {
             legacy: url.capturing(Capture::Replication).unwrap(),
@@ -144,8 +144,46 @@ async fn mariadb_sends_its_log_over_tls() {
         link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
         copied(&link).await;
         pair.legacy.execute("DELETE FROM item").await;
-        pair.legacy.execute(&items(1, 30)).await;
+        pair.legacy.execute(&items(1, 10 * round)).await;
         pair.equal().await;
+        link.shutdown().await;
+    }
+}
+
+/// The user must come with a certificate, also for the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_sends_its_log_over_tls() {
+    let ca = Authority::new("private");
+    let legacy = Postgres::strict(&ca, ca.server(&["127.0.0.1"])).await;
+    legacy.execute(LEGACY_PG).await;
+    let full = postgres(&ca, Some(&ca.client("outgrow")));
+    let identity = full[full.find("sslcert").unwrap()..].to_owned();
+    let verify_ca = full.replace("verify-full", "verify-ca");
+    let urls = [
+        legacy.url_by("127.0.0.1", &full),
+        legacy.url_by("localhost", &verify_ca),
+        legacy.url_by("localhost", &format!("sslmode=require&{identity}")),
+        legacy.url_by("localhost", &identity),
+    ];
+    let extracted = Db::lite(EXTRACTED_SQLITE).await;
+    let pair = Pair::replicated(Db::Pg(Box::new(legacy)), extracted);
+    for (round, url) in (1..).zip(urls) {
+        let url: DatabaseUrl = url.parse().unwrap();
+        let spec = LinkSpec {
+            legacy: url.capturing(Capture::Replication).unwrap(),
+            ..pair.spec()
+        };
+        let link = Link::open(spec).await.unwrap();
+        let found = link.preflight().await.unwrap();
+        assert!(found.ok(), "{:?}", found.problems);
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        pair.legacy.execute("DELETE FROM item").await;
+        pair.legacy.execute(&items(1, 10 * round)).await;
+        pair.equal().await;
+        let secured =
+            "SELECT count(*) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid) WHERE ssl";
+        assert_eq!(pair.legacy.number(secured).await, 1);
         link.shutdown().await;
     }
 }

@@ -54,10 +54,9 @@ fn a_database_says_how_its_changes_are_found() {
         "capture_unknown",
         &with(&postgres.replace("replication", "magic")),
     );
-    golden(
-        "capture_over_tls",
-        &with(&postgres.replace("db/shop", "db/shop?sslmode=verify-full")),
-    );
+    good(&with(
+        &postgres.replace("db/shop", "db/shop?sslmode=verify-full"),
+    ));
     golden("capture_of_nothing", &with("capture = \"triggers\""));
 }
 

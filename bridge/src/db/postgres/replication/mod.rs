@@ -29,6 +29,7 @@ use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::Table;
 use crate::spec::PostgresUrl;
+use crate::tls::Tunnel;
 
 /// Messages that wait in memory; each is of one row, and of its key alone from version 15 on.
 const BUFFERED: usize = 1_024;
@@ -78,6 +79,8 @@ struct Stream {
     written: u64,
     /// Taken from the client by somebody who only waited for it.
     waiting: Option<Came>,
+    /// What the client speaks through. Behind it, so that it goes first.
+    _tunnel: Option<Tunnel>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -238,9 +241,14 @@ impl Database {
             let end = "SELECT pg_terminate_backend(CAST(? AS int))::int";
             tx.number(end, &[Arg::from(before)]).await.on(self.side)?;
         }
+        let opening = feed.url.tunnel();
+        let tunnel = tokio::time::timeout(PATIENCE, opening)
+            .await
+            .map_err(|_| self.stream_error("TLS for the replication stream does not come"))?
+            .map_err(|cause| self.stream_error(cause))?;
         let config = feed
             .url
-            .replication(&name, &self.feed_publication())
+            .replication(&name, &self.feed_publication(), tunnel.as_ref())
             .map_err(|cause| self.stream_error(cause))?
             .with_start_lsn(Lsn(written))
             .with_buffer_size(BUFFERED);
@@ -255,6 +263,7 @@ impl Database {
                     relations: HashMap::new(),
                     written,
                     waiting: None,
+                    _tunnel: tunnel,
                 };
                 Ok((stream, self.walsender(&name).await?))
             }
@@ -265,12 +274,27 @@ impl Database {
 }
 
 impl PostgresUrl {
-    /// How to connect for a stream, or why that cannot be.
-    fn replication(&self, slot: &str, publication: &str) -> Result<ReplicationConfig, String> {
+    /// TLS for a stream, as the URL asks for it. A socket needs none.
+    async fn tunnel(&self) -> Result<Option<Tunnel>, String> {
         let options = self.options().map_err(|e| e.to_string())?;
-        let host = match options.get_socket() {
-            Some(folder) => folder.to_string_lossy().into_owned(),
-            None => options.get_host().to_owned(),
+        match options.get_socket() {
+            Some(_) => Ok(None),
+            None => Tunnel::open(self.tls(), options.get_host(), options.get_port()).await,
+        }
+    }
+
+    /// How to connect for a stream, or why that cannot be.
+    fn replication(
+        &self,
+        slot: &str,
+        publication: &str,
+        tunnel: Option<&Tunnel>,
+    ) -> Result<ReplicationConfig, String> {
+        let options = self.options().map_err(|e| e.to_string())?;
+        let host = match (tunnel, options.get_socket()) {
+            (Some(tunnel), _) => tunnel.host().to_owned(),
+            (None, Some(folder)) => folder.to_string_lossy().into_owned(),
+            (None, None) => options.get_host().to_owned(),
         };
         let user = options.get_username();
         let database = options.get_database().unwrap_or(user);
