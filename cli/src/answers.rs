@@ -30,6 +30,30 @@ pub(crate) fn typed<T: DeserializeOwned>(answer: &Value) -> Result<T, ApiError> 
 pub(crate) struct Status {
     pub(crate) version: String,
     pub(crate) slices: Vec<SliceStatus>,
+    #[serde(default)]
+    pub(crate) proxy: ProxyStatus,
+}
+
+/// What of the proxy's state a table shows.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ProxyStatus {
+    #[serde(default)]
+    pub(crate) services: Vec<ServiceStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ServiceStatus {
+    pub(crate) service: String,
+    pub(crate) upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct UpstreamStatus {
+    pub(crate) to: String,
+    /// `well`, or what it is else.
+    pub(crate) state: String,
+    pub(crate) requests: u64,
+    pub(crate) failures: u64,
 }
 
 #[derive(Debug, Deserialize)]

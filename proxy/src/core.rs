@@ -10,16 +10,19 @@ use tokio::sync::mpsc;
 
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
-use crate::pool::Pool;
+use crate::pool::Cluster;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::slice::Slice;
+use crate::upstreams::Service;
 
 /// Shared by all cores; immutable but for what is atomic inside.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) table: RouteTable,
     pub(crate) slices: Vec<Arc<Slice>>,
+    /// The legacy side first, then in the order of the settings.
+    pub(crate) services: Vec<Arc<Service>>,
     pub(crate) tap: Option<Arc<dyn Tap>>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
 }
@@ -37,20 +40,47 @@ impl std::fmt::Debug for Shared {
 pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) pool: Rc<Pool>,
+    /// The legacy side first, then as the settings have them.
+    pub(crate) clusters: Vec<Rc<Cluster>>,
+    /// By slice: the service that answers for it.
+    extracted: Vec<Rc<Cluster>>,
     pub(crate) identities: Option<Identities>,
 }
 
 impl Core {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
-        let pool = Rc::new(Pool::new(shared.settings.limits.clone()));
+        let cluster = |service: &Arc<Service>| {
+            let limits = shared.settings.limits.clone();
+            Rc::new(Cluster::new(index, service.clone(), limits))
+        };
+        let clusters: Vec<_> = shared.services.iter().map(cluster).collect();
+        // The settings were checked: each slice has a service.
+        let of_slice = |slice| {
+            shared
+                .settings
+                .service_of(slice)
+                .map_or(0, |index| index + 1)
+        };
+        let slices = shared.settings.slices.iter();
+        let extracted = slices
+            .map(|slice| clusters[of_slice(slice)].clone())
+            .collect();
         let identities = shared.settings.identity.clone().map(Identities::new);
         Self {
             index,
             shared,
-            pool,
+            clusters,
+            extracted,
             identities,
         }
+    }
+
+    pub(crate) fn legacy(&self) -> &Rc<Cluster> {
+        &self.clusters[0]
+    }
+
+    pub(crate) fn extracted(&self, slice: usize) -> &Rc<Cluster> {
+        &self.extracted[slice]
     }
 }
 

@@ -63,6 +63,14 @@ impl UpstreamError {
     pub(crate) fn nothing_sent(&self) -> bool {
         matches!(self, Self::Connect { .. })
     }
+
+    /// Whether it says something of the upstream; a client that broke its own body off does not.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Timeout { .. } => true,
+            Self::Broken { source, .. } => !source.is_clients(),
+        }
+    }
 }
 
 /// Why the proxy itself answers.

@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use crate::body::{Body, Copy};
 use crate::cohort::{self, Cohort};
 use crate::core::{Core, Peer};
-use crate::error::{Refusal, UpstreamError};
+use crate::error::Refusal;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
-use crate::pool::{Lent, Outgoing};
+use crate::pool::{Client, Lent, Outgoing};
 use crate::routes::Found;
 use crate::slice::Slice;
 use crate::tunnel;
@@ -79,7 +79,7 @@ pub(crate) async fn carry(
         label,
     }) = found
     else {
-        return pass_through(core, out, client).await;
+        return pass_through(core, peer, out, client).await;
     };
     let slice = core.shared.slices[index].clone();
     let cohort = cohort::of(&slice.settings, &out.parts.headers);
@@ -131,13 +131,13 @@ fn wish(core: &Core, fields: &HeaderMap) -> Option<Side> {
 /// No slice: the legacy side, faithfully.
 async fn pass_through(
     core: Rc<Core>,
+    peer: &Peer,
     mut out: Outgoing,
     client: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Refusal> {
-    let (response, lent) = core
-        .pool
-        .send(&core.shared.settings.legacy, &mut out, Instant::now())
-        .await?;
+    let asking = Client::Address(&peer.0);
+    let sent = core.legacy().send(&mut out, asking, Instant::now());
+    let (response, lent) = sent.await?;
     Ok(hand_down(response, lent, client, None))
 }
 
@@ -265,24 +265,23 @@ impl Call {
 
     /// Asks one side, and counts how it did.
     async fn ask(&self, side: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
-        let upstreams = match side {
-            Side::Legacy => &self.core.shared.settings.legacy,
-            Side::Extracted => &self.slice.settings.service,
+        let cluster = match side {
+            Side::Legacy => self.core.legacy(),
+            Side::Extracted => self.core.extracted(self.index),
         };
         out.parts.headers.remove(headers::IDENTITY);
         if side == Side::Extracted
             && let Some(identities) = &self.core.identities
         {
-            let legacy = &self.core.shared.settings.legacy;
-            let caller = identities
-                .of(&self.core.pool, legacy, &out.parts.headers)
-                .await?;
+            let legacy = self.core.legacy();
+            let caller = identities.of(legacy, &out.parts.headers).await?;
             if let Some(caller) = caller {
                 out.parts.headers.insert(headers::IDENTITY, caller);
             }
         }
         let begun = Instant::now();
-        let sent = self.core.pool.send(upstreams, out, begun).await;
+        let asking = Client::Cohort(self.cohort.hash);
+        let sent = cluster.send(out, asking, begun).await;
         let ended = sent
             .as_ref()
             .map_or_else(|_| Instant::now(), |(_, lent)| lent.answered);
@@ -380,10 +379,7 @@ impl Call {
 fn failed(answered: &Result<Answered, Refusal>) -> bool {
     match answered {
         Ok(answered) => answered.response.status().is_server_error(),
-        Err(Refusal::Upstream(UpstreamError::Connect { .. }))
-        | Err(Refusal::Upstream(UpstreamError::Timeout { .. }))
-        | Err(Refusal::Upstream(UpstreamError::Broken { .. }))
-        | Err(Refusal::Identity(_)) => true,
+        Err(Refusal::Upstream(_) | Refusal::Identity(_)) => true,
         Err(_) => false,
     }
 }

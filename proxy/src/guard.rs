@@ -17,6 +17,7 @@ use tracing::{error, warn};
 use crate::recent::millis;
 use crate::saved::{self, Saved};
 use crate::slice::Slice;
+use crate::upstreams::{Keeper, Service};
 
 /// Between two looks at the counters. The hard rule needs ten failures, which at the traffic
 /// where it matters take longer than this.
@@ -57,6 +58,7 @@ pub(crate) struct Watch {
     events: mpsc::Receiver<ErrorEvent>,
     lowered: mpsc::Sender<Lowered>,
     state_file: Option<PathBuf>,
+    keepers: Vec<Keeper>,
 }
 
 impl std::fmt::Debug for Watch {
@@ -83,7 +85,14 @@ impl Watch {
             events,
             lowered,
             state_file,
+            keepers: Vec::new(),
         }
+    }
+
+    /// Looks after the upstreams of these, too.
+    pub(crate) fn keeping(mut self, services: &[Arc<Service>]) -> Self {
+        self.keepers = services.iter().cloned().map(Keeper::new).collect();
+        self
     }
 
     /// Runs until `cancel`.
@@ -96,7 +105,12 @@ impl Watch {
                     Some(event) => self.error(event),
                     None => break,
                 },
-                _ = tick.tick() => self.look(),
+                at = tick.tick() => {
+                    self.look();
+                    for keeper in &mut self.keepers {
+                        keeper.look(at.into_std());
+                    }
+                }
             }
         }
         self.save();

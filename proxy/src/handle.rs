@@ -127,6 +127,7 @@ impl Handle {
             "listen": self.shared.settings.listen,
             "workers": self.shared.settings.workers,
             "slices": self.shared.slices.iter().map(slice).collect::<Vec<_>>(),
+            "services": self.shared.services.iter().map(|s| s.describe()).collect::<Vec<_>>(),
         })
     }
 

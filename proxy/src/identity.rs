@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use http::header::{COOKIE, HOST, HeaderValue};
-use http::uri::Authority;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use sha2::Sha256;
@@ -17,7 +16,7 @@ use sha2::Sha256;
 use crate::body::Body;
 use crate::cohort::cookie;
 use crate::error::Refusal;
-use crate::pool::{Outgoing, Pool};
+use crate::pool::{Client, Cluster, Outgoing};
 use crate::settings::IdentitySettings;
 
 /// Sessions remembered per core. At the limit all are forgotten: asking again is cheap.
@@ -58,8 +57,7 @@ impl Identities {
     /// The signed header of the caller; `None` for an anonymous one.
     pub(crate) async fn of(
         &self,
-        pool: &Rc<Pool>,
-        legacy: &[Authority],
+        legacy: &Rc<Cluster>,
         headers: &HeaderMap,
     ) -> Result<Option<HeaderValue>, Refusal> {
         let Some(session) = cookie(headers, &self.settings.cookie) else {
@@ -68,7 +66,7 @@ impl Identities {
         if let Some(known) = self.fresh(session) {
             return Ok(known);
         }
-        let found = self.ask(pool, legacy, headers).await?;
+        let found = self.ask(legacy, headers).await?;
         let mut known = self.known.borrow_mut();
         if known.len() >= SESSIONS_MAX {
             known.clear();
@@ -79,8 +77,7 @@ impl Identities {
 
     async fn ask(
         &self,
-        pool: &Rc<Pool>,
-        legacy: &[Authority],
+        legacy: &Rc<Cluster>,
         headers: &HeaderMap,
     ) -> Result<Option<HeaderValue>, Refusal> {
         let failed = |why: &str| Refusal::Identity(format!("{}: {why}", self.settings.whoami));
@@ -94,9 +91,9 @@ impl Identities {
             .body(())
             .map_err(|e| failed(&e.to_string()))?
             .into_parts();
-        let (answer, lent) = pool
-            .send(legacy, &mut Outgoing { parts, body: None }, Instant::now())
-            .await?;
+        let mut out = Outgoing { parts, body: None };
+        let sent = legacy.send(&mut out, Client::Nobody, Instant::now());
+        let (answer, lent) = sent.await?;
         let status = answer.status();
         let body = Limited::new(Body::answer(lent, None), ANSWER_MAX);
         let body = body.collect().await;

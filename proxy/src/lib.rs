@@ -21,18 +21,21 @@ mod limits;
 mod pool;
 mod recent;
 mod routes;
+mod rules;
 mod saved;
 mod server;
 mod settings;
 mod slice;
 mod stages;
 mod tunnel;
+mod upstreams;
 mod wire;
 
 pub use error::{BindError, HoldError};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limits::Limits;
+pub use rules::{Balance, Ejection, ServiceSettings, UpstreamRules};
 pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,

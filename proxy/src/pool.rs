@@ -1,46 +1,73 @@
-//! Upstream connections of one core: last in, first out, capped, dropped when idle too long.
+//! The upstreams of one service as one core sees them: its connections, and what it knows of
+//! each.
 //!
-//! A connection comes back when its answer's body has ended and nothing of the request is left
-//! on it; a body that is dropped half-way closes its connection, which cancels the request.
+//! Connections at rest: last in, first out, capped, dropped when idle too long. One comes back
+//! when its answer's body has ended and nothing of the request is left on it; a body that is
+//! dropped half-way closes its connection, which cancels the request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::Authority;
-use http::{Response, request};
+use http::{HeaderValue, Response, request};
 use hyper::body::Incoming;
+use outgrow_rollout::key_hash;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::error::UpstreamError;
 use crate::limits::Limits;
+use crate::rules::Balance;
+use crate::upstreams::Service;
+use crate::upstreams::balance::{PeakEwma, Picker, Set, candidates};
 use crate::wire::{Wire, WireError};
 
 /// The shortest time between two sweeps.
 const SWEEP_MIN: Duration = Duration::from_millis(100);
 
-/// Idle connections by upstream.
+/// A service on one core.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    idle: RefCell<Vec<Idle>>,
+pub(crate) struct Cluster {
+    core: usize,
+    service: Arc<Service>,
+    picker: RefCell<Picker>,
+    members: Box<[Member]>,
     limits: Limits,
+    begun: Instant,
 }
 
-/// Of one upstream, the last used one on top. A proxy has a handful of upstreams: they are
-/// looked through.
+/// One upstream on one core.
 #[derive(Debug)]
-struct Idle {
+struct Member {
     to: Authority,
     #[allow(clippy::vec_box)] // One word to move, on every request.
-    wires: Vec<Box<Wire>>,
+    idle: RefCell<Vec<Box<Wire>>>,
+    ewma: Cell<PeakEwma>,
+}
+
+/// A request in flight: counted as such until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    cluster: Rc<Cluster>,
+    index: usize,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Cluster { core, service, .. } = &*self.cluster;
+        if let Some(tally) = service.tally(*core, self.index) {
+            tally.leave();
+        }
+    }
 }
 
 /// A connection in use.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    pool: Rc<Pool>,
-    to: Authority,
+    pub(crate) slot: Slot,
     pub(crate) wire: Box<Wire>,
     /// When its answer's head had come.
     pub(crate) answered: Instant,
@@ -49,34 +76,19 @@ pub(crate) struct Lent {
 impl Lent {
     /// Puts the connection back, if it can carry another request.
     pub(crate) fn give_back(self, now: Instant) {
-        let Self {
-            pool, to, mut wire, ..
-        } = self;
+        let Self { slot, mut wire, .. } = self;
         if !wire.is_reusable() {
             return;
         }
         wire.rest(now);
-        let mut idle = pool.idle.borrow_mut();
-        let at = idle.iter().position(|idle| same(&idle.to, &to));
-        let wires = match at {
-            Some(at) => &mut idle[at].wires,
-            None => {
-                idle.push(Idle {
-                    to,
-                    wires: vec![wire],
-                });
-                return;
-            }
-        };
-        if wires.len() < pool.limits.pool_max {
-            wires.push(wire);
+        let Cluster {
+            members, limits, ..
+        } = &*slot.cluster;
+        let mut idle = members[slot.index].idle.borrow_mut();
+        if idle.len() < limits.pool_max {
+            idle.push(wire);
         }
     }
-}
-
-/// Copies of one setting share its text, so that most need no comparing.
-fn same(one: &Authority, other: &Authority) -> bool {
-    std::ptr::eq(one.as_str(), other.as_str()) || one == other
 }
 
 /// A request that can be sent again as long as its body was not touched.
@@ -87,21 +99,51 @@ pub(crate) struct Outgoing {
     pub(crate) body: Option<Incoming>,
 }
 
-impl Pool {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self {
+impl Outgoing {
+    fn may_repeat(&self) -> bool {
+        self.body.is_none() && self.parts.method.is_idempotent()
+    }
+}
+
+/// Whose request it is, for a ring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Client<'a> {
+    /// A slice's cohort.
+    Cohort(u64),
+    Address(&'a HeaderValue),
+    /// The proxy itself asks.
+    Nobody,
+}
+
+impl Cluster {
+    pub(crate) fn new(core: usize, service: Arc<Service>, limits: Limits) -> Self {
+        let begun = Instant::now();
+        let rules = &service.settings.rules;
+        let upstreams = &service.settings.upstreams;
+        let names: Vec<&str> = upstreams.iter().map(Authority::as_str).collect();
+        // Each core with another one, so that they do not choose in step.
+        let seed = RandomState::new().build_hasher().finish();
+        let member = |to: &Authority| Member {
+            to: to.clone(),
             idle: RefCell::default(),
+            ewma: Cell::new(PeakEwma::new(Duration::ZERO)),
+        };
+        Self {
+            core,
+            picker: RefCell::new(Picker::new(rules.balance, &names, seed)),
+            members: upstreams.iter().map(member).collect(),
+            service,
             limits,
+            begun,
         }
     }
 
-    fn take(&self, to: &Authority, now: Instant) -> Option<Box<Wire>> {
-        let mut idle = self.idle.borrow_mut();
-        let wires = &mut idle.iter_mut().find(|idle| same(&idle.to, to))?.wires;
-        while let Some(wire) = wires.pop() {
+    fn take(&self, member: &Member, now: Instant) -> Option<Box<Wire>> {
+        let mut idle = member.idle.borrow_mut();
+        while let Some(wire) = idle.pop() {
             if now.saturating_duration_since(wire.rested) > self.limits.pool_idle {
                 // All below are older still.
-                wires.clear();
+                idle.clear();
                 return None;
             }
             if wire.is_alive() {
@@ -117,12 +159,64 @@ impl Pool {
         let mut tick = tokio::time::interval((self.limits.pool_idle / 2).max(SWEEP_MIN));
         loop {
             let now = tick.tick().await.into_std();
-            for idle in self.idle.borrow_mut().iter_mut() {
-                idle.wires.retain(|wire| {
+            for member in &self.members {
+                member.idle.borrow_mut().retain(|wire| {
                     now.saturating_duration_since(wire.rested) <= self.limits.pool_idle
                         && wire.is_alive()
                 });
             }
+        }
+    }
+
+    fn pick(&self, tried: Set, client: Client<'_>, out: &Outgoing, now: Instant) -> Option<usize> {
+        let all = self.service.all;
+        if all.len() == 1 {
+            return tried.is_empty().then_some(0);
+        }
+        let among = candidates(all, self.service.well(), tried);
+        let now = now.saturating_duration_since(self.begun);
+        let load = |index| {
+            let tally = self.service.tally(self.core, index);
+            tally.map_or(0, |tally| tally.in_flight())
+        };
+        let cost = |index: usize| self.members[index].ewma.get().cost(now, load(index));
+        let key = || self.key(client, out);
+        self.picker.borrow_mut().pick(among, key, load, cost)
+    }
+
+    fn key(&self, client: Client<'_>, out: &Outgoing) -> u64 {
+        let rules = &self.service.settings.rules;
+        let field = rules
+            .hash_by
+            .as_ref()
+            .and_then(|n| out.parts.headers.get(n));
+        match (field, client) {
+            (Some(value), _) | (None, Client::Address(value)) => key_hash("", value.as_bytes()),
+            (None, Client::Cohort(hash)) => hash,
+            (None, Client::Nobody) => 0,
+        }
+    }
+
+    fn enter(self: &Rc<Self>, index: usize) -> Slot {
+        if let Some(tally) = self.service.tally(self.core, index) {
+            tally.enter();
+        }
+        Slot {
+            cluster: self.clone(),
+            index,
+        }
+    }
+
+    /// How an upstream did, for whoever chooses next.
+    fn observe(&self, index: usize, failed: bool, begun: Instant, now: Instant) {
+        self.service.observe(self.core, index, failed, now);
+        let rules = &self.service.settings.rules;
+        if rules.balance == Balance::PowerOfTwo && self.members.len() > 1 {
+            let took = now.saturating_duration_since(begun);
+            let ewma = &self.members[index].ewma;
+            let mut seen = ewma.get();
+            seen.observe(now.saturating_duration_since(self.begun), took, failed);
+            ewma.set(seen);
         }
     }
 
@@ -142,7 +236,7 @@ impl Pool {
         Ok(Box::new(Wire::new(stream, Instant::now())))
     }
 
-    async fn attempt(
+    async fn ask(
         &self,
         to: &Authority,
         wire: &mut Wire,
@@ -164,50 +258,74 @@ impl Pool {
         })
     }
 
-    /// Sends to the first upstream that can be reached.
+    /// Asks one upstream.
     ///
     /// A connection from the pool may have died: then the request is sent again on another one,
-    /// if it may be repeated. Not cancel safe for writes: dropping it leaves open whether the
-    /// upstream acted.
-    pub(crate) async fn send(
-        self: &Rc<Self>,
-        upstreams: &[Authority],
+    /// if it may be repeated.
+    async fn attempt(
+        &self,
+        index: usize,
         out: &mut Outgoing,
         begun: Instant,
+    ) -> Result<(Response<()>, Box<Wire>), UpstreamError> {
+        let member = &self.members[index];
+        while let Some(mut wire) = self.take(member, begun) {
+            let may_repeat = out.may_repeat();
+            match self.ask(&member.to, &mut wire, out, begun).await {
+                Ok(response) => return Ok((response, wire)),
+                Err(UpstreamError::Broken { .. }) if may_repeat => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut wire = self.connect(&member.to).await?;
+        let response = self.ask(&member.to, &mut wire, out, Instant::now());
+        Ok((response.await?, wire))
+    }
+
+    /// Sends to the upstream that the balance chooses, and to the next one where no connection
+    /// can be had.
+    ///
+    /// Not cancel safe for writes: dropping it leaves open whether the upstream acted.
+    pub(crate) async fn send(
+        self: &Rc<Self>,
+        out: &mut Outgoing,
+        client: Client<'_>,
+        begun: Instant,
     ) -> Result<(Response<()>, Lent), UpstreamError> {
-        let mut last = None;
-        for to in upstreams {
-            while let Some(mut wire) = self.take(to, begun) {
-                let replayable = out.body.is_none() && out.parts.method.is_idempotent();
-                match self.attempt(to, &mut wire, out, begun).await {
-                    Ok(response) => return Ok((response, self.lend(to, wire))),
-                    Err(UpstreamError::Broken { .. }) if replayable => {}
-                    Err(error) => return Err(error),
+        let (mut tried, mut last, mut from) = (Set::NONE, None, begun);
+        while let Some(index) = self.pick(tried, client, out, from) {
+            let slot = self.enter(index);
+            let sent = self.attempt(index, out, from).await;
+            let now = Instant::now();
+            match sent {
+                Ok((response, wire)) => {
+                    let failed = response.status().is_server_error();
+                    self.observe(index, failed, from, now);
+                    let answered = now;
+                    let lent = Lent {
+                        slot,
+                        wire,
+                        answered,
+                    };
+                    return Ok((response, lent));
+                }
+                Err(error) => {
+                    if error.is_upstreams() {
+                        self.observe(index, true, from, now);
+                    }
+                    if !error.nothing_sent() {
+                        return Err(error);
+                    }
+                    last = Some(error);
                 }
             }
-            let mut wire = match self.connect(to).await {
-                Ok(wire) => wire,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
-                }
-            };
-            let response = self.attempt(to, &mut wire, out, Instant::now()).await?;
-            return Ok((response, self.lend(to, wire)));
+            tried = tried.with(index);
+            from = now;
         }
         let none = || UpstreamError::Connect {
             to: Authority::from_static("nowhere"),
             why: "no upstream is configured".to_owned(),
         };
         Err(last.unwrap_or_else(none))
-    }
-
-    fn lend(self: &Rc<Self>, to: &Authority, wire: Box<Wire>) -> Lent {
-        Lent {
-            pool: self.clone(),
-            to: to.clone(),
-            wire,
-            answered: Instant::now(),
-        }
     }
 }

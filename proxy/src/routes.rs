@@ -175,7 +175,6 @@ fn bare_host(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use http::uri::Authority;
     use outgrow_rollout::{GuardLimits, SliceId};
     use proptest::prelude::*;
 
@@ -193,7 +192,7 @@ mod tests {
         };
         SliceSettings {
             id: SliceId::new(name).unwrap(),
-            service: vec![Authority::from_static("127.0.0.1:1")],
+            service: "shop".to_owned(),
             routes: routes.iter().map(route).collect(),
             cohort: Vec::new(),
             salt: name.to_owned(),

@@ -32,6 +32,7 @@ use crate::saved;
 use crate::settings::Settings;
 use crate::slice::Slice;
 use crate::stages::answer;
+use crate::upstreams::Service;
 
 /// Connections that the kernel keeps ready while a core is busy.
 const BACKLOG: i32 = 1_024;
@@ -107,11 +108,17 @@ impl Proxy {
             .collect();
         let (errors, events) = mpsc::channel(EVENTS_MAX);
         let (lower, lowered) = mpsc::channel(LOWERED_MAX);
-        let watch = Watch::new(&slices, events, lower, settings.state_file.clone());
+        let services = std::iter::once(&settings.legacy).chain(&settings.services);
+        let services: Vec<Arc<Service>> = services
+            .map(|service| Arc::new(Service::new(service.clone(), workers)))
+            .collect();
+        let watch =
+            Watch::new(&slices, events, lower, settings.state_file.clone()).keeping(&services);
         let shared = Arc::new(Shared {
             settings,
             table,
             slices,
+            services,
             tap,
             errors,
         });
@@ -245,7 +252,9 @@ fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
 async fn core(index: usize, shared: Arc<Shared>, listeners: Vec<StdListener>, ends: Ends) {
     let core = Rc::new(Core::new(index, shared));
     // Ends with the core, as every task on it.
-    tokio::task::spawn_local(core.pool.clone().sweep());
+    for cluster in &core.clusters {
+        tokio::task::spawn_local(cluster.clone().sweep());
+    }
     let mut accepting = Vec::new();
     for listener in listeners {
         match TcpListener::from_std(listener) {

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Method;
-use http::uri::Authority;
 use outgrow_rollout::{GuardLimits, SliceId};
 
 use crate::limits::Limits;
 use crate::routes::RouteTable;
+use crate::rules::ServiceSettings;
+use crate::upstreams::balance::UPSTREAMS_MAX;
 
 /// A whole proxy. `listen` and `legacy` alone make a pass-through.
 #[derive(Debug, Clone)]
@@ -19,8 +20,9 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Data plane threads.
     pub workers: NonZeroUsize,
-    /// Tried in turn when a connection fails.
-    pub legacy: Vec<Authority>,
+    pub legacy: ServiceSettings,
+    /// What slices name.
+    pub services: Vec<ServiceSettings>,
     pub slices: Vec<SliceSettings>,
     pub limits: Limits,
     pub identity: Option<IdentitySettings>,
@@ -34,7 +36,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct SliceSettings {
     pub id: SliceId,
-    pub service: Vec<Authority>,
+    /// The name of the service that answers for it.
+    pub service: String,
     pub routes: Vec<RouteSettings>,
     /// Tried in order; else a cookie of the proxy's own.
     pub cohort: Vec<CohortKey>,
@@ -118,8 +121,12 @@ pub enum Problem {
     NoListener,
     #[error("no legacy upstream")]
     NoLegacy,
-    #[error("slice `{0}` has no upstream")]
+    #[error("slice `{0}` has no service")]
     NoService(SliceId),
+    #[error("service `{0}` has no upstream")]
+    NoUpstream(String),
+    #[error("service `{0}` has more than {UPSTREAMS_MAX} upstreams")]
+    ManyUpstreams(String),
     #[error("`{route}` of slice `{slice}` is also `{other}` of slice `{other_slice}`")]
     Overlap {
         slice: SliceId,
@@ -135,17 +142,28 @@ pub enum Problem {
 }
 
 impl Settings {
+    /// Which of the services answers for a slice.
+    pub(crate) fn service_of(&self, slice: &SliceSettings) -> Option<usize> {
+        let named = |service: &ServiceSettings| service.name == slice.service;
+        self.services.iter().position(named)
+    }
+
     /// Everything that is wrong, at once.
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         if self.listen.is_empty() {
             found.push(Problem::NoListener);
         }
-        if self.legacy.is_empty() {
+        if self.legacy.upstreams.is_empty() {
             found.push(Problem::NoLegacy);
         }
-        let bare = self.slices.iter().filter(|slice| slice.service.is_empty());
-        found.extend(bare.map(|slice| Problem::NoService(slice.id.clone())));
+        let bare = self.services.iter().filter(|s| s.upstreams.is_empty());
+        found.extend(bare.map(|service| Problem::NoUpstream(service.name.clone())));
+        let all = self.services.iter().chain([&self.legacy]);
+        let many = all.filter(|service| service.upstreams.len() > UPSTREAMS_MAX);
+        found.extend(many.map(|service| Problem::ManyUpstreams(service.name.clone())));
+        let lost = self.slices.iter().filter(|s| self.service_of(s).is_none());
+        found.extend(lost.map(|slice| Problem::NoService(slice.id.clone())));
         if let Err(problems) = RouteTable::build(&self.slices) {
             found.extend(problems);
         }

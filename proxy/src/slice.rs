@@ -116,7 +116,7 @@ mod tests {
         let slice = Slice::new(
             SliceSettings {
                 id: SliceId::new("a").unwrap(),
-                service: Vec::new(),
+                service: String::new(),
                 routes: Vec::new(),
                 cohort: Vec::new(),
                 salt: String::new(),

@@ -17,7 +17,9 @@ pub(crate) fn client_half<B>(request: &mut Request<B>) -> OnUpgrade {
 /// either side.
 pub(crate) fn join(client: OnUpgrade, upstream: Lent) {
     tokio::task::spawn_local(async move {
-        let Some((mut upstream, said)) = upstream.wire.into_tunnel() else {
+        // The slot is kept: a tunnel is a request in flight as long as it is open.
+        let Lent { wire, slot, .. } = upstream;
+        let Some((mut upstream, said)) = wire.into_tunnel() else {
             debug!("a tunnel was not opened: the upload before it is not through");
             return;
         };
@@ -36,5 +38,6 @@ pub(crate) fn join(client: OnUpgrade, upstream: Lent) {
         if let Err(error) = joined.await {
             debug!(%error, "a tunnel was cut off");
         }
+        drop(slot);
     });
 }

@@ -57,6 +57,13 @@ pub(crate) enum WireError {
     UploadLength,
 }
 
+impl WireError {
+    /// The client's doing, not the upstream's.
+    pub(crate) fn is_clients(&self) -> bool {
+        matches!(self, Self::Upload(_) | Self::UploadLength)
+    }
+}
+
 /// The socket; in parts while an upload outlasts the head of its answer.
 #[derive(Debug)]
 enum Io {

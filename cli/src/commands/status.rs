@@ -7,7 +7,7 @@ use clap::Args;
 use outgrow_rollout::{ShadowEvidence, SyncEvidence};
 
 use super::{Context, change};
-use crate::answers::{SliceStatus, Status, StepStatus, typed};
+use crate::answers::{ServiceStatus, SliceStatus, Status, StepStatus, UpstreamStatus, typed};
 use crate::client::{Client, escape};
 use crate::config::scalar;
 use crate::figures::{count, millis, share};
@@ -96,20 +96,39 @@ async fn look(
 
 /// All slices as a table, with what needs attention below.
 pub(super) fn all(status: &Status) -> String {
+    let ill: Vec<String> = status.proxy.services.iter().flat_map(ill).collect();
     if status.slices.is_empty() {
-        return "no slices: everything passes through to legacy\n".to_owned();
+        let nothing = "no slices: everything passes through to legacy\n";
+        return format!("{nothing}{}", ill.join(""));
     }
     let rows = status.slices.iter().map(row).collect();
     let header = [
         "SLICE", "STAGE", "READS", "WRITER", "DATA", "LAG", "COMPARED", "AGAINST", "NEXT", "REV",
     ];
     let mut out = table(&header, rows);
-    let alarms: Vec<String> = status.slices.iter().flat_map(alarms).collect();
+    let mut alarms: Vec<String> = status.slices.iter().flat_map(alarms).collect();
+    alarms.extend(ill);
     if !alarms.is_empty() {
         out.push('\n');
         out.push_str(&alarms.join(""));
     }
     out
+}
+
+/// A service's upstreams that do not get their share.
+fn ill(service: &ServiceStatus) -> Vec<String> {
+    let say = |upstream: &UpstreamStatus| {
+        format!(
+            "{}: upstream {} is {}: {} of {} requests failed\n",
+            service.service,
+            upstream.to,
+            upstream.state,
+            count(upstream.failures),
+            count(upstream.requests)
+        )
+    };
+    let ill = service.upstreams.iter().filter(|u| u.state != "well");
+    ill.map(say).collect()
 }
 
 fn row(status: &SliceStatus) -> Vec<String> {

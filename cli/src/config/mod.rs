@@ -20,6 +20,7 @@ mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

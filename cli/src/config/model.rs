@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use outgrow_proxy::UpstreamRules;
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 use time::Date;
 
@@ -82,6 +83,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Legacy {
     pub(crate) urls: Vec<HttpUrl>,
+    pub(crate) rules: UpstreamRules,
     /// Present when any slice has tables.
     pub(crate) database: Option<Database>,
 }
@@ -107,6 +109,7 @@ pub(crate) struct Shadow {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) urls: Vec<HttpUrl>,
+    pub(crate) rules: UpstreamRules,
     /// Present when a slice of this service has tables.
     pub(crate) database: Option<Database>,
 }

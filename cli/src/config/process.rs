@@ -13,6 +13,7 @@ use super::problem::{Findings, Place};
 use super::scalar;
 use super::secret::Secret;
 use super::section::{Node, Section};
+use super::upstreams;
 
 /// What is wrong is among the findings already.
 struct Reported;
@@ -34,6 +35,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY_TTL: Duration = Duration::from_secs(5);
 /// More threads than any machine that this runs on has cores.
 const WORKERS_MAX: u64 = 512;
+/// As many as the proxy keeps in one word of bits.
+const URLS_MAX: usize = 64;
 const BUILD_HEADER: &str = "x-build-id";
 const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 const STORE: &str = "outgrow-store.db";
@@ -177,10 +180,12 @@ pub(super) fn legacy(
     let fix = "add [legacy] with urls = [\"http://127.0.0.1:9000\"]";
     let mut section = root.need(findings, "legacy", fix)?.section(findings)?;
     let urls = urls(&mut section, findings);
+    let rules = upstreams::rules(&mut section, findings);
     let database = database(&mut section, findings, around);
     section.finish(findings);
     Some(Legacy {
         urls: urls?,
+        rules,
         database: database.ok()?,
     })
 }
@@ -270,10 +275,12 @@ pub(super) fn services(
     for (name, place, node) in section.entries() {
         let service = node.section(findings).and_then(|mut section| {
             let urls = urls(&mut section, findings);
+            let rules = upstreams::rules(&mut section, findings);
             let database = database(&mut section, findings, around);
             section.finish(findings);
             Some(Service {
                 urls: urls?,
+                rules,
                 database: database.ok()?,
             })
         });
@@ -299,6 +306,11 @@ fn urls(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Vec<Ht
     }
     if count == 0 && node.is_list() {
         findings.refuse(&node.place, "it names no upstream", FIX);
+    }
+    if count > URLS_MAX {
+        let rule = format!("there are more than {URLS_MAX} upstreams");
+        let fix = "put a balancer before them, or name fewer";
+        findings.refuse(&node.place, rule, fix);
     }
     (!found.is_empty()).then_some(found)
 }

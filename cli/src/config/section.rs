@@ -171,6 +171,11 @@ impl<'d> Node<'d> {
         Some(text.to_owned())
     }
 
+    /// True or false, where it is one of them.
+    pub(crate) fn flag(&self) -> Option<bool> {
+        self.value.as_bool()
+    }
+
     pub(crate) fn is_text(&self) -> bool {
         self.value.is_str()
     }

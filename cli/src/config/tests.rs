@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod upstreams;
+
 const SHOP: &str = include_str!("shop.toml");
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {

@@ -8,8 +8,8 @@ use outgrow_bridge::{
     AlsoSpec, Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
 };
 use outgrow_proxy::{
-    CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, Settings,
-    SliceSettings,
+    CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, ServiceSettings,
+    Settings, SliceSettings,
 };
 use outgrow_shadow::{ArrayRule, IgnoreRule, Limits as ShadowLimits, ShadowSettings, SliceShadow};
 
@@ -17,6 +17,9 @@ use crate::config::{Also, ArrayBy, Cohort, Config, Database, HttpUrl, Rows, Slic
 
 /// Beside the store: the proxy's memory of its last good state.
 const STATE_FILE: &str = "proxy-state.json";
+
+/// What status calls the monolith's upstreams.
+const LEGACY: &str = "legacy";
 
 fn authorities(urls: &[HttpUrl]) -> anyhow::Result<Vec<Authority>> {
     let one = |url: &HttpUrl| {
@@ -41,11 +44,23 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         .and_then(NonZeroUsize::new)
         .unwrap_or_else(cores);
     let secret = |secret: &crate::config::Secret| Secret::new(secret.bytes());
-    let slices = config.slices.iter().map(|slice| proxy_slice(config, slice));
+    let slices = config.slices.iter().map(proxy_slice);
+    let services = config.services.iter().map(|(name, service)| {
+        Ok(ServiceSettings {
+            name: name.clone(),
+            upstreams: authorities(&service.urls)?,
+            rules: service.rules.clone(),
+        })
+    });
     Ok(Settings {
         listen: config.proxy.listen.clone(),
         workers,
-        legacy: authorities(&config.legacy.urls)?,
+        legacy: ServiceSettings {
+            name: LEGACY.to_owned(),
+            upstreams: authorities(&config.legacy.urls)?,
+            rules: config.legacy.rules.clone(),
+        },
+        services: services.collect::<anyhow::Result<_>>()?,
         slices: slices.collect::<anyhow::Result<_>>()?,
         limits: ProxyLimits {
             connect_timeout: config.proxy.connect_timeout,
@@ -71,7 +86,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
     })
 }
 
-fn proxy_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceSettings> {
+fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
     let cohort = |cohort: &Cohort| match cohort {
         Cohort::Cookie(name) => Ok(CohortKey::Cookie(name.clone())),
         Cohort::Header(name) => {
@@ -88,7 +103,7 @@ fn proxy_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceSettings> 
     };
     Ok(SliceSettings {
         id: slice.id.clone(),
-        service: authorities(&service(config, slice)?.urls)?,
+        service: slice.service.clone(),
         routes: slice.routes.iter().map(route).collect(),
         cohort: slice
             .cohort

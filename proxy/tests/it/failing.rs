@@ -16,7 +16,7 @@ use crate::harness::{plain, read_until, say, start, take_head};
 async fn an_upstream_that_is_down_is_a_clear_503() {
     let upstream = Upstream::always(200, "ok").await;
     let mut settings = plain(&upstream);
-    settings.legacy = vec![free_address().to_string().parse().unwrap()];
+    settings.legacy.upstreams = vec![free_address().to_string().parse().unwrap()];
     let front = start(settings);
     for method in [Method::GET, Method::POST] {
         let answer =
@@ -39,6 +39,7 @@ async fn the_next_upstream_is_asked_when_one_is_down() {
     let mut settings = plain(&upstream);
     settings
         .legacy
+        .upstreams
         .insert(0, free_address().to_string().parse().unwrap());
     let front = start(settings);
     assert_eq!(front.get("/", &[]).await.text(), "ok");

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response};
-use outgrow_proxy::{Handle, Limits, Proxy, RouteSettings, Running, Settings, SliceSettings};
+use outgrow_proxy::{
+    Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings, SliceSettings,
+};
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
 use outgrow_testkit::{Answer, Upstream, client};
@@ -28,7 +30,8 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
     Settings {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         workers: NonZeroUsize::MIN,
-        legacy: vec![authority(legacy)],
+        legacy: ServiceSettings::new("legacy", vec![authority(legacy)]),
+        services: Vec::new(),
         slices: Vec::new(),
         limits: Limits {
             request_timeout: Duration::from_secs(5),
@@ -57,9 +60,10 @@ pub(crate) fn sliced(legacy: &Upstream, extracted: &Upstream) -> Settings {
         template: template.to_owned(),
     };
     Settings {
+        services: vec![ServiceSettings::new("shop", vec![authority(extracted)])],
         slices: vec![SliceSettings {
             id: slice_id(),
-            service: vec![authority(extracted)],
+            service: "shop".to_owned(),
             routes: vec![
                 route(Method::GET, "/api/items"),
                 route(Method::GET, "/api/items/{id}"),

@@ -47,13 +47,20 @@ async fn a_proxy_on_the_same_port_is_refused_too() {
 async fn settings_that_cannot_be_are_refused_all_at_once() {
     let upstream = named("legacy").await;
     let mut settings = sliced(&upstream, &upstream);
-    settings.legacy.clear();
+    settings.legacy.upstreams.clear();
     settings.listen.clear();
-    settings.slices[0].service.clear();
+    settings.services[0].upstreams.clear();
+    settings.slices[0].service = "lost".to_owned();
     settings.slices.push(settings.slices[0].clone());
     settings.slices[1].id = SliceId::new("other").unwrap();
     let refused = Proxy::bind(settings, None).unwrap_err().to_string();
-    for part in ["no address", "no legacy upstream", "no upstream", "is also"] {
+    for part in [
+        "no address",
+        "no legacy upstream",
+        "no upstream",
+        "no service",
+        "is also",
+    ] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
 
 mod answers;
+mod balancing;
 mod carrying;
 mod failing;
 mod harness;

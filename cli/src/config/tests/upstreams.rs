@@ -1,0 +1,66 @@
+//! How requests are shared among upstreams.
+
+use outgrow_proxy::{Balance, UpstreamRules};
+
+use super::*;
+
+/// The shop's config with this in `[services.catalog]`.
+fn with(text: &str) -> String {
+    let table = "[services.catalog]";
+    assert_eq!(SHOP.matches(table).count(), 1);
+    SHOP.replace(table, &format!("{table}\n{text}"))
+}
+
+fn rules(text: &str) -> UpstreamRules {
+    let config = good(&with(text));
+    assert_eq!(config.legacy.rules, UpstreamRules::default());
+    config.services["catalog"].rules.clone()
+}
+
+#[test]
+fn upstreams_are_balanced_as_the_file_says() {
+    assert_eq!(rules(""), UpstreamRules::default());
+    for (name, balance) in Balance::ALL {
+        assert_eq!(rules(&format!("balance = \"{name}\"")).balance, balance);
+    }
+    let ring = rules("balance = \"ring-hash\"\nhash_by = \"header:X-Tenant\"");
+    assert_eq!(ring.hash_by.unwrap(), "x-tenant");
+    golden(
+        "balance",
+        &with("balance = \"random\"\nhash_by = \"tenant\""),
+    );
+    golden("hash_without_ring", &with("hash_by = \"header:x-tenant\""));
+    let urls: Vec<String> = (1..=65).map(|n| format!("\"http://a{n}:1\"")).collect();
+    let urls = format!("urls = [{}]", urls.join(", "));
+    let many = SHOP.replace("urls = [\"http://127.0.0.1:9101\"]", &urls);
+    golden("too_many_upstreams", &many);
+}
+
+#[test]
+fn upstreams_are_left_alone_as_the_file_says() {
+    let usual = UpstreamRules::default().ejection;
+    assert_eq!(rules("ejection = true").ejection, usual);
+    assert_eq!(rules("ejection = false").ejection, None);
+    let own = rules("ejection = { failures = 2, time = \"1s\", share_max = 1.0 }").ejection;
+    let own = own.unwrap();
+    assert_eq!((own.failures, own.time), (2, Duration::from_secs(1)));
+    assert_eq!(own.time_max, usual.unwrap().time_max);
+    golden(
+        "ejection",
+        &with("ejection = { failures = 0, time = \"10m\", time_max = \"1m\", share_max = 50 }"),
+    );
+}
+
+/// A key that is nothing like any other is answered with all keys of its table.
+#[test]
+fn every_key_of_upstreams_is_in_the_reference() {
+    for table in ["ejection"] {
+        let errors = parse(&with(&format!("{table} = {{ QQQQ = 1 }}"))).expect_err(table);
+        let keys = errors.problems[0].fix.split_once("the keys here are ");
+        let keys = keys.unwrap_or_else(|| panic!("{table}: {errors}")).1;
+        for key in keys.split(", ") {
+            let line = format!("| `{table}.{key}` |");
+            assert!(REFERENCE.contains(&line), "{line}");
+        }
+    }
+}

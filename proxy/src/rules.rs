@@ -1,0 +1,98 @@
+//! What a proxy is told of a service: its upstreams, and how requests are shared among them.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use http::uri::Authority;
+
+/// A service: upstreams of which any may answer.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings {
+    /// What slices call it.
+    pub name: String,
+    /// At most 64.
+    pub upstreams: Vec<Authority>,
+    pub rules: UpstreamRules,
+}
+
+/// How requests are shared among the upstreams of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamRules {
+    pub balance: Balance,
+    /// What a ring goes by; else the client's cohort, or its address outside of slices.
+    pub hash_by: Option<HeaderName>,
+    /// `None` asks an upstream however often it fails.
+    pub ejection: Option<Ejection>,
+}
+
+impl Default for UpstreamRules {
+    fn default() -> Self {
+        Self {
+            balance: Balance::PowerOfTwo,
+            hash_by: None,
+            ejection: Some(Ejection::default()),
+        }
+    }
+}
+
+/// Which of several upstreams gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Of two by chance the one that answered faster lately and has less to do.
+    PowerOfTwo,
+    RoundRobin,
+    /// The one with the fewest requests in flight.
+    LeastRequests,
+    /// Always the same one for the same key, as long as it is well.
+    RingHash,
+}
+
+impl Balance {
+    /// Names as the config has them.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("p2c", Self::PowerOfTwo),
+        ("round-robin", Self::RoundRobin),
+        ("least-requests", Self::LeastRequests),
+        ("ring-hash", Self::RingHash),
+    ];
+
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, balance)| *balance == self);
+        found.map_or("", |(name, _)| name)
+    }
+}
+
+/// When an upstream is left alone for a while. The last one that is well never is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ejection {
+    /// Failures in a row: no connection, no answer, or a 5xx.
+    pub failures: u32,
+    /// The first time; as many times as long when it happens again.
+    pub time: Duration,
+    pub time_max: Duration,
+    /// Of the upstreams, at the same time; one may go in any case.
+    pub share_max: f64,
+}
+
+impl Default for Ejection {
+    /// As Envoy has it, but for the share: a tenth of three upstreams would be none.
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            time: Duration::from_secs(30),
+            time_max: Duration::from_secs(300),
+            share_max: 0.5,
+        }
+    }
+}
+
+impl ServiceSettings {
+    /// With the usual rules.
+    pub fn new(name: impl Into<String>, upstreams: Vec<Authority>) -> Self {
+        Self {
+            name: name.into(),
+            upstreams,
+            rules: UpstreamRules::default(),
+        }
+    }
+}
