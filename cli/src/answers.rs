@@ -54,6 +54,9 @@ pub(crate) struct UpstreamStatus {
     pub(crate) state: String,
     pub(crate) requests: u64,
     pub(crate) failures: u64,
+    /// What the last health check found wrong.
+    #[serde(default)]
+    pub(crate) last_check: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

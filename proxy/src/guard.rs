@@ -98,6 +98,9 @@ impl Watch {
     /// Runs until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut tick = tokio::time::interval(PERIOD);
+        for keeper in &self.keepers {
+            keeper.begin();
+        }
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,

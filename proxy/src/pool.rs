@@ -15,7 +15,6 @@ use http::uri::Authority;
 use http::{HeaderValue, Response, request};
 use hyper::body::Incoming;
 use outgrow_rollout::key_hash;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::error::UpstreamError;
@@ -226,14 +225,11 @@ impl Cluster {
             why,
         };
         let within = self.limits.connect_timeout;
-        let stream = timeout(within, TcpStream::connect(to.as_str()))
+        let wire = timeout(within, Wire::connect(to))
             .await
             .map_err(|_| refused(format!("no connection within {within:?}")))?
             .map_err(|error| refused(error.to_string()))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| refused(error.to_string()))?;
-        Ok(Box::new(Wire::new(stream, Instant::now())))
+        Ok(Box::new(wire))
     }
 
     async fn ask(

@@ -23,6 +23,8 @@ pub struct UpstreamRules {
     pub hash_by: Option<HeaderName>,
     /// `None` asks an upstream however often it fails.
     pub ejection: Option<Ejection>,
+    /// `None` asks nobody how it is.
+    pub health: Option<Health>,
 }
 
 impl Default for UpstreamRules {
@@ -31,6 +33,7 @@ impl Default for UpstreamRules {
             balance: Balance::PowerOfTwo,
             hash_by: None,
             ejection: Some(Ejection::default()),
+            health: None,
         }
     }
 }
@@ -82,6 +85,33 @@ impl Default for Ejection {
             time: Duration::from_secs(30),
             time_max: Duration::from_secs(300),
             share_max: 0.5,
+        }
+    }
+}
+
+/// How an upstream is asked whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Answered with a 2xx or 3xx by who is.
+    pub path: String,
+    pub every: Duration,
+    /// To the answer's head, connecting included.
+    pub timeout: Duration,
+    /// Good checks in a row after which an ill upstream is well.
+    pub healthy_after: u32,
+    /// Bad checks in a row after which an upstream is ill.
+    pub unhealthy_after: u32,
+}
+
+impl Health {
+    /// The usual checks of this path. Two in a row against one that is lost on the way.
+    pub fn at(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy_after: 2,
+            unhealthy_after: 2,
         }
     }
 }

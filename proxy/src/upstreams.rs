@@ -3,11 +3,13 @@
 //! A request reads two words of it. Words are changed by failures, and by the guard's thread.
 
 pub(crate) mod balance;
+mod health;
 mod outlier;
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::json;
@@ -25,6 +27,8 @@ pub(crate) struct Service {
     healthy: AtomicU64,
     ejected: AtomicU64,
     outliers: Box<[Outlier]>,
+    /// What the last check found wrong, for `status`. Touched by the guard's thread only.
+    troubles: Box<[Mutex<Option<String>>]>,
     /// By core, then by upstream.
     tallies: Box<[Box<[Tally]>]>,
     begun: Instant,
@@ -74,6 +78,7 @@ impl Service {
             healthy: AtomicU64::new(all.0),
             ejected: AtomicU64::new(0),
             outliers: (0..count).map(|_| Outlier::default()).collect(),
+            troubles: (0..count).map(|_| Mutex::default()).collect(),
             tallies: (0..cores)
                 .map(|_| (0..count).map(|_| Tally::default()).collect())
                 .collect(),
@@ -121,6 +126,22 @@ impl Service {
         }
     }
 
+    fn trouble(&self, index: usize) -> MutexGuard<'_, Option<String>> {
+        self.troubles[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a check found. `changed` is the new state where this check changed it.
+    fn checked(&self, index: usize, changed: Option<bool>, trouble: Option<String>) {
+        *self.trouble(index) = trouble;
+        match changed {
+            Some(true) => self.healthy.fetch_or(Set::of(index).0, Relaxed),
+            Some(false) => self.healthy.fetch_and(!Set::of(index).0, Relaxed),
+            None => 0,
+        };
+    }
+
     /// For `status`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let now = self.since_start(Instant::now());
@@ -138,6 +159,7 @@ impl Service {
             json!({
                 "to": to.as_str(),
                 "state": state,
+                "last_check": *self.trouble(index),
                 "back_in_ms": ejected.has(index).then(|| self.outliers[index].left(now)),
                 "in_flight": of_cores().map(|t| u64::from(t.in_flight())).sum::<u64>(),
                 "requests": of_cores().map(|t| t.requests.load(Relaxed)).sum::<u64>(),
@@ -156,16 +178,27 @@ impl Service {
 /// What the guard's thread does for a service.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    service: std::sync::Arc<Service>,
+    service: Arc<Service>,
     /// Those that were said to be ejected.
     told: Set,
 }
 
 impl Keeper {
-    pub(crate) fn new(service: std::sync::Arc<Service>) -> Self {
+    pub(crate) fn new(service: Arc<Service>) -> Self {
         Self {
             service,
             told: Set::NONE,
+        }
+    }
+
+    /// Begins the health checks. They end with the runtime of this thread.
+    pub(crate) fn begin(&self) {
+        let Some(rule) = &self.service.settings.rules.health else {
+            return;
+        };
+        for index in self.service.all.iter() {
+            let (service, rule) = (self.service.clone(), rule.clone());
+            tokio::task::spawn_local(health::watch(service, rule, index));
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
+use http::uri::Authority;
 use http::{Method, Response, StatusCode, request};
 use http_body::Frame;
 use hyper::body::Incoming;
@@ -89,7 +90,17 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, now: Instant) -> Self {
+    /// A new connection. Bounded by its caller.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(crate) async fn connect(to: &Authority) -> io::Result<Self> {
+        let stream = TcpStream::connect(to.as_str()).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::new(stream, Instant::now()))
+    }
+
+    fn new(stream: TcpStream, now: Instant) -> Self {
         Self {
             io: Io::Whole(stream),
             input: BytesMut::new(),

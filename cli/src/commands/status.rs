@@ -118,8 +118,12 @@ pub(super) fn all(status: &Status) -> String {
 /// A service's upstreams that do not get their share.
 fn ill(service: &ServiceStatus) -> Vec<String> {
     let say = |upstream: &UpstreamStatus| {
+        let why = match &upstream.last_check {
+            Some(why) => format!(" ({why})"),
+            None => String::new(),
+        };
         format!(
-            "{}: upstream {} is {}: {} of {} requests failed\n",
+            "{}: upstream {} is {}{why}: {} of {} requests failed\n",
             service.service,
             upstream.to,
             upstream.state,
@@ -308,4 +312,36 @@ pub(super) fn shadow_line(shadow: &ShadowEvidence) -> String {
         count(shadow.not_comparable),
         count(shadow.shed)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_that_are_not_well_are_named() {
+        let upstream = |state: &str, last_check: Option<&str>| {
+            serde_json::json!({
+                "to": "10.0.0.1:80", "state": state, "requests": 1_200, "failures": 7,
+                "last_check": last_check,
+            })
+        };
+        let answer = serde_json::json!({
+            "version": "1", "slices": [], "proxy": { "services": [{
+                "service": "shop",
+                "upstreams": [
+                    upstream("well", None),
+                    upstream("ejected", None),
+                    upstream("unhealthy", Some("it answers 503")),
+                ],
+            }]},
+        });
+        let shown = all(&typed::<Status>(&answer).unwrap());
+        assert_eq!(
+            shown,
+            "no slices: everything passes through to legacy\n\
+             shop: upstream 10.0.0.1:80 is ejected: 7 of 1,200 requests failed\n\
+             shop: upstream 10.0.0.1:80 is unhealthy (it answers 503): 7 of 1,200 requests failed\n"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use outgrow_proxy::{Balance, Ejection, UpstreamRules};
+use outgrow_proxy::{Balance, Ejection, Health, UpstreamRules};
 
 use super::problem::Findings;
 use super::scalar;
@@ -13,6 +13,7 @@ use super::section::Section;
 const FAILURES_MAX: u64 = 1_000;
 /// Below the period in which ejections are looked at, a time would mean nothing.
 const TIME_MIN: Duration = Duration::from_millis(100);
+const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn rules(section: &mut Section<'_>, findings: &mut Findings<'_>) -> UpstreamRules {
@@ -22,6 +23,10 @@ pub(super) fn rules(section: &mut Section<'_>, findings: &mut Findings<'_>) -> U
         balance,
         hash_by: hash_by(section, findings, balance),
         ejection: part(section, findings, "ejection", usual.ejection, ejection),
+        health: section
+            .get("health")
+            .and_then(|node| node.section(findings))
+            .and_then(|section| health(section, findings)),
     }
 }
 
@@ -110,6 +115,38 @@ fn ejection(mut section: Section<'_>, findings: &mut Findings<'_>) -> Ejection {
         time_max,
         share_max,
     }
+}
+
+fn health(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<Health> {
+    let fix = "name a path that is answered with 200 by who is well: path = \"/healthz\"";
+    let path = section.need(findings, "path", fix).and_then(|node| {
+        let path = node.word(findings)?;
+        if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Some(path);
+        }
+        findings.refuse(&node.place, "it is not a path", fix);
+        None
+    });
+    let usual = Health::at("/");
+    let every = section.duration(findings, "every", usual.every, TIME_MIN..=HOUR);
+    let timeout = usual.timeout.min(every);
+    let timeout = section.duration(findings, "timeout", timeout, MS..=HOUR);
+    if timeout > every {
+        let rule = "it is longer than `every`, the time between two checks";
+        let fix = format!("write {} or less", scalar::show(every));
+        findings.refuse(&section.at("timeout"), rule, fix);
+    }
+    let mut after = |key, usual| count(&mut section, findings, key, usual, FAILURES_MAX);
+    let healthy_after = after("healthy_after", usual.healthy_after);
+    let unhealthy_after = after("unhealthy_after", usual.unhealthy_after);
+    section.finish(findings);
+    Some(Health {
+        path: path?,
+        every,
+        timeout,
+        healthy_after,
+        unhealthy_after,
+    })
 }
 
 /// A number from 1.

@@ -5,6 +5,7 @@
 mod answers;
 mod balancing;
 mod carrying;
+mod checking;
 mod failing;
 mod harness;
 mod holding;

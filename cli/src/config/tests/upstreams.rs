@@ -1,6 +1,6 @@
 //! How requests are shared among upstreams.
 
-use outgrow_proxy::{Balance, UpstreamRules};
+use outgrow_proxy::{Balance, Health, UpstreamRules};
 
 use super::*;
 
@@ -51,12 +51,29 @@ fn upstreams_are_left_alone_as_the_file_says() {
     );
 }
 
+#[test]
+fn upstreams_are_checked_as_the_file_says() {
+    assert_eq!(rules("").health, None);
+    let usual = rules("health = { path = \"/healthz\" }").health;
+    assert_eq!(usual, Some(Health::at("/healthz")));
+    let often = rules("health = { path = \"/\", every = \"1s\" }").health;
+    assert_eq!(often.unwrap().timeout, Duration::from_secs(1));
+    golden("health_without_path", &with("health = {}"));
+    golden(
+        "health",
+        &with(
+            "health = { path = \"healthz\", every = \"1s\", timeout = \"2s\", healthy_after = 0 }",
+        ),
+    );
+}
+
 /// A key that is nothing like any other is answered with all keys of its table.
 #[test]
 fn every_key_of_upstreams_is_in_the_reference() {
-    for table in ["ejection"] {
+    for table in ["ejection", "health"] {
         let errors = parse(&with(&format!("{table} = {{ QQQQ = 1 }}"))).expect_err(table);
-        let keys = errors.problems[0].fix.split_once("the keys here are ");
+        let unknown = errors.problems.iter().find(|p| p.key.ends_with("QQQQ"));
+        let keys = unknown.unwrap().fix.split_once("the keys here are ");
         let keys = keys.unwrap_or_else(|| panic!("{table}: {errors}")).1;
         for key in keys.split(", ") {
             let line = format!("| `{table}.{key}` |");

@@ -1,0 +1,129 @@
+//! Asking an upstream how it is, whether or not anybody else asks it something.
+//!
+//! On the guard's thread: a core that is busy must not take its upstreams for ill.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::uri::Authority;
+use http::{HeaderValue, Request};
+use tokio::time::{MissedTickBehavior, timeout};
+use tracing::{info, warn};
+
+use super::Service;
+use crate::rules::Health;
+use crate::wire::Wire;
+
+/// Fields of an answer to a check; a page that sends more is no health page.
+const FIELDS_MAX: usize = 256;
+
+/// What the checks of one upstream have come to.
+#[derive(Debug)]
+struct Streak {
+    healthy: bool,
+    /// Checks in a row that say otherwise.
+    against: u32,
+}
+
+impl Streak {
+    /// An upstream is taken for well until it is found to be ill: else a start of the proxy would
+    /// be an outage.
+    fn new() -> Self {
+        Self {
+            healthy: true,
+            against: 0,
+        }
+    }
+
+    /// The new state, when this check changed it.
+    fn observe(&mut self, rule: &Health, passed: bool) -> Option<bool> {
+        if passed == self.healthy {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        let enough = match self.healthy {
+            true => rule.unhealthy_after,
+            false => rule.healthy_after,
+        };
+        if self.against < enough {
+            return None;
+        }
+        (self.healthy, self.against) = (passed, 0);
+        Some(passed)
+    }
+}
+
+/// Checks one upstream for ever.
+pub(super) async fn watch(service: Arc<Service>, rule: Health, index: usize) {
+    let (name, to) = (&service.settings.name, &service.settings.upstreams[index]);
+    let count = u32::try_from(service.settings.upstreams.len()).unwrap_or(u32::MAX);
+    // Spread over the period, so that they do not come in a burst.
+    let ahead = rule.every * u32::try_from(index).unwrap_or(0) / count.max(1);
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + ahead, rule.every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut streak = Streak::new();
+    loop {
+        tick.tick().await;
+        let found = check(to, &rule).await;
+        let changed = streak.observe(&rule, found.is_ok());
+        match (changed, &found) {
+            (Some(false), Err(why)) => warn!(service = %name, upstream = %to, %why, "unhealthy"),
+            (Some(true), _) => info!(service = %name, upstream = %to, "healthy again"),
+            _ => {}
+        }
+        service.checked(index, changed, found.err());
+    }
+}
+
+/// One check, on a connection of its own.
+async fn check(to: &Authority, rule: &Health) -> Result<(), String> {
+    let answered = timeout(rule.timeout, ask(to, rule)).await;
+    answered.map_err(|_| format!("no answer within {:?}", rule.timeout))?
+}
+
+async fn ask(to: &Authority, rule: &Health) -> Result<(), String> {
+    let host = HeaderValue::from_str(to.as_str()).map_err(|error| error.to_string())?;
+    let request = Request::get(rule.path.as_str())
+        .header(HOST, host)
+        .header(USER_AGENT, HeaderValue::from_static("outgrow-health"))
+        .header(CONNECTION, HeaderValue::from_static("close"))
+        .body(())
+        .map_err(|error| error.to_string())?;
+    let (parts, ()) = request.into_parts();
+    let wire = Wire::connect(to).await;
+    let mut wire = wire.map_err(|error| format!("no connection: {error}"))?;
+    // The caller's bound, which counts the connecting, comes first.
+    let bound = (Instant::now(), 2 * rule.timeout);
+    let answer = wire.ask(&parts, None, bound, FIELDS_MAX);
+    let status = answer.await.map_err(|error| error.to_string())?.status();
+    match status.is_success() || status.is_redirection() {
+        true => Ok(()),
+        false => Err(format!("it answers {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_changes_after_enough_checks_in_a_row() {
+        let rule = Health {
+            unhealthy_after: 3,
+            healthy_after: 2,
+            ..Health::at("/")
+        };
+        let mut streak = Streak::new();
+        let mut changes = Vec::new();
+        for passed in "++--+---+--++-".chars().map(|sign| sign == '+') {
+            changes.push(match streak.observe(&rule, passed) {
+                None => ' ',
+                Some(true) => 'u',
+                Some(false) => 'd',
+            });
+        }
+        assert_eq!(changes.iter().collect::<String>(), "       d    u ");
+    }
+}
