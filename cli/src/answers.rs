@@ -45,6 +45,16 @@ pub(crate) struct ProxyStatus {
 pub(crate) struct ServiceStatus {
     pub(crate) service: String,
     pub(crate) upstreams: Vec<UpstreamStatus>,
+    /// Of a service with a breaker.
+    #[serde(default)]
+    pub(crate) circuit: Option<CircuitStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct CircuitStatus {
+    /// `closed`, `open` or `half-open`.
+    pub(crate) state: String,
+    pub(crate) asked_again_in_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]

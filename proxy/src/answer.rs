@@ -21,7 +21,24 @@ fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
         }
         Refusal::Upstream(UpstreamError::Broken { .. }) => (StatusCode::BAD_GATEWAY, "broken"),
+        Refusal::Upstream(UpstreamError::Open { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "circuit-open")
+        }
+        Refusal::Upstream(UpstreamError::Crowded { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+        }
     }
+}
+
+/// Seconds: when it is worth asking again, as far as that is known.
+fn retry_after(refusal: &Refusal) -> u64 {
+    match refusal {
+        Refusal::Upstream(UpstreamError::Open { left, .. }) => {
+            left.as_secs() + u64::from(left.subsec_nanos() > 0)
+        }
+        _ => 1,
+    }
+    .max(1)
 }
 
 /// JSON with the cause, marked with `x-outgrow-error` so that nobody takes it for an upstream's.
@@ -34,7 +51,7 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-outgrow-error", HeaderValue::from_static(code));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after(refusal)));
     }
     if matches!(refusal, Refusal::Malformed(_) | Refusal::Connect) {
         // What follows on such a connection cannot be trusted to be a request.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::settings::Problem;
+use crate::upstreams::gate::Full;
 use crate::wire::WireError;
 
 /// Why a proxy did not start. Nothing is left running.
@@ -56,11 +57,36 @@ pub(crate) enum UpstreamError {
         #[source]
         source: WireError,
     },
+    /// Nothing was sent, and it is better so for a while.
+    #[error("{service} has failed too often; it is asked again {}", in_time(*.left))]
+    Open { service: String, left: Duration },
+    #[error("{to} has as many requests as it may: {why}")]
+    Crowded {
+        to: Authority,
+        #[source]
+        why: Full,
+    },
+}
+
+fn in_time(left: Duration) -> String {
+    match left.is_zero() {
+        true => "by one request now".to_owned(),
+        false => format!("in {left:?}"),
+    }
 }
 
 impl UpstreamError {
-    /// Whether the upstream can have seen nothing of the request.
-    pub(crate) fn nothing_sent(&self) -> bool {
+    /// Of no upstream at all, which the settings' check refuses.
+    pub(crate) fn nowhere() -> Self {
+        Self::Connect {
+            to: Authority::from_static("nowhere"),
+            why: "no upstream is left to ask".to_owned(),
+        }
+    }
+
+    /// There was no connection, so the upstream can have seen nothing of the request: another one
+    /// may be asked, and this one again, whatever the method.
+    pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Connect { .. })
     }
 
@@ -69,6 +95,7 @@ impl UpstreamError {
         match self {
             Self::Connect { .. } | Self::Timeout { .. } => true,
             Self::Broken { source, .. } => !source.is_clients(),
+            Self::Open { .. } | Self::Crowded { .. } => false,
         }
     }
 }

@@ -255,7 +255,9 @@ impl Call {
         let until = Instant::now() + self.core.shared.settings.limits.connect_retry;
         loop {
             match self.ask(writer, out).await {
-                Err(Refusal::Upstream(error)) if error.nothing_sent() && Instant::now() < until => {
+                Err(Refusal::Upstream(error))
+                    if error.is_unreachable() && Instant::now() < until =>
+                {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 ended => return ended,

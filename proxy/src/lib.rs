@@ -35,7 +35,9 @@ pub use error::{BindError, HoldError};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limits::Limits;
-pub use rules::{Balance, Ejection, Health, ServiceSettings, UpstreamRules};
+pub use rules::{
+    Balance, BreakerRule, Ejection, Health, Retries, ServiceSettings, UpstreamLimits, UpstreamRules,
+};
 pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,

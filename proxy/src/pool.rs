@@ -5,6 +5,8 @@
 //! when its answer's body has ended and nothing of the request is left on it; a body that is
 //! dropped half-way closes its connection, which cancels the request.
 
+mod send;
+
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
@@ -21,7 +23,9 @@ use crate::error::UpstreamError;
 use crate::limits::Limits;
 use crate::rules::Balance;
 use crate::upstreams::Service;
-use crate::upstreams::balance::{PeakEwma, Picker, Set, candidates};
+use crate::upstreams::balance::{PeakEwma, Picker, Set};
+use crate::upstreams::budget::Budget;
+use crate::upstreams::gate::Turn;
 use crate::wire::{Wire, WireError};
 
 /// The shortest time between two sweeps.
@@ -35,6 +39,9 @@ pub(crate) struct Cluster {
     picker: RefCell<Picker>,
     members: Box<[Member]>,
     limits: Limits,
+    /// To the head of an answer, over all tries.
+    timeout: Duration,
+    budget: Cell<Budget>,
     begun: Instant,
 }
 
@@ -52,6 +59,8 @@ struct Member {
 pub(crate) struct Slot {
     cluster: Rc<Cluster>,
     index: usize,
+    /// Where the upstream has only so many.
+    turn: Option<Turn>,
 }
 
 impl Drop for Slot {
@@ -131,6 +140,8 @@ impl Cluster {
             core,
             picker: RefCell::new(Picker::new(rules.balance, &names, seed)),
             members: upstreams.iter().map(member).collect(),
+            timeout: rules.timeout.unwrap_or(limits.request_timeout),
+            budget: Cell::default(),
             service,
             limits,
             begun,
@@ -167,12 +178,10 @@ impl Cluster {
         }
     }
 
-    fn pick(&self, tried: Set, client: Client<'_>, out: &Outgoing, now: Instant) -> Option<usize> {
-        let all = self.service.all;
-        if all.len() == 1 {
-            return tried.is_empty().then_some(0);
+    fn pick(&self, among: Set, client: Client<'_>, out: &Outgoing, now: Instant) -> Option<usize> {
+        if self.members.len() == 1 {
+            return (!among.is_empty()).then_some(0);
         }
-        let among = candidates(all, self.service.well(), tried);
         let now = now.saturating_duration_since(self.begun);
         let load = |index| {
             let tally = self.service.tally(self.core, index);
@@ -196,18 +205,29 @@ impl Cluster {
         }
     }
 
-    fn enter(self: &Rc<Self>, index: usize) -> Slot {
+    fn enter(self: &Rc<Self>, index: usize, turn: Option<Turn>) -> Slot {
         if let Some(tally) = self.service.tally(self.core, index) {
             tally.enter();
         }
         Slot {
             cluster: self.clone(),
             index,
+            turn,
         }
     }
 
-    /// How an upstream did, for whoever chooses next.
-    fn observe(&self, index: usize, failed: bool, begun: Instant, now: Instant) {
+    /// How an upstream did, for whoever chooses next. Says when the try ended.
+    fn observe(
+        &self,
+        index: usize,
+        sent: &Result<(Response<()>, Lent), UpstreamError>,
+        begun: Instant,
+    ) -> Instant {
+        let (failed, now) = match sent {
+            Ok((response, lent)) => (response.status().is_server_error(), lent.answered),
+            Err(error) if error.is_upstreams() => (true, Instant::now()),
+            Err(_) => return Instant::now(),
+        };
         self.service.observe(self.core, index, failed, now);
         let rules = &self.service.settings.rules;
         if rules.balance == Balance::PowerOfTwo && self.members.len() > 1 {
@@ -217,14 +237,16 @@ impl Cluster {
             seen.observe(now.saturating_duration_since(self.begun), took, failed);
             ewma.set(seen);
         }
+        now
     }
 
-    async fn connect(&self, to: &Authority) -> Result<Box<Wire>, UpstreamError> {
+    async fn connect(&self, to: &Authority, until: Instant) -> Result<Box<Wire>, UpstreamError> {
         let refused = |why: String| UpstreamError::Connect {
             to: to.clone(),
             why,
         };
-        let within = self.limits.connect_timeout;
+        let left = until.saturating_duration_since(Instant::now());
+        let within = self.limits.connect_timeout.min(left);
         let wire = timeout(within, Wire::connect(to))
             .await
             .map_err(|_| refused(format!("no connection within {within:?}")))?
@@ -237,15 +259,14 @@ impl Cluster {
         to: &Authority,
         wire: &mut Wire,
         out: &mut Outgoing,
-        begun: Instant,
+        (begun, until): (Instant, Instant),
     ) -> Result<Response<()>, UpstreamError> {
-        let within = self.limits.request_timeout;
         let body = out.body.take();
-        let asked = wire.ask(&out.parts, body, (begun, within), self.limits.headers_max);
+        let asked = wire.ask(&out.parts, body, until, self.limits.headers_max);
         asked.await.map_err(|error| match error {
             WireError::Late => UpstreamError::Timeout {
                 to: to.clone(),
-                within,
+                within: until.saturating_duration_since(begun),
             },
             source => UpstreamError::Broken {
                 to: to.clone(),
@@ -254,74 +275,33 @@ impl Cluster {
         })
     }
 
-    /// Asks one upstream.
+    /// Asks one upstream, until `until`.
     ///
     /// A connection from the pool may have died: then the request is sent again on another one,
     /// if it may be repeated.
     async fn attempt(
         &self,
-        index: usize,
+        slot: Slot,
         out: &mut Outgoing,
         begun: Instant,
-    ) -> Result<(Response<()>, Box<Wire>), UpstreamError> {
-        let member = &self.members[index];
+        until: Instant,
+    ) -> Result<(Response<()>, Lent), UpstreamError> {
+        let member = &self.members[slot.index];
+        let lend = |wire| Lent {
+            slot,
+            wire,
+            answered: Instant::now(),
+        };
         while let Some(mut wire) = self.take(member, begun) {
             let may_repeat = out.may_repeat();
-            match self.ask(&member.to, &mut wire, out, begun).await {
-                Ok(response) => return Ok((response, wire)),
+            match self.ask(&member.to, &mut wire, out, (begun, until)).await {
+                Ok(response) => return Ok((response, lend(wire))),
                 Err(UpstreamError::Broken { .. }) if may_repeat => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut wire = self.connect(&member.to).await?;
-        let response = self.ask(&member.to, &mut wire, out, Instant::now());
-        Ok((response.await?, wire))
-    }
-
-    /// Sends to the upstream that the balance chooses, and to the next one where no connection
-    /// can be had.
-    ///
-    /// Not cancel safe for writes: dropping it leaves open whether the upstream acted.
-    pub(crate) async fn send(
-        self: &Rc<Self>,
-        out: &mut Outgoing,
-        client: Client<'_>,
-        begun: Instant,
-    ) -> Result<(Response<()>, Lent), UpstreamError> {
-        let (mut tried, mut last, mut from) = (Set::NONE, None, begun);
-        while let Some(index) = self.pick(tried, client, out, from) {
-            let slot = self.enter(index);
-            let sent = self.attempt(index, out, from).await;
-            let now = Instant::now();
-            match sent {
-                Ok((response, wire)) => {
-                    let failed = response.status().is_server_error();
-                    self.observe(index, failed, from, now);
-                    let answered = now;
-                    let lent = Lent {
-                        slot,
-                        wire,
-                        answered,
-                    };
-                    return Ok((response, lent));
-                }
-                Err(error) => {
-                    if error.is_upstreams() {
-                        self.observe(index, true, from, now);
-                    }
-                    if !error.nothing_sent() {
-                        return Err(error);
-                    }
-                    last = Some(error);
-                }
-            }
-            tried = tried.with(index);
-            from = now;
-        }
-        let none = || UpstreamError::Connect {
-            to: Authority::from_static("nowhere"),
-            why: "no upstream is configured".to_owned(),
-        };
-        Err(last.unwrap_or_else(none))
+        let mut wire = self.connect(&member.to, until).await?;
+        let asked = self.ask(&member.to, &mut wire, out, (begun, until));
+        Ok((asked.await?, lend(wire)))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::Authority;
+use http::{HeaderName, StatusCode};
 
 /// A service: upstreams of which any may answer.
 #[derive(Debug, Clone)]
@@ -25,6 +25,14 @@ pub struct UpstreamRules {
     pub ejection: Option<Ejection>,
     /// `None` asks nobody how it is.
     pub health: Option<Health>,
+    /// `None` sends to a service however much fails.
+    pub breaker: Option<BreakerRule>,
+    /// `None` sends nothing again that an upstream may have seen.
+    pub retries: Option<Retries>,
+    /// Of each upstream; `None` bounds nothing.
+    pub limits: Option<UpstreamLimits>,
+    /// To the head of the answer, all tries included; else that of the proxy.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for UpstreamRules {
@@ -34,6 +42,10 @@ impl Default for UpstreamRules {
             hash_by: None,
             ejection: Some(Ejection::default()),
             health: None,
+            breaker: None,
+            retries: None,
+            limits: None,
+            timeout: None,
         }
     }
 }
@@ -114,6 +126,75 @@ impl Health {
             unhealthy_after: 2,
         }
     }
+}
+
+/// When a service is spared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BreakerRule {
+    /// Failures in a row, over all upstreams; 0 does not go by them.
+    pub failures: u32,
+    /// The least share of requests within the window that must go well; 0 does not go by it.
+    pub success_rate: f64,
+    /// Requests within the window below which its share says nothing.
+    pub requests_min: u32,
+    pub window: Duration,
+    /// How long it stays open the first time; twice as long each time the probe fails.
+    pub open: Duration,
+    pub open_max: Duration,
+}
+
+impl Default for BreakerRule {
+    /// More in a row than what ejects an upstream, which comes first where there are several.
+    fn default() -> Self {
+        Self {
+            failures: 10,
+            success_rate: 0.5,
+            requests_min: 20,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(5),
+            open_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When a request is sent again that an upstream may have seen: an idempotent one without a body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retries {
+    /// Of one request, beside the first try.
+    pub attempts: u32,
+    /// Of all requests, how many may be sent again.
+    pub share: f64,
+    /// After this much time another try is made; the last one has all the time that is left.
+    pub per_try_timeout: Option<Duration>,
+    /// Answers that are asked for again.
+    pub statuses: Vec<StatusCode>,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: 1,
+            share: 0.2,
+            per_try_timeout: None,
+            // By these an upstream says that it is not the one to ask. A 500 is an answer.
+            statuses: vec![
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ],
+        }
+    }
+}
+
+/// How much one upstream gets at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// In use, by all cores together.
+    pub connections: usize,
+    /// Requests that wait for one of them; more are refused with 503 and `Retry-After`.
+    pub waiting: usize,
+    /// And for how long they wait.
+    pub wait: Duration,
 }
 
 impl ServiceSettings {

@@ -3,6 +3,9 @@
 //! A request reads two words of it. Words are changed by failures, and by the guard's thread.
 
 pub(crate) mod balance;
+pub(crate) mod breaker;
+pub(crate) mod budget;
+pub(crate) mod gate;
 mod health;
 mod outlier;
 
@@ -17,6 +20,8 @@ use tracing::{info, warn};
 
 use crate::rules::ServiceSettings;
 use balance::Set;
+use breaker::{Breaker, Window};
+use gate::Gate;
 use outlier::Outlier;
 
 /// A service at work, shared by all cores.
@@ -32,6 +37,9 @@ pub(crate) struct Service {
     /// By core, then by upstream.
     tallies: Box<[Box<[Tally]>]>,
     begun: Instant,
+    pub(crate) breaker: Option<Arc<Breaker>>,
+    /// By upstream; none where nothing is bounded.
+    pub(crate) gates: Box<[Gate]>,
 }
 
 /// What one core counts of one upstream. Only that core writes.
@@ -83,6 +91,15 @@ impl Service {
                 .map(|_| (0..count).map(|_| Tally::default()).collect())
                 .collect(),
             begun: Instant::now(),
+            breaker: settings
+                .rules
+                .breaker
+                .clone()
+                .map(|rule| Arc::new(Breaker::new(rule, cores))),
+            gates: match &settings.rules.limits {
+                Some(rule) => (0..count).map(|_| Gate::new(rule)).collect(),
+                None => Box::default(),
+            },
             settings,
         }
     }
@@ -95,7 +112,7 @@ impl Service {
         self.tallies.get(core)?.get(index)
     }
 
-    fn since_start(&self, now: Instant) -> u64 {
+    pub(crate) fn since_start(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.begun);
         u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
@@ -161,14 +178,20 @@ impl Service {
                 "state": state,
                 "last_check": *self.trouble(index),
                 "back_in_ms": ejected.has(index).then(|| self.outliers[index].left(now)),
+                "waiting": self.gates.get(index).map_or(0, Gate::waiting),
                 "in_flight": of_cores().map(|t| u64::from(t.in_flight())).sum::<u64>(),
                 "requests": of_cores().map(|t| t.requests.load(Relaxed)).sum::<u64>(),
                 "failures": of_cores().map(|t| t.failures.load(Relaxed)).sum::<u64>(),
             })
         };
         let upstreams = self.settings.upstreams.iter().enumerate().map(upstream);
+        let circuit = self.breaker.as_ref().map(|breaker| {
+            let (state, left) = breaker.told(now);
+            json!({ "state": state, "asked_again_in_ms": left })
+        });
         json!({
             "service": self.settings.name,
+            "circuit": circuit,
             "balance": self.settings.rules.balance.name(),
             "upstreams": upstreams.collect::<Vec<_>>(),
         })
@@ -181,6 +204,9 @@ pub(crate) struct Keeper {
     service: Arc<Service>,
     /// Those that were said to be ejected.
     told: Set,
+    /// Whether the circuit was said to be open.
+    told_open: bool,
+    window: Window,
 }
 
 impl Keeper {
@@ -188,6 +214,8 @@ impl Keeper {
         Self {
             service,
             told: Set::NONE,
+            told_open: false,
+            window: Window::default(),
         }
     }
 
@@ -204,11 +232,12 @@ impl Keeper {
 
     /// Takes back those whose time is over, and says what has changed.
     pub(crate) fn look(&mut self, now: Instant) {
+        let now = self.service.since_start(now);
+        self.look_at_circuit(now);
         let service = &self.service;
         let Some(rule) = &service.settings.rules.ejection else {
             return;
         };
-        let now = service.since_start(now);
         let ejected = Set(service.ejected.load(Acquire));
         for index in ejected.iter() {
             let outlier = &service.outliers[index];
@@ -223,6 +252,23 @@ impl Keeper {
                 service.ejected.fetch_and(!Set::of(index).0, Relaxed);
                 self.told = self.told.without(Set::of(index));
                 info!(service = %name, upstream = %to, "asked again");
+            }
+        }
+    }
+
+    fn look_at_circuit(&mut self, now: u64) {
+        let Some(breaker) = &self.service.breaker else {
+            return;
+        };
+        self.window.look(breaker, now);
+        let (state, ms) = breaker.told(now);
+        let open = state != "closed";
+        if open != self.told_open {
+            self.told_open = open;
+            let service = &self.service.settings.name;
+            match open {
+                true => warn!(%service, ms, "spared: it failed too often"),
+                false => info!(%service, "no longer spared"),
             }
         }
     }

@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
@@ -128,16 +128,16 @@ impl Wire {
     /// in the middle of things: it must be dropped then, too.
     ///
     /// # Errors
-    /// [`WireError::Late`] after `within`; else what failed.
+    /// [`WireError::Late`] at `until`; else what failed.
     pub(crate) async fn ask(
         &mut self,
         parts: &request::Parts,
         body: Option<Incoming>,
-        (begun, within): (Instant, Duration),
+        until: Instant,
         fields_max: usize,
     ) -> Result<Response<()>, WireError> {
         self.upload.begin(parts, body)?;
-        self.deadline.set(begun + within);
+        self.deadline.set(until);
         let head = poll_fn(|cx| {
             let head = self.poll_head(cx, &parts.method, fields_max);
             if head.is_pending() && self.deadline.poll(cx).is_ready() {

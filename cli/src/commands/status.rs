@@ -115,7 +115,7 @@ pub(super) fn all(status: &Status) -> String {
     out
 }
 
-/// A service's upstreams that do not get their share.
+/// A service that is spared, and its upstreams that do not get their share.
 fn ill(service: &ServiceStatus) -> Vec<String> {
     let say = |upstream: &UpstreamStatus| {
         let why = match &upstream.last_check {
@@ -132,7 +132,16 @@ fn ill(service: &ServiceStatus) -> Vec<String> {
         )
     };
     let ill = service.upstreams.iter().filter(|u| u.state != "well");
-    ill.map(say).collect()
+    let circuit = service.circuit.iter().filter(|c| c.state != "closed");
+    let spared = circuit.map(|circuit| {
+        let left = millis(circuit.asked_again_in_ms);
+        let name = &service.service;
+        format!(
+            "{name}: the circuit is {}: asked again in {left}\n",
+            circuit.state
+        )
+    });
+    spared.chain(ill.map(say)).collect()
 }
 
 fn row(status: &SliceStatus) -> Vec<String> {
@@ -329,6 +338,7 @@ mod tests {
         let answer = serde_json::json!({
             "version": "1", "slices": [], "proxy": { "services": [{
                 "service": "shop",
+                "circuit": { "state": "open", "asked_again_in_ms": 4_000 },
                 "upstreams": [
                     upstream("well", None),
                     upstream("ejected", None),
@@ -340,6 +350,7 @@ mod tests {
         assert_eq!(
             shown,
             "no slices: everything passes through to legacy\n\
+             shop: the circuit is open: asked again in 4 s\n\
              shop: upstream 10.0.0.1:80 is ejected: 7 of 1,200 requests failed\n\
              shop: upstream 10.0.0.1:80 is unhealthy (it answers 503): 7 of 1,200 requests failed\n"
         );

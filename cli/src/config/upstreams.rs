@@ -1,19 +1,29 @@
 //! How requests are shared among the upstreams of `[legacy]` and of a service.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::HeaderName;
-use outgrow_proxy::{Balance, Ejection, Health, UpstreamRules};
+use http::{HeaderName, StatusCode};
+use outgrow_proxy::{
+    Balance, BreakerRule, Ejection, Health, Retries, UpstreamLimits, UpstreamRules,
+};
 
 use super::problem::Findings;
 use super::scalar;
-use super::section::Section;
+use super::section::{Node, Section};
 
 /// More than this in a row is no row any more.
 const FAILURES_MAX: u64 = 1_000;
+/// What no count here reaches.
+const COUNT_MAX: u64 = 1_000_000;
+/// Of one request; more are load without hope.
+const ATTEMPTS_MAX: u64 = 10;
+/// A request that waited longer has often lost its client.
+const WAIT: Duration = Duration::from_secs(1);
 /// Below the period in which ejections are looked at, a time would mean nothing.
 const TIME_MIN: Duration = Duration::from_millis(100);
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn rules(section: &mut Section<'_>, findings: &mut Findings<'_>) -> UpstreamRules {
@@ -27,6 +37,15 @@ pub(super) fn rules(section: &mut Section<'_>, findings: &mut Findings<'_>) -> U
             .get("health")
             .and_then(|node| node.section(findings))
             .and_then(|section| health(section, findings)),
+        breaker: part(section, findings, "breaker", usual.breaker, breaker),
+        retries: part(section, findings, "retries", usual.retries, retries),
+        limits: section
+            .get("limits")
+            .and_then(|node| node.section(findings))
+            .and_then(|section| limits(section, findings)),
+        timeout: section
+            .get("timeout")
+            .and_then(|node| node.duration(findings, 10 * MS..=HOUR)),
     }
 }
 
@@ -149,6 +168,103 @@ fn health(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<Healt
     })
 }
 
+fn breaker(mut section: Section<'_>, findings: &mut Findings<'_>) -> BreakerRule {
+    let usual = BreakerRule::default();
+    let failures = number(
+        &mut section,
+        findings,
+        "failures",
+        usual.failures,
+        0..=FAILURES_MAX,
+    );
+    let success_rate = section.share(findings, "success_rate", usual.success_rate);
+    let requests_min = number(
+        &mut section,
+        findings,
+        "requests_min",
+        usual.requests_min,
+        1..=COUNT_MAX,
+    );
+    let window = section.duration(findings, "window", usual.window, SECOND..=HOUR);
+    let open = section.duration(findings, "open", usual.open, TIME_MIN..=HOUR);
+    let longest = usual.open_max.max(open);
+    let open_max = section.duration(findings, "open_max", longest, TIME_MIN..=24 * HOUR);
+    if open_max < open {
+        let rule = "it is less than `open`, the first time";
+        let fix = format!("write {} or more", scalar::show(open));
+        findings.refuse(&section.at("open_max"), rule, fix);
+    }
+    if failures == 0 && success_rate == 0.0 {
+        let rule = "it goes by nothing: `failures` and `success_rate` are both 0";
+        findings.refuse(
+            &section.place,
+            rule,
+            "set one of them, or write breaker = false",
+        );
+    }
+    section.finish(findings);
+    BreakerRule {
+        failures,
+        success_rate,
+        requests_min,
+        window,
+        open,
+        open_max,
+    }
+}
+
+fn retries(mut section: Section<'_>, findings: &mut Findings<'_>) -> Retries {
+    let usual = Retries::default();
+    let attempts = number(
+        &mut section,
+        findings,
+        "attempts",
+        usual.attempts,
+        1..=ATTEMPTS_MAX,
+    );
+    let share = section.share(findings, "share", usual.share);
+    let per_try_timeout = section
+        .get("per_try_timeout")
+        .and_then(|node| node.duration(findings, MS..=HOUR));
+    let statuses = section.get("statuses").map(|node| {
+        let items = node.list(findings);
+        let read = |item: Node<'_>| {
+            let code = item.integer(findings, 500..=599)?;
+            StatusCode::from_u16(u16::try_from(code).ok()?).ok()
+        };
+        items.into_iter().filter_map(read).collect()
+    });
+    section.finish(findings);
+    Retries {
+        attempts,
+        share,
+        per_try_timeout,
+        statuses: statuses.unwrap_or(usual.statuses),
+    }
+}
+
+fn limits(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<UpstreamLimits> {
+    let fix = "say how many requests one upstream may have at a time: connections = 100";
+    let connections = section
+        .need(findings, "connections", fix)
+        .and_then(|node| node.integer(findings, 1..=COUNT_MAX));
+    let waiting = section.get("waiting");
+    let waiting = waiting.map(|node| node.integer(findings, 0..=COUNT_MAX));
+    let wait = section.duration(findings, "wait", WAIT, MS..=HOUR);
+    section.finish(findings);
+    let connections = usize::try_from(connections?).ok()?;
+    let waiting = match waiting {
+        // As many again: a queue that is longer than the work holds what nobody waits for.
+        None => connections,
+        Some(count) => usize::try_from(count?).ok()?,
+    };
+    Some(UpstreamLimits {
+        connections,
+        waiting,
+        wait,
+    })
+}
+
 /// A number from 1.
 fn count(
     section: &mut Section<'_>,
@@ -157,8 +273,18 @@ fn count(
     usual: u32,
     most: u64,
 ) -> u32 {
+    number(section, findings, key, usual, 1..=most)
+}
+
+fn number(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    key: &'static str,
+    usual: u32,
+    range: RangeInclusive<u64>,
+) -> u32 {
     let found = section.get(key);
-    let found = found.and_then(|node| node.integer(findings, 1..=most));
+    let found = found.and_then(|node| node.integer(findings, range));
     found
         .and_then(|count| u32::try_from(count).ok())
         .unwrap_or(usual)

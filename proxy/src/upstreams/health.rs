@@ -95,7 +95,7 @@ async fn ask(to: &Authority, rule: &Health) -> Result<(), String> {
     let wire = Wire::connect(to).await;
     let mut wire = wire.map_err(|error| format!("no connection: {error}"))?;
     // The caller's bound, which counts the connecting, comes first.
-    let bound = (Instant::now(), 2 * rule.timeout);
+    let bound = Instant::now() + 2 * rule.timeout;
     let answer = wire.ask(&parts, None, bound, FIELDS_MAX);
     let status = answer.await.map_err(|error| error.to_string())?.status();
     match status.is_success() || status.is_redirection() {

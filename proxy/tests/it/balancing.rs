@@ -51,7 +51,7 @@ async fn round_robin_takes_turns() {
 }
 
 /// Answers once a permit is there.
-async fn gated(name: &'static str, gate: &Arc<Semaphore>) -> Upstream {
+pub(crate) async fn gated(name: &'static str, gate: &Arc<Semaphore>) -> Upstream {
     let gate = gate.clone();
     Upstream::start(move |_| {
         let gate = gate.clone();

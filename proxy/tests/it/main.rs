@@ -4,6 +4,7 @@
 
 mod answers;
 mod balancing;
+mod breaking;
 mod carrying;
 mod checking;
 mod failing;

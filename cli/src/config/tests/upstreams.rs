@@ -1,6 +1,6 @@
 //! How requests are shared among upstreams.
 
-use outgrow_proxy::{Balance, Health, UpstreamRules};
+use outgrow_proxy::{Balance, BreakerRule, Health, Retries, UpstreamRules};
 
 use super::*;
 
@@ -67,10 +67,69 @@ fn upstreams_are_checked_as_the_file_says() {
     );
 }
 
+#[test]
+fn services_are_spared_as_the_file_says() {
+    assert_eq!(rules("").breaker, None);
+    assert_eq!(
+        rules("breaker = true").breaker,
+        Some(BreakerRule::default())
+    );
+    let own = rules("breaker = { failures = 0, success_rate = 0.8, open = \"2m\" }").breaker;
+    let own = own.unwrap();
+    assert_eq!((own.failures, own.success_rate), (0, 0.8));
+    assert_eq!(
+        own.open_max,
+        Duration::from_secs(120),
+        "no less than `open`"
+    );
+    golden(
+        "breaker",
+        &with(
+            "breaker = { failures = 0, success_rate = 0.0, window = \"1ms\", open_max = \"1s\" }",
+        ),
+    );
+}
+
+#[test]
+fn requests_are_sent_again_as_the_file_says() {
+    assert_eq!(rules("").retries, None);
+    assert_eq!(rules("retries = true").retries, Some(Retries::default()));
+    let own = rules("retries = { attempts = 2, per_try_timeout = \"1s\", statuses = [503] }");
+    let own = own.retries.unwrap();
+    assert_eq!((own.attempts, own.statuses.len()), (2, 1));
+    assert_eq!(own.per_try_timeout, Some(Duration::from_secs(1)));
+    assert_eq!(
+        rules("timeout = \"7s\"").timeout,
+        Some(Duration::from_secs(7))
+    );
+    golden(
+        "retries",
+        &with(
+            "timeout = \"1ms\"\nretries = { attempts = 0, share = 2, statuses = [404, \"500\"] }",
+        ),
+    );
+}
+
+#[test]
+fn upstreams_are_bounded_as_the_file_says() {
+    assert_eq!(rules("").limits, None);
+    let own = rules("limits = { connections = 5 }").limits.unwrap();
+    assert_eq!((own.connections, own.waiting), (5, 5));
+    assert_eq!(own.wait, Duration::from_secs(1));
+    assert_eq!(
+        rules("limits = { connections = 5, waiting = 0 }")
+            .limits
+            .unwrap()
+            .waiting,
+        0
+    );
+    golden("limits", &with("limits = { waiting = -1, wait = \"1\" }"));
+}
+
 /// A key that is nothing like any other is answered with all keys of its table.
 #[test]
 fn every_key_of_upstreams_is_in_the_reference() {
-    for table in ["ejection", "health"] {
+    for table in ["ejection", "health", "breaker", "retries", "limits"] {
         let errors = parse(&with(&format!("{table} = {{ QQQQ = 1 }}"))).expect_err(table);
         let unknown = errors.problems.iter().find(|p| p.key.ends_with("QQQQ"));
         let keys = unknown.unwrap().fix.split_once("the keys here are ");

@@ -1,0 +1,173 @@
+//! One request to a service: past its breaker, to one upstream after another, within its time.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Response, StatusCode};
+
+use super::{Client, Cluster, Lent, Outgoing, Slot};
+use crate::body::Body;
+use crate::error::UpstreamError;
+use crate::rules::Retries;
+use crate::upstreams::balance::{Set, candidates};
+use crate::upstreams::breaker::Pass;
+
+type Sent = Result<(Response<()>, Lent), UpstreamError>;
+
+/// How often one request may be sent again after an upstream may have seen it.
+struct Again<'a> {
+    rule: Option<&'a Retries>,
+    left: u32,
+}
+
+impl Again<'_> {
+    fn per_try(&self) -> Option<Duration> {
+        // The last try has all the time that is left.
+        self.rule
+            .filter(|_| self.left > 0)
+            .and_then(|rule| rule.per_try_timeout)
+    }
+
+    /// Whether this outcome may be tried again, the budget aside.
+    fn wants(&self, sent: &Sent) -> bool {
+        let Some(rule) = self.rule.filter(|_| self.left > 0) else {
+            return false;
+        };
+        match sent {
+            Ok((response, _)) => rule.statuses.contains(&response.status()),
+            Err(error) => error.is_upstreams(),
+        }
+    }
+}
+
+/// Whether the service failed; `None` says nothing of it.
+fn verdict(sent: &Sent, pass: &Pass) -> Option<bool> {
+    match sent {
+        Ok((response, _)) => {
+            let status = response.status();
+            let busy = matches!(pass, Pass::Probe(_)) && status == StatusCode::TOO_MANY_REQUESTS;
+            Some(status.is_server_error() || busy)
+        }
+        Err(error) => error.is_upstreams().then_some(true),
+    }
+}
+
+impl Cluster {
+    /// Sends to the upstream that the balance chooses; to the next one where no connection can be
+    /// had; and again, as far as the rules allow, where the request may be repeated.
+    ///
+    /// Not cancel safe for writes: dropping it leaves open whether the upstream acted.
+    pub(crate) async fn send(
+        self: &Rc<Self>,
+        out: &mut Outgoing,
+        client: Client<'_>,
+        begun: Instant,
+    ) -> Sent {
+        let service = &self.service;
+        let pass = match &service.breaker {
+            Some(breaker) => breaker.enter(|| service.since_start(begun)).map(Some),
+            None => Ok(None),
+        };
+        let pass = pass.map_err(|ms| UpstreamError::Open {
+            service: service.settings.name.clone(),
+            left: Duration::from_millis(ms),
+        })?;
+        let sent = self.tries(out, client, begun).await;
+        if let (Some(breaker), Some(pass)) = (&service.breaker, pass)
+            && let Some(failed) = verdict(&sent, &pass)
+        {
+            breaker.record(self.core, pass, failed, service.since_start(Instant::now()));
+        }
+        sent
+    }
+
+    async fn tries(
+        self: &Rc<Self>,
+        out: &mut Outgoing,
+        client: Client<'_>,
+        begun: Instant,
+    ) -> Sent {
+        let mut again = self.again(out);
+        let until = begun + self.timeout;
+        let (mut tried, mut last, mut from) = (Set::NONE, None, begun);
+        loop {
+            let among = candidates(self.service.all, self.service.well(), tried);
+            let slot = match self.pick(among, client, out, from) {
+                None => break,
+                Some(index) if self.service.gates.is_empty() => self.enter(index, None),
+                Some(index) => self.admit(index, among, (client, out), until).await?,
+            };
+            let (index, bound) = match again.per_try() {
+                Some(per_try) => (slot.index, until.min(from + per_try)),
+                None => (slot.index, until),
+            };
+            let sent = self.attempt(slot, out, from, bound).await;
+            from = self.observe(index, &sent, from);
+            tried = tried.with(index);
+            match sent {
+                // Nothing was sent: that is no second time.
+                Err(error) if error.is_unreachable() && from < until => last = Some(error),
+                sent if again.wants(&sent) && from < until && self.afford(from) => {
+                    again.left -= 1;
+                    if let Ok((_, lent)) = sent {
+                        // What has come whole gives its connection back.
+                        drop(Body::answer(lent, None));
+                    }
+                    if self.service.all.without(tried).is_empty() {
+                        tried = Set::NONE;
+                    }
+                }
+                sent => return sent,
+            }
+        }
+        Err(last.unwrap_or_else(UpstreamError::nowhere))
+    }
+
+    fn again(&self, out: &Outgoing) -> Again<'_> {
+        let rule = self.service.settings.rules.retries.as_ref();
+        if let Some(rule) = rule {
+            let mut budget = self.budget.get();
+            budget.deposit(rule.share);
+            self.budget.set(budget);
+        }
+        let attempts = rule.filter(|_| out.may_repeat());
+        Again {
+            rule,
+            left: attempts.map_or(0, |rule| rule.attempts),
+        }
+    }
+
+    fn afford(&self, now: Instant) -> bool {
+        let mut budget = self.budget.get();
+        let enough = budget.withdraw(now.saturating_duration_since(self.begun));
+        self.budget.set(budget);
+        enough
+    }
+
+    /// A turn at the chosen upstream, or at another one that has one free; else it waits for the
+    /// chosen one's.
+    async fn admit(
+        self: &Rc<Self>,
+        chosen: usize,
+        among: Set,
+        (client, out): (Client<'_>, &Outgoing),
+        until: Instant,
+    ) -> Result<Slot, UpstreamError> {
+        let gates = &self.service.gates;
+        let (mut at, mut open) = (Some(chosen), among);
+        while let Some(index) = at {
+            if let Some(turn) = gates[index].enter() {
+                return Ok(self.enter(index, Some(turn)));
+            }
+            open = open.without(Set::of(index));
+            at = self.pick(open, client, out, Instant::now());
+        }
+        let mut slot = self.enter(chosen, None);
+        let turn = gates[chosen].wait(until.into()).await;
+        slot.turn = Some(turn.map_err(|why| UpstreamError::Crowded {
+            to: self.members[chosen].to.clone(),
+            why,
+        })?);
+        Ok(slot)
+    }
+}
