@@ -1,6 +1,6 @@
 //! What one core works with, and what all cores share.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::pool::Cluster;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::slice::Slice;
+use crate::trust::{Trust, Word};
 use crate::upstreams::Service;
 
 /// Shared by all cores; immutable but for what is atomic inside.
@@ -84,13 +85,29 @@ impl Core {
     }
 }
 
-/// Where a request came from: the client's address, written out once a connection.
+/// Where a request came from, written out once a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer(pub(crate) HeaderValue);
+pub(crate) struct Peer {
+    /// The client's address.
+    pub(crate) address: HeaderValue,
+    /// How it stands in `Forwarded`, where an IPv6 address is quoted.
+    pub(crate) node: HeaderValue,
+    pub(crate) word: Word,
+}
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        let text = address.ip().to_string();
-        Self(HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown")))
+    pub(crate) fn new(address: IpAddr, trust: &Trust) -> Self {
+        let value = |text: String| {
+            HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
+        };
+        let text = value(address.to_string());
+        Self {
+            node: match address {
+                IpAddr::V4(_) => text.clone(),
+                IpAddr::V6(six) => value(format!("\"[{six}]\"")),
+            },
+            address: text,
+            word: trust.word(address),
+        }
     }
 }

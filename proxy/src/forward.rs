@@ -63,7 +63,7 @@ pub(crate) async fn carry(
     let wish = wish(&core, request.headers());
     let (mut parts, body) = request.into_parts();
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
-    headers::prepare(&mut parts, &peer.0)?;
+    headers::prepare(&mut parts, peer)?;
     if let Some(protocol) = protocol {
         parts.headers.insert(
             http::header::CONNECTION,
@@ -135,7 +135,7 @@ async fn pass_through(
     mut out: Outgoing,
     client: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Refusal> {
-    let asking = Client::Address(&peer.0);
+    let asking = Client::Address(&peer.address);
     let sent = core.legacy().send(&mut out, asking, Instant::now());
     let (response, lent) = sent.await?;
     Ok(hand_down(response, lent, client, None))

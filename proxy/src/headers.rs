@@ -1,11 +1,14 @@
 //! What may be passed on, in both directions, and what a proxy adds (RFC 9110 section 7.6).
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, Method, Request, Version};
 
+use crate::core::Peer;
 use crate::error::Refusal;
+use crate::trust::Word;
 
 /// Says who calls; only the proxy may.
 pub(crate) const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-identity");
@@ -163,7 +166,7 @@ pub(crate) fn is_persistence(value: &HeaderValue) -> bool {
 }
 
 /// Makes a client's head fit for an upstream: origin form, one Host, forwarded fields.
-pub(crate) fn prepare(parts: &mut http::request::Parts, peer: &HeaderValue) -> Result<(), Refusal> {
+pub(crate) fn prepare(parts: &mut http::request::Parts, peer: &Peer) -> Result<(), Refusal> {
     strip_hop_by_hop(&mut parts.headers);
     if parts.headers.keys().any(is_ours) {
         for name in [IDENTITY, SIDE, SECRET, EXPECT] {
@@ -209,7 +212,16 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded(headers: &mut HeaderMap, peer: &HeaderValue) {
+fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
+    match peer.word {
+        Word::Usual => {}
+        Word::Believed => lengthen_forwarded(headers, peer),
+        Word::Stranger => {
+            for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
+                headers.remove(name);
+            }
+        }
+    }
     let (mut chain, mut proto, mut host) = (false, false, false);
     for name in headers.keys() {
         chain |= *name == FORWARDED_FOR;
@@ -217,16 +229,38 @@ fn forwarded(headers: &mut HeaderMap, peer: &HeaderValue) {
         host |= *name == FORWARDED_HOST;
     }
     let longer = if chain {
-        lengthened(headers, peer)
+        lengthened(headers, &peer.address)
     } else {
         None
     };
-    headers.insert(FORWARDED_FOR, longer.unwrap_or_else(|| peer.clone()));
+    headers.insert(
+        FORWARDED_FOR,
+        longer.unwrap_or_else(|| peer.address.clone()),
+    );
     if !proto {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     if !host && let Some(host) = headers.get(HOST).cloned() {
         headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Adds the client to a chain that it brought (RFC 7239 section 4). None is begun: `X-Forwarded-*`
+/// says the same.
+fn lengthen_forwarded(headers: &mut HeaderMap, peer: &Peer) {
+    if !headers.contains_key(FORWARDED) {
+        return;
+    }
+    let mut chain: Vec<u8> = Vec::new();
+    for value in headers.get_all(FORWARDED) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(b"for=");
+    chain.extend_from_slice(peer.node.as_bytes());
+    chain.extend_from_slice(b";proto=http");
+    if let Ok(longer) = HeaderValue::from_bytes(&chain) {
+        headers.insert(FORWARDED, longer);
     }
 }
 
@@ -244,11 +278,53 @@ fn lengthened(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::Trust;
 
     fn prepared(request: Request<()>) -> http::request::Parts {
         let (mut parts, ()) = request.into_parts();
-        prepare(&mut parts, &HeaderValue::from_static("10.0.0.1")).unwrap();
+        prepare(&mut parts, &peer("10.0.0.1", &Trust::default())).unwrap();
         parts
+    }
+
+    fn peer(address: &str, trust: &Trust) -> Peer {
+        Peer::new(address.parse().unwrap(), trust)
+    }
+
+    #[test]
+    fn only_who_is_trusted_speaks_for_others() {
+        let trust = Trust {
+            forwarded: Some(vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
+            ..Trust::default()
+        };
+        let from = |address: &str| {
+            let request = Request::get("/")
+                .header(HOST, "shop.example")
+                .header("x-forwarded-for", "9.9.9.9")
+                .header("x-forwarded-proto", "https")
+                .header("x-forwarded-host", "evil.example")
+                .header("forwarded", "for=9.9.9.9");
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            prepare(&mut parts, &peer(address, &trust)).unwrap();
+            let field = |name: HeaderName| {
+                let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
+                value.unwrap_or("-").to_owned()
+            };
+            [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED].map(field)
+        };
+        assert_eq!(
+            from("10.1.1.1"),
+            [
+                "9.9.9.9, 10.1.1.1",
+                "https",
+                "evil.example",
+                "for=9.9.9.9, for=10.1.1.1;proto=http"
+            ]
+        );
+        assert_eq!(from("::1")[3], "for=9.9.9.9, for=\"[::1]\";proto=http");
+        assert_eq!(
+            from("192.0.2.1"),
+            ["192.0.2.1", "http", "shop.example", "-"]
+        );
     }
 
     #[test]

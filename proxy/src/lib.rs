@@ -19,6 +19,7 @@ mod hold;
 mod identity;
 mod limits;
 mod pool;
+mod preface;
 mod recent;
 mod routes;
 mod rules;
@@ -27,6 +28,7 @@ mod server;
 mod settings;
 mod slice;
 mod stages;
+mod trust;
 mod tunnel;
 mod upstreams;
 mod wire;
@@ -42,3 +44,4 @@ pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
 };
+pub use trust::{Network, Trust};

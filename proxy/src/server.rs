@@ -1,7 +1,7 @@
 //! Listening, one thread per core, and the drain.
 
 use std::future::poll_fn;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::error::BindError;
 use crate::flat::Flat;
 use crate::guard::{EVENTS_MAX, Watch};
 use crate::handle::Handle;
+use crate::preface::{self, PrefaceError};
 use crate::routes::RouteTable;
 use crate::saved;
 use crate::settings::Settings;
@@ -283,7 +284,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, ends: Ends) {
         match accepted {
             Ok((stream, peer)) => {
                 let open = Open::enter(&ends.open);
-                let serving = serve(core.clone(), stream, Peer::new(peer), ends.clone());
+                let serving = serve(core.clone(), stream, peer.ip(), ends.clone());
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(open);
@@ -314,11 +315,23 @@ impl Drop for Open {
 }
 
 /// One connection, HTTP/1.1 or HTTP/2 by its first bytes.
-async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, ends: Ends) {
+async fn serve(core: Rc<Core>, mut stream: TcpStream, address: IpAddr, ends: Ends) {
     if let Err(failure) = stream.set_nodelay(true) {
         debug!(%failure, "a connection was gone at once");
         return;
     }
+    let trust = &core.shared.settings.trust;
+    let mut client = address;
+    if trust.wants_preface(address) {
+        match spoken_for(&mut stream, &core, &ends).await {
+            Ok(found) => client = found.unwrap_or(address),
+            Err(failure) => {
+                debug!(%failure, balancer = %address, "a connection was not taken");
+                return;
+            }
+        }
+    }
+    let peer = Peer::new(client, trust);
     let limits = &core.shared.settings.limits;
     let mut builder = auto::Builder::new(OnThisCore);
     // A client that closes its half is taken for gone, as other proxies do: else an answer that
@@ -360,6 +373,21 @@ async fn serve(core: Rc<Core>, stream: TcpStream, peer: Peer, ends: Ends) {
     };
     if let Err(failure) = ended {
         debug!(%failure, "a client connection ended early");
+    }
+}
+
+/// Whose connection a balancer passes on, as it says; within the time of a request's head.
+async fn spoken_for(
+    stream: &mut TcpStream,
+    core: &Core,
+    ends: &Ends,
+) -> Result<Option<IpAddr>, PrefaceError> {
+    let within = core.shared.settings.limits.head_timeout;
+    tokio::select! {
+        () = ends.stop.cancelled() => Err(PrefaceError::Malformed("the proxy ends")),
+        found = tokio::time::timeout(within, preface::read(stream)) => {
+            found.unwrap_or(Err(PrefaceError::Malformed("it did not come in time")))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use outgrow_rollout::{GuardLimits, SliceId};
 use crate::limits::Limits;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
+use crate::trust::Trust;
 use crate::upstreams::balance::UPSTREAMS_MAX;
 
 /// A whole proxy. `listen` and `legacy` alone make a pass-through.
@@ -25,6 +26,7 @@ pub struct Settings {
     pub services: Vec<ServiceSettings>,
     pub slices: Vec<SliceSettings>,
     pub limits: Limits,
+    pub trust: Trust,
     pub identity: Option<IdentitySettings>,
     /// Lets testers choose a side by header; `None` turns that off.
     pub override_secret: Option<Secret>,

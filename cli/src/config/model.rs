@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use outgrow_proxy::UpstreamRules;
+use outgrow_proxy::{Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 use time::Date;
 
@@ -60,6 +60,8 @@ pub(crate) struct Proxy {
     pub(crate) hold_timeout: Duration,
     /// Requests in flight may go on this long after SIGTERM.
     pub(crate) drain_timeout: Duration,
+    /// Whom the proxy believes what about clients.
+    pub(crate) trust: Trust,
     /// Allows testers to choose a side by header; `None` turns that off.
     pub(crate) override_secret: Option<Secret>,
     /// `None`: the extracted services are told nothing of the caller.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
+use outgrow_proxy::{Network, Trust};
 
 use super::Surroundings;
 use super::model::{Control, Database, HttpUrl, Identity, Legacy, Proxy, Service, Shadow};
@@ -71,6 +72,10 @@ pub(super) fn proxy(
         DRAIN_TIMEOUT,
         Duration::ZERO..=HOUR,
     );
+    let trust = Trust {
+        preface: networks(&mut section, findings, "proxy_protocol").unwrap_or_default(),
+        forwarded: networks(&mut section, findings, "trusted_proxies"),
+    };
     let names = ["override_secret_file", "override_secret_env"];
     let override_secret = secret(&mut section, findings, around, names);
     let identity = section
@@ -85,10 +90,25 @@ pub(super) fn proxy(
         connect_timeout,
         hold_timeout,
         drain_timeout,
+        trust,
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,
     })
+}
+
+fn networks(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    key: &'static str,
+) -> Option<Vec<Network>> {
+    let words = section.get(key)?.words(findings);
+    let read = |(place, text): (Place, String)| {
+        text.parse::<Network>()
+            .map_err(|rule| findings.refuse(&place, rule, "write \"10.0.0.0/8\" or \"10.0.0.7\""))
+            .ok()
+    };
+    Some(words.into_iter().filter_map(read).collect())
 }
 
 fn identity(

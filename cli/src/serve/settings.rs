@@ -68,6 +68,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             hold_timeout: config.proxy.hold_timeout,
             ..ProxyLimits::default()
         },
+        trust: config.proxy.trust.clone(),
         identity: config
             .proxy
             .identity

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use outgrow_proxy::{
-    Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings, SliceSettings,
+    Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings, SliceSettings, Trust,
 };
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
@@ -38,6 +38,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
             connect_retry: Duration::from_millis(200),
             ..Limits::default()
         },
+        trust: Trust::default(),
         identity: None,
         override_secret: None,
         state_file: None,

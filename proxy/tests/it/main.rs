@@ -8,6 +8,7 @@ mod breaking;
 mod carrying;
 mod checking;
 mod failing;
+mod fronted;
 mod harness;
 mod holding;
 mod living;

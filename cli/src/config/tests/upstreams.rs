@@ -126,6 +126,28 @@ fn upstreams_are_bounded_as_the_file_says() {
     golden("limits", &with("limits = { waiting = -1, wait = \"1\" }"));
 }
 
+#[test]
+fn whom_the_proxy_believes() {
+    let line = "[proxy]\n";
+    assert_eq!(SHOP.matches(line).count(), 1);
+    let with = |text: &str| SHOP.replace(line, &format!("{line}{text}\n"));
+    let trust = good(SHOP).proxy.trust;
+    assert!(trust.preface.is_empty() && trust.forwarded.is_none());
+    let trust = good(&with(
+        "proxy_protocol = [\"10.0.0.0/8\", \"::1\"]\ntrusted_proxies = []",
+    ))
+    .proxy
+    .trust;
+    assert_eq!(
+        (trust.preface.len(), trust.forwarded),
+        (2, Some(Vec::new()))
+    );
+    golden(
+        "networks",
+        &with("proxy_protocol = [\"10.0.0.1/8\", \"lb\"]\ntrusted_proxies = [\"10.0.0.0/40\", 7]"),
+    );
+}
+
 /// A key that is nothing like any other is answered with all keys of its table.
 #[test]
 fn every_key_of_upstreams_is_in_the_reference() {
