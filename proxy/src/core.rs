@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use outgrow_shadow::Tap;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     /// The legacy side first, then in the order of the settings.
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) tap: Option<Arc<dyn Tap>>,
+    /// Where clients come in over TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
 }
 
@@ -93,10 +96,27 @@ pub(crate) struct Peer {
     /// How it stands in `Forwarded`, where an IPv6 address is quoted.
     pub(crate) node: HeaderValue,
     pub(crate) word: Word,
+    pub(crate) scheme: Scheme,
+}
+
+/// What a client's connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 impl Peer {
-    pub(crate) fn new(address: IpAddr, trust: &Trust) -> Self {
+    pub(crate) fn new(address: IpAddr, scheme: Scheme, trust: &Trust) -> Self {
         let value = |text: String| {
             HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
         };
@@ -108,6 +128,7 @@ impl Peer {
             },
             address: text,
             word: trust.word(address),
+            scheme,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::settings::Problem;
+use crate::tls::CertificateError;
 use crate::upstreams::gate::Full;
 use crate::wire::WireError;
 
@@ -20,6 +21,10 @@ pub enum BindError {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
     #[error("the state file {path} cannot be read: mend it or move it away")]
     StateFile {
         path: String,

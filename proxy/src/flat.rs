@@ -8,22 +8,22 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Up to so many bytes are put together; most answers' heads and many bodies.
 const SHORT: usize = 2 * 1_024;
 
 /// A client's socket.
 #[derive(Debug)]
-pub(crate) struct Flat(TokioIo<TcpStream>);
+pub(crate) struct Flat<S>(TokioIo<S>);
 
-impl Flat {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+impl<S> Flat<S> {
+    pub(crate) fn new(stream: S) -> Self {
         Self(TokioIo::new(stream))
     }
 }
 
-impl Read for Flat {
+impl<S: AsyncRead + Unpin> Read for Flat<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -33,7 +33,7 @@ impl Read for Flat {
     }
 }
 
-impl Write for Flat {
+impl<S: AsyncWrite + Unpin> Write for Flat<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

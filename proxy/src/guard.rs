@@ -17,6 +17,7 @@ use tracing::{error, warn};
 use crate::recent::millis;
 use crate::saved::{self, Saved};
 use crate::slice::Slice;
+use crate::tls::Certificates;
 use crate::upstreams::{Keeper, Service};
 
 /// Between two looks at the counters. The hard rule needs ten failures, which at the traffic
@@ -59,6 +60,7 @@ pub(crate) struct Watch {
     lowered: mpsc::Sender<Lowered>,
     state_file: Option<PathBuf>,
     keepers: Vec<Keeper>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl std::fmt::Debug for Watch {
@@ -86,6 +88,7 @@ impl Watch {
             lowered,
             state_file,
             keepers: Vec::new(),
+            certificates: None,
         }
     }
 
@@ -95,11 +98,21 @@ impl Watch {
         self
     }
 
+    /// Looks after these, too.
+    pub(crate) fn showing(mut self, certificates: Option<Arc<Certificates>>) -> Self {
+        self.certificates = certificates;
+        self
+    }
+
     /// Runs until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut tick = tokio::time::interval(PERIOD);
         for keeper in &self.keepers {
             keeper.begin();
+        }
+        if let Some(certificates) = self.certificates.take() {
+            // Ends with this thread's runtime.
+            tokio::task::spawn_local(certificates.watch());
         }
         loop {
             tokio::select! {

@@ -238,7 +238,10 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
         longer.unwrap_or_else(|| peer.address.clone()),
     );
     if !proto {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(
+            FORWARDED_PROTO,
+            HeaderValue::from_static(peer.scheme.name()),
+        );
     }
     if !host && let Some(host) = headers.get(HOST).cloned() {
         headers.insert(FORWARDED_HOST, host);
@@ -258,7 +261,8 @@ fn lengthen_forwarded(headers: &mut HeaderMap, peer: &Peer) {
     }
     chain.extend_from_slice(b"for=");
     chain.extend_from_slice(peer.node.as_bytes());
-    chain.extend_from_slice(b";proto=http");
+    chain.extend_from_slice(b";proto=");
+    chain.extend_from_slice(peer.scheme.name().as_bytes());
     if let Ok(longer) = HeaderValue::from_bytes(&chain) {
         headers.insert(FORWARDED, longer);
     }
@@ -278,6 +282,7 @@ fn lengthened(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Scheme;
     use crate::trust::Trust;
 
     fn prepared(request: Request<()>) -> http::request::Parts {
@@ -287,7 +292,7 @@ mod tests {
     }
 
     fn peer(address: &str, trust: &Trust) -> Peer {
-        Peer::new(address.parse().unwrap(), trust)
+        Peer::new(address.parse().unwrap(), Scheme::Http, trust)
     }
 
     #[test]

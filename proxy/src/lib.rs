@@ -28,6 +28,7 @@ mod server;
 mod settings;
 mod slice;
 mod stages;
+mod tls;
 mod trust;
 mod tunnel;
 mod upstreams;
@@ -44,4 +45,5 @@ pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
 };
+pub use tls::{CertificateError, CertificateFiles, TlsSettings};
 pub use trust::{Network, Trust};

@@ -15,13 +15,15 @@ use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use outgrow_shadow::Tap;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::core::{Core, Peer, Shared};
+use crate::core::{Core, Peer, Scheme, Shared};
 use crate::deadline::OneTimer;
 use crate::error::BindError;
 use crate::flat::Flat;
@@ -33,6 +35,7 @@ use crate::saved;
 use crate::settings::Settings;
 use crate::slice::Slice;
 use crate::stages::answer;
+use crate::tls::Certificates;
 use crate::upstreams::Service;
 
 /// Connections that the kernel keeps ready while a core is busy.
@@ -48,10 +51,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    listeners: Vec<Vec<StdListener>>,
+    listeners: Vec<Vec<Door>>,
     addresses: Vec<SocketAddr>,
     handle: Handle,
     watch: Watch,
+}
+
+/// Where clients come in.
+#[derive(Debug)]
+struct Door {
+    listener: StdListener,
+    scheme: Scheme,
 }
 
 /// A proxy at work.
@@ -89,16 +99,27 @@ impl Proxy {
             None => saved::Saved::new(),
         };
         let workers = settings.workers.get();
-        let mut listeners: Vec<Vec<StdListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let certificates = settings.tls.as_ref().map(Certificates::load).transpose()?;
+        let tls = certificates
+            .as_ref()
+            .map(|all| all.acceptor())
+            .transpose()?;
+        let mut listeners: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
-        for &address in &settings.listen {
+        let plain = settings
+            .listen
+            .iter()
+            .map(|address| (*address, Scheme::Http));
+        let safe = settings.tls.iter().flat_map(|tls| &tls.listen);
+        for (address, scheme) in plain.chain(safe.map(|address| (*address, Scheme::Https))) {
             let refused = |source| BindError::Listen { address, source };
             // Without the sharing of ports first: else a stranger's port would be shared silently.
             let probe = listen(address, false).map_err(refused)?;
             let real = probe.local_addr().map_err(refused)?;
             drop(probe);
             for of_core in &mut listeners {
-                of_core.push(listen(real, true).map_err(refused)?);
+                let listener = listen(real, true).map_err(refused)?;
+                of_core.push(Door { listener, scheme });
             }
             addresses.push(real);
         }
@@ -113,14 +134,16 @@ impl Proxy {
         let services: Vec<Arc<Service>> = services
             .map(|service| Arc::new(Service::new(service.clone(), workers)))
             .collect();
-        let watch =
-            Watch::new(&slices, events, lower, settings.state_file.clone()).keeping(&services);
+        let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
+            .keeping(&services)
+            .showing(certificates);
         let shared = Arc::new(Shared {
             settings,
             table,
             slices,
             services,
             tap,
+            tls,
             errors,
         });
         let handle = Handle::new(shared.clone(), lowered);
@@ -250,18 +273,20 @@ fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
 }
 
 /// One core: accepts on each of its listeners until told to stop, then waits for its connections.
-async fn core(index: usize, shared: Arc<Shared>, listeners: Vec<StdListener>, ends: Ends) {
+async fn core(index: usize, shared: Arc<Shared>, doors: Vec<Door>, ends: Ends) {
     let core = Rc::new(Core::new(index, shared));
     // Ends with the core, as every task on it.
     for cluster in &core.clusters {
         tokio::task::spawn_local(cluster.clone().sweep());
     }
     let mut accepting = Vec::new();
-    for listener in listeners {
+    for Door { listener, scheme } in doors {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
                 let (core, ends) = (core.clone(), ends.clone());
-                accepting.push(tokio::task::spawn_local(accept(core, listener, ends)));
+                accepting.push(tokio::task::spawn_local(accept(
+                    core, listener, scheme, ends,
+                )));
             }
             Err(failure) => error!(%failure, "a listener could not be used"),
         }
@@ -275,7 +300,7 @@ async fn core(index: usize, shared: Arc<Shared>, listeners: Vec<StdListener>, en
     ends.cut.cancelled().await;
 }
 
-async fn accept(core: Rc<Core>, listener: TcpListener, ends: Ends) {
+async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: Ends) {
     loop {
         let accepted = tokio::select! {
             () = ends.stop.cancelled() => return,
@@ -284,7 +309,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, ends: Ends) {
         match accepted {
             Ok((stream, peer)) => {
                 let open = Open::enter(&ends.open);
-                let serving = serve(core.clone(), stream, peer.ip(), ends.clone());
+                let serving = serve(core.clone(), stream, (peer.ip(), scheme), ends.clone());
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(open);
@@ -314,8 +339,13 @@ impl Drop for Open {
     }
 }
 
-/// One connection, HTTP/1.1 or HTTP/2 by its first bytes.
-async fn serve(core: Rc<Core>, mut stream: TcpStream, address: IpAddr, ends: Ends) {
+/// One connection.
+async fn serve(
+    core: Rc<Core>,
+    mut stream: TcpStream,
+    (address, scheme): (IpAddr, Scheme),
+    ends: Ends,
+) {
     if let Err(failure) = stream.set_nodelay(true) {
         debug!(%failure, "a connection was gone at once");
         return;
@@ -331,7 +361,42 @@ async fn serve(core: Rc<Core>, mut stream: TcpStream, address: IpAddr, ends: End
             }
         }
     }
-    let peer = Peer::new(client, trust);
+    let peer = Peer::new(client, scheme, trust);
+    match (scheme, &core.shared.tls) {
+        (Scheme::Http, _) => converse(core, stream, peer, ends).await,
+        // In a box, so that a plain connection has no room for it.
+        (Scheme::Https, Some(tls)) => {
+            let tls = tls.clone();
+            Box::pin(converse_over_tls(core, tls, stream, peer, ends)).await;
+        }
+        (Scheme::Https, None) => error!("there is no certificate for an address of TLS"),
+    }
+}
+
+async fn converse_over_tls(
+    core: Rc<Core>,
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    peer: Peer,
+    ends: Ends,
+) {
+    let within = core.shared.settings.limits.head_timeout;
+    let shaken = tokio::select! {
+        () = ends.stop.cancelled() => return,
+        shaken = tokio::time::timeout(within, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => converse(core, stream, peer, ends).await,
+        Ok(Err(failure)) => debug!(%failure, "a handshake failed"),
+        Err(_) => debug!("a handshake took too long"),
+    }
+}
+
+/// HTTP/1.1 or HTTP/2 by the first bytes.
+async fn converse<S>(core: Rc<Core>, stream: S, peer: Peer, ends: Ends)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = &core.shared.settings.limits;
     let mut builder = auto::Builder::new(OnThisCore);
     // A client that closes its half is taken for gone, as other proxies do: else an answer that

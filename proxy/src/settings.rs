@@ -12,13 +12,16 @@ use outgrow_rollout::{GuardLimits, SliceId};
 use crate::limits::Limits;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
+use crate::tls::TlsSettings;
 use crate::trust::Trust;
 use crate::upstreams::balance::UPSTREAMS_MAX;
 
 /// A whole proxy. `listen` and `legacy` alone make a pass-through.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// In clear text.
     pub listen: Vec<SocketAddr>,
+    pub tls: Option<TlsSettings>,
     /// Data plane threads.
     pub workers: NonZeroUsize,
     pub legacy: ServiceSettings,
@@ -121,6 +124,8 @@ impl fmt::Debug for Secret {
 pub enum Problem {
     #[error("no address to listen on")]
     NoListener,
+    #[error("no certificate to show over TLS")]
+    NoCertificate,
     #[error("no legacy upstream")]
     NoLegacy,
     #[error("slice `{0}` has no service")]
@@ -153,8 +158,16 @@ impl Settings {
     /// Everything that is wrong, at once.
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        if self.listen.is_empty() {
+        let tls = self.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        if self.listen.is_empty() && tls.is_empty() {
             found.push(Problem::NoListener);
+        }
+        if self
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.certificates.is_empty())
+        {
+            found.push(Problem::NoCertificate);
         }
         if self.legacy.upstreams.is_empty() {
             found.push(Problem::NoLegacy);

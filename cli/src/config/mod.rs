@@ -20,6 +20,7 @@ mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstreams;
 
 use std::collections::BTreeMap;

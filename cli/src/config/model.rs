@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use outgrow_proxy::{Trust, UpstreamRules};
+use outgrow_proxy::{TlsSettings, Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 use time::Date;
 
@@ -49,7 +49,9 @@ impl Config {
 /// `[proxy]`: where clients come in, and how long anything may take.
 #[derive(Debug)]
 pub(crate) struct Proxy {
+    /// In clear text; none where there is TLS instead.
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) tls: Option<TlsSettings>,
     /// Data plane threads; `None` means one per core.
     pub(crate) workers: Option<usize>,
     /// To the head of an upstream's answer.

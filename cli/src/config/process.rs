@@ -14,6 +14,7 @@ use super::problem::{Findings, Place};
 use super::scalar;
 use super::secret::Secret;
 use super::section::{Node, Section};
+use super::tls;
 use super::upstreams;
 
 /// What is wrong is among the findings already.
@@ -50,13 +51,18 @@ pub(super) fn proxy(
 ) -> Option<Proxy> {
     let fix = "add [proxy] with listen = [\"127.0.0.1:8080\"]";
     let mut section = root.need(findings, "proxy", fix)?.section(findings)?;
-    let listen = section.need(findings, "listen", fix).map(|node| {
-        let (count, found) = addresses(&node, findings);
-        if count == 0 && node.is_list() {
-            findings.refuse(&node.place, "it must not be empty", fix);
-        }
-        found
-    });
+    let tls = section
+        .get("tls")
+        .map(|node| tls::read(node.section(findings)?, findings, around));
+    // Who serves over TLS alone needs no other address.
+    let listen = match tls {
+        None => section.need(findings, "listen", fix),
+        Some(_) => section.get("listen"),
+    };
+    let listen = match listen {
+        None => tls.is_some().then(Vec::new),
+        Some(node) => Some(needed_addresses(&node, findings, fix)),
+    };
     let workers = section
         .get("workers")
         .and_then(|node| node.integer(findings, 1..=WORKERS_MAX))
@@ -85,6 +91,7 @@ pub(super) fn proxy(
     section.finish(findings);
     Some(Proxy {
         listen: listen?,
+        tls: tls.map_or(Some(None), |found| found.map(Some))?,
         workers,
         request_timeout,
         connect_timeout,
@@ -396,6 +403,19 @@ fn a_database(
     scalar::database(&text, around.dir)
         .map_err(|rule| findings.refuse(&node.place, rule, fix))
         .ok()
+}
+
+/// Addresses of which there must be one.
+pub(super) fn needed_addresses(
+    node: &Node<'_>,
+    findings: &mut Findings<'_>,
+    fix: &str,
+) -> Vec<SocketAddr> {
+    let (count, found) = addresses(node, findings);
+    if count == 0 && node.is_list() {
+        findings.refuse(&node.place, "it must not be empty", fix);
+    }
+    found
 }
 
 /// How many are written, and those that are right.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod tls;
 mod upstreams;
 
 const SHOP: &str = include_str!("shop.toml");

@@ -54,6 +54,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
     });
     Ok(Settings {
         listen: config.proxy.listen.clone(),
+        tls: config.proxy.tls.clone(),
         workers,
         legacy: ServiceSettings {
             name: LEGACY.to_owned(),

@@ -13,7 +13,7 @@ use outgrow_proxy::{
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
 use outgrow_testkit::{Answer, Upstream, client};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A wait that ends as soon as it can.
@@ -29,6 +29,7 @@ pub(crate) struct Front {
 pub(crate) fn plain(legacy: &Upstream) -> Settings {
     Settings {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        tls: None,
         workers: NonZeroUsize::MIN,
         legacy: ServiceSettings::new("legacy", vec![authority(legacy)]),
         services: Vec::new(),
@@ -152,7 +153,7 @@ pub(crate) fn text(body: impl Into<Bytes>) -> Response<Bytes> {
 }
 
 /// Reads until `end` has come.
-pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub(crate) async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, end: &str) -> String {
     let mut seen = Vec::new();
     let reading = async {
         let mut part = [0; 4096];

@@ -7,6 +7,7 @@ mod balancing;
 mod breaking;
 mod carrying;
 mod checking;
+mod encrypted;
 mod failing;
 mod fronted;
 mod harness;

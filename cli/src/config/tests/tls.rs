@@ -1,0 +1,61 @@
+//! TLS towards clients.
+
+use outgrow_testkit::Authority;
+
+use super::*;
+
+/// The shop's config with this in `[proxy.tls]`.
+fn with(text: &str) -> String {
+    let before = "[proxy.identity]";
+    assert_eq!(SHOP.matches(before).count(), 1);
+    SHOP.replace(before, &format!("[proxy.tls]\n{text}\n\n{before}"))
+}
+
+#[test]
+fn clients_are_served_over_tls() {
+    // It holds the folder of the files.
+    let ca = Authority::new("ca");
+    let signed = ca.server(&["shop.example"]);
+    let (cert, key) = (signed.certificate.display(), signed.key.display());
+    let text = format!(
+        "listen = [\"127.0.0.1:8443\"]\ncertificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]"
+    );
+    let tls = good(&with(&text)).proxy.tls.unwrap();
+    assert_eq!((tls.listen.len(), tls.certificates.len()), (1, 1));
+    assert_eq!(tls.reload, Duration::from_secs(10));
+    let alone = with(&text).replace("listen = [\"127.0.0.1:8080\"]\n", "");
+    assert_eq!(good(&alone).proxy.listen, []);
+    let swapped = text.replace(&cert.to_string(), &key.to_string());
+    let refused = parse(&with(&swapped)).unwrap_err().to_string();
+    assert!(
+        refused.contains("holds no certificate in PEM form"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn tls_that_cannot_be_is_refused() {
+    golden("tls_without_anything", &with("reload = \"1ms\""));
+    golden(
+        "tls",
+        &with(
+            "listen = []\ncertificates = [{ cert = \"no.pem\", key = \"no.key\" }, { cert = \"x\" }]",
+        ),
+    );
+}
+
+#[test]
+fn every_key_of_tls_is_in_the_reference() {
+    let errors = parse(&with("QQQQ = 1")).unwrap_err();
+    let unknown = errors
+        .problems
+        .iter()
+        .find(|p| p.key.ends_with("QQQQ"))
+        .unwrap();
+    let keys = unknown.fix.split_once("the keys here are ").unwrap().1;
+    let part = REFERENCE.split("### `[proxy.tls]`").nth(1).unwrap();
+    let part = part.split("\n### ").next().unwrap();
+    for key in keys.split(", ") {
+        assert!(part.contains(&format!("| `{key}` |")), "{key}");
+    }
+}
