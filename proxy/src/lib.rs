@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod cohort;
+mod connection;
 mod core;
 mod counts;
 mod deadline;

@@ -335,3 +335,118 @@ async fn a_tunnel_keeps_its_turn() {
     .await;
     front.stop().await;
 }
+
+/// What one core learns holds for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn cores_count_together() {
+    let status = Arc::new(AtomicU16::new(500));
+    let upstream = scripted("x", &status).await;
+    let mut settings = plain(&upstream);
+    settings.workers = std::num::NonZeroUsize::new(4).unwrap();
+    settings.legacy.rules.breaker = Some(rule(12, Duration::from_secs(60)));
+    let front = start(settings);
+    // Each on a connection of its own, which the kernel gives to any of the cores.
+    for _ in 0..12 {
+        assert_eq!(front.get("/", &[]).await.status, 500);
+    }
+    for _ in 0..8 {
+        let answer = front.get("/", &[]).await;
+        assert_eq!(answer.header("x-outgrow-error"), Some("circuit-open"));
+    }
+    assert_eq!(upstream.seen().len(), 12);
+    front.stop().await;
+}
+
+/// The client of the one request that was to find out has left: the next one finds out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_whose_client_leaves_is_no_verdict() {
+    let gate = Arc::new(Semaphore::new(0));
+    let status = Arc::new(AtomicU16::new(500));
+    let (state, turn) = (status.clone(), gate.clone());
+    let upstream = Upstream::start(move |_| {
+        let (state, turn) = (state.clone(), turn.clone());
+        async move {
+            let code = StatusCode::from_u16(state.load(SeqCst)).unwrap();
+            if code.is_success() {
+                let _ = turn.acquire().await;
+            }
+            let mut answer = text("x");
+            *answer.status_mut() = code;
+            answer
+        }
+    })
+    .await;
+    let mut settings = plain(&upstream);
+    settings.legacy.rules.breaker = Some(rule(2, Duration::from_millis(100)));
+    let front = start(settings);
+    for _ in 0..2 {
+        front.get("/", &[]).await;
+    }
+    status.store(200, SeqCst);
+    let before = upstream.seen().len();
+    loop {
+        let at = front.at;
+        let client = tokio::spawn(async move {
+            let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+            let ask = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+            say(&mut stream, ask).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        eventually("it is refused, or finds out", WAIT, || async {
+            (client.is_finished() || upstream.seen().len() > before).then_some(())
+        })
+        .await;
+        if upstream.seen().len() > before {
+            client.abort();
+            break;
+        }
+    }
+    eventually("its place is free again", WAIT, || async {
+        (told(&front, 0, "in_flight") == 0).then_some(())
+    })
+    .await;
+    assert_eq!(circuit(&front, 0), "half-open");
+    gate.add_permits(10);
+    eventually("the next one finds out", WAIT, || async {
+        (front.get("/", &[]).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(circuit(&front, 0), "closed");
+    front.stop().await;
+}
+
+/// A client that leaves while it waits takes no turn, and leaves no place taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_the_queue_is_gone_from_it() {
+    let gate = Arc::new(Semaphore::new(0));
+    let upstream = gated("x", &gate).await;
+    let mut settings = plain(&upstream);
+    settings.legacy.rules.limits = Some(UpstreamLimits {
+        connections: 1,
+        waiting: 1,
+        wait: WAIT,
+    });
+    let front = Arc::new(start(settings));
+    let first = {
+        let front = front.clone();
+        tokio::spawn(async move { front.get("/", &[]).await.text() })
+    };
+    eventually("the upstream is full", WAIT, || async {
+        (upstream.seen().len() == 1).then_some(())
+    })
+    .await;
+    let mut leaves = tokio::net::TcpStream::connect(front.at).await.unwrap();
+    say(&mut leaves, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let waiting = |count: u64| {
+        let front = &front;
+        move || async move { (told(front, 0, "waiting") == count).then_some(()) }
+    };
+    eventually("one waits", WAIT, waiting(1)).await;
+    drop(leaves);
+    eventually("nobody waits", WAIT, waiting(0)).await;
+    gate.add_permits(2);
+    assert_eq!(first.await.unwrap(), "x");
+    assert_eq!(front.get("/", &[]).await.text(), "x");
+    assert_eq!(upstream.seen().len(), 2, "who has left was not sent");
+    Arc::into_inner(front).unwrap().stop().await;
+}
