@@ -111,6 +111,11 @@ pub enum Error {
         "capture is gone from table `{table}` of the {side} database: changes may have been missed; close the link and start the copy again"
     )]
     CaptureLost { side: Side, table: String },
+    /// No verification was interrupted, or it was of something else.
+    #[error(
+        "no verification can be gone on with ({0}): run `outgrow sync verify` without --resume"
+    )]
+    NothingToResume(&'static str),
     #[error(
         "repair is capped at {cap} rows and {found} differ: start the copy again, or raise the cap"
     )]

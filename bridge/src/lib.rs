@@ -19,6 +19,7 @@
 mod apply;
 mod batch;
 mod both;
+mod checksum;
 mod db;
 mod drift;
 mod engine;
@@ -33,6 +34,7 @@ mod plan;
 mod preflight;
 mod recent;
 mod repair;
+mod scan;
 mod shared;
 mod spec;
 mod status;
@@ -50,6 +52,7 @@ pub use error::Error;
 pub use fault::FaultHook;
 pub use link::Link;
 pub use preflight::{Preflight, Problem};
+pub use scan::{TableWay, VerifyOptions};
 pub use spec::{
     AlsoSpec, Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec,
 };

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
+use crate::scan::VerifyOptions;
 use crate::shared::Shared;
 use crate::spec::{Capture, LinkSpec};
 use crate::status::Status;
@@ -283,14 +284,24 @@ impl Link {
     /// # Errors
     /// When the backfill is not complete, or a database fails.
     pub async fn verify(&self) -> Result<VerifyReport, Error> {
+        self.verify_with(&VerifyOptions::default()).await
+    }
+
+    /// As [`Self::verify`], of all rows or of a sample. What a sample finds counts like what a
+    /// whole verification finds; that it finds nothing proves nothing.
+    ///
+    /// # Errors
+    /// As [`Self::verify`]; [`Error::NothingToResume`].
+    pub async fn verify_with(&self, options: &VerifyOptions) -> Result<VerifyReport, Error> {
         let (plan, source) = self.view().await?;
         if !self.copied() {
             return Err(Error::NotCopied(self.slice().clone()));
         }
-        let report = self.verifier(&plan, source).verify().await?;
-        let rows = (report.tables.clone(), std::time::Instant::now());
-        self.inner.shared.status(|s| s.verified = Some(rows));
-        *lock(&self.inner.report) = Some(report.clone());
+        let (report, at) = self.verifier(&plan, source).verify(options).await?;
+        self.inner.shared.status(|s| s.note_verified(&report, at));
+        if report.share.is_none() || report.different > 0 {
+            *lock(&self.inner.report) = Some(report.clone());
+        }
         Ok(report)
     }
 

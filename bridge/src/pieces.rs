@@ -55,6 +55,14 @@ impl Pieces {
         Self::new(&literals, empty_is_null)
     }
 
+    pub(crate) fn literals(&self) -> &[String] {
+        &self.literals
+    }
+
+    pub(crate) fn empty_is_null(&self) -> bool {
+        self.empty_is_null
+    }
+
     /// The text of these values as its column stores it.
     ///
     /// # Errors

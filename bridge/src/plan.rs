@@ -25,7 +25,7 @@ use crate::spec::{LinkSpec, TableSpec};
 use crate::value::{Cell, Kind};
 use beside::Legacy;
 pub(crate) use filter::Filter;
-pub(crate) use group::Group;
+pub(crate) use group::{Group, Way};
 
 /// Key columns that the change table has room for.
 pub(crate) const KEY_COLUMNS: usize = 6;

@@ -407,6 +407,8 @@ pub struct Limits {
     pub repair_rows: usize,
     /// Rows that the preflight sends through the mapping and back, per table.
     pub sample_rows: u32,
+    /// Rows of one range of a verification: a hash of each takes some milliseconds in all.
+    pub verify_rows: u32,
     /// Looks at a row that keeps changing before a verification calls it unsettled.
     pub settle_tries: u32,
     /// How long the bridge waits for a database lock before it says so and tries again.
@@ -432,6 +434,7 @@ impl Default for Limits {
             report_rows: 100,
             repair_rows: 10_000,
             sample_rows: 500,
+            verify_rows: 20_000,
             settle_tries: 200,
             busy: Duration::from_secs(5),
             stall: Duration::from_mins(5),

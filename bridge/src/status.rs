@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::both::Carried;
 use crate::db::now_ms;
+use crate::scan::{LastVerify, Verifying};
+use crate::verify::VerifyReport;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableProgress {
@@ -80,6 +82,9 @@ pub(crate) struct Status {
     pub(crate) foreign_at: Option<i64>,
     pub(crate) last_foreign: Option<String>,
     pub(crate) verified: Option<(BTreeMap<String, TableRows>, Instant)>,
+    /// A verification that runs, and what the last one was.
+    pub(crate) verifying: Option<Verifying>,
+    pub(crate) last_verify: Option<LastVerify>,
     /// What the worker waits for, e.g. a lock.
     pub(crate) trouble: Option<String>,
     pub(crate) failed: Option<String>,
@@ -119,6 +124,8 @@ impl Status {
             foreign_at: None,
             last_foreign: None,
             verified: None,
+            verifying: None,
+            last_verify: None,
             trouble: None,
             failed: None,
             log_kept: BTreeMap::new(),
@@ -169,6 +176,33 @@ impl Status {
         carried.max(noted)
     }
 
+    /// Takes up what a verification found at some time. A sample without a difference says nothing
+    /// of the other rows; one with differences refutes what was known.
+    pub(crate) fn note_verified(&mut self, report: &VerifyReport, at: Instant) {
+        self.last_verify = Some(LastVerify::of(report));
+        if report.share.is_none() {
+            self.verified = Some((report.tables.clone(), at));
+        } else if report.different > 0 {
+            let (mut rows, at) = self
+                .verified
+                .take()
+                .unwrap_or_else(|| (BTreeMap::new(), at));
+            for (name, found) in &report.tables {
+                let known = rows.entry(name.clone()).or_insert(*found);
+                known.different = known.different.max(found.different);
+            }
+            self.verified = Some((rows, at));
+        }
+    }
+
+    fn describe_verify(&self) -> Value {
+        let total = self.tables.iter().map(|t| t.total.max(t.copied)).sum();
+        json!({
+            "running": self.verifying.as_ref().map(|v| v.describe(total)),
+            "last": self.last_verify,
+        })
+    }
+
     fn state(&self) -> &'static str {
         match (&self.failed, self.running, self.copied) {
             (Some(_), _, _) => "failed",
@@ -210,6 +244,7 @@ impl Status {
             "foreign_writes": self.foreign,
             "refused_writes": self.refused,
             "log_kept_bytes": self.log_kept,
+            "verify": self.describe_verify(),
             "waiting_for": self.trouble,
             "failed": self.failed,
         })

@@ -1,14 +1,12 @@
-//! Compares both sides row by row, in the extracted shape, while both move; and mends what
-//! differs.
+//! Compares both sides in the extracted shape, while both move.
 //!
-//! A scan reads ranges of keys from both sides at slightly different moments and only gathers
-//! suspects. A suspect is called different when this was seen: the target's row together with the
+//! A scan ([`crate::scan`]) looks at ranges of keys of both sides at slightly different moments and
+//! only gathers suspects. A suspect is called different when this was seen: the target's row together with the
 //! position it had, then the source's row in a later snapshot whose stream has no change of that
 //! key after that position. Then nothing on its way could make them alike, so there are no false
 //! differences; a row that keeps changing is looked at again until the tries are used up.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
 
 use outgrow_rollout::{Side, TableRows};
 use serde::Serialize;
@@ -19,11 +17,10 @@ use crate::both::verify as both;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
 use crate::plan::{Filter, Group, Image, Plan, Row};
+use crate::scan::TableWay;
 use crate::shared::Shared;
 use crate::value::{Key, key_text};
 
-/// Keys of one range: a few megabytes of rows at most, a snapshot of some milliseconds.
-const RANGE: u32 = 4_000;
 /// Suspects looked at together.
 const SUSPECTS: usize = 500;
 
@@ -37,6 +34,19 @@ pub struct VerifyReport {
     /// Of these, keys that changed all the time, so that nothing could be proven of them.
     pub unsettled: u64,
     pub rows_per_second: u64,
+    /// Legacy rows that were looked at, and those that a sample left out.
+    pub looked_at: u64,
+    pub left_out: u64,
+    /// Of those that were looked at, how many left the databases.
+    pub read_rows: u64,
+    /// What share was asked for; `None` is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Rows that an interrupted verification had looked at before this one went on with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<u64>,
+    /// By extracted table, how it was compared.
+    pub ways: BTreeMap<String, TableWay>,
     /// The first differences, with values; bounded by `Limits::report_rows`.
     pub differences: Vec<Difference>,
     #[serde(skip)]
@@ -113,44 +123,8 @@ pub(crate) struct Verifier<'a> {
     pub(crate) source: Side,
 }
 
-#[derive(Debug)]
-struct Suspect {
-    group: usize,
-    key: Key,
-    legacy: Vec<bool>,
-    extracted: Vec<bool>,
-}
-
 impl Verifier<'_> {
-    /// Compares every row.
-    pub(crate) async fn verify(&self) -> Result<VerifyReport, Error> {
-        let began = Instant::now();
-        let mut report = VerifyReport::default();
-        let mut suspects = Vec::new();
-        for at in 0..self.plan.groups.len() {
-            self.scan(at, &mut report.tables, &mut suspects).await?;
-        }
-        let rows: u64 = report.tables.values().map(|t| t.legacy).sum();
-        let keys = suspects.iter().map(|s| (s.group, s.key.clone())).collect();
-        for suspect in &suspects {
-            // Counted again once they are settled.
-            let tables = self.plan.groups[suspect.group].tables(Side::Extracted);
-            for (at, table) in tables.iter().enumerate() {
-                let counts = report.tables.entry(table.name.clone()).or_default();
-                let (legacy, extracted) = (suspect.legacy[at], suspect.extracted[at]);
-                counts.legacy = counts.legacy.saturating_sub(u64::from(legacy));
-                counts.extracted = counts.extracted.saturating_sub(u64::from(extracted));
-            }
-        }
-        for settled in self.settle(keys).await? {
-            self.count(settled, &mut report);
-        }
-        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        report.rows_per_second = rows.saturating_mul(1_000) / millis.max(1);
-        Ok(report)
-    }
-
-    fn count(&self, settled: Settled, report: &mut VerifyReport) {
+    pub(crate) fn count(&self, settled: Settled, report: &mut VerifyReport) {
         let tables = self.plan.groups[settled.group].tables(Side::Extracted);
         for (at, table) in tables.iter().enumerate() {
             let counts = report.tables.entry(table.name.clone()).or_default();
@@ -178,97 +152,8 @@ impl Verifier<'_> {
             .extend(settled.into_differences().take(room));
     }
 
-    /// Walks one group in key order, gathering keys that look different.
-    async fn scan(
-        &self,
-        at: usize,
-        counts: &mut BTreeMap<String, TableRows>,
-        suspects: &mut Vec<Suspect>,
-    ) -> Result<(), Error> {
-        let group = &self.plan.groups[at];
-        let parts = group.tables(Side::Extracted);
-        for part in parts {
-            counts.entry(part.name.clone()).or_default();
-        }
-        let mut cursor: Option<Key> = None;
-        loop {
-            let (images, end) = self.range(group, cursor.as_ref()).await?;
-            for (key, (legacy, extracted)) in images {
-                let taken = group.taken(&legacy);
-                for ((part, row), taken) in parts.iter().zip(&extracted).zip(&taken) {
-                    let counts = counts.entry(part.name.clone()).or_default();
-                    counts.legacy += u64::from(*taken);
-                    counts.extracted += u64::from(row.is_some());
-                }
-                if !self.alike(group, &legacy, &extracted) {
-                    suspects.push(Suspect {
-                        group: at,
-                        key,
-                        legacy: taken,
-                        extracted: extracted.iter().map(Option::is_some).collect(),
-                    });
-                }
-            }
-            match end {
-                Some(end) => cursor = Some(end),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Rows of both sides up to a common key, and that key unless it is the end.
-    async fn range(
-        &self,
-        group: &Group,
-        after: Option<&Key>,
-    ) -> Result<(HashMap<Key, (Image, Image)>, Option<Key>), Error> {
-        let mut found = Vec::new();
-        let mut end: Option<Key> = None;
-        for side in [Side::Legacy, Side::Extracted] {
-            let mut tx = self.shared.on(side).read().await?;
-            for (at, table) in group.tables(side).iter().enumerate() {
-                let rows = rows::after(&mut tx, table, after, RANGE).await.on(side)?;
-                let full = rows.len() >= RANGE as usize;
-                let rows: Vec<(Key, Row)> = rows
-                    .into_iter()
-                    .map(|row| (table.key_of(&row), row))
-                    .collect();
-                if let (true, Some((last, _))) = (full, rows.last())
-                    && end.as_ref().is_none_or(|end| last < end)
-                {
-                    end = Some(last.clone());
-                }
-                found.push((side, at, rows));
-            }
-        }
-        let none = |side| vec![None; group.tables(side).len()];
-        let mut images: HashMap<Key, (Image, Image)> = HashMap::new();
-        for (side, at, rows) in found {
-            for (key, row) in rows {
-                if end.as_ref().is_some_and(|end| key > *end) {
-                    break;
-                }
-                let image = images
-                    .entry(key)
-                    .or_insert_with(|| (none(Side::Legacy), none(Side::Extracted)));
-                match side {
-                    Side::Legacy => image.0[at] = Some(row),
-                    Side::Extracted => image.1[at] = Some(row),
-                }
-            }
-        }
-        Ok((images, end))
-    }
-
-    fn alike(&self, group: &Group, legacy: &Image, extracted: &Image) -> bool {
-        let Ok(expected) = group.map(Side::Legacy, legacy) else {
-            return false;
-        };
-        expected == *extracted || self.compare(group, &[], legacy, extracted).is_empty()
-    }
-
     /// Every difference of a key, by part.
-    fn compare(
+    pub(crate) fn compare(
         &self,
         group: &Group,
         key: &[crate::value::Cell],

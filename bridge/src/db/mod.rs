@@ -10,6 +10,7 @@ pub(crate) mod postgres;
 pub(crate) mod rows;
 pub(crate) mod sqlite;
 pub(crate) mod stream;
+pub(crate) mod sums;
 mod tx;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -298,6 +299,7 @@ impl Database {
             None => {}
         }
         self.install_events().await?;
+        self.install_verify().await?;
         self.install_both().await
     }
 

@@ -1,5 +1,6 @@
 //! Reads and writes rows of the slice's tables.
 
+use super::sums::Range;
 use super::tx::Fetched;
 use super::{Arg, Dialect, Tx, keys, list, mysql, postgres, quote};
 use crate::plan::{Column, Filter, Row, Table};
@@ -39,13 +40,18 @@ pub(crate) async fn by_keys(
 /// A row as it was fetched. Bytes of MySQL come as hexadecimal text, for its drivers cannot tell
 /// bytes from text of a binary collation.
 fn read(table: &Table, row: Fetched) -> Row {
+    read_as(table.columns.iter(), row)
+}
+
+/// As [`read`], of some columns.
+pub(super) fn read_as<'a>(columns: impl Iterator<Item = &'a Column>, row: Fetched) -> Row {
     let bytes = |(column, cell): (&Column, Cell)| match (&column.kind, cell) {
         (Kind::Mysql(kind), Cell::Text(hex)) if kind.class == Class::Bytes => {
             keys::unhex(&hex).map_or(Cell::Text(hex), Cell::Blob)
         }
         (_, cell) => cell,
     };
-    table.columns.iter().zip(row.0).map(bytes).collect()
+    columns.zip(row.0).map(bytes).collect()
 }
 
 /// Keeps everybody else from changing these rows until the transaction ends. Where there is one
@@ -71,19 +77,30 @@ pub(crate) async fn after(
     after: Option<&Key>,
     limit: u32,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
-    let keys = keys.join(", ");
-    let (only, mut args) = only(tx, table);
-    let place = match after {
-        Some(_) => format!("AND ({keys}) > ({})", key_marks(table)),
-        None => String::new(),
+    let range = Range {
+        after: after.cloned(),
+        until: None,
     };
+    within(tx, table, &range, limit).await
+}
+
+/// The first rows of a range, in key order, of those that the table is about.
+pub(crate) async fn within(
+    tx: &mut Tx,
+    table: &Table,
+    range: &Range,
+    limit: u32,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
+    let (only, mut args) = only(tx, table);
+    let (place, more) = range.sql(table);
+    args.extend(more);
     let text = format!(
-        "SELECT {} FROM {} WHERE {only} {place} ORDER BY {keys} LIMIT {limit}",
+        "SELECT {} FROM {} WHERE {only}{place} ORDER BY {} LIMIT {limit}",
         columns(table),
-        tx.dialect().table(&table.name)
+        tx.dialect().table(&table.name),
+        keys.join(", ")
     );
-    args.extend(after.into_iter().flat_map(|key| key_args(table, key)));
     let rows = tx.fetch(&text, &args).await?;
     Ok(rows.into_iter().map(|row| read(table, row)).collect())
 }
@@ -228,7 +245,7 @@ pub(super) fn key_args<'a>(table: &'a Table, key: &'a Key) -> impl Iterator<Item
         .map(|(column, cell)| arg(&column.kind, cell))
 }
 
-fn key_marks(table: &Table) -> String {
+pub(super) fn key_marks(table: &Table) -> String {
     let marks: Vec<String> = table
         .key
         .iter()
@@ -263,7 +280,7 @@ fn key_list(dialect: Dialect, table: &Table, count: usize) -> String {
 }
 
 /// The condition of the rows that a table is about, with its values.
-fn only(tx: &Tx, table: &Table) -> (String, Vec<Arg>) {
+pub(super) fn only(tx: &Tx, table: &Table) -> (String, Vec<Arg>) {
     if table.only.is_empty() {
         return ("1 = 1".to_owned(), Vec::new());
     }
@@ -318,7 +335,7 @@ fn condition(tx: &Tx, of: &Column, filter: &Filter) -> String {
 
 /// A key column in binary order. Both sides must be walked in one order, whatever collation each
 /// declares; numbers have none, and naming one would keep their index from being used.
-fn ordered(table: &Table, at: usize) -> String {
+pub(super) fn ordered(table: &Table, at: usize) -> String {
     let column = &table.columns[at];
     let name = quote(&column.name);
     match &column.kind {

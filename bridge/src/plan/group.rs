@@ -80,6 +80,11 @@ impl Group {
         }
     }
 
+    /// How each column of a part is made, in their order.
+    pub(crate) fn ways(&self, part: usize) -> &[Way] {
+        &self.forward[part]
+    }
+
     pub(crate) fn lookups(&self) -> &[((usize, usize), LookupName)] {
         &self.lookups
     }

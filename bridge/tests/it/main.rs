@@ -27,4 +27,6 @@ mod preflight;
 mod shop;
 mod tls;
 mod turning;
+mod verify_checksums;
+mod verify_ways;
 mod verifying;

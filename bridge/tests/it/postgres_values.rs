@@ -9,7 +9,7 @@ use crate::shop::{WAIT, copied, quick};
 use crate::turning::cut_over;
 
 /// A table under the same name and columns on both sides.
-fn same(name: &str, key: &[&str], columns: &[&str]) -> TableSpec {
+pub(crate) fn same(name: &str, key: &[&str], columns: &[&str]) -> TableSpec {
     TableSpec {
         legacy: name.to_owned(),
         extracted: name.to_owned(),
@@ -26,7 +26,7 @@ fn same(name: &str, key: &[&str], columns: &[&str]) -> TableSpec {
     }
 }
 
-fn spec(legacy: &str, extracted: &str, tables: Vec<TableSpec>) -> LinkSpec {
+pub(crate) fn spec(legacy: &str, extracted: &str, tables: Vec<TableSpec>) -> LinkSpec {
     LinkSpec {
         slice: "things".parse().unwrap(),
         legacy: legacy.parse().unwrap(),
@@ -57,11 +57,11 @@ async fn equal(a: &Postgres, b: &Postgres, table: &str) {
     assert!(alike.is_ok(), "{table}: {}", seen.lock().unwrap());
 }
 
-const VALUES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE TABLE vals (id int PRIMARY KEY, \
+pub(crate) const VALUES: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE TABLE vals (id int PRIMARY KEY, \
     a smallint, b bigint, c numeric, d numeric(12,4), e real, f double precision, g text, h varchar(20), \
     i char(5), j bytea, k uuid, l date, m time, n timestamp, o timestamptz, p boolean, q json, r jsonb, \
     s int[], t interval, u inet, v mood, w bit(5))";
-const ROWS: &str = "INSERT INTO vals VALUES \
+pub(crate) const ROWS: &str = "INSERT INTO vals VALUES \
     (1, -32768, -9223372036854775808, 123456789012345678901234567890.123456789, -99999999.9999, 0.1, 1e-300, \
      E'tab\\t \"q\" ''s'' \\u00e9 \\U0001F600', 'v', 'c', '\\x00ff10', 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', \
      '2024-02-29', '23:59:59.999999', '2024-02-29 23:59:59.1', '2024-02-29 23:59:59.123456+05:30', true, \
@@ -74,7 +74,7 @@ const ROWS: &str = "INSERT INTO vals VALUES \
     (4, 0, 0, 1e20, 1.5, 16777217, 9007199254740993, '?', '$1', 'abcde', '\\x3f', \
      '00000000-0000-0000-0000-000000000000', '9999-12-31', '12:00:00.5', '9999-12-31 23:59:59.999999', \
      '2038-01-19 03:14:07.10+00', true, 'null', '\"x\"', '{-1}', '-3 mons', '192.168.0.0/24', 'sad', B'11111')";
-const COLUMNS: [&str; 24] = [
+pub(crate) const COLUMNS: [&str; 24] = [
     "id", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
     "s", "t", "u", "v", "w",
 ];

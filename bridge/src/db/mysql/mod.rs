@@ -130,7 +130,7 @@ fn cell(row: &MySqlRow, at: usize) -> Result<Cell, sqlx::Error> {
 }
 
 /// A column, read in the one form of its class.
-pub(super) fn canonical(class: Class, name: &str) -> String {
+pub(crate) fn canonical(class: Class, name: &str) -> String {
     let moment = |between: &str| {
         format!(
             "TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM DATE_FORMAT({name}, '%Y-%m-%d{between}%H:%i:%s.%f')))"

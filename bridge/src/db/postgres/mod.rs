@@ -149,14 +149,18 @@ fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
         "INT4" => Cell::Int(i64::from(row.try_get::<i32, _>(at)?)),
         "INT2" => Cell::Int(i64::from(row.try_get::<i16, _>(at)?)),
         "BOOL" => Cell::Int(i64::from(row.try_get::<bool, _>(at)?)),
-        "FLOAT8" => Cell::Real(row.try_get(at)?),
+        "FLOAT8" => {
+            // There is one NaN to PostgreSQL, whatever its bits.
+            let found: f64 = row.try_get(at)?;
+            Cell::Real(if found.is_nan() { f64::NAN } else { found })
+        }
         "BYTEA" => Cell::Blob(row.try_get(at)?),
         _ => Cell::Text(row.try_get(at)?),
     })
 }
 
 /// A column, read in the one form of its class.
-pub(super) fn canonical(class: Class, name: &str) -> String {
+pub(crate) fn canonical(class: Class, name: &str) -> String {
     let utc = |value: &str, between: &str| {
         format!("rtrim(rtrim(to_char({value}, 'YYYY-MM-DD{between}HH24:MI:SS.US'), '0'), '.')")
     };

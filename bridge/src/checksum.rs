@@ -1,0 +1,152 @@
+//! Checksums that the databases compute: SQL text under which rows of both sides that are equal
+//! through the mapping have equal sums. Pure.
+//!
+//! A sum may only ever save work. So texts of values are never less exact than the comparison of
+//! rows: two values that it calls different have different texts, and what has no such text in
+//! SQL makes its tables be compared by rows. Where equal values have different texts all the
+//! same, sums differ and the rows are compared, which finds nothing.
+
+mod column;
+mod made;
+
+use outgrow_rollout::Side;
+
+use crate::db::Dialect;
+use crate::plan::Group;
+use column::Text;
+
+/// Per extracted table of a group, what a side sums up over its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Of a row, as SQL text: a whole number, or NULL where the row cannot be mapped.
+    pub(crate) legacy: Vec<String>,
+    pub(crate) extracted: Vec<String>,
+}
+
+impl Sums {
+    /// What to sum up for the tables of a group, or why their rows must be read.
+    pub(crate) fn of(
+        group: &Group,
+        source: Side,
+        (legacy, extracted): (Dialect, Dialect),
+    ) -> Result<Self, String> {
+        if [legacy, extracted].contains(&Dialect::Sqlite) {
+            return Err("SQLite has no hash function".to_owned());
+        }
+        if group.tables(Side::Legacy).len() > 1 {
+            return Err("several legacy tables make its rows".to_owned());
+        }
+        let hash = match (legacy, extracted) {
+            (Dialect::Postgres, Dialect::Postgres) => Hash::Record,
+            _ => Hash::Md5,
+        };
+        let mut sums = Self {
+            legacy: Vec::new(),
+            extracted: Vec::new(),
+        };
+        for (part, table) in group.tables(Side::Extracted).iter().enumerate() {
+            let (mut here, mut there) = (Vec::new(), Vec::new());
+            for (at, (way, column)) in group.ways(part).iter().zip(&table.columns).enumerate() {
+                // What the service makes of a constant has no place on the legacy side.
+                if source == Side::Extracted && group.is_constant(part, at) {
+                    continue;
+                }
+                let texts = made::texts(group, part, way, column, hash == Hash::Record);
+                let (a, b) =
+                    texts.map_err(|why| format!("{}.{}: {why}", table.name, column.name))?;
+                let prefixed = a.fallible;
+                here.push(hash.column(legacy, &a, prefixed));
+                there.push(hash.column(extracted, &b, prefixed));
+            }
+            sums.legacy.push(hash.row(legacy, &here));
+            sums.extracted.push(hash.row(extracted, &there));
+        }
+        Ok(sums)
+    }
+}
+
+/// How the text of a row becomes a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hash {
+    /// Of PostgreSQL alone: 64 bits of the text of a record, which tells NULL from an empty text
+    /// and where one column ends.
+    Record,
+    /// What every engine has: 60 bits of it.
+    Md5,
+}
+
+impl Hash {
+    /// A column as a part of its row. `prefixed`, where the legacy value may be one that cannot be
+    /// mapped.
+    fn column(self, dialect: Dialect, text: &Text, prefixed: bool) -> String {
+        let Text { null, sql, .. } = text;
+        match self {
+            Self::Record if !prefixed => sql.clone(),
+            Self::Record => {
+                format!("CASE WHEN {null} THEN NULL ELSE coalesce('v' || ({sql}), '!') END")
+            }
+            Self::Md5 => {
+                let sql = match dialect {
+                    // Byte for byte, whatever collations would do.
+                    Dialect::Mysql => format!("CAST({sql} AS BINARY)"),
+                    Dialect::Sqlite | Dialect::Postgres => sql.clone(),
+                };
+                let sql = if text.plain { sql } else { escaped(&sql) };
+                format!("CASE WHEN {null} THEN '^N' ELSE {sql} END")
+            }
+        }
+    }
+
+    fn row(self, dialect: Dialect, columns: &[String]) -> String {
+        match (self, dialect) {
+            (Self::Record, _) => {
+                format!(
+                    "hashtextextended(ROW({})::text COLLATE \"C\", 0)",
+                    columns.join(", ")
+                )
+            }
+            (Self::Md5, Dialect::Mysql) => format!(
+                "CAST(CONV(LEFT(MD5(CONCAT({})), 15), 16, 10) AS UNSIGNED)",
+                columns.join(", '|', ")
+            ),
+            (Self::Md5, _) => format!(
+                "('x' || left(md5({}), 15))::bit(60)::int8",
+                columns.join(" || '|' || ")
+            ),
+        }
+    }
+}
+
+/// A text in which `|` stands nowhere and `^` only before one of few letters.
+fn escaped(sql: &str) -> String {
+    format!("REPLACE(REPLACE({sql}, '^', '^^'), '|', '^p')")
+}
+
+/// The texts of one column, legacy and extracted.
+type Both = (Text, Text);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_hashed_as_one() {
+        let text = |sql: &str, plain| Text {
+            null: format!("{sql} IS NULL"),
+            sql: sql.to_owned(),
+            plain,
+            fallible: false,
+        };
+        let one = Hash::Md5.column(Dialect::Postgres, &text("a", true), false);
+        let two = Hash::Md5.column(Dialect::Mysql, &text("b", false), false);
+        assert_eq!(one, "CASE WHEN a IS NULL THEN '^N' ELSE a END");
+        assert_eq!(
+            two,
+            "CASE WHEN b IS NULL THEN '^N' ELSE REPLACE(REPLACE(CAST(b AS BINARY), '^', '^^'), '|', '^p') END"
+        );
+        assert_eq!(
+            Hash::Record.row(Dialect::Postgres, &["a".to_owned(), "b".to_owned()]),
+            "hashtextextended(ROW(a, b)::text COLLATE \"C\", 0)"
+        );
+    }
+}

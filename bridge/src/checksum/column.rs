@@ -1,0 +1,107 @@
+//! One column's values as text, in the form in which the comparison of rows reads them.
+
+use crate::db::{mysql, postgres, quote};
+use crate::plan::Column;
+use crate::typed::{Class, Typed};
+use crate::value::{Cell, Kind};
+
+/// SQL for a value's text.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    /// A condition that is true of NULL.
+    pub(super) null: String,
+    /// Of a value that is there. NULL where it cannot be mapped.
+    pub(super) sql: String,
+    /// Neither `|` nor `^` is ever in it.
+    pub(super) plain: bool,
+    /// Whether some values cannot be mapped.
+    pub(super) fallible: bool,
+}
+
+/// A column of an engine that has types.
+#[derive(Debug, Clone)]
+pub(super) struct Texts<'a> {
+    pub(super) name: String,
+    pub(super) kind: &'a Typed,
+    pub(super) postgres: bool,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn of(column: &'a Column) -> Result<Self, String> {
+        let (kind, postgres) = match &column.kind {
+            Kind::Sqlite(_) => return Err("SQLite has no hash function".to_owned()),
+            Kind::Postgres(kind) => (kind, true),
+            Kind::Mysql(kind) => (kind, false),
+        };
+        let name = quote(&column.name);
+        Ok(Self {
+            name,
+            kind,
+            postgres,
+        })
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.kind.class
+    }
+
+    /// The value's text, as it is compared.
+    pub(super) fn text(&self) -> Text {
+        let (name, class) = (&self.name, self.class());
+        let sql = if self.postgres {
+            let canonical = postgres::canonical(class, name);
+            match class {
+                Class::Int | Class::Bool | Class::Real | Class::Real4 => {
+                    format!("{canonical}::text")
+                }
+                Class::Bytes => format!("encode({name}, 'hex')"),
+                _ => canonical,
+            }
+        } else {
+            let canonical = mysql::canonical(class, name);
+            match class {
+                Class::Int | Class::Bool => format!("CAST({canonical} AS CHAR)"),
+                Class::Bytes => format!("LOWER({canonical})"),
+                _ => canonical,
+            }
+        };
+        Text {
+            null: format!("{name} IS NULL"),
+            sql,
+            plain: !matches!(class, Class::Text | Class::AsWritten),
+            fallible: false,
+        }
+    }
+
+    /// As it comes, for a record of PostgreSQL: `None` where that would not be the same for all
+    /// types of its class.
+    pub(super) fn raw(&self) -> Option<Text> {
+        let same = match self.class() {
+            Class::Bytes => false,
+            // Padded, as wide as its column.
+            Class::Text => self.kind.base != "bpchar",
+            _ => true,
+        };
+        same.then(|| Text {
+            sql: self.name.clone(),
+            ..self.text()
+        })
+    }
+}
+
+/// A literal that every engine reads alike.
+pub(super) fn literal(text: &str) -> Result<String, String> {
+    if text.contains(['\\', '\0']) {
+        return Err("a text of the mapping has a backslash".to_owned());
+    }
+    Ok(crate::db::literal(text))
+}
+
+/// A value of the mapping as its column would show it.
+pub(super) fn shown(value: &Cell, column: &Column) -> Result<String, String> {
+    match value.clone().stored_in(&column.kind) {
+        Cell::Int(i) => Ok(i.to_string()),
+        Cell::Text(text) => Ok(text),
+        other => Err(format!("the mapping gives it {other}")),
+    }
+}

@@ -1,0 +1,120 @@
+//! Walks a table in strides of keys, and sums up the hashes of its rows between two keys, in the
+//! database.
+
+use super::rows::{arg, column, key_args, key_marks, mark, only, ordered, read_as};
+use super::{Arg, Dialect, Tx};
+use crate::plan::Table;
+use crate::value::{Key, Kind};
+
+/// Keys after the first and up to the second, both of which may be left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Range {
+    pub(crate) after: Option<Key>,
+    pub(crate) until: Option<Key>,
+}
+
+/// The rows of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) rows: u64,
+    /// Of their hashes; `None` where a row has none.
+    sum: Option<String>,
+}
+
+impl Sum {
+    /// Whether both are of equal rows. Rows without a hash are equal to none.
+    pub(crate) fn proves(&self, other: &Self) -> bool {
+        self.sum.is_some() && self == other
+    }
+}
+
+/// What a row without a hash adds to a sum that cannot say so: more than 2^60 for each of 2^39
+/// rows. Those of 60 bits never reach it.
+const NO_HASH: &str = "1000000000000000000000000000000";
+
+impl Range {
+    /// The condition as SQL, in its place after others, and its values.
+    pub(super) fn sql(&self, table: &Table) -> (String, Vec<Arg>) {
+        let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
+        let (keys, marks) = (keys.join(", "), key_marks(table));
+        let mut text = String::new();
+        let mut args = Vec::new();
+        for (sign, key) in [(">", &self.after), ("<=", &self.until)] {
+            if let Some(key) = key {
+                if let Some((first, mark, arg)) = leading(table, key) {
+                    text.push_str(&format!(" AND {first} {}= {mark}", &sign[..1]));
+                    args.push(arg);
+                }
+                text.push_str(&format!(" AND ({keys}) {sign} ({marks})"));
+                args.extend(key_args(table, key));
+            }
+        }
+        (text, args)
+    }
+}
+
+/// The first of several key columns, which MySQL finds by its index: rows of columns it compares
+/// one by one, from the beginning of the table.
+fn leading(table: &Table, key: &Key) -> Option<(String, String, Arg)> {
+    let (&at, value) = (table.key.first()?, key.first()?);
+    let column = &table.columns[at];
+    let mysql = matches!(column.kind, Kind::Mysql(_)) && table.key.len() > 1;
+    mysql.then(|| (ordered(table, at), mark(column), arg(&column.kind, value)))
+}
+
+/// The key of the n-th row of a range, of those that the table is about.
+pub(crate) async fn nth(
+    tx: &mut Tx,
+    table: &Table,
+    range: &Range,
+    n: u32,
+) -> Result<Option<Key>, sqlx::Error> {
+    let columns = || table.key.iter().map(|&at| &table.columns[at]);
+    let shown: Vec<String> = columns().map(column).collect();
+    let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
+    let (only, mut args) = only(tx, table);
+    let (place, more) = range.sql(table);
+    args.extend(more);
+    let text = format!(
+        "SELECT {} FROM {} WHERE {only}{place} ORDER BY {} LIMIT 1 OFFSET {}",
+        shown.join(", "),
+        tx.dialect().table(&table.name),
+        keys.join(", "),
+        n.saturating_sub(1)
+    );
+    let rows = tx.fetch(&text, &args).await?;
+    Ok(rows.into_iter().next().map(|row| read_as(columns(), row)))
+}
+
+/// How many rows of a range there are, of those that the table is about, and the sum of what
+/// `hash` says of each.
+pub(crate) async fn sum(
+    tx: &mut Tx,
+    table: &Table,
+    range: &Range,
+    hash: &str,
+) -> Result<Sum, sqlx::Error> {
+    let (only, mut args) = only(tx, table);
+    let (place, more) = range.sql(table);
+    args.extend(more);
+    let name = tx.dialect().table(&table.name);
+    let rows = format!("FROM {name} WHERE {only}{place}");
+    let text = match tx.dialect() {
+        // Else the hash would be computed for the sum and for the count.
+        Dialect::Postgres => format!(
+            "SELECT count(*), count(h), coalesce(sum(h), 0)::text FROM (SELECT {hash} AS h {rows} OFFSET 0) AS hashed"
+        ),
+        Dialect::Sqlite | Dialect::Mysql => {
+            format!(
+                "SELECT COUNT(*), COUNT(*), CAST(COALESCE(SUM(COALESCE({hash}, {NO_HASH})), 0) AS CHAR) {rows}"
+            )
+        }
+    };
+    let found = tx.fetch(&text, &args).await?;
+    let row = found.first().ok_or(sqlx::Error::RowNotFound)?;
+    let (rows, hashed, sum) = (row.int(0)?, row.int(1)?, row.text(2)?);
+    Ok(Sum {
+        rows: u64::try_from(rows).unwrap_or(0),
+        sum: (rows == hashed && sum.len() < NO_HASH.len()).then_some(sum),
+    })
+}

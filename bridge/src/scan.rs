@@ -1,0 +1,344 @@
+//! Walks the tables of a link in strides of keys and says which keys look different.
+//!
+//! Where both databases can, a stride is compared by sums of hashes that they compute: equal sums
+//! prove it equal, and no row leaves a server. Sums that differ prove nothing, for both sides move:
+//! the stride is looked at again in pieces, a piece once more when the stream is past what the
+//! source had, and then row by row.
+
+mod kept;
+mod pace;
+mod read;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use outgrow_rollout::{Side, TableRows};
+use serde::{Deserialize, Serialize};
+
+use crate::checksum::Sums;
+use crate::db::now_ms;
+use crate::db::sums::{self, Range};
+use crate::error::{Error, OnSide};
+use crate::plan::Group;
+use crate::value::Key;
+use crate::verify::{Verifier, VerifyReport};
+pub(crate) use pace::{LastVerify, Verifying};
+use pace::{Pace, Picker, Shown};
+
+/// Pieces of a stride whose sums differ.
+const PIECES: u32 = 10;
+/// Looks at the target's position before a piece is compared again.
+const PATIENCE: u32 = 50;
+/// Strides between two notes of how far it is.
+const KEEP_EVERY: u32 = 8;
+
+/// What to look at, and how.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Of the rows, above 0 and below 1; `None` is all.
+    pub share: Option<f64>,
+    /// Goes on with a whole verification that was interrupted.
+    pub resume: bool,
+    /// Notes how far it is, so that another can go on with it.
+    pub keep: bool,
+    /// Reads every row, also where the databases could compute checksums.
+    pub by_rows: bool,
+    /// Leaves both databases most of their time, and all of it while changes wait.
+    pub gently: bool,
+}
+
+/// How a table was compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableWay {
+    /// `checksums` or `rows`.
+    pub by: String,
+    /// Why not by checksums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What a scan has found so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found {
+    pub(crate) tables: BTreeMap<String, TableRows>,
+    pub(crate) ways: BTreeMap<String, TableWay>,
+    /// Keys that look different, not counted in `tables`.
+    pub(crate) suspects: Vec<(usize, Key)>,
+    pub(crate) looked_at: u64,
+    pub(crate) left_out: u64,
+    pub(crate) read_rows: u64,
+    /// The next group, and the key that it is walked up to.
+    pub(crate) group: usize,
+    pub(crate) after: Option<Key>,
+    /// When it began, and for how long it ran in other processes.
+    pub(crate) began_ms: i64,
+    pub(crate) millis: u64,
+}
+
+/// What two sums said.
+enum Said {
+    Equal,
+    Differ,
+    /// A database cannot compute it.
+    Cannot(String),
+}
+
+impl Verifier<'_> {
+    /// Compares the rows that were asked for, and says as of when.
+    pub(crate) async fn verify(
+        &self,
+        options: &VerifyOptions,
+    ) -> Result<(VerifyReport, Instant), Error> {
+        let began = Instant::now();
+        let mut found = if options.resume {
+            self.kept().await?
+        } else {
+            Found {
+                began_ms: now_ms(),
+                ..Found::default()
+            }
+        };
+        let resumed = options.resume.then_some(found.looked_at);
+        if options.keep && !options.resume {
+            self.forget().await?;
+        }
+        let shown = Shown::new(self.shared, &found, options);
+        let mut pace = Pace::new(self.shared, options.gently);
+        while found.group < self.plan.groups.len() {
+            self.scan(options, &mut found, &shown, &mut pace).await?;
+            found.group += 1;
+            found.after = None;
+        }
+        if options.keep {
+            self.forget().await?;
+        }
+        let mut report = VerifyReport {
+            tables: found.tables,
+            ways: found.ways,
+            looked_at: found.looked_at,
+            left_out: found.left_out,
+            read_rows: found.read_rows,
+            share: options.share,
+            resumed,
+            ..VerifyReport::default()
+        };
+        for settled in self.settle(found.suspects).await? {
+            self.count(settled, &mut report);
+        }
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let rows = found.looked_at.saturating_mul(1_000);
+        report.rows_per_second = rows / millis.saturating_add(found.millis).max(1);
+        // What was looked at by another process is as old as that.
+        let age = u64::try_from(now_ms().saturating_sub(found.began_ms)).unwrap_or(0);
+        let as_of = resumed.and_then(|_| Instant::now().checked_sub(Duration::from_millis(age)));
+        Ok((report, as_of.unwrap_or_else(Instant::now)))
+    }
+
+    /// Walks one group in key order.
+    async fn scan(
+        &self,
+        options: &VerifyOptions,
+        found: &mut Found,
+        shown: &Shown<'_>,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), Error> {
+        let at = found.group;
+        let group = &self.plan.groups[at];
+        let engines = (
+            self.shared.legacy.dialect(),
+            self.shared.extracted.dialect(),
+        );
+        let mut sums = match options.by_rows {
+            true => Err("asked for".to_owned()),
+            false => Sums::of(group, self.source, engines),
+        };
+        let stride = self.shared.limits().verify_rows.max(1);
+        let mut picker = Picker::new(options.share);
+        for table in group.tables(Side::Extracted) {
+            found.tables.entry(table.name.clone()).or_default();
+        }
+        let mut unkept = 0;
+        loop {
+            pace.wait().await;
+            let until = self
+                .nth(
+                    group,
+                    &Range {
+                        after: found.after.clone(),
+                        until: None,
+                    },
+                    stride,
+                )
+                .await?;
+            let range = Range {
+                after: found.after.take(),
+                until,
+            };
+            if picker.takes(range.until.is_none()) {
+                let before = found.looked_at;
+                self.stride(at, &range, &mut sums, found).await?;
+                if range.until.is_some() {
+                    // Counted alike, however it was compared.
+                    found.looked_at = before + u64::from(stride);
+                }
+            } else {
+                found.left_out += u64::from(if range.until.is_some() { stride } else { 0 });
+            }
+            shown.now(found);
+            found.after = range.until;
+            if found.after.is_none() {
+                break;
+            }
+            unkept += 1;
+            if options.keep && unkept >= KEEP_EVERY {
+                unkept = 0;
+                self.keep(found, shown.millis()).await?;
+            }
+        }
+        let way = TableWay {
+            by: if sums.is_ok() { "checksums" } else { "rows" }.to_owned(),
+            why: sums.err(),
+        };
+        for table in group.tables(Side::Extracted) {
+            found.ways.insert(table.name.clone(), way.clone());
+        }
+        Ok(())
+    }
+
+    async fn nth(&self, group: &Group, range: &Range, n: u32) -> Result<Option<Key>, Error> {
+        let mut tx = self.shared.legacy.read().await?;
+        let table = &group.tables(Side::Legacy)[0];
+        sums::nth(&mut tx, table, range, n).await.on(Side::Legacy)
+    }
+
+    /// Compares one stride in the cheapest way that proves something.
+    async fn stride(
+        &self,
+        at: usize,
+        range: &Range,
+        sums: &mut Result<Sums, String>,
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        let Ok(asked) = sums else {
+            return self.rows(at, range, found).await;
+        };
+        let group = &self.plan.groups[at];
+        match self.equal(group, asked, range, found).await? {
+            Said::Equal => return Ok(()),
+            Said::Differ => {}
+            Said::Cannot(why) => {
+                *sums = Err(why);
+                return self.rows(at, range, found).await;
+            }
+        }
+        let size = (self.shared.limits().verify_rows / PIECES).max(1);
+        let mut after = range.after.clone();
+        loop {
+            let rest = Range {
+                after: after.take(),
+                until: range.until.clone(),
+            };
+            let end = self.nth(group, &rest, size).await?;
+            let piece = Range {
+                until: end.clone().or_else(|| rest.until.clone()),
+                ..rest
+            };
+            self.piece(at, &piece, asked, found).await?;
+            match end {
+                Some(end) => after = Some(end),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn piece(
+        &self,
+        at: usize,
+        range: &Range,
+        sums: &Sums,
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        let group = &self.plan.groups[at];
+        if let Said::Equal = self.equal(group, sums, range, found).await? {
+            return Ok(());
+        }
+        if self.caught_up().await?
+            && let Said::Equal = self.equal(group, sums, range, found).await?
+        {
+            return Ok(());
+        }
+        self.rows(at, range, found).await
+    }
+
+    /// Whether both sides' sums of a range are equal; its rows are counted then.
+    async fn equal(
+        &self,
+        group: &Group,
+        hashes: &Sums,
+        range: &Range,
+        found: &mut Found,
+    ) -> Result<Said, Error> {
+        let parts = group.tables(Side::Extracted);
+        let legacy = async {
+            let mut tx = self.shared.legacy.read().await?;
+            let mut all = Vec::with_capacity(parts.len());
+            for (part, hash) in hashes.legacy.iter().enumerate() {
+                let table = group.legacy_of(part);
+                let sum = sums::sum(&mut tx, &table, range, hash).await;
+                all.push(sum.on(Side::Legacy)?);
+            }
+            Ok::<_, Error>(all)
+        };
+        let extracted = async {
+            let mut tx = self.shared.extracted.read().await?;
+            let mut all = Vec::with_capacity(parts.len());
+            for (table, hash) in parts.iter().zip(&hashes.extracted) {
+                let sum = sums::sum(&mut tx, table, range, hash).await;
+                all.push(sum.on(Side::Extracted)?);
+            }
+            Ok(all)
+        };
+        let (legacy, extracted) = match tokio::try_join!(legacy, extracted) {
+            Ok(sums) => sums,
+            Err(e) if e.passes() => return Err(e),
+            Err(e) => return Ok(Said::Cannot(e.to_string())),
+        };
+        if !legacy.iter().zip(&extracted).all(|(a, b)| a.proves(b)) {
+            return Ok(Said::Differ);
+        }
+        for (table, sum) in parts.iter().zip(&legacy) {
+            let counts = found.tables.entry(table.name.clone()).or_default();
+            counts.legacy += sum.rows;
+            counts.extracted += sum.rows;
+        }
+        let rows = legacy.iter().map(|sum| sum.rows);
+        found.looked_at += match group.is_partial() {
+            true => rows.sum(),
+            false => rows.max().unwrap_or(0),
+        };
+        Ok(Said::Equal)
+    }
+
+    /// Waits until the target is past what the source has now, if anything brings it there.
+    async fn caught_up(&self) -> Result<bool, Error> {
+        let source = self.shared.on(self.source);
+        let target = self.shared.on(self.source.other());
+        source.settle_stream().await?;
+        let mut tx = source.read().await?;
+        let head = source.head(&mut tx).await?;
+        drop(tx);
+        for _ in 0..PATIENCE {
+            let mut tx = target.read().await?;
+            let position = target.position(&mut tx, self.source).await?;
+            if position.is_some_and(|p| p.seq >= head) {
+                return Ok(true);
+            }
+            if !self.shared.status(|s| s.running) {
+                return Ok(false);
+            }
+            drop(tx);
+            tokio::time::sleep(self.shared.limits().poll).await;
+        }
+        Ok(false)
+    }
+}
