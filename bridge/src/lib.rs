@@ -44,6 +44,7 @@ mod turn;
 mod typed;
 mod value;
 mod verify;
+mod watch;
 mod worker;
 
 pub use both::Conflicts;
@@ -55,6 +56,7 @@ pub use preflight::{Preflight, Problem};
 pub use scan::{TableWay, VerifyOptions};
 pub use spec::{
     AlsoSpec, Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec,
+    Watch,
 };
 pub use value::{Cell, Key};
 pub use verify::{ColumnDifference, Difference, RepairReport, VerifyReport};

@@ -148,9 +148,13 @@ impl Verifier<'_> {
             self.shared.legacy.dialect(),
             self.shared.extracted.dialect(),
         );
-        let mut sums = match options.by_rows {
-            true => Err("asked for".to_owned()),
-            false => Sums::of(group, self.source, engines),
+        let mut sums = if options.by_rows {
+            Err("asked for".to_owned())
+        } else if self.shared.legacy.encoding().await? != self.shared.extracted.encoding().await? {
+            // The same bytes would be other letters.
+            Err("the databases have different encodings".to_owned())
+        } else {
+            Sums::of(group, self.source, engines)
         };
         let stride = self.shared.limits().verify_rows.max(1);
         let mut picker = Picker::new(options.share);
@@ -192,7 +196,10 @@ impl Verifier<'_> {
             unkept += 1;
             if options.keep && unkept >= KEEP_EVERY {
                 unkept = 0;
-                self.keep(found, shown.millis()).await?;
+                if let Err(error) = self.keep(found, shown.millis()).await {
+                    let slice = &self.shared.spec.slice;
+                    tracing::warn!(%slice, %error, "how far the verification is could not be noted");
+                }
             }
         }
         let way = TableWay {

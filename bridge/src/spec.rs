@@ -387,6 +387,15 @@ impl Source {
     }
 }
 
+/// A verification that runs by itself, at a rate that leaves the databases to others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Watch {
+    /// From the end of one to the beginning of the next.
+    pub every: Duration,
+    /// Of the rows, above 0; 1 is all.
+    pub share: f64,
+}
+
 /// Bounds of a link's work.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -409,6 +418,8 @@ pub struct Limits {
     pub sample_rows: u32,
     /// Rows of one range of a verification: a hash of each takes some milliseconds in all.
     pub verify_rows: u32,
+    /// What is verified again and again while the link runs.
+    pub watch: Option<Watch>,
     /// Looks at a row that keeps changing before a verification calls it unsettled.
     pub settle_tries: u32,
     /// How long the bridge waits for a database lock before it says so and tries again.
@@ -435,6 +446,7 @@ impl Default for Limits {
             repair_rows: 10_000,
             sample_rows: 500,
             verify_rows: 20_000,
+            watch: None,
             settle_tries: 200,
             busy: Duration::from_secs(5),
             stall: Duration::from_mins(5),

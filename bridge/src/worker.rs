@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::events;
-use crate::link::{Inner, lock};
+use crate::link::{Inner, Link, lock};
+use crate::watch::watch;
 
 /// First and longest wait before a step that met a lock or a full disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -42,6 +43,7 @@ pub(crate) struct Worker {
     cancel: CancellationToken,
     task: JoinHandle<()>,
     events: JoinHandle<()>,
+    watch: JoinHandle<()>,
 }
 
 impl Inner {
@@ -88,10 +90,15 @@ impl Inner {
             let run = Arc::clone(self).work(cancel.clone());
             let places = self.places.subscribe();
             let publish = events::publish(Arc::clone(&self.shared), places, cancel.clone());
+            let link = Link {
+                inner: Arc::clone(self),
+            };
+            let watch = watch(link, cancel.clone());
             *worker = Some(Worker {
                 cancel,
                 task: tokio::spawn(run),
                 events: tokio::spawn(publish),
+                watch: tokio::spawn(watch),
             });
         }
         Ok(())
@@ -236,7 +243,7 @@ impl Inner {
 pub(crate) async fn stop(worker: &mut Option<Worker>) {
     if let Some(worker) = worker.take() {
         worker.cancel.cancel();
-        for task in [worker.task, worker.events] {
+        for task in [worker.task, worker.events, worker.watch] {
             if let Err(e) = task.await {
                 tracing::error!(error = %e, "the worker of a link ended badly");
             }

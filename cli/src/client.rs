@@ -24,9 +24,10 @@ use crate::config::{AdminEndpoint, HttpUrl, Secret, scalar};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Looking reads memory or a small store.
 const LOOK: Duration = Duration::from_secs(60);
-/// A verification reads every row of both databases, so it may take long; a person who waits
-/// longer than this looks at `status` instead.
+/// A repair may write many rows; a person who waits longer than this looks at `status` instead.
 const CHANGE: Duration = Duration::from_secs(30 * 60);
+/// A verification looks at every row of both databases, and ends when nobody waits for it.
+const VERIFY: Duration = Duration::from_secs(48 * 60 * 60);
 /// An HTML report with all its examples is a few megabytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -111,7 +112,7 @@ impl Client {
     /// # Errors
     /// [`ApiError`], also for an answer that is no JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, ApiError> {
-        let bytes = self.exchange(Method::GET, path, Bytes::new()).await?;
+        let bytes = self.exchange(Method::GET, path, Bytes::new(), LOOK).await?;
         parse(path, &bytes)
     }
 
@@ -120,7 +121,7 @@ impl Client {
     /// # Errors
     /// As [`Self::get`].
     pub(crate) async fn text(&self, path: &str) -> Result<String, ApiError> {
-        let bytes = self.exchange(Method::GET, path, Bytes::new()).await?;
+        let bytes = self.exchange(Method::GET, path, Bytes::new(), LOOK).await?;
         String::from_utf8(bytes.into())
             .map_err(|_| ApiError::internal(format!("the answer of {path} is not text")))
     }
@@ -131,12 +132,27 @@ impl Client {
     /// As [`Self::get`].
     pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Value, ApiError> {
         let body = Bytes::from(body.to_string());
-        let bytes = self.exchange(Method::POST, path, body).await?;
+        let bytes = self.exchange(Method::POST, path, body, CHANGE).await?;
         parse(path, &bytes)
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ApiError> {
-        let limit = if method == Method::GET { LOOK } else { CHANGE };
+    /// Asks for what may take hours. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn verify(&self, path: &str, body: Value) -> Result<Value, ApiError> {
+        let body = Bytes::from(body.to_string());
+        let bytes = self.exchange(Method::POST, path, body, VERIFY).await?;
+        parse(path, &bytes)
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, ApiError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))

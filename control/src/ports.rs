@@ -51,6 +51,19 @@ pub trait DataPlane: Send + std::marker::Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FencePosition(pub i64);
 
+/// Which rows a verification compares, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Verification {
+    /// Of all rows, above 0 and below 1; `None` is all.
+    pub share: Option<f64>,
+    /// Goes on with one that was interrupted.
+    pub resume: bool,
+    /// Reads every row, also where the databases could compute checksums.
+    pub by_rows: bool,
+    /// Notes how far it is, so that another can go on with it.
+    pub keep: bool,
+}
+
 /// The bridge.
 pub trait Sync: Send + std::marker::Sync {
     /// Checks databases, tables, keys and mapping without changing anything.
@@ -97,10 +110,11 @@ pub trait Sync: Send + std::marker::Sync {
     /// Makes `source` the side that rows flow from, from the drained position on; advances
     /// identity values on it. Both sides must be fenced. Idempotent.
     fn turn<'a>(&'a self, slice: &'a SliceId, source: Side) -> BoxFuture<'a, PortResult<()>>;
-    /// Compares every row. The value is the detailed report.
+    /// Compares the rows that are asked for. The value is the detailed report.
     fn verify<'a>(
         &'a self,
         slice: &'a SliceId,
+        wanted: &'a Verification,
     ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>>;
     /// Mends the rows that the last verification named; with `dry_run` only says which.
     fn repair<'a>(&'a self, slice: &'a SliceId, dry_run: bool) -> BoxFuture<'a, PortResult<Value>>;

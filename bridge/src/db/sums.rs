@@ -2,7 +2,8 @@
 //! database.
 
 use super::rows::{arg, column, key_args, key_marks, mark, only, ordered, read_as};
-use super::{Arg, Dialect, Tx};
+use super::{Arg, Database, Dialect, Tx};
+use crate::error::{Error, OnSide};
 use crate::plan::Table;
 use crate::value::{Key, Kind};
 
@@ -117,4 +118,24 @@ pub(crate) async fn sum(
         rows: u64::try_from(rows).unwrap_or(0),
         sum: (rows == hashed && sum.len() < NO_HASH.len()).then_some(sum),
     })
+}
+
+impl Database {
+    /// The letters in whose bytes hashes are computed.
+    pub(crate) async fn encoding(&self) -> Result<String, Error> {
+        let ours = "UTF8".to_owned();
+        match self.dialect() {
+            Dialect::Postgres => {
+                let mut tx = self.read().await?;
+                let text = "SELECT current_setting('server_encoding')";
+                let rows = tx.fetch(text, &[]).await.on(self.side)?;
+                Ok(rows
+                    .first()
+                    .and_then(|row| row.maybe_text(0))
+                    .unwrap_or(ours))
+            }
+            // Every text is made one of `utf8mb4` first.
+            Dialect::Sqlite | Dialect::Mysql => Ok(ours),
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use outgrow_bridge::{Cell, ColumnSpec, FaultHook, Link, Source, TableSpec, VerifyOptions};
+use outgrow_bridge::{Cell, ColumnSpec, FaultHook, Link, Source, TableSpec, VerifyOptions, Watch};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{Postgres, eventually};
 
@@ -276,5 +276,75 @@ async fn rows_that_move_are_no_differences() {
     assert!(writer.await.unwrap() > 8);
     let done = link.repair(false).await.unwrap();
     assert_eq!((done.found, done.remaining), (3, 0));
+    link.shutdown().await;
+}
+
+/// Without anybody's asking: what is found stands in the evidence that gates are decided by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_watched_by_itself() {
+    let (_legacy, extracted, mut spec) = many(60).await;
+    spec.limits.verify_rows = 20;
+    for share in [0.3, 1.0] {
+        spec.limits.watch = Some(Watch {
+            every: std::time::Duration::from_millis(20),
+            share,
+        });
+        let link = Link::open(spec.clone()).await.unwrap();
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        eventually("a verification", WAIT, || async {
+            (link.describe()["verify"]["last"]["different"] == 0).then_some(())
+        })
+        .await;
+        let whole = share >= 1.0;
+        assert_eq!(
+            link.evidence().unwrap().verified.is_some(),
+            whole,
+            "{share}"
+        );
+        broken(&extracted, "SELECT generate_series(1, 60)").await;
+        let found = eventually("the rot to be seen", WAIT, || async {
+            let verified = link.evidence()?.verified?;
+            (verified["t"].different > 0).then_some(verified["t"].different)
+        })
+        .await;
+        assert_eq!(found == 60, whole, "{share}: {found}");
+        // While it is paused nothing is looked at; then repair has the keys.
+        link.pause().await.unwrap();
+        assert!(link.repair(true).await.unwrap().found > 0);
+        link.shutdown().await;
+        let heal = "SET session_replication_role = replica; UPDATE t SET word = 'w' || id; \
+                    SET session_replication_role = DEFAULT";
+        extracted.execute(heal).await;
+    }
+}
+
+/// The bytes of one encoding are other letters in another, which a hash cannot see.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_of_two_encodings_are_compared_by_rows() {
+    let table = "CREATE TABLE t (id int PRIMARY KEY, word text)";
+    let server = Postgres::with(table).await;
+    server
+        .execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        .await;
+    let url = server.url();
+    let (front, _) = url.rsplit_once('/').unwrap();
+    let latin = format!("{front}/latin");
+    let pool = sqlx::PgPool::connect(&latin).await.unwrap();
+    for text in [table, "INSERT INTO t VALUES (1, '\u{c3}\u{a9}'), (2, 'x')"] {
+        sqlx::query(text).execute(&pool).await.unwrap();
+    }
+    let spec = spec(&latin, &url, vec![same("t", &["id"], &["id", "word"])]);
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    server
+        .execute("SET session_replication_role = replica; UPDATE t SET word = '\u{e9}' WHERE id = 1; SET session_replication_role = DEFAULT")
+        .await;
+    let report = link.verify().await.unwrap();
+    assert_eq!(report.different, 1);
+    let why = report.ways["t"].why.as_deref();
+    assert_eq!(why, Some("the databases have different encodings"));
     link.shutdown().await;
 }

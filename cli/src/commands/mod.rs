@@ -15,6 +15,7 @@ mod serve;
 mod shadow;
 mod status;
 mod sync;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::change::{self, Said};
 use super::conflicts::{self, SettleArgs};
+use super::verify::{self, VerifyArgs};
 use super::{Context, status};
-use crate::answers::{Cutover, SyncAll, SyncStatus, Verify, typed};
+use crate::answers::{Cutover, SyncAll, SyncStatus, typed};
 use crate::client::escape;
 use crate::figures::{bytes, count, millis, share};
-use crate::output::{generic, indent, sheet, table};
+use crate::output::{generic, sheet, table};
 
 /// Copy a slice's tables and keep both sides in step
 #[derive(Debug, Subcommand)]
@@ -25,11 +26,7 @@ pub(crate) enum SyncCommand {
     #[command(after_help = "Examples:\n  outgrow sync start catalog")]
     Start(Changed),
     Status(StatusArgs),
-    /// Compare every row of both sides; exits 1 when any differ
-    #[command(
-        after_help = "Examples:\n  outgrow sync verify catalog\n  outgrow sync verify catalog -o json"
-    )]
-    Verify(One),
+    Verify(VerifyArgs),
     Repair(RepairArgs),
     Events(EventsArgs),
     /// Stop following; changes are kept for later
@@ -140,7 +137,7 @@ pub(crate) async fn run(context: &Context, command: SyncCommand) -> anyhow::Resu
         SyncCommand::Resume(args) => moved(context, "resume", &args).await,
         SyncCommand::Close(args) => moved(context, "close", &args).await,
         SyncCommand::Status(args) => show(context, args.slice.as_deref()).await,
-        SyncCommand::Verify(args) => verify(context, &args.slice).await,
+        SyncCommand::Verify(args) => verify::run(context, &args).await,
         SyncCommand::Repair(args) => repair(context, &args).await,
         SyncCommand::Events(args) => events(context, &args).await,
         SyncCommand::Reverse(args) => reverse(context, &args).await,
@@ -266,29 +263,6 @@ fn one(status: &SyncStatus) -> String {
         out.push_str(&format!("\n{}", generic(&status.detail)));
     }
     out
-}
-
-async fn verify(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
-    let body = Value::Object(serde_json::Map::new());
-    let answer = context.client()?.post(&path(slice, "verify"), body).await?;
-    let report: Verify = typed(&answer)?;
-    let different: u64 = report.rows.values().map(|rows| rows.different).sum();
-    context.out.answer(&answer, || {
-        let mut out = change::rows(&report.rows);
-        if different > 0 {
-            out.push_str(&format!(
-                "\nrows that differ: {}\n{}",
-                count(different),
-                indent(&generic(&report.report))
-            ));
-        }
-        out
-    })?;
-    if different > 0 {
-        let hint = format!("hint: `outgrow sync repair {slice}` says how it would mend them");
-        context.out.note(&hint);
-    }
-    Ok(ExitCode::from(u8::from(different > 0)))
 }
 
 async fn repair(context: &Context, args: &RepairArgs) -> anyhow::Result<ExitCode> {

@@ -130,6 +130,8 @@ pub(crate) struct Slice {
     pub(crate) tables: Vec<Table>,
     /// Which sides take writes of the tables, and what becomes of conflicts.
     pub(crate) writes: outgrow_bridge::Writes,
+    /// What is verified again and again.
+    pub(crate) verify: Option<outgrow_bridge::Watch>,
     pub(crate) shadow: SliceShadow,
     pub(crate) plan: Plan,
     pub(crate) guard: GuardLimits,

@@ -34,6 +34,7 @@ pub(super) struct Draft {
     cohort: Vec<Cohort>,
     tables: Vec<(Place, Option<Table>)>,
     writes: outgrow_bridge::Writes,
+    verify: Option<outgrow_bridge::Watch>,
     shadow: SliceShadow,
     plan: outgrow_rollout::Plan,
     cutover_place: Place,
@@ -56,6 +57,7 @@ impl Draft {
                 .map(|(_, table)| table)
                 .collect::<Option<_>>()?,
             writes: self.writes,
+            verify: self.verify,
             shadow: self.shadow,
             plan: self.plan,
             guard: self.guard,
@@ -117,7 +119,7 @@ fn slice(
         })
         .collect();
     tables::cross_check(&tables, findings);
-    let writes = sync::read(&mut section, findings, !tables.is_empty());
+    let (writes, verify) = sync::read(&mut section, findings, !tables.is_empty());
     let shadow = shadow(&mut section, findings, around);
     let (plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
     let guard = plan::guard(&mut section, findings);
@@ -136,6 +138,7 @@ fn slice(
         cohort,
         tables,
         writes,
+        verify,
         shadow,
         plan,
         cutover_place,

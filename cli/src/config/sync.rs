@@ -1,7 +1,9 @@
-//! `[slices.ID.sync]`: which sides take writes of a slice's tables, and what becomes of rows that
-//! both have changed.
+//! `[slices.ID.sync]`: which sides take writes of a slice's tables, what becomes of rows that both
+//! have changed, and what is verified again and again.
 
-use outgrow_bridge::{Both, Policy, Writes};
+use std::time::Duration;
+
+use outgrow_bridge::{Both, Policy, Watch, Writes};
 
 use super::problem::Findings;
 use super::section::{Node, Section};
@@ -9,14 +11,47 @@ use super::section::{Node, Section};
 const POLICIES: &str =
     "write \"writer\", \"legacy\", \"extracted\", \"manual\" or { newest = \"column\" }";
 
+const WATCH: &str = "write \"off\" or { every = \"1h\", share = 0.05 }";
+/// Between two verifications, unless the config says else.
+const EVERY: Duration = Duration::from_hours(1);
+const EVERY_LEAST: Duration = Duration::from_secs(10);
+const EVERY_MOST: Duration = Duration::from_hours(365 * 24);
+/// Of the rows, so that all have been looked at about once a day.
+const SHARE: f64 = 0.05;
+
 pub(super) fn read(
     slice: &mut Section<'_>,
     findings: &mut Findings<'_>,
     has_tables: bool,
-) -> Writes {
+) -> (Writes, Option<Watch>) {
     let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
-        return Writes::One;
+        return (Writes::One, None);
     };
+    let verify = section.get("verify");
+    let verify = verify.and_then(|node| watch(&node, findings));
+    (read_writes(section, findings, has_tables), verify)
+}
+
+fn watch(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Watch> {
+    if node.is_text() {
+        if node.word(findings).is_some_and(|word| word != "off") {
+            findings.refuse(&node.place, "it is none of its values", WATCH);
+        }
+        return None;
+    }
+    let mut section = node.section(findings)?;
+    let every = section.duration(findings, "every", EVERY, EVERY_LEAST..=EVERY_MOST);
+    let share = section.share(findings, "share", SHARE);
+    let place = section.at("share");
+    section.finish(findings);
+    if share <= 0.0 {
+        findings.refuse(&place, "nothing would be looked at", WATCH);
+        return None;
+    }
+    Some(Watch { every, share })
+}
+
+fn read_writes(mut section: Section<'_>, findings: &mut Findings<'_>, has_tables: bool) -> Writes {
     let writes = section.get("writes");
     let conflicts = section.get("conflicts");
     let ids = section.get("ids");

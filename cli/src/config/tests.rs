@@ -74,6 +74,27 @@ fn with_sync(text: &str) -> String {
 }
 
 #[test]
+fn rows_may_be_verified_again_and_again() {
+    let verify = |text: &str| good(&with_sync(text)).slices[0].verify;
+    let watch = |secs, share| {
+        let every = std::time::Duration::from_secs(secs);
+        Some(outgrow_bridge::Watch { every, share })
+    };
+    assert_eq!(good(SHOP).slices[0].verify, None);
+    assert_eq!(verify("verify = \"off\""), None);
+    assert_eq!(verify("verify = {}"), watch(3_600, 0.05));
+    assert_eq!(
+        verify("verify = { every = \"1m\", share = 1 }"),
+        watch(60, 1.0)
+    );
+    golden("sync_verify_off", &with_sync("verify = \"on\""));
+    golden(
+        "sync_verify_mistakes",
+        &with_sync("verify = { every = \"1s\", share = 0.0, rate = 5 }"),
+    );
+}
+
+#[test]
 fn both_sides_may_take_writes() {
     use outgrow_bridge::{Both, Policy, Writes};
     let writes = |text: &str| good(&with_sync(text)).slices[0].writes.clone();

@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use outgrow_bridge::events::Events;
-use outgrow_bridge::{Link, LinkSpec, Which};
+use outgrow_bridge::{Link, LinkSpec, VerifyOptions, Which};
 use outgrow_control::Controller;
-use outgrow_control::ports::{FencePosition, PortError, PortResult, Sync as SyncPort};
+use outgrow_control::ports::{
+    FencePosition, PortError, PortResult, Sync as SyncPort, Verification,
+};
 use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
 use outgrow_shadow::Freshness;
 use serde_json::Value;
@@ -236,9 +238,18 @@ impl SyncPort for Links {
     fn verify<'a>(
         &'a self,
         slice: &'a SliceId,
+        wanted: &'a Verification,
     ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>> {
         Box::pin(async move {
-            let report = self.link(slice).await?.verify().await.map_err(refused)?;
+            let options = VerifyOptions {
+                share: wanted.share,
+                resume: wanted.resume,
+                by_rows: wanted.by_rows,
+                keep: wanted.keep,
+                gently: false,
+            };
+            let link = self.link(slice).await?;
+            let report = link.verify_with(&options).await.map_err(refused)?;
             let rows = report.rows();
             Ok((rows, serde_json::to_value(report).map_err(refused)?))
         })

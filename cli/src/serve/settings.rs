@@ -182,7 +182,10 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             .map(table)
             .collect::<anyhow::Result<_>>()?,
         writes: slice.writes.clone(),
-        limits: LinkLimits::default(),
+        limits: LinkLimits {
+            watch: slice.verify,
+            ..LinkLimits::default()
+        },
     }))
 }
 

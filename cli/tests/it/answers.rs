@@ -365,6 +365,30 @@ async fn rows_that_differ_are_1() {
     insta::assert_snapshot!("sync_verify", ended.golden());
 }
 
+#[tokio::test]
+async fn a_sample_says_what_it_left_out() {
+    let answer = json!({
+        "rows": {"product": {"legacy": 2_000, "extracted": 2_000, "different": 0}, "tag": {"legacy": 9, "extracted": 9, "different": 0}},
+        "report": {"share": 0.05, "looked_at": 2_009, "left_out": 38_000, "ways": {"product": {"by": "checksums"},
+            "tag": {"by": "rows", "why": "tag.name: an expression makes it"}}},
+    });
+    let stage = Stage::new(vec![("POST /v1/sync/catalog/verify", 200, answer)]).await;
+    let ended = stage
+        .run(&["sync", "verify", "catalog", "--sample", "5%"])
+        .await;
+    assert_eq!(ended.code, 0);
+    insta::assert_snapshot!("sync_verify_sample", ended.golden());
+    assert_eq!(stage.last().1, json!({"share": 0.05}));
+    stage
+        .run(&["sync", "verify", "catalog", "--resume", "--by-rows"])
+        .await;
+    assert_eq!(stage.last().1, json!({"resume": true, "by_rows": true}));
+    let ended = stage
+        .run(&["sync", "verify", "catalog", "--sample", "5%", "--resume"])
+        .await;
+    assert_eq!(ended.code, 2);
+}
+
 pub(crate) fn journal() -> Value {
     let state = |traffic: Value| json!({"revision": 1, "traffic": traffic, "writer": "legacy"});
     json!([

@@ -13,6 +13,7 @@ use crate::controller::{
     VerifyReport,
 };
 use crate::error::ControlError;
+use crate::ports::Verification;
 
 type Slice = Path<String>;
 
@@ -164,13 +165,34 @@ pub(super) async fn sync_resume(
     Ok(Json(controller.to_end(run).await?))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyBody {
+    #[serde(default)]
+    share: Option<f64>,
+    #[serde(default)]
+    resume: bool,
+    #[serde(default)]
+    by_rows: bool,
+    #[serde(default, rename = "by")]
+    _by: Option<String>,
+    #[serde(default, rename = "reason")]
+    _reason: Option<String>,
+}
+
 pub(super) async fn sync_verify(
     State(controller): State<Controller>,
     Path(name): Slice,
     body: Bytes,
 ) -> Answer<VerifyReport> {
-    said(&body)?;
-    Ok(Json(controller.sync_verify(&name).await?))
+    let asked: VerifyBody = read(&body)?;
+    let wanted = Verification {
+        share: asked.share,
+        resume: asked.resume,
+        by_rows: asked.by_rows,
+        keep: asked.share.is_none(),
+    };
+    Ok(Json(controller.sync_verify(&name, wanted).await?))
 }
 
 #[derive(Debug, Deserialize)]

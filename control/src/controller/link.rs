@@ -15,7 +15,7 @@ use super::cutover::CutoverReport;
 use super::slice::Slice;
 use super::{Controller, Note, json};
 use crate::error::{ControlError, Result};
-use crate::ports::PortError;
+use crate::ports::{PortError, Verification};
 use crate::store::Draft;
 
 /// Between two verifications that gates ask for; a gate that is asked in a loop must not keep
@@ -135,14 +135,25 @@ impl Controller {
         })
     }
 
-    /// Compares every row of the slice's tables.
+    /// Compares rows of the slice's tables.
     ///
     /// # Errors
-    /// [`ControlError::Port`].
-    pub async fn sync_verify(&self, name: &str) -> Result<VerifyReport> {
+    /// [`ControlError::Usage`] for a share that is none; [`ControlError::Port`].
+    pub async fn sync_verify(&self, name: &str, wanted: Verification) -> Result<VerifyReport> {
         let slice = self.with_tables(name)?;
-        let (rows, report) = self.sync().verify(&slice.id).await?;
-        slice.held().verify_began = Some(Instant::now());
+        if let Some(share) = wanted.share {
+            let usage = |text: &str| Err(ControlError::Usage(text.to_owned()));
+            if !(share > 0.0 && share < 1.0) {
+                return usage("`share` is a part of the rows: write more than 0 and less than 1");
+            }
+            if wanted.resume {
+                return usage("a sample cannot be resumed: leave `share` or `resume` out");
+            }
+        }
+        let (rows, report) = self.sync().verify(&slice.id, &wanted).await?;
+        if wanted.share.is_none() {
+            slice.held().verify_began = Some(Instant::now());
+        }
         Ok(VerifyReport { rows, report })
     }
 
@@ -342,9 +353,10 @@ impl Controller {
             held.verify_began = Some(Instant::now());
         }
         let (controller, slice) = (self.clone(), slice.clone());
+        let whole = Verification::default();
         self.inner.tasks.spawn(async move {
             let verified = tokio::select! {
-                verified = controller.sync().verify(&slice.id) => Some(verified),
+                verified = controller.sync().verify(&slice.id, &whole) => Some(verified),
                 () = controller.inner.cancel.cancelled() => None,
             };
             slice.held().verifying = false;

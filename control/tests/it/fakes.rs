@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{
-    DataPlane, FencePosition, PortError, PortResult, Shadow, Sync as Bridge,
+    DataPlane, FencePosition, PortError, PortResult, Shadow, Sync as Bridge, Verification,
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
@@ -326,10 +326,14 @@ impl Bridge for World {
     fn verify<'a>(
         &'a self,
         _: &'a SliceId,
+        wanted: &'a Verification,
     ) -> BoxFuture<'a, PortResult<(BTreeMap<String, TableRows>, Value)>> {
         Box::pin(async move {
-            self.call("verify", "").await?;
-            self.see().verified = true;
+            let how = wanted
+                .share
+                .map_or(String::new(), |share| share.to_string());
+            self.call("verify", &how).await?;
+            self.see().verified |= wanted.share.is_none();
             Ok((self.rows(), json!({"chunks": 1})))
         })
     }

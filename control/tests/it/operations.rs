@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outgrow_control::ports::Verification;
 use outgrow_control::{ControlError, Controller, FlipRequest, Lowered, Note, Settle};
 use outgrow_rollout::{DataPhase, Revision, Side, SideCounts, Traffic, Verdict};
 use outgrow_testkit::eventually;
@@ -296,8 +297,18 @@ async fn rows_that_differ_are_repaired_and_verified_again() {
     home.world.see().different = 3;
     let controller = home.start().await;
     home.walk(&controller, "catalog", "canary-5").await;
-    let verified = controller.sync_verify("catalog").await.unwrap();
+    let whole = Verification::default();
+    let verified = controller.sync_verify("catalog", whole).await.unwrap();
     assert_eq!(verified.rows["products"].different, 3);
+    for (share, resume) in [(0.0, false), (1.0, false), (f64::NAN, false), (0.5, true)] {
+        let wanted = Verification {
+            share: Some(share),
+            resume,
+            ..whole
+        };
+        let refused = controller.sync_verify("catalog", wanted).await.unwrap_err();
+        assert_eq!(refused.kind().code, "usage", "{share} {resume}");
+    }
     let refused = controller
         .runbook_next("catalog", false, ana())
         .await
