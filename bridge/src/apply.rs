@@ -3,9 +3,10 @@
 
 use outgrow_rollout::Side;
 
-use crate::batch::{Batch, Work, images};
+use crate::batch::{Batch, Direct, Work, images};
 use crate::both::Guard;
-use crate::db::{Database, References, Tx, rows};
+use crate::db::postgres::copy::{self, Ends};
+use crate::db::{Database, Dialect, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::{Group, Image, Plan, Row};
@@ -48,6 +49,17 @@ pub(crate) enum Outcome {
     TakeMore,
     /// The target has changed a row just now; nothing was written.
     Again,
+    /// The chunk does not go from database to database: look at its rows. Nothing was written.
+    ByRows(Why),
+}
+
+/// Why rows do not go from database to database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Some row is refused.
+    Rows,
+    /// These tables do not allow it.
+    Tables,
 }
 
 impl Applier<'_> {
@@ -58,7 +70,7 @@ impl Applier<'_> {
         } else {
             References::AtCommit
         };
-        let refused = match self.write(batch, Manner::Whole, references).await {
+        let refused = match self.write(batch, Manner::Whole, references, None).await {
             Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => e,
             Err(e) => return Err(e),
@@ -67,7 +79,8 @@ impl Applier<'_> {
             return Ok(Outcome::TakeMore);
         }
         tracing::debug!(error = %refused, "batch refused, trying it in parts");
-        match self.write(batch, Manner::Swap, References::Unchecked).await {
+        let swapped = self.write(batch, Manner::Swap, References::Unchecked, None);
+        match swapped.await {
             Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => {}
             Err(e) => return Err(e),
@@ -82,7 +95,28 @@ impl Applier<'_> {
         } else {
             References::AtOnce
         };
-        self.write(batch, Manner::EachRow, references).await
+        self.write(batch, Manner::EachRow, references, None).await
+    }
+
+    /// Applies a batch whose chunk goes from database to database.
+    pub(crate) async fn apply_direct(
+        &self,
+        batch: &Batch,
+        mut direct: Direct,
+    ) -> Result<Outcome, Error> {
+        let way = Some(&mut direct);
+        let written = self.write(batch, Manner::Whole, References::Unchecked, way);
+        match written.await {
+            Err(e) if e.is_about_rows() => {
+                tracing::debug!(error = %e, "rows refused, looking at each");
+                Ok(Outcome::ByRows(Why::Rows))
+            }
+            Err(e) if e.is_about_statements() => {
+                tracing::debug!(error = %e, "the tables do not take COPY");
+                Ok(Outcome::ByRows(Why::Tables))
+            }
+            other => other,
+        }
     }
 
     async fn write(
@@ -90,12 +124,18 @@ impl Applier<'_> {
         batch: &Batch,
         manner: Manner,
         references: References,
+        direct: Option<&mut Direct>,
     ) -> Result<Outcome, Error> {
         let target = self.target;
         let mut tx = target.write_rows(references).await?;
-        let writes = !batch.work.is_empty();
+        let writes = !batch.work.is_empty() || direct.is_some();
         if writes {
             target.applying(&mut tx, true).await?;
+        }
+        if let Some(direct) = direct
+            && !self.chunk(&mut tx, direct).await?
+        {
+            return Ok(Outcome::ByRows(Why::Tables));
         }
         let ruling = match self.guard {
             Some(guard) => Some(guard.rule(&mut tx, &batch.work).await?),
@@ -145,6 +185,26 @@ impl Applier<'_> {
         tx.commit().await.on(target.side)?;
         FaultHook::pass(self.fault, "after-commit");
         Ok(Outcome::Applied { parked })
+    }
+
+    /// Writes the rows of a chunk that nobody looks at; `false` where that cannot be. Parked rows
+    /// of the range are tried again when all is copied, as ever.
+    async fn chunk(&self, tx: &mut Tx, direct: &mut Direct) -> Result<bool, Error> {
+        let (target, straight) = (self.target, &direct.straight);
+        if target.dialect() != Dialect::Postgres {
+            return Ok(false);
+        }
+        let there = copy::shape(tx, &straight.extracted, &straight.extracted.columns);
+        if there.await.on(target.side)?.as_ref() != Some(&direct.shape) {
+            return Ok(false);
+        }
+        let ends = Ends {
+            source: (&direct.source, &mut direct.snapshot),
+            target: (target, tx),
+            fault: self.fault,
+        };
+        copy::rows(ends, straight, &direct.shape, &direct.range).await?;
+        Ok(true)
     }
 
     async fn park(&self, tx: &mut Tx, work: &Work, reason: &str) -> Result<(), Error> {

@@ -12,6 +12,13 @@
 //! an earlier batch had written it, its delete has a number above the position then and comes.
 //! Applying a key twice is the same as once, because what is applied is a state, not an event.
 //!
+//! A chunk whose rows need no look goes from database to database: the source hands them out by
+//! COPY in the very snapshot that the batch's events and rows are of, which stays open until they
+//! are written. They are written first, and the rows of changed keys over them: of one snapshot,
+//! both say the same of a key that both have, and a key that only the changes have is one that was
+//! deleted or lies elsewhere. What such a chunk is refused for is left to a batch of its own, with
+//! a snapshot of its own, in which every row is looked at.
+//!
 //! A chunk does not wait for the stream to be caught up, or a busy source would never be copied.
 //! A table counts as copied only at a moment when *all* changes were taken too: then references
 //! between the tables hold, and are enforced from there on.
@@ -21,10 +28,11 @@ use std::collections::{HashMap, HashSet};
 use outgrow_rollout::Side;
 
 use crate::db::books::Copy;
+use crate::db::postgres::copy::{self, Range, Shape};
 use crate::db::stream::Change;
-use crate::db::{Database, Tx, rows};
+use crate::db::{Database, Dialect, Tx, rows};
 use crate::error::{Error, OnSide};
-use crate::plan::{Group, Image, Plan, Row};
+use crate::plan::{Group, Image, Plan, Row, Straight};
 use crate::spec::Capture;
 use crate::value::Key;
 
@@ -62,6 +70,30 @@ pub(crate) struct Batch {
     pub(crate) emptied: Option<usize>,
     /// Numbers of the changes without a place that this has taken, too.
     pub(crate) unplaced: HashSet<i64>,
+    /// The chunk's rows, where they go from database to database; they are not in `work` then.
+    pub(crate) direct: Option<Direct>,
+}
+
+/// Rows that nobody looks at on their way.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    pub(crate) straight: Straight,
+    pub(crate) shape: Shape,
+    pub(crate) range: Range,
+    pub(crate) source: Database,
+    /// The snapshot that all of the batch is of.
+    pub(crate) snapshot: Tx,
+}
+
+/// The chunk that is due.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) copy: &'a Copy,
+    /// Rows that it may have at the most, and about their bytes; those of a chunk that goes from
+    /// database to database, where that is allowed.
+    pub(crate) rows: u32,
+    pub(crate) bytes: usize,
+    pub(crate) direct: Option<u32>,
 }
 
 /// What to take.
@@ -70,7 +102,7 @@ pub(crate) struct Take<'a> {
     pub(crate) source: &'a Database,
     pub(crate) after: i64,
     pub(crate) changes: u32,
-    pub(crate) chunk: Option<(&'a Copy, u32)>,
+    pub(crate) chunk: Option<Chunk<'a>>,
     /// Changes without a place that an earlier batch has taken.
     pub(crate) unplaced: &'a HashSet<i64>,
     /// Also changes whose rows the snapshot may show before the stream does. That takes a wait.
@@ -132,26 +164,63 @@ impl Take<'_> {
             partial: truncated || !self.beyond && self.source.capture() == Capture::Replication,
             ..Batch::default()
         };
-        if let Some((copy, limit)) = self.chunk {
-            batch.copy = Some(
-                self.chunk(&mut tx, copy, limit, &mut keys, &mut batch)
-                    .await?,
-            );
+        let mut direct = None;
+        if let Some(chunk) = self.chunk {
+            direct = self.direct(&mut tx, chunk).await?;
+            batch.copy = Some(match &direct {
+                Some((_, _, range)) => moved(chunk.copy, range, truncated),
+                None => self.chunk(&mut tx, chunk, &mut keys, &mut batch).await?,
+            });
         }
         let current = current(self.plan, self.source, &mut tx, &keys).await?;
         batch.work.extend(current);
+        batch.direct = direct.map(|(straight, shape, range)| Direct {
+            straight,
+            shape,
+            range,
+            source: self.source.clone(),
+            snapshot: tx,
+        });
         Ok(Some(batch))
+    }
+
+    /// The next rows to go from database to database; `None` where they may not, or where there
+    /// are none.
+    async fn direct(
+        &self,
+        tx: &mut Tx,
+        chunk: Chunk<'_>,
+    ) -> Result<Option<(Straight, Shape, Range)>, Error> {
+        let side = self.source.side;
+        let (Some(most), Dialect::Postgres, Side::Legacy) =
+            (chunk.direct, self.source.dialect(), side)
+        else {
+            return Ok(None);
+        };
+        let group = self.plan.group_of(side, &chunk.copy.table);
+        let Some(straight) = group.and_then(|at| self.plan.groups[at].straight()) else {
+            return Ok(None);
+        };
+        let table = &straight.legacy;
+        let shape = copy::shape(tx, table, &straight.from).await.on(side)?;
+        let cursor = chunk.copy.cursor.as_ref();
+        let range = copy::range(tx, table, cursor, most, chunk.bytes)
+            .await
+            .on(side)?;
+        Ok(shape
+            .zip(range)
+            .map(|(shape, range)| (straight, shape, range)))
     }
 
     async fn chunk(
         &self,
         tx: &mut Tx,
-        copy: &Copy,
-        limit: u32,
+        chunk: Chunk<'_>,
         keys: &mut HashMap<usize, Vec<Key>>,
         batch: &mut Batch,
     ) -> Result<Copy, Error> {
         let (work, truncated) = (&mut batch.work, batch.truncated);
+        let (copy, limit) = (chunk.copy, chunk.rows);
         let side = self.source.side;
         let mut next = copy.clone();
         let Some(group) = self.plan.group_of(side, &copy.table) else {
@@ -186,6 +255,16 @@ impl Take<'_> {
             changed.retain(|key| !have.contains(key));
         }
         Ok(next)
+    }
+}
+
+/// The cursor behind a range of rows.
+fn moved(copy: &Copy, range: &Range, truncated: bool) -> Copy {
+    Copy {
+        done: !range.more && !truncated,
+        copied: copy.copied + range.rows,
+        cursor: Some(range.last.clone()),
+        ..copy.clone()
     }
 }
 

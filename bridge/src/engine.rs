@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use outgrow_rollout::Side;
 
-use crate::apply::{Applier, Outcome};
-use crate::batch::{Batch, Take, current, images};
+use crate::apply::{Applier, Outcome, Why};
+use crate::batch::{Batch, Chunk, Take, current, images};
 use crate::both;
 use crate::db::books::{Copy, Foreign};
 use crate::db::{Database, rows};
@@ -45,6 +45,8 @@ pub(crate) struct Engine {
     pub(crate) epoch_back: i64,
     pub(crate) applied_back: i64,
     pub(crate) copies: Vec<Copy>,
+    /// Tables whose rows do not go from database to database, each for so many rows to come.
+    pub(crate) looked_at: HashMap<String, u64>,
     /// Changes without a place in the stream that were applied already.
     pub(crate) unplaced: std::collections::HashSet<i64>,
     pub(crate) recent: Recent,
@@ -109,7 +111,7 @@ impl Engine {
         let mut changes = self.shared.limits().batch_changes;
         let mut widened = 0;
         loop {
-            let Some(batch) = self.take(changes, widened > 0).await? else {
+            let Some(mut batch) = self.take(changes, widened > 0).await? else {
                 self.shared.status(|s| s.backlog = 0);
                 return Ok(false);
             };
@@ -122,12 +124,16 @@ impl Engine {
                 guard: guard.as_ref(),
                 ..self.applier()
             };
-            let outcome = applier.apply(&batch, widened < WIDEN).await?;
+            let outcome = match batch.direct.take() {
+                Some(direct) => applier.apply_direct(&batch, direct).await?,
+                None => applier.apply(&batch, widened < WIDEN).await?,
+            };
             if let Some(done) = guard.map(both::Guard::into_done) {
                 self.took(done);
             }
             match outcome {
                 Outcome::Again => return Ok(true),
+                Outcome::ByRows(why) => self.look_at(&batch, why),
                 Outcome::TakeMore => {
                     widened += 1;
                     changes = changes.saturating_mul(2);
@@ -141,9 +147,38 @@ impl Engine {
         }
     }
 
+    /// Has the rows of a chunk looked at that was refused as a whole.
+    fn look_at(&mut self, batch: &Batch, why: Why) {
+        let Some(copy) = &batch.copy else { return };
+        let rows = match why {
+            Why::Rows => copy.copied.saturating_sub(self.copied_of(&copy.table)),
+            Why::Tables => u64::MAX,
+        };
+        self.looked_at.insert(copy.table.clone(), rows.max(1));
+    }
+
+    fn copied_of(&self, table: &str) -> u64 {
+        let copy = self.copies.iter().find(|c| c.table == table);
+        copy.map_or(0, |c| c.copied)
+    }
+
+    /// What of the backfill is due.
+    fn chunk(&self) -> Option<Chunk<'_>> {
+        let copy = self.copies.iter().find(|c| !c.done)?;
+        let limits = self.shared.limits();
+        let plain =
+            self.shared.spec.writes.both().is_none() && !self.looked_at.contains_key(&copy.table);
+        Some(Chunk {
+            copy,
+            rows: limits.chunk_rows,
+            bytes: limits.chunk_bytes,
+            direct: plain.then_some(limits.copy_rows),
+        })
+    }
+
     async fn take(&self, changes: u32, beyond: bool) -> Result<Option<Batch>, Error> {
-        let next = self.copies.iter().find(|c| !c.done);
-        if let Some(copy) = next {
+        let chunk = self.chunk();
+        if let Some(Chunk { copy, .. }) = chunk {
             self.shared.status(|s| {
                 let table = s.tables.iter_mut().find(|t| t.legacy == copy.table);
                 if let Some(table) = table.filter(|t| t.began.is_none()) {
@@ -156,7 +191,7 @@ impl Engine {
             source: self.source(),
             after: self.applied,
             changes,
-            chunk: next.map(|c| (c, self.shared.limits().chunk_rows)),
+            chunk,
             unplaced: &self.unplaced,
             beyond,
         };
@@ -224,6 +259,11 @@ impl Engine {
                 }
             }
         });
+        let taken = copy.copied.saturating_sub(self.copied_of(&copy.table));
+        if let Some(left) = self.looked_at.get_mut(&copy.table) {
+            *left = left.saturating_sub(taken);
+        }
+        self.looked_at.retain(|_, left| *left > 0);
         if let Some(old) = self.copies.iter_mut().find(|c| c.table == copy.table) {
             *old = copy;
         }
@@ -376,7 +416,7 @@ impl Engine {
         self.count_parked().await?;
         Ok(match outcome {
             Outcome::Applied { parked } => parked,
-            Outcome::TakeMore | Outcome::Again => 0,
+            Outcome::TakeMore | Outcome::Again | Outcome::ByRows(_) => 0,
         })
     }
 
@@ -570,6 +610,7 @@ impl Engine {
         }
         self.plan = Arc::new(plan);
         self.schemas = schemas;
+        self.looked_at.clear();
         self.retries.at_once(Instant::now());
         Ok(Arc::clone(&self.plan))
     }

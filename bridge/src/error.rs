@@ -160,6 +160,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a server refused a statement as such: no right to it, or no such feature.
+    pub(crate) fn is_about_statements(&self) -> bool {
+        match self {
+            Self::Database { cause, .. } => matches!(
+                code(cause), Some(Code::State(state)) if ["42", "0A"].contains(&&state[..2])
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// How an engine names what went wrong.
 enum Code {
     /// SQLite's primary result code; sqlx hands out the extended one as text.

@@ -11,6 +11,7 @@ mod check;
 mod cover;
 mod filter;
 mod group;
+mod straight;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -26,6 +27,7 @@ use crate::value::{Cell, Kind};
 use beside::Legacy;
 pub(crate) use filter::Filter;
 pub(crate) use group::{Group, Way};
+pub(crate) use straight::Straight;
 
 /// Key columns that the change table has room for.
 pub(crate) const KEY_COLUMNS: usize = 6;

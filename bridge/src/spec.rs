@@ -402,6 +402,11 @@ pub struct Limits {
     /// Rows of one backfill chunk: large enough that a commit is cheap, small enough that the
     /// target's write lock is held for milliseconds.
     pub chunk_rows: u32,
+    /// Rows of a chunk that goes from one PostgreSQL to another by COPY: so many that a commit's
+    /// wait for the disk does not count, so few that changes wait for a fraction of a second.
+    pub copy_rows: u32,
+    /// Bytes of one chunk, about: what of it is in memory, or how long its transaction takes.
+    pub chunk_bytes: usize,
     /// Changes taken in one step while there is a backlog.
     pub batch_changes: u32,
     /// Between two looks at the change table.
@@ -438,6 +443,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             chunk_rows: 1_000,
+            copy_rows: 20_000,
+            chunk_bytes: 16 << 20,
             batch_changes: 2_000,
             poll: Duration::from_millis(20),
             heartbeat: Duration::from_millis(150),

@@ -5,6 +5,7 @@
 //! the two leaves both sides fenced and no row lost: the new source has not been opened, so
 //! either direction can be resumed from its own position.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -88,6 +89,7 @@ impl Engine {
             epoch_back: back.epoch,
             applied_back: back.seq,
             copies,
+            looked_at: HashMap::new(),
             unplaced: std::collections::HashSet::new(),
             recent: crate::recent::Recent::default(),
             schema_versions: versions,

@@ -118,7 +118,7 @@ impl Engine {
                     self.shared.on(from).place().await?;
                 }
                 // The other side was just written: it is looked at anew.
-                Outcome::Again => return Ok(true),
+                Outcome::Again | Outcome::ByRows(_) => return Ok(true),
                 Outcome::Applied { parked } => {
                     let more = taken.batch.truncated;
                     self.carried(from, taken.batch, parked, done).await?;
@@ -371,7 +371,7 @@ impl Engine {
         self.count_parked_back().await?;
         Ok(match outcome {
             Outcome::Applied { parked } => parked,
-            Outcome::TakeMore | Outcome::Again => 0,
+            Outcome::TakeMore | Outcome::Again | Outcome::ByRows(_) => 0,
         })
     }
 }

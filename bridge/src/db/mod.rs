@@ -13,6 +13,7 @@ pub(crate) mod stream;
 pub(crate) mod sums;
 mod tx;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,6 +44,8 @@ pub(crate) struct Database {
     stall: Duration,
     /// Replaced where its connections hang.
     pool: Arc<RwLock<Pool>>,
+    /// Some connection is out of step with its server: none of the pool is to be used again.
+    spoiled: Arc<AtomicBool>,
     /// Where changes are found in the database's log, not by triggers.
     feed: Option<Feed>,
 }
@@ -138,11 +141,15 @@ impl Database {
             busy,
             stall: limits.stall,
             pool: Arc::new(RwLock::new(Pool::new(url, busy, limits.stall))),
+            spoiled: Arc::default(),
             feed,
         }
     }
 
     fn pool(&self) -> Pool {
+        if self.spoiled.swap(false, Ordering::AcqRel) {
+            self.renew();
+        }
         // Replaced whole: a panic elsewhere cannot leave half of one.
         let held = self.pool.read().unwrap_or_else(PoisonError::into_inner);
         held.clone()
@@ -151,8 +158,17 @@ impl Database {
     /// Leaves connections that do not answer to themselves, and takes new ones.
     pub(crate) async fn reconnect(&self) {
         self.release().await;
+        self.renew();
+    }
+
+    fn renew(&self) {
         let fresh = Pool::new(&self.url, self.busy, self.stall);
         *self.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    /// Has the connections replaced before the next is asked for. What is under way goes on.
+    pub(in crate::db) fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Release);
     }
 
     /// How changes are found here.

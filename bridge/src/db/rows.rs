@@ -91,7 +91,6 @@ pub(crate) async fn within(
     range: &Range,
     limit: u32,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
     let (only, mut args) = only(tx, table);
     let (place, more) = range.sql(table);
     args.extend(more);
@@ -99,7 +98,7 @@ pub(crate) async fn within(
         "SELECT {} FROM {} WHERE {only}{place} ORDER BY {} LIMIT {limit}",
         columns(table),
         tx.dialect().table(&table.name),
-        keys.join(", ")
+        order(table)
     );
     let rows = tx.fetch(&text, &args).await?;
     Ok(rows.into_iter().map(|row| read(table, row)).collect())
@@ -149,6 +148,11 @@ pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<
     if tx.dialect() == Dialect::Mysql {
         return mysql::upsert(tx, table, rows).await;
     }
+    insert(tx, table, rows, &or_update(table)).await
+}
+
+/// Turns an insert into an update of the row that has this key already.
+pub(super) fn or_update(table: &Table) -> String {
     let keys = list(table.key.iter().map(|&at| table.columns[at].name.as_str()));
     let sets: Vec<String> = table
         .columns
@@ -157,12 +161,11 @@ pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<
         .filter(|(at, _)| !table.key.contains(at))
         .map(|(_, c)| format!("{0} = excluded.{0}", quote(&c.name)))
         .collect();
-    let resolve = if sets.is_empty() {
+    if sets.is_empty() {
         format!("ON CONFLICT ({keys}) DO NOTHING")
     } else {
         format!("ON CONFLICT ({keys}) DO UPDATE SET {}", sets.join(", "))
-    };
-    insert(tx, table, rows, &resolve).await
+    }
 }
 
 /// Inserts rows; `resolve` says what becomes of those that are there.
@@ -243,6 +246,17 @@ pub(super) fn key_args<'a>(table: &'a Table, key: &'a Key) -> impl Iterator<Item
     columns
         .zip(key)
         .map(|(column, cell)| arg(&column.kind, cell))
+}
+
+/// The key's columns in the order in which both sides are walked.
+pub(super) fn order(table: &Table) -> String {
+    let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();
+    keys.join(", ")
+}
+
+/// The condition of the rows beyond a key.
+pub(super) fn beyond(table: &Table) -> String {
+    format!("({}) > ({})", order(table), key_marks(table))
 }
 
 pub(super) fn key_marks(table: &Table) -> String {

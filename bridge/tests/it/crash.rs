@@ -54,6 +54,7 @@ fn child_spec() -> LinkSpec {
     let passed = AtomicU32::new(0);
     let mut limits = crate::shop::quick();
     limits.chunk_rows = 20;
+    limits.copy_rows = 100;
     limits.batch_changes = 20;
     limits.fault = Some(FaultHook::new(move |at| {
         if at == point && passed.fetch_add(1, Ordering::Relaxed) + 1 >= after {
@@ -63,12 +64,19 @@ fn child_spec() -> LinkSpec {
     let what = var(DO);
     let (slice, tables) = if what.starts_with("items") || what.starts_with("both") {
         ("items", crate::postgres::tables())
+    } else if what.starts_with("wares") {
+        ("wares", crate::postgres_copy::tables())
     } else {
         ("catalog", crate::shop::catalog_tables())
     };
     let url = |name| {
         let url: DatabaseUrl = var(name).parse().unwrap();
-        if what == crate::postgres::REPLICATED {
+        if [
+            crate::postgres::REPLICATED,
+            crate::postgres_copy::REPLICATED,
+        ]
+        .contains(&what.as_str())
+        {
             url.capturing(Capture::Replication).unwrap()
         } else {
             url

@@ -6,6 +6,7 @@
 
 pub(super) mod arrays;
 pub(crate) mod capture;
+pub(crate) mod copy;
 pub(crate) mod introspect;
 pub(crate) mod replication;
 

@@ -1,0 +1,465 @@
+//! The backfill from one PostgreSQL to another by COPY, where rows are the same on both sides:
+//! every way there is, writers beside it, deaths in it. The databases are the oracle.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use outgrow_bridge::{
+    Capture, ColumnSpec, DatabaseUrl, FaultHook, Link, LinkSpec, Source, TableSpec, Writes,
+};
+use outgrow_rollout::{DataPhase, Side, SliceId};
+use outgrow_testkit::{Postgres, eventually};
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::crash::child_between;
+use crate::shop::{Dice, WAIT, copied, quick};
+
+const MOOD: &str = "CREATE TYPE mood AS ENUM ('good', 'it''s \"so\"');";
+const LEGACY: &str = "CREATE TABLE ware (id bigserial PRIMARY KEY, code varchar(60) NOT NULL UNIQUE, \
+    price numeric(10,2), felt mood, tags text[], doc jsonb, at timestamptz, day date, took interval, \
+    ref uuid, raw bytea, weight float8, note text, twice bigint GENERATED ALWAYS AS (id * 2) STORED)";
+const EXTRACTED: &str = "CREATE TABLE good (other text DEFAULT 'own', id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+    sku varchar(60) NOT NULL UNIQUE, price numeric(10,2), felt mood, tags text[], doc jsonb, at timestamptz, \
+    day date, took interval, ref uuid, raw bytea, weight float8, remark text, twice bigint, \
+    thrice bigint GENERATED ALWAYS AS (id * 3) STORED)";
+const NAMES: [(&str, &str); 14] = [
+    ("id", "id"),
+    ("code", "sku"),
+    ("price", "price"),
+    ("felt", "felt"),
+    ("tags", "tags"),
+    ("doc", "doc"),
+    ("at", "at"),
+    ("day", "day"),
+    ("took", "took"),
+    ("ref", "ref"),
+    ("raw", "raw"),
+    ("weight", "weight"),
+    ("note", "remark"),
+    ("twice", "twice"),
+];
+
+/// See [`Wares::child`].
+const CHILD: &str = "wares";
+pub(crate) const REPLICATED: &str = "wares by replication";
+
+fn entry(legacy: &str, extracted: &str, key: &[&str], names: &[(&str, &str)]) -> TableSpec {
+    let column = |(from, to): &(&str, &str)| ColumnSpec {
+        extracted: (*to).to_owned(),
+        source: Source::Rename((*from).to_owned()),
+    };
+    TableSpec {
+        legacy: legacy.to_owned(),
+        extracted: extracted.to_owned(),
+        key: key.iter().map(|name| (*name).to_owned()).collect(),
+        columns: names.iter().map(column).collect(),
+        ..TableSpec::default()
+    }
+}
+
+pub(crate) fn tables() -> Vec<TableSpec> {
+    let mut table = entry("ware", "good", &["id"], &NAMES);
+    // What the legacy side computes is not written there.
+    table.columns.retain(|column| column.extracted != "twice");
+    vec![table]
+}
+
+/// Two servers, and how often each point of a chunk was passed.
+struct Wares {
+    legacy: Postgres,
+    extracted: Postgres,
+    capture: Capture,
+    passed: Arc<Mutex<HashMap<&'static str, usize>>>,
+}
+
+impl Wares {
+    async fn with(legacy: &str, extracted: &str) -> Self {
+        Self {
+            legacy: Postgres::with(&format!("{MOOD} {legacy}")).await,
+            extracted: Postgres::with(&format!("{MOOD} {extracted}")).await,
+            capture: Capture::Triggers,
+            passed: Arc::default(),
+        }
+    }
+
+    async fn filled(rows: u32) -> Self {
+        let wares = Self::with(LEGACY, EXTRACTED).await;
+        wares.legacy.execute(&insert(1, rows)).await;
+        let next = format!("SELECT setval('ware_id_seq', {})", rows + 10_000);
+        wares.legacy.execute(&next).await;
+        wares
+    }
+
+    fn spec(&self, tables: Vec<TableSpec>) -> LinkSpec {
+        let url = |server: &Postgres| {
+            let url: DatabaseUrl = server.url().parse().unwrap();
+            url.capturing(self.capture).unwrap()
+        };
+        let mut limits = quick();
+        limits.chunk_rows = 10;
+        limits.copy_rows = 40;
+        let passed = Arc::clone(&self.passed);
+        limits.fault = Some(FaultHook::new(move |at| {
+            *passed.lock().unwrap().entry(at).or_default() += 1;
+        }));
+        LinkSpec {
+            slice: SliceId::new("wares").unwrap(),
+            legacy: url(&self.legacy),
+            extracted: url(&self.extracted),
+            tables,
+            writes: Writes::One,
+            limits,
+        }
+    }
+
+    fn chunks(&self) -> usize {
+        let passed = self.passed.lock().unwrap();
+        passed.get("copy-sent").copied().unwrap_or(0)
+    }
+
+    async fn equal(&self) {
+        eventually("both sides to be equal", WAIT, || async {
+            let legacy = rows(&self.legacy, "ware", &names(false)).await;
+            let extracted = rows(&self.extracted, "good", &names(true)).await;
+            (legacy == extracted).then_some(())
+        })
+        .await;
+    }
+
+    fn child(&self) -> &'static str {
+        match self.capture {
+            Capture::Triggers => CHILD,
+            Capture::Replication => REPLICATED,
+        }
+    }
+}
+
+fn names(extracted: bool) -> Vec<&'static str> {
+    let mapped = NAMES.iter().filter(|(_, to)| *to != "twice");
+    let name = |names: &(&'static str, &'static str)| match (names, extracted) {
+        (("raw", _), _) => "md5(raw)",
+        ((_, to), true) => to,
+        ((from, _), false) => from,
+    };
+    mapped.map(name).collect()
+}
+
+/// Sums of a table's rows, in an order of their own.
+async fn rows(server: &Postgres, table: &str, columns: &[&str]) -> Vec<String> {
+    let text = format!(
+        "SELECT md5(ROW({columns})::text) FROM {table} ORDER BY 1",
+        columns = columns.join(", ")
+    );
+    let found = sqlx::query_scalar(AssertSqlSafe(text));
+    found.fetch_all(server.pool()).await.unwrap()
+}
+
+fn insert(from: u32, to: u32) -> String {
+    format!(
+        "INSERT INTO ware (id, code, price, felt, tags, doc, at, day, took, ref, raw, weight, note) \
+         SELECT n, 'c\\' || n, CASE WHEN n % 5 > 0 THEN n * 7 + 0.05 END, \
+         CASE WHEN n % 2 = 0 THEN 'good' ELSE 'it''s \"so\"' END::mood, \
+         CASE WHEN n % 3 > 0 THEN ARRAY['a' || n, NULL, 'b,\"'] END, jsonb_build_object('n', n, 'é', 'ü'), \
+         '2026-03-01 12:00:00.123456+00'::timestamptz + n * interval '1 hour', DATE '2026-01-01' + n, \
+         n * interval '1 day 3 minutes', md5(n::text)::uuid, CASE WHEN n % 4 > 0 THEN decode(md5(n::text), 'hex') END, \
+         CASE n % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE n / 3.0 END, \
+         CASE WHEN n % 6 > 0 THEN repeat('tab' || chr(9) || ' line' || chr(10) || ' \\', 100) END \
+         FROM generate_series({from}, {to}) AS n"
+    )
+}
+
+async fn started(spec: LinkSpec) -> Link {
+    let link = Link::open(spec).await.unwrap();
+    let found = link.preflight().await.unwrap();
+    assert!(found.ok(), "{:?}", found.problems);
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    link
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_the_same_go_from_database_to_database() {
+    let wares = Wares::filled(300).await;
+    let link = started(wares.spec(tables())).await;
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!(wares.chunks(), 8, "chunks of 40");
+    let own = "SELECT count(*) FROM good WHERE other = 'own' AND thrice = id * 3";
+    assert_eq!(wares.extracted.number(own).await, 300);
+    let evidence = link.evidence().unwrap();
+    assert_eq!((evidence.copied_rows, evidence.total_rows), (300, 300));
+    assert_eq!((evidence.parked, evidence.foreign_writes), (0, 0));
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    wares
+        .legacy
+        .execute("UPDATE ware SET note = 'after'; DELETE FROM ware WHERE id = 7")
+        .await;
+    wares.equal().await;
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_there_already_are_written_over() {
+    let wares = Wares::filled(200).await;
+    wares
+        .extracted
+        .execute(
+            "INSERT INTO good (id, sku, remark) OVERRIDING SYSTEM VALUE \
+             SELECT n, 'old' || n, 'old' FROM generate_series(50, 60) AS n",
+        )
+        .await;
+    let link = started(wares.spec(tables())).await;
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!(wares.chunks(), 5);
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
+
+/// Keys of several columns, text in a collation among them, and types that go as text.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_types_of_all_kinds_are_copied() {
+    let columns = "region text COLLATE \"en-x-icu\", code bytea, n numeric, at point, size length, \
+        PRIMARY KEY (region, code, n)";
+    let length = "CREATE DOMAIN length AS int CHECK (VALUE > 0);";
+    let wares = Wares::with(
+        &format!(
+            "{length} CREATE TABLE ware ({columns}); INSERT INTO ware SELECT chr(65 + n % 7) || E'\\\\' || chr(97 + n % 3) || '''', \
+             decode(md5((n % 50)::text), 'hex'), n / 4.0, point(n, 1), n FROM generate_series(1, 300) AS n"
+        ),
+        &format!("{length} CREATE TABLE good ({columns})"),
+    )
+    .await;
+    let names = ["region", "code", "n", "at", "size"].map(|name| (name, name));
+    let table = entry("ware", "good", &["region", "code", "n"], &names);
+    let link = started(wares.spec(vec![table])).await;
+    copied(&link).await;
+    let names = names.map(|(name, _)| name);
+    let legacy = rows(&wares.legacy, "ware", &names).await;
+    assert_eq!(legacy, rows(&wares.extracted, "good", &names).await);
+    assert_eq!((legacy.len(), wares.chunks()), (300, 8));
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_refused_is_parked_and_the_rest_is_copied() {
+    let wares = Wares::filled(200).await;
+    wares
+        .extracted
+        .execute("ALTER TABLE good ADD CONSTRAINT small CHECK (price <> 77 * 7 + 0.05)")
+        .await;
+    wares
+        .legacy
+        .execute("UPDATE ware SET price = 77 * 7 + 0.05 WHERE id = 77")
+        .await;
+    let link = started(wares.spec(tables())).await;
+    copied(&link).await;
+    eventually("one parked row", WAIT, || async {
+        (link.evidence()?.parked == 1).then_some(())
+    })
+    .await;
+    let there = "SELECT count(*) FROM good";
+    assert_eq!(wares.extracted.number(there).await, 199);
+    assert_eq!(wares.chunks(), 5, "one of them in vain");
+    wares
+        .extracted
+        .execute("ALTER TABLE good DROP CONSTRAINT small")
+        .await;
+    wares.equal().await;
+    link.shutdown().await;
+}
+
+/// A length that differs, or row security, is for the way that looks at each row.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_differ_are_copied_row_by_row() {
+    let shorter = EXTRACTED.replace("varchar(60)", "varchar(50)");
+    let wares = Wares::with(LEGACY, &shorter).await;
+    wares.legacy.execute(&insert(1, 60)).await;
+    let link = started(wares.spec(tables())).await;
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!(wares.chunks(), 0);
+    link.shutdown().await;
+
+    let wares = Wares::filled(60).await;
+    wares
+        .extracted
+        .execute(
+            "CREATE ROLE guest LOGIN; GRANT CREATE ON DATABASE postgres TO guest; \
+             ALTER TABLE good OWNER TO guest; ALTER TABLE good ENABLE ROW LEVEL SECURITY; \
+             ALTER TABLE good FORCE ROW LEVEL SECURITY; CREATE POLICY everything ON good USING (true)",
+        )
+        .await;
+    let mut spec = wares.spec(tables());
+    spec.extracted = wares.extracted.url_for("guest").parse().unwrap();
+    let link = started(spec).await;
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!(wares.chunks(), 0);
+    link.shutdown().await;
+}
+
+/// Without the right to turn references off, and with none to make a temporary table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_few_rights_copies_all() {
+    let wares = Wares::filled(200).await;
+    wares
+        .extracted
+        .execute(
+            "CREATE ROLE guest LOGIN; GRANT CREATE ON DATABASE postgres TO guest; \
+             REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC; ALTER TABLE good OWNER TO guest; \
+             INSERT INTO good (id, sku) OVERRIDING SYSTEM VALUE VALUES (100, 'old')",
+        )
+        .await;
+    let mut spec = wares.spec(tables());
+    spec.extracted = wares.extracted.url_for("guest").parse().unwrap();
+    let link = started(spec).await;
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!(wares.chunks(), 2, "until the range with a row in it");
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
+
+/// A statement on the legacy table; some are refused, which is part of a history.
+fn change(dice: &mut Dice) -> String {
+    let id = 1 + dice.roll(1_300);
+    let other = 1 + dice.roll(1_300);
+    match dice.roll(8) {
+        0 => format!("DELETE FROM ware WHERE id BETWEEN {id} AND {}", id + 3),
+        1 => format!("UPDATE ware SET id = {} WHERE id = {id}", 2_000 + other),
+        2 => format!(
+            "UPDATE ware SET code = 'x' || code WHERE id = {other}; \
+             UPDATE ware SET code = 'c\\{other}' WHERE id = {id}"
+        ),
+        3 => format!(
+            "INSERT INTO ware (code, raw) VALUES ('new' || gen_random_uuid(), decode('{other:08}', 'hex'))"
+        ),
+        4 => format!(
+            "UPDATE ware SET price = price + 0.01, felt = 'good' WHERE id BETWEEN {id} AND {}",
+            id + 30
+        ),
+        5 => {
+            format!("INSERT INTO ware (id, code) VALUES ({id}, 'again{id}') ON CONFLICT DO NOTHING")
+        }
+        6 => format!("UPDATE ware SET id = {id} WHERE id = {}", 2_000 + other),
+        _ => format!("UPDATE ware SET note = 'n' || {other}, doc = NULL WHERE id = {id}"),
+    }
+}
+
+async fn history(pool: PgPool, seed: u64, transactions: u32) {
+    let mut dice = Dice(seed);
+    for _ in 0..transactions {
+        let Ok(mut tx) = pool.begin().await else {
+            continue;
+        };
+        let mut whole = true;
+        for _ in 0..=dice.roll(3) {
+            let text = change(&mut dice);
+            let done = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *tx);
+            whole = whole && done.await.is_ok();
+        }
+        // An error here means that the transaction was undone, which is as good.
+        let _ = if whole && dice.roll(5) > 0 {
+            tx.commit().await
+        } else {
+            tx.rollback().await
+        };
+    }
+}
+
+async fn resumed(wares: &Wares) -> Link {
+    let link = started(wares.spec(tables())).await;
+    copied(&link).await;
+    wares.equal().await;
+    eventually("no row to be parked", WAIT, || async {
+        (link.evidence()?.parked == 0).then_some(())
+    })
+    .await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    assert_eq!(link.evidence().unwrap().foreign_writes, 0);
+    link
+}
+
+async fn histories(capture: Capture) {
+    let mut wares = Wares::filled(1_200).await;
+    wares.capture = capture;
+    let writers: Vec<_> = (1..=3)
+        .map(|seed| tokio::spawn(history(wares.legacy.pool().clone(), seed, 150)))
+        .collect();
+    let link = started(wares.spec(tables())).await;
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    link.shutdown().await;
+    let link = resumed(&wares).await;
+    assert!(wares.chunks() > 10, "{}", wares.chunks());
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_histories_beside_the_copy_end_equal() {
+    histories(Capture::Triggers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_histories_beside_the_copy_end_equal_by_replication() {
+    histories(Capture::Replication).await;
+}
+
+async fn dying(capture: Capture) {
+    let mut wares = Wares::filled(1_200).await;
+    wares.capture = capture;
+    let points = [
+        ("amid-copy", 1),
+        ("copy-sent", 3),
+        ("after-rows", 2),
+        ("before-commit", 4),
+        ("after-commit", 3),
+    ];
+    for (seed, (point, after)) in (1..).zip(points) {
+        let (legacy, extracted) = (wares.legacy.url(), wares.extracted.url());
+        let mut process = child_between(&legacy, &extracted, wares.child(), point, after);
+        let mut died = None;
+        let mut round = seed * 100;
+        while died.is_none() {
+            history(wares.legacy.pool().clone(), round, 3).await;
+            round += 1;
+            died = process.try_wait().unwrap();
+        }
+        assert!(!died.unwrap().success(), "{point}");
+        let link = resumed(&wares).await;
+        link.close().await.unwrap();
+        wares.extracted.execute("TRUNCATE good").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_in_a_copy_loses_nothing() {
+    dying(Capture::Triggers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_in_a_copy_loses_nothing_by_replication() {
+    dying(Capture::Replication).await;
+}
+
+/// Chunks are cut by what their rows have, not by their number alone; one row always goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_cut_a_chunk() {
+    let wares = Wares::filled(20).await;
+    wares.legacy.execute(LARGE).await;
+    let mut spec = wares.spec(tables());
+    spec.limits.chunk_bytes = 1_100_000;
+    let link = started(spec).await;
+    copied(&link).await;
+    wares.equal().await;
+    // 4 + 4, the large one, 4 + 4 + 3.
+    assert_eq!(wares.chunks(), 6);
+    link.shutdown().await;
+}
+
+/// Many of 250 kB, and one of 32 MB.
+const LARGE: &str = "ALTER TABLE ware ALTER raw SET STORAGE EXTERNAL; \
+    UPDATE ware SET raw = decode(repeat('ab', 250000), 'hex'); \
+    UPDATE ware SET raw = decode(repeat('cd', 32000000), 'hex') WHERE id = 9";
