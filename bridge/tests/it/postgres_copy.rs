@@ -463,3 +463,71 @@ async fn large_values_cut_a_chunk() {
 const LARGE: &str = "ALTER TABLE ware ALTER raw SET STORAGE EXTERNAL; \
     UPDATE ware SET raw = decode(repeat('ab', 250000), 'hex'); \
     UPDATE ware SET raw = decode(repeat('cd', 32000000), 'hex') WHERE id = 9";
+
+/// How a COPY is broken off: by which server, and with which function.
+const BREAKS: [(bool, &str); 4] = [
+    (true, "pg_cancel_backend"),
+    (false, "pg_cancel_backend"),
+    (true, "pg_terminate_backend"),
+    (false, "pg_terminate_backend"),
+];
+
+/// A COPY that is broken off leaves no connection behind that answers what was not asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_broken_off_is_done_again() {
+    let wares = Wares::filled(3_000).await;
+    wares
+        .legacy
+        .execute(
+            "ALTER TABLE ware ALTER raw SET STORAGE EXTERNAL; \
+             UPDATE ware SET raw = decode(repeat(md5(id::text), 250), 'hex')",
+        )
+        .await;
+    let mut spec = wares.spec(tables());
+    (spec.limits.copy_rows, spec.limits.chunk_bytes) = (3_000, 1 << 30);
+    let (amid, mut meets) = tokio::sync::mpsc::unbounded_channel();
+    let (go, on) = std::sync::mpsc::channel::<()>();
+    let on = Mutex::new(on);
+    spec.limits.fault = Some(FaultHook::new(move |at| {
+        // The copy waits here until it is broken off. Nobody waits once all ways are tried.
+        if at == "amid-copy" && amid.send(()).is_ok() {
+            tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
+        }
+    }));
+    let link = started(spec).await;
+    for (source, function) in BREAKS {
+        eventually_broken(&wares, source, function, &mut meets, &go).await;
+    }
+    drop((meets, go));
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+/// Breaks off the COPY that is under way on one side.
+async fn eventually_broken(
+    wares: &Wares,
+    source: bool,
+    function: &str,
+    meets: &mut tokio::sync::mpsc::UnboundedReceiver<()>,
+    go: &std::sync::mpsc::Sender<()>,
+) {
+    let server = if source {
+        &wares.legacy
+    } else {
+        &wares.extracted
+    };
+    let text = format!(
+        "SELECT count({function}(pid)) FROM pg_stat_activity WHERE state = 'active' \
+         AND query LIKE 'COPY %' AND pid <> pg_backend_pid()"
+    );
+    loop {
+        meets.recv().await.unwrap();
+        let broken = server.number(&text).await;
+        go.send(()).unwrap();
+        if broken == 1 {
+            break;
+        }
+    }
+}
