@@ -30,7 +30,7 @@ use outgrow_rollout::Side;
 use crate::db::books::Copy;
 use crate::db::postgres::copy::{self, Range, Shape};
 use crate::db::stream::Change;
-use crate::db::{Database, Dialect, Tx, rows};
+use crate::db::{Database, Dialect, Tx, rows, sizes};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row, Straight};
 use crate::spec::Capture;
@@ -220,7 +220,7 @@ impl Take<'_> {
         batch: &mut Batch,
     ) -> Result<Copy, Error> {
         let (work, truncated) = (&mut batch.work, batch.truncated);
-        let (copy, limit) = (chunk.copy, chunk.rows);
+        let copy = chunk.copy;
         let side = self.source.side;
         let mut next = copy.clone();
         let Some(group) = self.plan.group_of(side, &copy.table) else {
@@ -228,9 +228,10 @@ impl Take<'_> {
             return Ok(next);
         };
         let table = &self.plan.groups[group].tables(side)[0];
-        let found = rows::after(tx, table, copy.cursor.as_ref(), limit)
-            .await
-            .on(side)?;
+        let cursor = copy.cursor.as_ref();
+        let limit = sizes::within(tx, table, cursor, chunk.rows, chunk.bytes);
+        let limit = limit.await.on(side)?;
+        let found = rows::after(tx, table, cursor, limit).await.on(side)?;
         next.done = found.len() < limit as usize && !truncated;
         next.copied += found.len() as u64;
         let found: Vec<(Key, Row)> = found

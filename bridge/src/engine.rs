@@ -116,6 +116,9 @@ impl Engine {
                 return Ok(false);
             };
             self.shared.pass("after-read");
+            if batch.copy.is_some() && batch.direct.is_none() {
+                self.shared.pass("chunk-read");
+            }
             if let Some(group) = batch.emptied {
                 self.sweep(group).await?;
             }

@@ -405,7 +405,8 @@ pub struct Limits {
     /// Rows of a chunk that goes from one PostgreSQL to another by COPY: so many that a commit's
     /// wait for the disk does not count, so few that changes wait for a fraction of a second.
     pub copy_rows: u32,
-    /// Bytes of one chunk, about: what of it is in memory, or how long its transaction takes.
+    /// Bytes of one chunk, about: what of it is in memory, or how long its transaction takes. A row
+    /// that is larger goes alone.
     pub chunk_bytes: usize,
     /// Changes taken in one step while there is a backlog.
     pub batch_changes: u32,

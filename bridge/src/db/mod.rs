@@ -8,6 +8,7 @@ pub(crate) mod mysql;
 mod names;
 pub(crate) mod postgres;
 pub(crate) mod rows;
+pub(crate) mod sizes;
 pub(crate) mod sqlite;
 pub(crate) mod stream;
 pub(crate) mod sums;

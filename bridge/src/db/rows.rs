@@ -91,17 +91,27 @@ pub(crate) async fn within(
     range: &Range,
     limit: u32,
 ) -> Result<Vec<Row>, sqlx::Error> {
+    let rows = select_within(tx, table, &columns(table), range, limit).await?;
+    Ok(rows.into_iter().map(|row| read(table, row)).collect())
+}
+
+/// As [`within`], with anything else of these rows.
+pub(super) async fn select_within(
+    tx: &mut Tx,
+    table: &Table,
+    what: &str,
+    range: &Range,
+    limit: u32,
+) -> Result<Vec<Fetched>, sqlx::Error> {
     let (only, mut args) = only(tx, table);
     let (place, more) = range.sql(table);
     args.extend(more);
     let text = format!(
-        "SELECT {} FROM {} WHERE {only}{place} ORDER BY {} LIMIT {limit}",
-        columns(table),
+        "SELECT {what} FROM {} WHERE {only}{place} ORDER BY {} LIMIT {limit}",
         tx.dialect().table(&table.name),
         order(table)
     );
-    let rows = tx.fetch(&text, &args).await?;
-    Ok(rows.into_iter().map(|row| read(table, row)).collect())
+    tx.fetch(&text, &args).await
 }
 
 /// The last rows in key order, of those that the table is about.

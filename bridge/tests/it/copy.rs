@@ -160,6 +160,31 @@ async fn composite_text_keys_are_walked_alike_under_any_collation() {
 }
 
 #[tokio::test]
+async fn large_values_cut_a_chunk() {
+    let table = "create table t(id integer primary key, a text, b blob);";
+    let rows = "with recursive c(i) as (select 1 union all select i + 1 from c where i < 30)
+        insert into t select i, hex(zeroblob(50000)), zeroblob(100000) from c; update t set b = zeroblob(9000000) where id = 5;";
+    let legacy = outgrow_testkit::TempDatabase::with(&format!("{table} {rows}")).await;
+    let extracted = outgrow_testkit::TempDatabase::with(table).await;
+    let mut spec = plain_spec(&legacy, &extracted, &[("t", &["id", "a", "b"])]);
+    spec.limits.chunk_bytes = 650_000;
+    let chunks = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&chunks);
+    spec.limits.fault = Some(outgrow_bridge::FaultHook::new(move |at| {
+        if at == "chunk-read" {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }));
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    // 3 + 1, the large one, eight of three and the last one.
+    assert_eq!(chunks.load(std::sync::atomic::Ordering::Relaxed), 12);
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+#[tokio::test]
 async fn two_slices_share_the_legacy_database() {
     let shop = Shop::with(120).await;
     let catalog = shop.following().await;

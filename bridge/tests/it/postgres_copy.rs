@@ -113,8 +113,12 @@ impl Wares {
     }
 
     fn chunks(&self) -> usize {
+        self.count("copy-sent")
+    }
+
+    fn count(&self, point: &str) -> usize {
         let passed = self.passed.lock().unwrap();
-        passed.get("copy-sent").copied().unwrap_or(0)
+        passed.get(point).copied().unwrap_or(0)
     }
 
     async fn equal(&self) {
@@ -456,6 +460,22 @@ async fn large_values_cut_a_chunk() {
     wares.equal().await;
     // 4 + 4, the large one, 4 + 4 + 3.
     assert_eq!(wares.chunks(), 6);
+    link.shutdown().await;
+}
+
+/// The same where each row is looked at: what is in memory is bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_cut_a_chunk_that_is_looked_at() {
+    let shorter = EXTRACTED.replace("varchar(60)", "varchar(50)");
+    let wares = Wares::with(LEGACY, &shorter).await;
+    wares.legacy.execute(&insert(1, 20)).await;
+    wares.legacy.execute(LARGE).await;
+    let mut spec = wares.spec(tables());
+    spec.limits.chunk_bytes = 1_100_000;
+    let link = started(spec).await;
+    copied(&link).await;
+    wares.equal().await;
+    assert_eq!((wares.chunks(), wares.count("chunk-read")), (0, 6));
     link.shutdown().await;
 }
 

@@ -8,11 +8,10 @@
 use futures_util::TryStreamExt;
 use sqlx::PgConnection;
 
-use crate::db::{Arg, Database, Dialect, Tx, list, quote, rows};
+use crate::db::{Arg, Database, Dialect, Tx, list, quote, rows, sizes};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::{Column, Straight, Table};
-use crate::typed::Class;
 use crate::value::{Key, Kind};
 
 /// Bytes that are gathered before they are sent: the source sends a message a row.
@@ -94,7 +93,7 @@ pub(crate) async fn range(
          ORDER BY n DESC LIMIT 1",
         named = named.join(", "),
         listed = listed.join(", "),
-        size = size(table),
+        size = sizes::of(table),
     );
     let Some(mut row) = tx.fetch(&text, &args).await?.into_iter().next() else {
         return Ok(None);
@@ -117,26 +116,6 @@ async fn has_large(tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
                 FROM pg_class WHERE oid = to_regclass(?)";
     let args = [Arg::from(&Dialect::Postgres.table(&table.name))];
     Ok(tx.number(text, &args).await? == Some(1))
-}
-
-/// About the bytes of a row, without a look at its large values.
-fn size(table: &Table) -> String {
-    let sizes = table.columns.iter().map(|column| {
-        let name = quote(&column.name);
-        match &column.kind {
-            Kind::Postgres(kind) => match (kind.class, kind.base.as_str()) {
-                (Class::Bytes, _) | (Class::Text, "text" | "character varying") => {
-                    format!("coalesce(octet_length({name}), 0)::bigint")
-                }
-                (Class::AsWritten | Class::Text | Class::Decimal(_), _) => {
-                    format!("coalesce(pg_column_size({name}), 0)::bigint")
-                }
-                _ => "8".to_owned(),
-            },
-            Kind::Sqlite(_) | Kind::Mysql(_) => "8".to_owned(),
-        }
-    });
-    sizes.collect::<Vec<_>>().join(" + ")
 }
 
 /// What the server says of these columns; `None` where rows cannot be copied into the table or

@@ -1,0 +1,96 @@
+//! How large rows are, asked before they are read: a statement's answer cannot be stopped half-way
+//! without reading it to its end, and what is read is in memory.
+
+use super::sums::Range;
+use super::{Tx, quote, rows};
+use crate::plan::Table;
+use crate::typed::{Class, Typed};
+use crate::value::{Affinity, Key, Kind};
+
+/// How many of the next rows in key order go into so many bytes, about: `most` where all do, and
+/// one at the least.
+pub(crate) async fn within(
+    tx: &mut Tx,
+    table: &Table,
+    after: Option<&Key>,
+    most: u32,
+    bytes: usize,
+) -> Result<u32, sqlx::Error> {
+    let small = |kind: &Kind| size("", kind).is_none();
+    if table.columns.iter().all(|column| small(&column.kind)) {
+        return Ok(most);
+    }
+    let range = Range {
+        after: after.cloned(),
+        until: None,
+    };
+    let sizes = rows::select_within(tx, table, &of(table), &range, most).await?;
+    let sizes = sizes.iter().map(|row| row.maybe(0).unwrap_or(0));
+    Ok(fitting(sizes, bytes).unwrap_or(most))
+}
+
+/// How many of these fit; `None` if all do.
+fn fitting(sizes: impl Iterator<Item = i64>, bytes: usize) -> Option<u32> {
+    let mut sum = 0usize;
+    for (count, size) in (0u32..).zip(sizes) {
+        sum = sum.saturating_add(usize::try_from(size).unwrap_or(0));
+        if sum > bytes {
+            return Some(count.max(1));
+        }
+    }
+    None
+}
+
+/// About the bytes of a row as SQL, without a look into its large values where the engine can.
+pub(super) fn of(table: &Table) -> String {
+    let sizes = table.columns.iter().map(|column| {
+        let size = size(&quote(&column.name), &column.kind);
+        size.map_or_else(|| "8".to_owned(), |size| format!("coalesce({size}, 0)"))
+    });
+    sizes.collect::<Vec<_>>().join(" + ")
+}
+
+/// The bytes of a column's value; `None` where they are few.
+fn size(name: &str, kind: &Kind) -> Option<String> {
+    match kind {
+        Kind::Sqlite(Affinity::Text | Affinity::Blob) => Some(format!("octet_length({name})")),
+        Kind::Sqlite(Affinity::Integer | Affinity::Numeric | Affinity::Real) => None,
+        Kind::Postgres(kind) if !is_large(kind) => None,
+        Kind::Postgres(kind) => Some(match (kind.class, kind.base.as_str()) {
+            (Class::Bytes, _) | (Class::Text, "text" | "character varying") => {
+                format!("octet_length({name})::bigint")
+            }
+            // As it is kept, perhaps compressed: anything else would unpack it.
+            _ => format!("pg_column_size({name})::bigint"),
+        }),
+        Kind::Mysql(kind) => is_large(kind).then(|| format!("length({name})")),
+    }
+}
+
+fn is_large(kind: &Typed) -> bool {
+    match kind.class {
+        Class::Text | Class::Bytes | Class::AsWritten => {
+            let small = ["date", "interval", "inet", "cidr", "macaddr", "name"];
+            !small.contains(&kind.base.as_str()) && !kind.base.starts_with("time ")
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_always_fits() {
+        let fitting = |sizes: &[i64], bytes| fitting(sizes.iter().copied(), bytes);
+        assert_eq!(fitting(&[], 10), None);
+        assert_eq!(fitting(&[4, 6], 10), None);
+        assert_eq!(fitting(&[4, 6, 1], 10), Some(2));
+        assert_eq!(fitting(&[11, 1], 10), Some(1));
+        assert_eq!(
+            fitting(&[i64::MAX, i64::MAX, i64::MAX], usize::MAX - 1),
+            Some(2)
+        );
+    }
+}
