@@ -16,6 +16,7 @@ use crate::db::{Database, rows};
 use crate::error::{Error, OnSide};
 use crate::events::trim_to;
 use crate::lookup::{self, Known};
+use crate::pace::{self, Pace};
 use crate::parked::{self, Retries};
 use crate::plan::{Plan, Table};
 use crate::recent::Recent;
@@ -47,6 +48,7 @@ pub(crate) struct Engine {
     pub(crate) copies: Vec<Copy>,
     /// Tables whose rows do not go from database to database, each for so many rows to come.
     pub(crate) looked_at: HashMap<String, u64>,
+    pub(crate) pace: Pace,
     /// Changes without a place in the stream that were applied already.
     pub(crate) unplaced: std::collections::HashSet<i64>,
     pub(crate) recent: Recent,
@@ -169,13 +171,20 @@ impl Engine {
     fn chunk(&self) -> Option<Chunk<'_>> {
         let copy = self.copies.iter().find(|c| !c.done)?;
         let limits = self.shared.limits();
+        let waits = self.shared.status(|s| {
+            s.copy_waits = self.pace.waits(Instant::now(), s.lag_ms(), limits);
+            s.copy_waits
+        });
+        if waits.is_some() {
+            return None;
+        }
         let plain =
             self.shared.spec.writes.both().is_none() && !self.looked_at.contains_key(&copy.table);
         Some(Chunk {
             copy,
-            rows: limits.chunk_rows,
+            rows: pace::rows(limits.chunk_rows, limits.copy_rate),
             bytes: limits.chunk_bytes,
-            direct: plain.then_some(limits.copy_rows),
+            direct: plain.then_some(pace::rows(limits.copy_rows, limits.copy_rate)),
         })
     }
 
@@ -263,6 +272,8 @@ impl Engine {
             }
         });
         let taken = copy.copied.saturating_sub(self.copied_of(&copy.table));
+        self.pace
+            .took(Instant::now(), taken, self.shared.limits().copy_rate);
         if let Some(left) = self.looked_at.get_mut(&copy.table) {
             *left = left.saturating_sub(taken);
         }

@@ -28,6 +28,7 @@ pub mod events;
 mod fault;
 mod link;
 mod lookup;
+mod pace;
 mod parked;
 mod pieces;
 mod plan;

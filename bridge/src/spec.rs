@@ -2,6 +2,7 @@
 //! is checked here but the form of a URL, because [`crate::Plan`] reports every problem at once.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -408,6 +409,10 @@ pub struct Limits {
     /// Bytes of one chunk, about: what of it is in memory, or how long its transaction takes. A row
     /// that is larger goes alone.
     pub chunk_bytes: usize,
+    /// Rows that a backfill copies in a second at the most.
+    pub copy_rate: Option<NonZeroU32>,
+    /// A backfill waits while the target is further behind the source than this.
+    pub copy_lag: Duration,
     /// Changes taken in one step while there is a backlog.
     pub batch_changes: u32,
     /// Between two looks at the change table.
@@ -446,6 +451,8 @@ impl Default for Limits {
             chunk_rows: 1_000,
             copy_rows: 20_000,
             chunk_bytes: 16 << 20,
+            copy_rate: None,
+            copy_lag: Duration::from_secs(10),
             batch_changes: 2_000,
             poll: Duration::from_millis(20),
             heartbeat: Duration::from_millis(150),

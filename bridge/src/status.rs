@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::both::Carried;
 use crate::db::now_ms;
+use crate::pace::Wait;
 use crate::scan::{LastVerify, Verifying};
 use crate::verify::VerifyReport;
 
@@ -33,6 +34,13 @@ impl TableProgress {
         let millis = u64::try_from(until.duration_since(began).as_millis()).ok()?;
         let rows = self.copied.saturating_sub(before);
         rows.saturating_mul(1_000).checked_div(millis)
+    }
+
+    /// How long the copy takes from here, at the rate until now.
+    fn seconds_left(&self) -> Option<u64> {
+        let left = self.total.saturating_sub(self.copied);
+        let rate = self.rate().filter(|_| !self.done)?;
+        left.checked_div(rate)
     }
 }
 
@@ -70,6 +78,8 @@ pub(crate) struct Status {
     pub(crate) running: bool,
     pub(crate) tables: Vec<TableProgress>,
     pub(crate) copied: bool,
+    /// What the backfill waits for.
+    pub(crate) copy_waits: Option<Wait>,
     pub(crate) applied: i64,
     pub(crate) backlog: u64,
     pub(crate) crossed: Option<Crossing>,
@@ -113,6 +123,7 @@ impl Status {
             running: false,
             tables: Vec::new(),
             copied: false,
+            copy_waits: None,
             applied: 0,
             backlog: 0,
             crossed: None,
@@ -133,6 +144,11 @@ impl Status {
         }
     }
 
+    /// How far the target is behind, once a heartbeat has crossed.
+    pub(crate) fn lag_ms(&self) -> Option<u64> {
+        self.crossed.map(|c| c.lag_ms(self.interval_ms))
+    }
+
     pub(crate) fn evidence(&self) -> SyncEvidence {
         let (verified, age) = match &self.verified {
             Some((rows, at)) => (
@@ -148,7 +164,7 @@ impl Status {
             total_rows: self.tables.iter().map(|t| t.total.max(t.copied)).sum(),
             applied_rows: self.tables.iter().map(|t| t.applied).sum(),
             copied: self.copied,
-            lag_ms: self.crossed.map(|c| c.lag_ms(self.interval_ms)),
+            lag_ms: self.lag_ms(),
             reverse_lag_ms: self.crossed_back.map(|c| c.lag_ms(self.interval_ms)),
             backlog: self.backlog,
             parked: self.parked + self.both.parked,
@@ -225,6 +241,7 @@ impl Status {
                     "total": t.total.max(t.copied),
                     "copied": t.copied,
                     "rows_per_second": t.rate(),
+                    "seconds_left": t.seconds_left(),
                     "applied": t.applied,
                 })
             })
@@ -245,6 +262,7 @@ impl Status {
             "refused_writes": self.refused,
             "log_kept_bytes": self.log_kept,
             "verify": self.describe_verify(),
+            "copy_waits_for": self.copy_waits.map(Wait::text),
             "waiting_for": self.trouble,
             "failed": self.failed,
         })

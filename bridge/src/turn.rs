@@ -15,6 +15,7 @@ use crate::db::books::{Copy, Position};
 use crate::db::{Database, Tx, rows};
 use crate::engine::Engine;
 use crate::error::{Error, OnSide};
+use crate::pace::Pace;
 use crate::parked::Retries;
 use crate::plan::Plan;
 use crate::shared::Shared;
@@ -90,6 +91,7 @@ impl Engine {
             applied_back: back.seq,
             copies,
             looked_at: HashMap::new(),
+            pace: Pace::default(),
             unplaced: std::collections::HashSet::new(),
             recent: crate::recent::Recent::default(),
             schema_versions: versions,

@@ -185,6 +185,43 @@ async fn large_values_cut_a_chunk() {
 }
 
 #[tokio::test]
+async fn a_backfill_waits_for_its_rate_and_for_a_lag_and_goes_on() {
+    let shop = Shop::with(300).await;
+    for (rate, lag, what) in [
+        (
+            std::num::NonZeroU32::new(1),
+            Limits::default().copy_lag,
+            "its rate",
+        ),
+        (None, std::time::Duration::ZERO, "following to catch up"),
+    ] {
+        let mut spec = shop.catalog_spec();
+        spec.limits.chunk_rows = 1;
+        (spec.limits.copy_rate, spec.limits.copy_lag) = (rate, lag);
+        let link = Link::open(spec).await.unwrap();
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        eventually("the backfill to wait", WAIT, || async {
+            (link.describe()["copy_waits_for"] == what).then_some(())
+        })
+        .await;
+        // Changes go on meanwhile.
+        let text = format!("update categories set name = '{what}' where id = 1");
+        shop.legacy.execute(&text).await;
+        let there = format!("select count(*) from category where label = '{what}'");
+        eventually("the change", WAIT, || async {
+            (shop.catalog.number(&there).await == 1).then_some(())
+        })
+        .await;
+        assert!(!link.copied(), "{what}");
+        link.shutdown().await;
+    }
+    let link = shop.following().await;
+    shop.catalog_equal().await;
+    assert!(link.describe()["copy_waits_for"].is_null());
+    link.shutdown().await;
+}
+
+#[tokio::test]
 async fn two_slices_share_the_legacy_database() {
     let shop = Shop::with(120).await;
     let catalog = shop.following().await;

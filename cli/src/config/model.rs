@@ -118,6 +118,19 @@ pub(crate) struct Service {
     pub(crate) database: Option<Database>,
 }
 
+/// `[slices.ID.sync]`: how a slice's tables are kept in step.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SliceSync {
+    /// Which sides take writes of the tables, and what becomes of conflicts.
+    pub(crate) writes: outgrow_bridge::Writes,
+    /// What is verified again and again.
+    pub(crate) verify: Option<outgrow_bridge::Watch>,
+    /// Rows that the backfill copies in a second at the most.
+    pub(crate) copy_rate: Option<std::num::NonZeroU32>,
+    /// The backfill waits while following is further behind.
+    pub(crate) copy_lag: std::time::Duration,
+}
+
 /// `[slices.ID]`: routes and tables that move together.
 #[derive(Debug)]
 pub(crate) struct Slice {
@@ -128,10 +141,7 @@ pub(crate) struct Slice {
     /// Tried in order; a client without any gets a cookie of the proxy's own.
     pub(crate) cohort: Vec<Cohort>,
     pub(crate) tables: Vec<Table>,
-    /// Which sides take writes of the tables, and what becomes of conflicts.
-    pub(crate) writes: outgrow_bridge::Writes,
-    /// What is verified again and again.
-    pub(crate) verify: Option<outgrow_bridge::Watch>,
+    pub(crate) sync: SliceSync,
     pub(crate) shadow: SliceShadow,
     pub(crate) plan: Plan,
     pub(crate) guard: GuardLimits,

@@ -7,7 +7,9 @@ use outgrow_rollout::{GuardLimits, SliceId};
 
 use super::Surroundings;
 use super::events::{self, Events};
-use super::model::{ArrayBy, ArrayRule, Cohort, IgnoreRule, Route, Slice, SliceShadow, Table};
+use super::model::{
+    ArrayBy, ArrayRule, Cohort, IgnoreRule, Route, Slice, SliceShadow, SliceSync, Table,
+};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
 use super::process::Services;
@@ -33,8 +35,7 @@ pub(super) struct Draft {
     routes: Vec<(Place, Route)>,
     cohort: Vec<Cohort>,
     tables: Vec<(Place, Option<Table>)>,
-    writes: outgrow_bridge::Writes,
-    verify: Option<outgrow_bridge::Watch>,
+    sync: SliceSync,
     shadow: SliceShadow,
     plan: outgrow_rollout::Plan,
     cutover_place: Place,
@@ -56,8 +57,7 @@ impl Draft {
                 .into_iter()
                 .map(|(_, table)| table)
                 .collect::<Option<_>>()?,
-            writes: self.writes,
-            verify: self.verify,
+            sync: self.sync,
             shadow: self.shadow,
             plan: self.plan,
             guard: self.guard,
@@ -119,7 +119,7 @@ fn slice(
         })
         .collect();
     tables::cross_check(&tables, findings);
-    let (writes, verify) = sync::read(&mut section, findings, !tables.is_empty());
+    let sync = sync::read(&mut section, findings, !tables.is_empty());
     let shadow = shadow(&mut section, findings, around);
     let (plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
     let guard = plan::guard(&mut section, findings);
@@ -137,8 +137,7 @@ fn slice(
         routes,
         cohort,
         tables,
-        writes,
-        verify,
+        sync,
         shadow,
         plan,
         cutover_place,

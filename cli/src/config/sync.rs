@@ -1,15 +1,25 @@
 //! `[slices.ID.sync]`: which sides take writes of a slice's tables, what becomes of rows that both
-//! have changed, and what is verified again and again.
+//! have changed, how fast its rows are copied, and what is verified again and again.
 
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use outgrow_bridge::{Both, Policy, Watch, Writes};
 
+use super::model::SliceSync;
 use super::problem::Findings;
 use super::section::{Node, Section};
 
 const POLICIES: &str =
     "write \"writer\", \"legacy\", \"extracted\", \"manual\" or { newest = \"column\" }";
+
+/// Twice what a fast machine copies.
+const RATE: RangeInclusive<u64> = 1..=1_000_000;
+/// Shorter than heartbeats come, a backfill would never go on.
+const LAG: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+/// Well beyond what a chunk takes, and well before people wait.
+const LAG_DEFAULT: Duration = Duration::from_secs(10);
 
 const WATCH: &str = "write \"off\" or { every = \"1h\", share = 0.05 }";
 /// Between two verifications, unless the config says else.
@@ -23,13 +33,27 @@ pub(super) fn read(
     slice: &mut Section<'_>,
     findings: &mut Findings<'_>,
     has_tables: bool,
-) -> (Writes, Option<Watch>) {
+) -> SliceSync {
+    let mut sync = SliceSync {
+        writes: Writes::One,
+        verify: None,
+        copy_rate: None,
+        copy_lag: LAG_DEFAULT,
+    };
     let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
-        return (Writes::One, None);
+        return sync;
     };
     let verify = section.get("verify");
-    let verify = verify.and_then(|node| watch(&node, findings));
-    (read_writes(section, findings, has_tables), verify)
+    sync.verify = verify.and_then(|node| watch(&node, findings));
+    let rate = section
+        .get("copy_rate")
+        .and_then(|node| node.integer(findings, RATE));
+    sync.copy_rate = rate
+        .and_then(|rate| u32::try_from(rate).ok())
+        .and_then(NonZeroU32::new);
+    sync.copy_lag = section.duration(findings, "copy_lag", LAG_DEFAULT, LAG);
+    sync.writes = writes(section, findings, has_tables);
+    sync
 }
 
 fn watch(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Watch> {
@@ -51,7 +75,7 @@ fn watch(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Watch> {
     Some(Watch { every, share })
 }
 
-fn read_writes(mut section: Section<'_>, findings: &mut Findings<'_>, has_tables: bool) -> Writes {
+fn writes(mut section: Section<'_>, findings: &mut Findings<'_>, has_tables: bool) -> Writes {
     let writes = section.get("writes");
     let conflicts = section.get("conflicts");
     let ids = section.get("ids");

@@ -75,12 +75,12 @@ fn with_sync(text: &str) -> String {
 
 #[test]
 fn rows_may_be_verified_again_and_again() {
-    let verify = |text: &str| good(&with_sync(text)).slices[0].verify;
+    let verify = |text: &str| good(&with_sync(text)).slices[0].sync.verify;
     let watch = |secs, share| {
         let every = std::time::Duration::from_secs(secs);
         Some(outgrow_bridge::Watch { every, share })
     };
-    assert_eq!(good(SHOP).slices[0].verify, None);
+    assert_eq!(good(SHOP).slices[0].sync.verify, None);
     assert_eq!(verify("verify = \"off\""), None);
     assert_eq!(verify("verify = {}"), watch(3_600, 0.05));
     assert_eq!(
@@ -95,10 +95,28 @@ fn rows_may_be_verified_again_and_again() {
 }
 
 #[test]
+fn a_backfill_is_held_to_a_rate_and_waits_for_a_lag() {
+    use std::time::Duration;
+    let sync = |text: &str| {
+        let sync = good(&with_sync(text)).slices[0].sync.clone();
+        (sync.copy_rate.map(std::num::NonZeroU32::get), sync.copy_lag)
+    };
+    let by_default = (None, outgrow_bridge::Limits::default().copy_lag);
+    assert_eq!(sync(""), by_default);
+    assert_eq!(sync("writes = \"one\""), by_default);
+    let said = "writes = \"both\"\ncopy_rate = 5_000\ncopy_lag = \"30s\"";
+    assert_eq!(sync(said), (Some(5_000), Duration::from_secs(30)));
+    golden(
+        "sync_pace",
+        &with_sync("copy_rate = 0\ncopy_lag = \"10ms\""),
+    );
+}
+
+#[test]
 fn both_sides_may_take_writes() {
     use outgrow_bridge::{Both, Policy, Writes};
-    let writes = |text: &str| good(&with_sync(text)).slices[0].writes.clone();
-    assert_eq!(good(SHOP).slices[0].writes, Writes::One);
+    let writes = |text: &str| good(&with_sync(text)).slices[0].sync.writes.clone();
+    assert_eq!(good(SHOP).slices[0].sync.writes, Writes::One);
     assert_eq!(writes("writes = \"one\""), Writes::One);
     let both = |policy, ids_apart| Writes::Both(Both { policy, ids_apart });
     assert_eq!(writes("writes = \"both\""), both(Policy::Writer, false));

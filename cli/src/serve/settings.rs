@@ -181,9 +181,11 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             .iter()
             .map(table)
             .collect::<anyhow::Result<_>>()?,
-        writes: slice.writes.clone(),
+        writes: slice.sync.writes.clone(),
         limits: LinkLimits {
-            watch: slice.verify,
+            copy_rate: slice.sync.copy_rate,
+            copy_lag: slice.sync.copy_lag,
+            watch: slice.sync.verify,
             ..LinkLimits::default()
         },
     }))

@@ -1,0 +1,118 @@
+//! How fast a backfill may go: so many rows a second, and not while following is behind. Pure.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use crate::spec::Limits;
+
+/// Chunks of a limited backfill in a second: it is to load the databases evenly.
+const CHUNKS: u32 = 4;
+/// What a backfill that was late may catch up with.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What a backfill waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Rate,
+    Lag,
+}
+
+impl Wait {
+    /// In words, for people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Rate => "its rate",
+            Self::Lag => "following to catch up",
+        }
+    }
+}
+
+/// When the next chunk may come.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    due: Option<Instant>,
+}
+
+impl Pace {
+    /// Whether the next chunk has to wait, and for what.
+    pub(crate) fn waits(&self, now: Instant, lag_ms: Option<u64>, limits: &Limits) -> Option<Wait> {
+        if lag_ms.is_some_and(|lag| u128::from(lag) > limits.copy_lag.as_millis()) {
+            return Some(Wait::Lag);
+        }
+        let early = limits.copy_rate.is_some() && self.due.is_some_and(|due| now < due);
+        early.then_some(Wait::Rate)
+    }
+
+    /// Takes note of a chunk of so many rows.
+    pub(crate) fn took(&mut self, now: Instant, rows: u64, rate: Option<NonZeroU32>) {
+        let Some(rate) = rate else { return };
+        let from = self.due.filter(|due| *due + LATE > now).unwrap_or(now);
+        let cost = rows.saturating_mul(1_000_000) / u64::from(rate.get());
+        self.due = from.checked_add(Duration::from_micros(cost));
+    }
+}
+
+/// The most rows of a chunk at this rate.
+pub(crate) fn rows(most: u32, rate: Option<NonZeroU32>) -> u32 {
+    rate.map_or(most, |rate| most.min((rate.get() / CHUNKS).max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limited(rate: u32) -> Limits {
+        Limits {
+            copy_rate: NonZeroU32::new(rate),
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn rows_a_second_are_kept_however_long_a_chunk_takes() {
+        let limits = limited(1_000);
+        let began = Instant::now();
+        let mut pace = Pace::default();
+        let (mut now, mut copied) = (began, 0);
+        while copied < 10_000 {
+            if pace.waits(now, None, &limits).is_none() {
+                now += Duration::from_millis(100);
+                pace.took(now, 250, limits.copy_rate);
+                copied += 250;
+            }
+            now += Duration::from_millis(1);
+        }
+        let took = now - began;
+        assert!((9_500..=10_300).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[test]
+    fn what_was_missed_long_ago_is_not_caught_up_with() {
+        let limits = limited(100);
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        pace.took(now, 100, limits.copy_rate);
+        let later = now + Duration::from_secs(3_600);
+        assert_eq!(pace.waits(later, None, &limits), None);
+        pace.took(later, 100, limits.copy_rate);
+        assert_eq!(pace.waits(later, None, &limits), Some(Wait::Rate));
+    }
+
+    #[test]
+    fn a_lag_comes_before_all_else() {
+        let limits = Limits::default();
+        let pace = Pace::default();
+        let now = Instant::now();
+        assert_eq!(pace.waits(now, Some(10_001), &limits), Some(Wait::Lag));
+        assert_eq!(pace.waits(now, Some(10_000), &limits), None);
+        assert_eq!(pace.waits(now, None, &limits), None);
+    }
+
+    #[test]
+    fn a_slow_backfill_takes_small_chunks() {
+        assert_eq!(rows(1_000, None), 1_000);
+        assert_eq!(rows(1_000, NonZeroU32::new(100_000)), 1_000);
+        assert_eq!(rows(1_000, NonZeroU32::new(400)), 100);
+        assert_eq!(rows(1_000, NonZeroU32::new(1)), 1);
+    }
+}
