@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use outgrow_rollout::Side;
 use tokio::time::{Instant, sleep};
 
-use crate::compare::{Answer, compare};
+use crate::compare::{Answer, By, compare};
 use crate::diff::Difference;
 use crate::record::{Outcome, Pair};
 use crate::rules::today;
@@ -148,7 +148,7 @@ fn stood_still(
     extracted: (&Answer, &Answer),
 ) -> Result<bool, &'static str> {
     let own = raw(slice, legacy.0, legacy.1)?;
-    let own = slice.kept(&exchange.route, own, today());
+    let own = slice.kept(&exchange.route, own);
     let theirs = differences(slice, exchange, extracted.0, extracted.1)?;
     Ok(own.is_empty() && theirs.is_empty())
 }
@@ -165,7 +165,13 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
 }
 
 fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
-    compare(a, b, slice.settings.headers.as_deref(), &slice.rules())
+    let rules = slice.rules();
+    let by = By {
+        headers: slice.settings.headers.as_deref(),
+        rules: &rules,
+        today: today(),
+    };
+    compare(a, b, by)
 }
 
 fn differences(
@@ -174,7 +180,7 @@ fn differences(
     legacy: &Answer,
     extracted: &Answer,
 ) -> Result<Vec<Difference>, &'static str> {
-    Ok(slice.kept(&exchange.route, raw(slice, legacy, extracted)?, today()))
+    Ok(slice.kept(&exchange.route, raw(slice, legacy, extracted)?))
 }
 
 /// Waits until the bridge has passed `moment`; false when it takes too long.

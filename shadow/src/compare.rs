@@ -6,10 +6,11 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LOCATION, VARY};
 use http::{HeaderMap, HeaderName, StatusCode};
 use similar::{ChangeTag, TextDiff};
+use time::Date;
 
-use crate::diff::{Difference, diff};
-use crate::json;
-use crate::path::Place;
+use crate::diff::{Change, Difference, diff, sides};
+use crate::json::{self, Json};
+use crate::path::{Place, Root};
 use crate::rules::Rules;
 
 /// The headers that say something about the content.
@@ -29,15 +30,22 @@ pub(crate) struct Answer {
 /// Why two answers cannot be compared.
 pub(crate) type Incomparable = &'static str;
 
-/// All differences before ignore rules.
+/// How answers are compared today.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct By<'a> {
+    pub(crate) headers: Option<&'a [String]>,
+    pub(crate) rules: &'a Rules,
+    pub(crate) today: Date,
+}
+
+/// All differences that no rule accepts.
 pub(crate) fn compare(
     legacy: &Answer,
     extracted: &Answer,
-    headers: Option<&[String]>,
-    rules: &Rules,
+    by: By<'_>,
 ) -> Result<Vec<Difference>, Incomparable> {
     let mut found = Vec::new();
-    if legacy.status != extracted.status {
+    if legacy.status != extracted.status && !by.rules.accept_status(by.today) {
         found.push(Difference {
             place: Place::Status,
             kind: "value",
@@ -45,61 +53,49 @@ pub(crate) fn compare(
             extracted: extracted.status.as_u16().to_string(),
         });
     }
-    match headers {
+    match by.headers {
         None => HEADERS
             .iter()
-            .for_each(|name| header(name.as_str(), legacy, extracted, &mut found)),
+            .for_each(|name| header(name.as_str(), legacy, extracted, by, &mut found)),
         Some(names) => names
             .iter()
-            .for_each(|name| header(name, legacy, extracted, &mut found)),
+            .for_each(|name| header(name, legacy, extracted, by, &mut found)),
     }
-    match body(legacy, extracted, rules, &mut found) {
+    match body(legacy, extracted, by, &mut found) {
         // What the heads say stands, whatever the bodies hide.
         Err(reason) if found.is_empty() => Err(reason),
         _ => Ok(found),
     }
 }
 
-fn header(name: &str, legacy: &Answer, extracted: &Answer, found: &mut Vec<Difference>) {
+fn header(
+    name: &str,
+    legacy: &Answer,
+    extracted: &Answer,
+    by: By<'_>,
+    found: &mut Vec<Difference>,
+) {
     let values = |answer: &Answer| {
         let all = answer.headers.get_all(name).iter();
         let texts = all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let text = texts.collect::<Vec<_>>().join(", ");
         // Names of types and charsets have no case, and spaces mean nothing (RFC 9110 8.3.1).
-        if name.eq_ignore_ascii_case("content-type") {
+        let text = if name.eq_ignore_ascii_case("content-type") {
             text.to_ascii_lowercase().replace(' ', "")
         } else {
             text
-        }
+        };
+        (!text.is_empty()).then_some(Json::String(text))
     };
     let (a, b) = (values(legacy), values(extracted));
-    if a == b {
-        return;
-    }
-    let kind = match (a.is_empty(), b.is_empty()) {
-        (false, true) => "missing",
-        (true, false) => "extra",
-        _ => "value",
-    };
-    let shown = |text: String| {
-        if text.is_empty() {
-            "absent".to_owned()
-        } else {
-            text
-        }
-    };
-    found.push(Difference {
-        place: Place::Header(name.to_ascii_lowercase()),
-        kind,
-        legacy: shown(a),
-        extracted: shown(b),
-    });
+    let root = Root::Header(name.to_ascii_lowercase());
+    found.extend(sides(a.as_ref(), b.as_ref(), &root, by.rules, by.today));
 }
 
 fn body(
     legacy: &Answer,
     extracted: &Answer,
-    rules: &Rules,
+    by: By<'_>,
     found: &mut Vec<Difference>,
 ) -> Result<(), Incomparable> {
     if legacy.body == extracted.body {
@@ -121,11 +117,18 @@ fn body(
         && theirs.contains("json")
         && let (Some(a), Some(b)) = (json::parse(&legacy.body), json::parse(&extracted.body))
     {
-        found.extend(diff(&a, &b, rules));
+        found.extend(diff(&a, &b, &Root::Body, by.rules, by.today));
         return Ok(());
     }
     let (legacy, extracted) = match (text(&legacy.body), text(&extracted.body)) {
-        (Some(a), Some(b)) => changed_lines(a, b),
+        (Some(a), Some(b)) => {
+            let (ours, theirs) = (Json::String(a.to_owned()), Json::String(b.to_owned()));
+            let change = Change::Value(&ours, &theirs);
+            if by.rules.accept(&Root::Body, &[], &change, by.today) {
+                return Ok(());
+            }
+            changed_lines(a, b)
+        }
         _ => {
             let size = |body: &Bytes| format!("{} bytes", body.len());
             (size(&legacy.body), size(&extracted.body))
@@ -172,7 +175,12 @@ mod tests {
     }
 
     fn found(a: &Answer, b: &Answer) -> Vec<String> {
-        let all = compare(a, b, None, &Rules::default()).unwrap();
+        let by = By {
+            headers: None,
+            rules: &Rules::default(),
+            today: crate::rules::today(),
+        };
+        let all = compare(a, b, by).unwrap();
         all.iter()
             .map(|d| format!("{} {}: {} / {}", d.kind, d.place, d.legacy, d.extracted))
             .collect()
@@ -202,7 +210,7 @@ mod tests {
         bare.headers.clear();
         assert_eq!(
             found(&json, &bare)[0],
-            "missing header:content-type: application/json / absent"
+            "missing header:content-type: \"application/json\" / absent"
         );
     }
 }

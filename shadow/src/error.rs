@@ -15,7 +15,9 @@ pub enum Error {
     },
     #[error("a rule needs a reason: say why `{0}` may differ")]
     NoReason(String),
-    #[error("a rule is `{{path, reason, until}}`: {0}")]
+    #[error("{0}")]
+    Accept(String),
+    #[error("a rule is `{{path, reason, until, owner, accept}}`: {0}")]
     Rule(#[source] serde_json::Error),
     #[error("`{0}` is no date: write YYYY-MM-DD")]
     Date(String),

@@ -1,27 +1,22 @@
-//! JSON without loss: key order, duplicate keys and the text of every number survive.
-
-use std::collections::HashMap;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+//! JSON without loss: duplicate keys and every digit of a number survive.
 
 /// Deeper documents are compared as text; no recursion goes further.
 const DEPTH_MAX: usize = 100;
 
 /// A value.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Json {
     Null,
     Bool(bool),
     Number(Decimal),
     String(String),
     Array(Vec<Json>),
-    /// In order, duplicates kept.
+    /// By name, duplicates kept: see [`Json::object`].
     Object(Vec<(String, Json)>),
 }
 
 /// A number by its exact decimal value; `1.0` and `1.00` are equal, `12` and `"12"` are not.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Decimal {
     negative: bool,
     /// Without zeros at either end; empty for zero.
@@ -71,82 +66,212 @@ impl Decimal {
     }
 }
 
+/// Powers of ten that fit.
+fn ten_to(places: i64) -> Option<i128> {
+    10i128.checked_pow(u32::try_from(places).ok()?)
+}
+
+impl Decimal {
+    pub(crate) fn is_negative(&self) -> bool {
+        self.negative
+    }
+
+    /// In units of `10^exponent`, where that is whole and fits.
+    fn in_units(&self, exponent: i64) -> Option<i128> {
+        if self.text.is_some() {
+            return None;
+        }
+        if self.digits.is_empty() {
+            return Some(0);
+        }
+        let digits: i128 = self.digits.parse().ok()?;
+        let scale = ten_to(self.exponent.checked_sub(exponent)?)?;
+        let found = digits.checked_mul(scale)?;
+        Some(if self.negative { -found } else { found })
+    }
+
+    /// Whether two numbers are at most this far apart, exactly. No where they have too many
+    /// digits for that: then the difference is shown.
+    pub(crate) fn within(&self, other: &Self, most: &Self) -> bool {
+        let unit = self.exponent.min(other.exponent).min(most.exponent);
+        let apart = || {
+            let apart = self.in_units(unit)?.checked_sub(other.in_units(unit)?)?;
+            Some(apart.checked_abs()? <= most.in_units(unit)?)
+        };
+        apart().unwrap_or(false)
+    }
+
+    /// Whether the other one is at most this share of this one away.
+    #[expect(clippy::cast_precision_loss, reason = "a share is no exact thing")]
+    pub(crate) fn within_share(&self, other: &Self, most: f64) -> bool {
+        let unit = self.exponent.min(other.exponent);
+        let apart = || {
+            let own = self.in_units(unit)?;
+            let apart = own.checked_sub(other.in_units(unit)?)?;
+            Some(apart.unsigned_abs() as f64 <= own.unsigned_abs() as f64 * most)
+        };
+        apart().unwrap_or(false)
+    }
+
+    /// In units of the last place, halves away from zero.
+    pub(crate) fn rounded(&self, places: u32) -> Option<i128> {
+        let unit = -i64::from(places);
+        if self.exponent >= unit {
+            return self.in_units(unit);
+        }
+        let scale = ten_to(unit.checked_sub(self.exponent)?)?;
+        let found = self.in_units(self.exponent)?;
+        let half = if self.negative {
+            -(scale / 2)
+        } else {
+            scale / 2
+        };
+        Some(found.checked_add(half)? / scale)
+    }
+}
+
 fn len(text: &str) -> i64 {
     i64::try_from(text.len()).unwrap_or(i64::MAX)
 }
 
 /// `None` for what is no JSON, or is nested too deeply.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Json> {
-    let raw: &RawValue = serde_json::from_slice(bytes).ok()?;
-    value(raw.get(), DEPTH_MAX)
+    let mut reader = Reader {
+        text: std::str::from_utf8(bytes).ok()?,
+        at: 0,
+    };
+    let found = reader.value(DEPTH_MAX)?;
+    reader.space();
+    (reader.at == bytes.len()).then_some(found)
 }
 
-fn value(text: &str, depth: usize) -> Option<Json> {
-    let depth = depth.checked_sub(1)?;
-    match text.as_bytes().first()? {
-        b'n' => Some(Json::Null),
-        b't' => Some(Json::Bool(true)),
-        b'f' => Some(Json::Bool(false)),
-        b'"' => serde_json::from_str(text).ok().map(Json::String),
-        b'[' => {
-            let Elements(raw) = serde_json::from_str(text).ok()?;
-            raw.into_iter()
-                .map(|raw| value(raw.get(), depth))
-                .collect::<Option<_>>()
-                .map(Json::Array)
-        }
-        b'{' => {
-            let Members(raw) = serde_json::from_str(text).ok()?;
-            let member = |(key, raw): (String, &RawValue)| Some((key, value(raw.get(), depth)?));
-            raw.into_iter()
-                .map(member)
-                .collect::<Option<_>>()
-                .map(Json::Object)
-        }
-        _ => Some(Json::Number(Decimal::new(text))),
+/// Reads a text once, from the front. Our own, because the reader must keep each number's text
+/// and each duplicate key, in one pass.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
     }
-}
 
-struct Elements<'a>(Vec<&'a RawValue>);
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Elements<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Elements<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an array")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut all = Vec::new();
-                while let Some(raw) = seq.next_element()? {
-                    all.push(raw);
-                }
-                Ok(Elements(all))
-            }
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
         }
-        deserializer.deserialize_seq(Visit)
     }
-}
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
+    fn eat(&mut self, wanted: &str) -> Option<()> {
+        self.text.get(self.at..)?.strip_prefix(wanted)?;
+        self.at += wanted.len();
+        Some(())
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Json> {
+        let depth = depth.checked_sub(1)?;
+        self.space();
+        match self.peek()? {
+            b'n' => self.eat("null").map(|()| Json::Null),
+            b't' => self.eat("true").map(|()| Json::Bool(true)),
+            b'f' => self.eat("false").map(|()| Json::Bool(false)),
+            b'"' => self.string().map(Json::String),
+            b'[' => self.array(depth),
+            b'{' => self.object(depth),
+            _ => self.number().map(|text| Json::Number(Decimal::new(text))),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Option<Json> {
+        self.eat("[")?;
+        let mut all = Vec::new();
+        self.space();
+        if self.eat("]").is_some() {
+            return Some(Json::Array(all));
+        }
+        loop {
+            all.push(self.value(depth)?);
+            self.space();
+            if self.eat("]").is_some() {
+                return Some(Json::Array(all));
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut all = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    all.push(member);
+            self.eat(",")?;
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Option<Json> {
+        self.eat("{")?;
+        let mut all = Vec::new();
+        self.space();
+        if self.eat("}").is_some() {
+            return Some(Json::Object(all));
+        }
+        loop {
+            self.space();
+            let name = self.string()?;
+            self.space();
+            self.eat(":")?;
+            all.push((name, self.value(depth)?));
+            self.space();
+            if self.eat("}").is_some() {
+                return Some(Json::object(all));
+            }
+            self.eat(",")?;
+        }
+    }
+
+    fn string(&mut self) -> Option<String> {
+        let begun = self.at;
+        self.eat("\"")?;
+        let mut escaped = false;
+        loop {
+            let byte = self.peek()?;
+            self.at += 1;
+            match byte {
+                b'"' => break,
+                b'\\' => {
+                    escaped = true;
+                    self.at += 1;
                 }
-                Ok(Members(all))
+                0..=0x1f => return None,
+                _ => {}
             }
         }
-        deserializer.deserialize_map(Visit)
+        let whole = self.text.get(begun..self.at)?;
+        if escaped {
+            // Escapes are rare, and somebody else's rules about surrogates are as good as ours.
+            return serde_json::from_str(whole).ok();
+        }
+        Some(whole.get(1..whole.len() - 1)?.to_owned())
+    }
+
+    fn digits(&mut self) -> Option<()> {
+        let begun = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        (self.at > begun).then_some(())
+    }
+
+    fn number(&mut self) -> Option<&'a str> {
+        let begun = self.at;
+        let _ = self.eat("-");
+        match self.peek()? {
+            b'0' => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.eat(".").is_some() {
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        self.text.get(begun..self.at)
     }
 }
 
@@ -177,13 +302,21 @@ impl Json {
         }
     }
 
-    /// Members by name; a duplicate key has its values in order.
-    pub(crate) fn by_name(members: &[(String, Json)]) -> HashMap<&str, Vec<&Json>> {
-        let mut named: HashMap<&str, Vec<&Json>> = HashMap::new();
-        for (name, value) in members {
-            named.entry(name).or_default().push(value);
-        }
-        named
+    /// An object of these members. Their order means nothing, so it is always the same one; the
+    /// values of a duplicate key stay in theirs.
+    pub(crate) fn object(mut members: Vec<(String, Self)>) -> Self {
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        Self::Object(members)
+    }
+
+    /// The one value of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
+        let Self::Object(members) = self else {
+            return None;
+        };
+        let mut found = members.iter().filter(|(known, _)| known == name);
+        let (_, value) = found.next()?;
+        found.next().is_none().then_some(value)
     }
 }
 

@@ -4,11 +4,13 @@
 //! on the back office's runtime. Knows no database.
 
 mod align;
+mod arrays;
 mod compare;
 mod diff;
 mod door;
 mod error;
 mod json;
+mod matcher;
 mod mirror;
 mod path;
 mod record;
@@ -24,7 +26,7 @@ pub use error::Error;
 pub use render::{Format, render};
 pub use report::{Report, RouteRow, RuleRow};
 pub use settings::{
-    ArrayBy, ArrayRule, Freshness, IgnoreRule, Limits, ShadowSettings, SliceShadow,
+    Accept, ArrayBy, ArrayRule, Freshness, Known, Limits, Rule, ShadowSettings, SliceShadow,
 };
 pub use shadow::Shadow;
 pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap, Ticket};

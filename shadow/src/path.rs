@@ -7,7 +7,7 @@ use crate::error::Error;
 const NAME: &str = "a name of letters, digits, `_` and `-` is missing; write others as `['name']`";
 
 /// One step into a document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Name(String),
     Index(usize),
@@ -17,11 +17,37 @@ pub(crate) enum Step {
     Deep,
 }
 
+impl Step {
+    /// An index as `[*]`, so that one cause has one name.
+    pub(crate) fn general(&self) -> Self {
+        match self {
+            Self::Index(_) => Self::Any,
+            other => other.clone(),
+        }
+    }
+}
+
+/// The document that a path goes into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Root {
+    Header(String),
+    Body,
+}
+
+impl Root {
+    pub(crate) fn place(&self, steps: Vec<Step>) -> Place {
+        match self {
+            Self::Header(name) => Place::Header(name.clone(), steps),
+            Self::Body => Place::Body(steps),
+        }
+    }
+}
+
 /// Where a rule applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pattern {
     Status,
-    Header(String),
+    Header(String, Vec<Step>),
     Body(Vec<Step>),
 }
 
@@ -37,50 +63,61 @@ impl Pattern {
         };
         if let Some(name) = text.strip_prefix("header:") {
             let name = name.trim();
-            return http::HeaderName::from_bytes(name.as_bytes())
-                .map(|name| Self::Header(name.as_str().to_owned()))
-                .map_err(|_| fail(name, "the name of a header is missing or none"));
+            let (name, rest) = name.split_at(name.find('[').unwrap_or(name.len()));
+            return match http::HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => Ok(Self::Header(name.as_str().to_owned(), steps(rest, fail)?)),
+                Err(_) => {
+                    let from = name.len() + rest.len();
+                    let from = &text[text.len() - from..];
+                    Err(fail(from, "the name of a header is missing or none"))
+                }
+            };
         }
-        let mut rest = text
+        let rest = text
             .strip_prefix('$')
             .ok_or_else(|| fail(text, "a path starts with `$`"))?;
-        let mut steps = Vec::new();
-        while !rest.is_empty() {
-            if let Some(after) = rest.strip_prefix("..") {
-                steps.push(Step::Deep);
-                rest = name(after, &mut steps).ok_or_else(|| fail(after, NAME))?;
-            } else if let Some(after) = rest.strip_prefix('.') {
-                rest = name(after, &mut steps).ok_or_else(|| fail(after, NAME))?;
-            } else if let Some(after) = rest.strip_prefix('[') {
-                let (inside, next) = after
-                    .split_once(']')
-                    .ok_or_else(|| fail(rest, "`]` is missing"))?;
-                let quoted = inside.strip_prefix('\'').and_then(|s| s.strip_suffix('\''));
-                steps.push(match (inside, quoted) {
-                    ("*", _) => Step::Any,
-                    (_, Some(name)) => Step::Name(name.to_owned()),
-                    (digits, None) => Step::Index(
-                        digits
-                            .parse()
-                            .map_err(|_| fail(after, "write a number, * or 'name'"))?,
-                    ),
-                });
-                rest = next;
-            } else {
-                return Err(fail(rest, "write `.`, `..` or `[`"));
-            }
-        }
-        Ok(Self::Body(steps))
+        Ok(Self::Body(steps(rest, fail)?))
     }
 
-    pub(crate) fn fits(&self, place: &Place) -> bool {
-        match (self, place) {
-            (Self::Status, Place::Status) => true,
-            (Self::Header(name), Place::Header(seen)) => name == seen,
-            (Self::Body(pattern), Place::Body(steps)) => fits(pattern, steps),
+    /// Whether the pattern covers this place in this document.
+    pub(crate) fn covers(&self, root: &Root, at: &[Step]) -> bool {
+        match (self, root) {
+            (Self::Header(name, pattern), Root::Header(seen)) => name == seen && fits(pattern, at),
+            (Self::Body(pattern), Root::Body) => fits(pattern, at),
             _ => false,
         }
     }
+}
+
+/// The steps after the root.
+fn steps(mut rest: &str, fail: impl Fn(&str, &'static str) -> Error) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix("..") {
+            steps.push(Step::Deep);
+            rest = name(after, &mut steps).ok_or_else(|| fail(after, NAME))?;
+        } else if let Some(after) = rest.strip_prefix('.') {
+            rest = name(after, &mut steps).ok_or_else(|| fail(after, NAME))?;
+        } else if let Some(after) = rest.strip_prefix('[') {
+            let (inside, next) = after
+                .split_once(']')
+                .ok_or_else(|| fail(rest, "`]` is missing"))?;
+            let quoted = inside.strip_prefix('\'').and_then(|s| s.strip_suffix('\''));
+            steps.push(match (inside, quoted) {
+                ("*", _) => Step::Any,
+                (_, Some(name)) => Step::Name(name.to_owned()),
+                (digits, None) => Step::Index(
+                    digits
+                        .parse()
+                        .map_err(|_| fail(after, "write a number, * or 'name'"))?,
+                ),
+            });
+            rest = next;
+        } else {
+            return Err(fail(rest, "write `.`, `..` or `[`"));
+        }
+    }
+    Ok(steps)
 }
 
 fn name<'a>(text: &'a str, steps: &mut Vec<Step>) -> Option<&'a str> {
@@ -115,23 +152,20 @@ fn fits(pattern: &[Step], steps: &[Step]) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Status,
-    Header(String),
+    Header(String, Vec<Step>),
     Body(Vec<Step>),
 }
 
 impl Place {
     /// With indices as `[*]`, so that one cause has one name.
     pub(crate) fn general(&self) -> String {
+        let general = |steps: &[Step]| steps.iter().map(Step::general).collect();
         match self {
-            Self::Body(steps) => {
-                let step = |step: &Step| match step {
-                    Step::Index(_) => Step::Any,
-                    other => other.clone(),
-                };
-                Self::Body(steps.iter().map(step).collect()).to_string()
-            }
-            other => other.to_string(),
+            Self::Status => Self::Status,
+            Self::Header(name, steps) => Self::Header(name.clone(), general(steps)),
+            Self::Body(steps) => Self::Body(general(steps)),
         }
+        .to_string()
     }
 }
 
@@ -139,14 +173,22 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = match self {
             Self::Status => return f.write_str("status"),
-            Self::Header(name) => return write!(f, "header:{name}"),
-            Self::Body(steps) => steps,
+            Self::Header(name, steps) => {
+                write!(f, "header:{name}")?;
+                steps
+            }
+            Self::Body(steps) => {
+                f.write_str("$")?;
+                steps
+            }
         };
-        f.write_str("$")?;
+        // A point belongs to the name of a header.
+        let mut points = matches!(self, Self::Body(_));
         for step in steps {
+            let pointed = std::mem::replace(&mut points, true);
             match step {
                 Step::Name(name)
-                    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
+                    if pointed && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
                 {
                     write!(f, ".{name}")?;
                 }
@@ -168,7 +210,7 @@ mod tests {
     fn patterns_cover_places() {
         let place = |text: &str| match Pattern::parse(text).unwrap() {
             Pattern::Status => Place::Status,
-            Pattern::Header(name) => Place::Header(name),
+            Pattern::Header(name, steps) => Place::Header(name, steps),
             Pattern::Body(steps) => Place::Body(steps),
         };
         for (pattern, seen, expected) in [
@@ -181,15 +223,37 @@ mod tests {
             ("$['a b'].c", "$['a b'].c", true),
             ("status", "status", true),
             ("header:ETag", "header:etag", true),
+            ("header:Set-Cookie", "header:set-cookie['sid'].path", true),
+            (
+                "header:set-cookie['sid'].path",
+                "header:set-cookie['sid'].path",
+                true,
+            ),
+            (
+                "header:set-cookie[*].path",
+                "header:set-cookie['sid'].path",
+                true,
+            ),
+            (
+                "header:set-cookie['x']",
+                "header:set-cookie['sid'].path",
+                false,
+            ),
             ("$", "status", false),
         ] {
-            assert_eq!(
-                Pattern::parse(pattern).unwrap().fits(&place(seen)),
-                expected,
-                "{pattern} {seen}"
-            );
+            let pattern_fits = match place(seen) {
+                Place::Status => Pattern::parse(pattern).unwrap() == Pattern::Status,
+                Place::Header(name, at) => Pattern::parse(pattern)
+                    .unwrap()
+                    .covers(&Root::Header(name), &at),
+                Place::Body(at) => Pattern::parse(pattern).unwrap().covers(&Root::Body, &at),
+            };
+            assert_eq!(pattern_fits, expected, "{pattern} {seen}");
         }
         assert_eq!(place("$.a[3].b").general(), "$.a[*].b");
+        for text in ["header:set-cookie['sid'].path", "$['a b'].c[0]", "status"] {
+            assert_eq!(place(text).to_string(), text);
+        }
     }
 
     #[test]

@@ -40,11 +40,13 @@ pub struct RouteRow {
     pub bound: Option<f64>,
 }
 
-/// One ignore rule.
+/// One rule.
 #[derive(Debug, Clone, Serialize)]
 pub struct RuleRow {
     pub path: String,
+    pub accept: crate::settings::Accept,
     pub reason: String,
+    pub owner: Option<String>,
     pub until: Option<String>,
     pub hits: u64,
     /// `active`, `expired`, or `unused` where it has hidden nothing yet.
@@ -78,12 +80,14 @@ impl Report {
             against: class.against,
             bound: samples::upper_bound(class.compared, class.against),
         };
-        let rule = |ignore: &crate::rules::Ignore| RuleRow {
-            path: ignore.rule.path.clone(),
-            reason: ignore.rule.reason.clone(),
-            until: ignore.rule.until.clone(),
-            hits: ignore.hits,
-            state: match (ignore.expired(today), ignore.hits) {
+        let rule = |one: &crate::rules::Accepted| RuleRow {
+            path: one.rule.path.clone(),
+            accept: one.rule.accept.clone(),
+            reason: one.rule.reason.clone(),
+            owner: one.rule.owner.clone(),
+            until: one.rule.until.clone(),
+            hits: one.hits(),
+            state: match (one.expired(today), one.hits()) {
                 (true, _) => "expired",
                 (false, 0) => "unused",
                 _ => "active",
@@ -104,7 +108,7 @@ impl Report {
                 .iter()
                 .map(|(at, n)| format!("{at} ({n} times)"))
                 .collect(),
-            rules: rules.ignore.iter().map(rule).collect(),
+            rules: rules.accepted.iter().map(rule).collect(),
             expired: record.expired.clone(),
             legacy_p50_us: median(&record.legacy_us),
             extracted_p50_us: median(&record.extracted_us),

@@ -1,32 +1,38 @@
-//! What may differ, why and until when; and how arrays are paired.
+//! What may differ, how, why and until when; and how arrays are paired.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use time::{Date, OffsetDateTime, macros::format_description};
 
+use crate::diff::Change;
 use crate::error::Error;
-use crate::path::{Pattern, Place};
-use crate::settings::{ArrayBy, ArrayRule, IgnoreRule};
+use crate::matcher::Matcher;
+use crate::path::{Pattern, Root, Step};
+use crate::settings::{ArrayBy, ArrayRule, Rule};
 
-/// The rules of a slice.
-#[derive(Debug, Default)]
+/// The rules of a slice. Cloning shares the counts.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    pub(crate) ignore: Vec<Ignore>,
+    pub(crate) accepted: Vec<Accepted>,
     arrays: Vec<(Pattern, ArrayBy)>,
 }
 
-/// An ignore rule at work.
-#[derive(Debug)]
-pub(crate) struct Ignore {
-    pub(crate) rule: IgnoreRule,
+/// A rule at work.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    pub(crate) rule: Rule,
     pattern: Pattern,
+    matcher: Matcher,
     until: Option<Date>,
     /// Added while it ran, not by the config.
     added: bool,
     /// Differences that it has hidden.
-    pub(crate) hits: u64,
+    hits: Arc<AtomicU64>,
 }
 
-impl Ignore {
-    pub(crate) fn new(rule: &IgnoreRule) -> Result<Self, Error> {
+impl Accepted {
+    pub(crate) fn new(rule: &Rule) -> Result<Self, Error> {
         if rule.reason.trim().is_empty() {
             return Err(Error::NoReason(rule.path.clone()));
         }
@@ -36,15 +42,16 @@ impl Ignore {
         };
         Ok(Self {
             pattern: Pattern::parse(&rule.path)?,
+            matcher: Matcher::new(&rule.accept)?,
             until: rule.until.as_ref().map(date).transpose()?,
             rule: rule.clone(),
             added: false,
-            hits: 0,
+            hits: Arc::default(),
         })
     }
 
     /// A rule that was added while it ran.
-    pub(crate) fn added(rule: &IgnoreRule) -> Result<Self, Error> {
+    pub(crate) fn added(rule: &Rule) -> Result<Self, Error> {
         Ok(Self {
             added: true,
             ..Self::new(rule)?
@@ -54,62 +61,76 @@ impl Ignore {
     pub(crate) fn expired(&self, today: Date) -> bool {
         self.until.is_some_and(|until| today >= until)
     }
+
+    pub(crate) fn hits(&self) -> u64 {
+        self.hits.load(Relaxed)
+    }
 }
 
 impl Rules {
-    pub(crate) fn new(ignore: &[IgnoreRule], arrays: &[ArrayRule]) -> Result<Self, Error> {
+    pub(crate) fn new(rules: &[Rule], arrays: &[ArrayRule]) -> Result<Self, Error> {
         let array = |rule: &ArrayRule| Ok((Pattern::parse(&rule.path)?, rule.by.clone()));
         Ok(Self {
-            ignore: ignore
+            accepted: rules
                 .iter()
-                .map(Ignore::new)
+                .map(Accepted::new)
                 .collect::<Result<_, Error>>()?,
             arrays: arrays.iter().map(array).collect::<Result<_, Error>>()?,
         })
     }
 
     /// The rules that the config does not have.
-    pub(crate) fn added(&self) -> Vec<IgnoreRule> {
-        let added = self.ignore.iter().filter(|ignore| ignore.added);
-        added.map(|ignore| ignore.rule.clone()).collect()
+    pub(crate) fn added(&self) -> Vec<Rule> {
+        let added = self.accepted.iter().filter(|accepted| accepted.added);
+        added.map(|accepted| accepted.rule.clone()).collect()
     }
 
     /// How the array at this place is paired: the rule must name the array itself.
-    pub(crate) fn array(&self, place: &Place) -> Option<&ArrayBy> {
-        let depth = |place: &Place| match place {
-            Place::Body(steps) => steps.len(),
-            _ => 0,
-        };
+    pub(crate) fn array(&self, root: &Root, at: &[Step]) -> Option<&ArrayBy> {
         self.arrays
             .iter()
             .find(|(pattern, _)| match pattern {
                 Pattern::Body(steps) => {
-                    let deep = steps.contains(&crate::path::Step::Deep);
-                    (deep && ends_alike(steps, place) || steps.len() == depth(place))
-                        && pattern.fits(place)
+                    // Below `..name` only the array of that name is meant, not those inside it.
+                    let deep = steps.contains(&Step::Deep);
+                    (deep && at.last() == steps.last() || steps.len() == at.len())
+                        && pattern.covers(root, at)
                 }
                 _ => false,
             })
             .map(|(_, by)| by)
     }
 
-    /// Whether a difference at this place is ignored today; counts it.
-    pub(crate) fn ignores(&mut self, place: &Place, today: Date) -> bool {
-        let hit = self
-            .ignore
-            .iter_mut()
-            .find(|ignore| !ignore.expired(today) && ignore.pattern.fits(place));
-        if let Some(ignore) = hit {
-            ignore.hits += 1;
-            return true;
-        }
-        false
+    /// Whether a rule accepts this difference today; counts it.
+    pub(crate) fn accept(
+        &self,
+        root: &Root,
+        at: &[Step],
+        change: &Change<'_>,
+        today: Date,
+    ) -> bool {
+        self.first(today, |accepted| {
+            accepted.pattern.covers(root, at) && accepted.matcher.accepts(change)
+        })
     }
-}
 
-/// Below `..name` only the array of that name is meant, not the arrays inside it.
-fn ends_alike(pattern: &[crate::path::Step], place: &Place) -> bool {
-    matches!(place, Place::Body(steps) if steps.last() == pattern.last())
+    /// The same for the status, which only a rule without a matcher accepts.
+    pub(crate) fn accept_status(&self, today: Date) -> bool {
+        self.first(today, |accepted| {
+            accepted.pattern == Pattern::Status && matches!(accepted.matcher, Matcher::Any)
+        })
+    }
+
+    fn first(&self, today: Date, holds: impl Fn(&Accepted) -> bool) -> bool {
+        let mut at_work = self.accepted.iter().filter(|one| !one.expired(today));
+        match at_work.find(|accepted| holds(accepted)) {
+            Some(hit) => {
+                hit.hits.fetch_add(1, Relaxed);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 pub(crate) fn today() -> Date {
@@ -121,24 +142,28 @@ mod tests {
     use time::macros::date;
 
     use super::*;
-    use crate::path::Step;
+    use crate::json::Json;
+    use crate::settings::Accept;
 
-    fn rule(path: &str, reason: &str, until: Option<&str>) -> IgnoreRule {
-        IgnoreRule {
+    fn rule(path: &str, reason: &str, until: Option<&str>) -> Rule {
+        Rule {
             path: path.to_owned(),
             reason: reason.to_owned(),
             until: until.map(str::to_owned),
+            owner: None,
+            accept: Accept::Any,
         }
     }
 
     #[test]
     fn a_rule_ends_on_its_day_and_counts_what_it_hides() {
-        let mut rules = Rules::new(&[rule("$.at", "clock", Some("2026-12-01"))], &[]).unwrap();
-        let place = Place::Body(vec![Step::Name("at".to_owned())]);
-        assert!(rules.ignores(&place, date!(2026 - 11 - 30)));
-        assert!(!rules.ignores(&place, date!(2026 - 12 - 01)));
-        assert!(!rules.ignores(&Place::Status, date!(2026 - 11 - 30)));
-        assert_eq!(rules.ignore[0].hits, 1);
+        let rules = Rules::new(&[rule("$.at", "clock", Some("2026-12-01"))], &[]).unwrap();
+        let at = [Step::Name("at".to_owned())];
+        let change = Change::Missing(&Json::Null);
+        assert!(rules.accept(&Root::Body, &at, &change, date!(2026 - 11 - 30)));
+        assert!(!rules.accept(&Root::Body, &at, &change, date!(2026 - 12 - 01)));
+        assert!(!rules.accept_status(date!(2026 - 11 - 30)));
+        assert_eq!(rules.accepted[0].hits(), 1);
     }
 
     #[test]

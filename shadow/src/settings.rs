@@ -1,5 +1,6 @@
 //! What the shadow is told at its start.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
@@ -7,6 +8,9 @@ use http::uri::Authority;
 use outgrow_rollout::SliceId;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::Error;
+use crate::rules::Accepted;
 
 /// All slices.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub struct SliceShadow {
     pub sample: f64,
     /// Share of the mirrored reads that is asked twice of the legacy side, 0.0 to 1.0.
     pub noise_sample: f64,
-    pub ignore: Vec<IgnoreRule>,
+    pub rules: Vec<Rule>,
     pub arrays: Vec<ArrayRule>,
     /// Headers that are compared; `None` for the usual ones.
     pub headers: Option<Vec<String>>,
@@ -37,7 +41,7 @@ impl SliceShadow {
     /// Of everything that decides whether two answers differ. Evidence of one fingerprint says
     /// nothing under another.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let rules = (&self.ignore, &self.arrays, &self.headers);
+        let rules = (&self.rules, &self.arrays, &self.headers);
         xxh3_64(&serde_json::to_vec(&rules).unwrap_or_default())
     }
 }
@@ -45,12 +49,71 @@ impl SliceShadow {
 /// A difference that is accepted for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct IgnoreRule {
+pub struct Rule {
     pub path: String,
     pub reason: String,
     /// `YYYY-MM-DD`, the first day on which the rule no longer holds.
     #[serde(default)]
     pub until: Option<String>,
+    /// Whom to ask about it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub accept: Accept,
+}
+
+impl Rule {
+    /// Whether it could be used.
+    ///
+    /// # Errors
+    /// [`Error`] for a bad path, reason, date or matcher.
+    pub fn check(&self) -> Result<(), Error> {
+        Accepted::new(self).map(|_| ())
+    }
+}
+
+/// Which differences at or below the path are accepted. Each compares the two differing values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accept {
+    #[default]
+    Any,
+    /// Other values of the same type.
+    Type,
+    /// Other values, but not a missing or an extra one.
+    Presence,
+    /// A null on one side that the other side leaves out.
+    Null,
+    /// The same moment in another time zone or precision (RFC 3339).
+    Instant,
+    /// Numbers at most `0.01` or `1%` apart, moments at most `2s`.
+    Tolerance(String),
+    /// Numbers that are equal when rounded to this many places.
+    Round(u32),
+    /// Both are whole matches.
+    Regex(String),
+    /// Both are among these.
+    OneOf(Vec<serde_json::Value>),
+    /// Both begin so.
+    Prefix(String),
+    /// Both are written so.
+    Format(Known),
+    /// The legacy value is a key, the extracted one its value.
+    Map(BTreeMap<String, String>),
+}
+
+/// Ways to write a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    Uuid,
+    Rfc3339,
+    Date,
+    Email,
+    Url,
+    Ip,
+    Integer,
+    Hex,
 }
 
 /// How the elements of an array are paired.
@@ -60,13 +123,16 @@ pub struct ArrayRule {
     pub by: ArrayBy,
 }
 
-/// Without a rule, elements are paired by position.
+/// Without a rule, elements are paired by a field that names them, where there is one; else in
+/// their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ArrayBy {
     /// Order means nothing.
     Set,
     /// Equal values of this field make a pair.
     Key(String),
+    /// In their order, whatever fields they have.
+    Order,
 }
 
 /// Bounds of the shadow's work.

@@ -15,8 +15,8 @@ use crate::align;
 use crate::error::Error;
 use crate::record::{Outcome, Record};
 use crate::report::Report;
-use crate::rules::{Ignore, today};
-use crate::settings::{Freshness, IgnoreRule, ShadowSettings};
+use crate::rules::{Accepted, today};
+use crate::settings::{Freshness, Rule, ShadowSettings};
 use crate::slice::Slice;
 use crate::tap::{Exchange, Tap, Ticket};
 
@@ -42,7 +42,7 @@ struct Inner {
 struct Saved {
     record: Record,
     /// Those that were added while it ran; the others are the config's.
-    rules: Vec<IgnoreRule>,
+    rules: Vec<Rule>,
     /// Of the config's rules that the record was gathered under.
     #[serde(default)]
     fingerprint: u64,
@@ -114,12 +114,12 @@ impl Shadow {
         serde_json::to_value(pair).ok()
     }
 
-    /// The ignore rules with what they have hidden.
+    /// The rules with what they have hidden.
     pub fn rules(&self, id: &SliceId) -> Option<Value> {
         serde_json::to_value(self.report(id)?.rules).ok()
     }
 
-    /// Adds an ignore rule; what was gathered without it is dropped.
+    /// Adds a rule; what was gathered without it is dropped.
     ///
     /// # Errors
     /// [`Error`] for a rule without a reason, with a bad path or date, or of an unknown slice.
@@ -127,9 +127,8 @@ impl Shadow {
         let slice = self
             .slice(id)
             .ok_or_else(|| Error::UnknownSlice(id.clone()))?;
-        let rule: IgnoreRule = serde_json::from_value(rule.clone()).map_err(Error::Rule)?;
-        let ignore = Ignore::added(&rule)?;
-        slice.rules().ignore.push(ignore);
+        let rule: Rule = serde_json::from_value(rule.clone()).map_err(Error::Rule)?;
+        slice.add_rules([Accepted::added(&rule)?]);
         slice.replace(Record::expire);
         Ok(())
     }
@@ -169,7 +168,7 @@ impl Shadow {
             let Some(slice) = self.slice(&id) else {
                 continue;
             };
-            let rules = saved.rules.iter().map(Ignore::added);
+            let rules = saved.rules.iter().map(Accepted::added);
             let rules = rules.collect::<Result<Vec<_>, _>>()?;
             checked.push((slice, saved, rules));
         }
@@ -178,12 +177,7 @@ impl Shadow {
             if saved.fingerprint != slice.settings.fingerprint() {
                 saved.record.expire();
             }
-            let mut rules = slice.rules();
-            for ignore in added {
-                if !rules.ignore.iter().any(|known| known.rule == ignore.rule) {
-                    rules.ignore.push(ignore);
-                }
-            }
+            slice.add_rules(added);
             slice.replace(|record| *record = saved.record);
         }
         Ok(())

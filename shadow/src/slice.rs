@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use outgrow_rollout::Side;
-use time::Date;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -15,7 +14,7 @@ use crate::door::Door;
 use crate::error::Error;
 use crate::mirror::Mirror;
 use crate::record::{Outcome, Record};
-use crate::rules::Rules;
+use crate::rules::{Accepted, Rules};
 use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
 use crate::tap::Exchange;
 
@@ -33,7 +32,8 @@ pub(crate) struct Slice {
     generation: AtomicU64,
     door: Mutex<Door>,
     record: Mutex<Record>,
-    rules: Mutex<Rules>,
+    /// Replaced as a whole, so that pairs are compared side by side.
+    rules: Mutex<Arc<Rules>>,
 }
 
 impl std::fmt::Debug for Slice {
@@ -64,7 +64,7 @@ impl Slice {
             generation: AtomicU64::new(0),
             door: Mutex::default(),
             record: Mutex::new(Record::of(&slice.id)),
-            rules: Mutex::new(Rules::new(&slice.ignore, &slice.arrays)?),
+            rules: Mutex::new(Arc::new(Rules::new(&slice.rules, &slice.arrays)?)),
             limits: all.limits.clone(),
             settings: slice,
         })
@@ -94,8 +94,18 @@ impl Slice {
         self.generation.store(record.generation, Relaxed);
     }
 
-    pub(crate) fn rules(&self) -> MutexGuard<'_, Rules> {
-        lock(&self.rules)
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        lock(&self.rules).clone()
+    }
+
+    /// Adds the rules that are not there yet.
+    pub(crate) fn add_rules(&self, added: impl IntoIterator<Item = Accepted>) {
+        let mut rules = lock(&self.rules);
+        for one in added {
+            if !rules.accepted.iter().any(|known| known.rule == one.rule) {
+                Arc::make_mut(&mut rules).accepted.push(one);
+            }
+        }
     }
 
     /// Asks one side; waits for a turn first.
@@ -137,15 +147,13 @@ impl Slice {
         self.door().leave();
     }
 
-    /// What is neither ignored nor noise.
-    pub(crate) fn kept(&self, route: &str, found: Vec<Difference>, today: Date) -> Vec<Difference> {
-        let mut rules = self.rules();
-        let record = self.record();
+    /// What is no noise.
+    pub(crate) fn kept(&self, route: &str, mut found: Vec<Difference>) -> Vec<Difference> {
+        if !found.is_empty() {
+            let record = self.record();
+            found.retain(|difference| !record.is_noise(route, difference));
+        }
         found
-            .into_iter()
-            .filter(|difference| !rules.ignores(&difference.place, today))
-            .filter(|difference| !record.is_noise(route, difference))
-            .collect()
     }
 
     pub(crate) fn has_link(&self) -> bool {

@@ -6,6 +6,7 @@
 //! anywhere or writes anything.
 
 mod columns;
+mod comparing;
 mod events;
 mod model;
 mod plan;
@@ -32,8 +33,8 @@ use toml::de::DeTable;
 pub(crate) use events::Events;
 #[allow(unused_imports)] // Names of the checked config, for whoever wires it.
 pub(crate) use model::{
-    Also, ArrayBy, ArrayRule, Cohort, Column, Config, Control, Database, HttpUrl, Identity,
-    IgnoreRule, Legacy, Proxy, Route, Rows, Service, Shadow, Slice, SliceShadow, Source, Table,
+    Also, Cohort, Column, Config, Control, Database, HttpUrl, Identity, Legacy, Proxy, Route, Rows,
+    Service, Shadow, Slice, SliceShadow, Source, Table,
 };
 pub(crate) use problem::{ConfigErrors, nearest};
 pub(crate) use secret::Secret;

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use outgrow_proxy::{TlsSettings, Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
-use time::Date;
 
 use super::events::Events;
 use super::problem::Problem;
@@ -285,34 +284,11 @@ pub(crate) struct SliceShadow {
     /// Share of the mirrored reads that is also asked of the primary a second time, to learn
     /// what differs by itself; 0.0 to 1.0.
     pub(crate) noise_sample: f64,
-    pub(crate) arrays: Vec<ArrayRule>,
-    pub(crate) ignore: Vec<IgnoreRule>,
+    pub(crate) arrays: Vec<outgrow_shadow::ArrayRule>,
+    /// Differences that are known and accepted for a while.
+    pub(crate) rules: Vec<outgrow_shadow::Rule>,
     /// Response headers that are compared; `None` leaves the choice to the shadow.
     pub(crate) headers: Option<Vec<String>>,
-}
-
-/// How the elements of one array are paired.
-#[derive(Debug, Clone)]
-pub(crate) struct ArrayRule {
-    pub(crate) path: String,
-    pub(crate) by: ArrayBy,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ArrayBy {
-    /// The order means nothing.
-    Set,
-    /// Elements with the same value of this field are the same.
-    Key(String),
-}
-
-/// A difference that is known and accepted for a while.
-#[derive(Debug, Clone)]
-pub(crate) struct IgnoreRule {
-    pub(crate) path: String,
-    pub(crate) reason: String,
-    /// The first day on which the rule no longer holds.
-    pub(crate) until: Date,
 }
 
 /// An upstream: `http://HOST:PORT`, nothing else.

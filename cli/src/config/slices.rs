@@ -6,10 +6,9 @@ use std::time::Duration;
 use outgrow_rollout::{GuardLimits, SliceId};
 
 use super::Surroundings;
+use super::comparing;
 use super::events::{self, Events};
-use super::model::{
-    ArrayBy, ArrayRule, Cohort, IgnoreRule, Route, Slice, SliceShadow, SliceSync, Table,
-};
+use super::model::{Cohort, Route, Slice, SliceShadow, SliceSync, Table};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
 use super::process::Services;
@@ -18,13 +17,6 @@ use super::scalar;
 use super::section::{Node, Section};
 use super::sync;
 use super::tables;
-
-/// Every read is compared unless the config says less: most slices have fewer reads than a
-/// shadow can compare, and more evidence is sooner enough.
-const SAMPLE: f64 = 1.0;
-/// One read in fifty is asked twice of the same side: enough to learn what differs by itself
-/// within minutes, at two percent more load on the monolith.
-const NOISE_SAMPLE: f64 = 0.02;
 
 /// A slice with the places of what is compared with other parts of the file.
 #[derive(Debug)]
@@ -120,7 +112,7 @@ fn slice(
         .collect();
     tables::cross_check(&tables, findings);
     let sync = sync::read(&mut section, findings, !tables.is_empty());
-    let shadow = shadow(&mut section, findings, around);
+    let shadow = comparing::read(&mut section, findings, around);
     let (plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
     let guard = plan::guard(&mut section, findings);
     let fallback = section
@@ -189,109 +181,6 @@ fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort> {
         found.push(key);
     }
     found
-}
-
-fn shadow(
-    section: &mut Section<'_>,
-    findings: &mut Findings<'_>,
-    around: Surroundings<'_>,
-) -> SliceShadow {
-    let mut found = SliceShadow {
-        sample: SAMPLE,
-        noise_sample: NOISE_SAMPLE,
-        arrays: Vec::new(),
-        ignore: Vec::new(),
-        headers: None,
-    };
-    let Some(mut section) = section
-        .get("shadow")
-        .and_then(|node| node.section(findings))
-    else {
-        return found;
-    };
-    found.sample = section.share(findings, "sample", SAMPLE);
-    found.noise_sample = section.share(findings, "noise_sample", NOISE_SAMPLE);
-    if let Some(node) = section.get("arrays") {
-        let rules = node.list(findings).into_iter();
-        found.arrays = rules.filter_map(|node| array(&node, findings)).collect();
-    }
-    if let Some(node) = section.get("ignore") {
-        let rules = node.list(findings).into_iter();
-        found.ignore = rules
-            .filter_map(|node| ignore(&node, findings, around))
-            .collect();
-    }
-    found.headers = section.get("headers").map(|node| {
-        let mut names = Vec::new();
-        for (place, name) in node.words(findings) {
-            if scalar::is_token(&name) {
-                names.push(name.to_ascii_lowercase());
-            } else {
-                findings.refuse(&place, "it is not a header name", "write the bare name");
-            }
-        }
-        names
-    });
-    section.finish(findings);
-    found
-}
-
-fn array(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<ArrayRule> {
-    let mut section = node.section(findings)?;
-    let fix = "write { path = \"$.items\", key = \"id\" } or { path = \"$.tags\", as = \"set\" }";
-    let path = section
-        .need(findings, "path", fix)
-        .and_then(|node| node.word(findings));
-    let (set, key) = (section.get("as"), section.get("key"));
-    let by = match (set, key) {
-        (None, Some(key)) => key.word(findings).map(ArrayBy::Key),
-        (Some(set), None) => match set.word(findings).as_deref() {
-            Some("set") => Some(ArrayBy::Set),
-            Some(_) => {
-                findings.refuse(&set.place, "it is not a way to pair elements", fix);
-                None
-            }
-            None => None,
-        },
-        _ => {
-            findings.lack(&section.place, "it needs either `as` or `key`", fix);
-            None
-        }
-    };
-    section.finish(findings);
-    Some(ArrayRule {
-        path: path?,
-        by: by?,
-    })
-}
-
-fn ignore(
-    node: &Node<'_>,
-    findings: &mut Findings<'_>,
-    around: Surroundings<'_>,
-) -> Option<IgnoreRule> {
-    let mut section = node.section(findings)?;
-    let fix = "write { path = \"$.generated_at\", reason = \"why\", until = \"2027-01-31\" }";
-    let path = section
-        .need(findings, "path", fix)
-        .and_then(|node| node.word(findings));
-    let reason = section
-        .need(findings, "reason", fix)
-        .and_then(|node| node.word(findings));
-    let until = section.need(findings, "until", fix).and_then(|node| {
-        let day = node.date(findings)?;
-        if day <= around.today {
-            let rule = format!("the rule has expired on {day} and ignores nothing");
-            findings.warn(&node.place, rule, "remove it, or give it a later day");
-        }
-        Some(day)
-    });
-    section.finish(findings);
-    Some(IgnoreRule {
-        path: path?,
-        reason: reason?,
-        until: until?,
-    })
 }
 
 /// What the slices are checked against.

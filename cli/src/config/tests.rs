@@ -518,9 +518,47 @@ fn rules() {
         "reason = \"random per request\", ",
         "",
     );
+    refused("accept_nothing", "tolerance = 0.005, ", "");
+    refused(
+        "accept_twice",
+        "tolerance = 0.005",
+        "tolerance = 0.005, round = 2",
+    );
+    refused(
+        "accept_odd_tolerance",
+        "tolerance = 0.005",
+        "tolerance = \"near\"",
+    );
+    refused(
+        "accept_odd_format",
+        "tolerance = 0.005",
+        "format = \"guid\"",
+    );
+    refused("accept_odd_regex", "tolerance = 0.005", "regex = \"(\"");
+    refused("rule_odd_path", "\"$.rating\"", "\"rating\"");
+    use outgrow_shadow::{Accept, Known};
+    for (text, accept) in [
+        ("tolerance = \"1%\"", Accept::Tolerance("1%".to_owned())),
+        ("round = 2", Accept::Round(2)),
+        ("same = \"null\"", Accept::Null),
+        (
+            "one_of = [\"a\", 1]",
+            Accept::OneOf(vec!["a".into(), 1.into()]),
+        ),
+        ("prefix = \"/img/\"", Accept::Prefix("/img/".to_owned())),
+        ("format = \"uuid\"", Accept::Format(Known::Uuid)),
+        ("regex = \"a+\"", Accept::Regex("a+".to_owned())),
+    ] {
+        let config = good(&SHOP.replace("tolerance = 0.005", text));
+        let rule = &config.slice("reviews").unwrap().shadow.rules[1];
+        assert_eq!(
+            (&rule.accept, rule.owner.as_deref()),
+            (&accept, Some("ada"))
+        );
+    }
     let old = SHOP.replace("until = \"2030-01-01\"", "until = 2026-06-01");
     let warnings = good(&old).warnings;
-    assert_eq!(warnings.len(), 2, "one in each slice");
+    assert_eq!(warnings.len(), 4, "one for each rule");
     assert!(warnings[0].rule.contains("expired"), "{warnings:?}");
 }
 

@@ -11,9 +11,9 @@ use outgrow_proxy::{
     CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, ServiceSettings,
     Settings, SliceSettings,
 };
-use outgrow_shadow::{ArrayRule, IgnoreRule, Limits as ShadowLimits, ShadowSettings, SliceShadow};
+use outgrow_shadow::{Limits as ShadowLimits, ShadowSettings, SliceShadow};
 
-use crate::config::{Also, ArrayBy, Cohort, Config, Database, HttpUrl, Rows, Slice, Source, Table};
+use crate::config::{Also, Cohort, Config, Database, HttpUrl, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
 const STATE_FILE: &str = "proxy-state.json";
@@ -135,26 +135,14 @@ pub(super) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
 }
 
 fn shadow_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceShadow> {
-    let array = |rule: &crate::config::ArrayRule| ArrayRule {
-        path: rule.path.clone(),
-        by: match &rule.by {
-            ArrayBy::Set => outgrow_shadow::ArrayBy::Set,
-            ArrayBy::Key(key) => outgrow_shadow::ArrayBy::Key(key.clone()),
-        },
-    };
-    let ignore = |rule: &crate::config::IgnoreRule| IgnoreRule {
-        path: rule.path.clone(),
-        reason: rule.reason.clone(),
-        until: Some(rule.until.to_string()),
-    };
     Ok(SliceShadow {
         id: slice.id.clone(),
         legacy: authorities(&config.legacy.urls)?,
         extracted: authorities(&service(config, slice)?.urls)?,
         sample: slice.shadow.sample,
         noise_sample: slice.shadow.noise_sample,
-        ignore: slice.shadow.ignore.iter().map(ignore).collect(),
-        arrays: slice.shadow.arrays.iter().map(array).collect(),
+        rules: slice.shadow.rules.clone(),
+        arrays: slice.shadow.arrays.clone(),
         headers: slice.shadow.headers.clone(),
     })
 }

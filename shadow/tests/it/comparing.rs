@@ -109,7 +109,7 @@ async fn what_legacy_disagrees_about_with_itself_is_noise() {
 async fn a_rule_hides_what_it_names_until_its_day() {
     for (until, mismatched) in [(Some("2999-01-01"), 0), (Some("2020-01-01"), 1), (None, 0)] {
         let bench = Bench::with(Position::default(), &|settings| {
-            settings.slices[0].ignore = vec![ignore("$.at", until)];
+            settings.slices[0].rules = vec![ignore("$.at", until)];
         })
         .await;
         bench.legacy.set(r#"{"at":1}"#);
@@ -117,6 +117,30 @@ async fn a_rule_hides_what_it_names_until_its_day() {
         bench.client();
         assert_eq!(bench.settled().await.mismatched, mismatched, "{until:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_accepts_within_its_limits_only() {
+    let bench = Bench::with(Position::default(), &|settings| {
+        settings.slices[0].rules = vec![outgrow_shadow::Rule {
+            accept: outgrow_shadow::Accept::Tolerance("0.01".to_owned()),
+            ..ignore("$..price", None)
+        }];
+    })
+    .await;
+    bench.legacy.set(r#"{"items":[{"price":9.95}]}"#);
+    for (extracted, mismatched) in [("9.96", 0), ("9.97", 1), ("\"9.95\"", 2)] {
+        bench
+            .extracted
+            .set(&format!(r#"{{"items":[{{"price":{extracted}}}]}}"#));
+        bench.client();
+        assert_eq!(bench.settled().await.mismatched, mismatched, "{extracted}");
+    }
+    let rules = bench.shadow.rules(&shop()).unwrap();
+    assert_eq!(
+        (&rules[0]["hits"], &rules[0]["state"]),
+        (&1.into(), &"active".into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

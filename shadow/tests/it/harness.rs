@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    CapturedRequest, CapturedResponse, Exchange, Freshness, IgnoreRule, Limits, Shadow,
+    Accept, CapturedRequest, CapturedResponse, Exchange, Freshness, Limits, Rule, Shadow,
     ShadowSettings, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
@@ -112,7 +112,7 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
             extracted: at(extracted),
             sample: 1.0,
             noise_sample: 0.0,
-            ignore: Vec::new(),
+            rules: Vec::new(),
             arrays: Vec::new(),
             headers: None,
         }],
@@ -124,11 +124,13 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
     }
 }
 
-pub(crate) fn ignore(path: &str, until: Option<&str>) -> IgnoreRule {
-    IgnoreRule {
+pub(crate) fn ignore(path: &str, until: Option<&str>) -> Rule {
+    Rule {
         path: path.to_owned(),
         reason: "a test".to_owned(),
         until: until.map(str::to_owned),
+        owner: None,
+        accept: Accept::Any,
     }
 }
 

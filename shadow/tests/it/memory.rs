@@ -55,7 +55,7 @@ async fn what_waited_when_it_was_saved_is_counted_as_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_left_the_config_is_gone_and_one_that_was_added_stays() {
     let with_rule: Change<'_> = &|settings| {
-        settings.slices[0].ignore = vec![ignore("$.from_config", None)];
+        settings.slices[0].rules = vec![ignore("$.from_config", None)];
     };
     let bench = gathered(with_rule).await;
     let added = json!({"path": "$.added", "reason": "known", "until": "2999-01-01"});
@@ -79,7 +79,7 @@ async fn a_rule_that_left_the_config_is_gone_and_one_that_was_added_stays() {
 async fn other_rules_in_the_config_expire_the_evidence() {
     let bench = gathered(&|_| {}).await;
     let shadow = again(&bench, &|settings| {
-        settings.slices[0].ignore = vec![ignore("$.price", None)];
+        settings.slices[0].rules = vec![ignore("$.price", None)];
     });
     assert_eq!(settled(&shadow).await.compared(), 0);
 }
