@@ -45,6 +45,13 @@ pub struct ShadowEvidence {
     pub classes: BTreeMap<String, ClassEvidence>,
     /// The worst differences first, at most ten.
     pub top: Vec<FieldDifference>,
+    /// Of the matched, those that differ in fields only in which the legacy side differs from
+    /// itself, too.
+    #[serde(default)]
+    pub excused: u64,
+    /// Fields that differ by themselves, and differ more with the candidate than that explains.
+    #[serde(default)]
+    pub faults: Vec<FieldFault>,
 }
 
 impl ShadowEvidence {
@@ -78,6 +85,14 @@ pub struct FieldDifference {
     pub example: Option<String>,
     pub legacy: String,
     pub extracted: String,
+}
+
+/// A field at fault: see [`crate::paired`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldFault {
+    /// The route and the path.
+    pub field: String,
+    pub counts: crate::paired::Paired,
 }
 
 /// What the bridge knows of a slice's link.

@@ -173,6 +173,17 @@ fn mismatch(asked: &Asked<'_>) -> GateResult {
         count(compared),
         percent(bound)
     );
+    if let Some(fault) = shadow.faults.first() {
+        let hint = format!(
+            "`{}` differs from legacy more often than legacy from itself ({} times it alone, \
+             {} times legacy alone); see `outgrow shadow report {}`",
+            fault.field,
+            count(fault.counts.worse),
+            count(fault.counts.better),
+            asked.slice
+        );
+        return gate(name, value, limit, Verdict::Fails, hint);
+    }
     if bound <= max {
         return gate(name, value, limit, Verdict::Ok, String::new());
     }

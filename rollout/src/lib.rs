@@ -13,14 +13,15 @@ pub mod gates;
 mod guard;
 mod ids;
 mod moves;
+pub mod paired;
 mod plan;
 pub mod samples;
 mod split;
 mod state;
 
 pub use evidence::{
-    Builds, ClassEvidence, Evidence, FieldDifference, ProxyEvidence, ShadowEvidence, SideCounts,
-    SideTimes, SyncEvidence, TableRows,
+    Builds, ClassEvidence, Evidence, FieldDifference, FieldFault, ProxyEvidence, ShadowEvidence,
+    SideCounts, SideTimes, SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};

@@ -20,19 +20,25 @@ const HALVINGS: u32 = 100;
 /// `against` above `compared` counts as `compared`.
 #[must_use]
 pub fn upper_bound(compared: u64, against: u64) -> Option<f64> {
+    upper_bound_at(compared, against, ERROR_RATE)
+}
+
+/// The same with another probability of being wrong.
+#[must_use]
+pub fn upper_bound_at(compared: u64, against: u64, error_rate: f64) -> Option<f64> {
     if compared == 0 {
         return None;
     }
     let against = against.min(compared);
     let seen = as_f64(against) / as_f64(compared);
-    if !ruled_out(1.0 - 1e-9, compared, against) {
+    if !ruled_out(1.0 - 1e-9, compared, against, error_rate) {
         return Some(1.0);
     }
     let (mut low, mut high) = (seen.max(1e-12), 1.0);
     for _ in 0..HALVINGS {
         // Halving the logarithm, because small rates are what matters.
         let middle = (low * high).sqrt();
-        if ruled_out(middle, compared, against) {
+        if ruled_out(middle, compared, against, error_rate) {
             high = middle;
         } else {
             low = middle;
@@ -85,16 +91,16 @@ pub fn needed_more(compared: u64, against: u64, rate: f64) -> u64 {
     high
 }
 
-/// Whether the martingale against `rate` has reached 1 / [`ERROR_RATE`].
-fn ruled_out(rate: f64, compared: u64, against: u64) -> bool {
+/// Whether the martingale against `rate` has reached 1 / `error_rate`.
+fn ruled_out(rate: f64, compared: u64, against: u64, error_rate: f64) -> bool {
     let (n, k) = (as_f64(compared), as_f64(against));
     let (a, b) = (0.5, 0.5 / rate);
     let log_wealth =
         log_beta(a + k, b + n - k) - log_beta(a, b) - k * rate.ln() - (n - k) * (-rate).ln_1p();
-    log_wealth >= -ERROR_RATE.ln()
+    log_wealth >= -error_rate.ln()
 }
 
-fn log_beta(a: f64, b: f64) -> f64 {
+pub(crate) fn log_beta(a: f64, b: f64) -> f64 {
     log_gamma(a) + log_gamma(b) - log_gamma(a + b)
 }
 
@@ -174,7 +180,9 @@ mod tests {
             let mut against = 0;
             let fell_short = (1..=3_000u64).any(|n| {
                 against += u64::from(dice.chance(rate));
-                n % 25 == 0 && ruled_out(rate, n, against) && (against as f64) < rate * n as f64
+                n % 25 == 0
+                    && ruled_out(rate, n, against, ERROR_RATE)
+                    && (against as f64) < rate * n as f64
             });
             wrong += u32::from(fell_short);
         }

@@ -68,13 +68,35 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
     }
     match differences(slice, exchange, &legacy, &extracted) {
         Err(reason) => Outcome::NotComparable(reason),
-        Ok(found) if found.is_empty() => Outcome::Matched { aligned: false },
-        Ok(found) if !slice.has_link() => {
-            let pair = pair(exchange, Some(&legacy), Some(&extracted), &found);
-            Outcome::Mismatched(found, pair)
+        Ok(found) if found.counts.is_empty() || !slice.has_link() => {
+            ended(slice, exchange, (&legacy, &extracted), found, false)
         }
         Ok(_) => settle(slice, exchange, generation).await,
     }
+}
+
+/// Differences of one pair.
+struct Found {
+    all: Vec<Difference>,
+    /// Those that are no noise.
+    counts: Vec<Difference>,
+}
+
+/// The end of a pair whose differences are final.
+fn ended(
+    slice: &Slice,
+    exchange: &Exchange,
+    (legacy, extracted): (&Answer, &Answer),
+    found: Found,
+    aligned: bool,
+) -> Outcome {
+    slice.judged(&exchange.route, &found.all);
+    if found.counts.is_empty() {
+        let excused = !found.all.is_empty();
+        return Outcome::Matched { aligned, excused };
+    }
+    let pair = pair(exchange, Some(legacy), Some(extracted), &found.counts);
+    Outcome::Mismatched(found.counts, pair)
 }
 
 /// Reads again until both sides stand still.
@@ -89,7 +111,9 @@ async fn settle(slice: &Slice, exchange: &Exchange, generation: &mut u64) -> Out
         };
         match differences(slice, exchange, &legacy, &extracted) {
             Err(reason) => return Outcome::NotComparable(reason),
-            Ok(found) if found.is_empty() => return Outcome::Matched { aligned: true },
+            Ok(found) if found.counts.is_empty() => {
+                return ended(slice, exchange, (&legacy, &extracted), found, true);
+            }
             Ok(_) => {}
         }
         if !passed(slice, SystemTime::now()).await {
@@ -111,15 +135,9 @@ async fn settle(slice: &Slice, exchange: &Exchange, generation: &mut u64) -> Out
         }
         return match differences(slice, exchange, &legacy_again, &extracted_again) {
             Err(reason) => Outcome::NotComparable(reason),
-            Ok(found) if found.is_empty() => Outcome::Matched { aligned: true },
             Ok(found) => {
-                let pair = pair(
-                    exchange,
-                    Some(&legacy_again),
-                    Some(&extracted_again),
-                    &found,
-                );
-                Outcome::Mismatched(found, pair)
+                let answers = (&legacy_again, &extracted_again);
+                ended(slice, exchange, answers, found, true)
             }
         };
     }
@@ -150,17 +168,38 @@ fn stood_still(
     let own = raw(slice, legacy.0, legacy.1)?;
     let own = slice.kept(&exchange.route, own);
     let theirs = differences(slice, exchange, extracted.0, extracted.1)?;
-    Ok(own.is_empty() && theirs.is_empty())
+    Ok(own.is_empty() && theirs.counts.is_empty())
 }
 
-/// Asks the legacy side once more and books what differs by itself.
+/// Asks the legacy side twice and the extracted side once, the latter two in random order, and
+/// books which of them differ. Not before the bridge has passed the answer: a row on its way
+/// would speak against the extracted side.
 pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
-    let first = slice.ask(Side::Legacy, exchange).await;
-    let second = slice.ask(Side::Legacy, exchange).await;
-    if let (Ok(first), Ok(second)) = (first, second)
-        && let Ok(found) = raw(slice, &first, &second)
-    {
-        slice.noise(&exchange.route, &found);
+    if slice.has_link() && !passed(slice, exchange.finished).await {
+        return;
+    }
+    let Ok(first) = slice.ask(Side::Legacy, exchange).await else {
+        return;
+    };
+    let order = match slice.draw(0.5) {
+        true => [Side::Legacy, Side::Extracted],
+        false => [Side::Extracted, Side::Legacy],
+    };
+    let (mut own, mut theirs) = (None, None);
+    for side in order {
+        let Ok(answer) = slice.ask(side, exchange).await else {
+            continue;
+        };
+        let found = raw(slice, &first, &answer).ok();
+        match side {
+            Side::Legacy => own = found,
+            Side::Extracted => theirs = found,
+        }
+    }
+    // Without an answer of the extracted side there is still something to learn of the legacy one.
+    if let Some(own) = own {
+        let theirs = theirs.unwrap_or_else(|| own.clone());
+        slice.noise(&exchange.route, &own, &theirs);
     }
 }
 
@@ -169,6 +208,7 @@ fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'stati
     let by = By {
         headers: slice.settings.headers.as_deref(),
         rules: &rules,
+        body_cap: slice.limits.body,
         today: today(),
     };
     compare(a, b, by)
@@ -179,8 +219,10 @@ fn differences(
     exchange: &Exchange,
     legacy: &Answer,
     extracted: &Answer,
-) -> Result<Vec<Difference>, &'static str> {
-    Ok(slice.kept(&exchange.route, raw(slice, legacy, extracted)?))
+) -> Result<Found, &'static str> {
+    let all = raw(slice, legacy, extracted)?;
+    let counts = slice.kept(&exchange.route, all.clone());
+    Ok(Found { all, counts })
 }
 
 /// Waits until the bridge has passed `moment`; false when it takes too long.

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LOCATION, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION, VARY};
 use http::{HeaderMap, HeaderName, StatusCode};
 use similar::{ChangeTag, TextDiff};
 use time::Date;
 
+use crate::body::{self, Body, hash};
 use crate::diff::{Change, Difference, diff, sides};
-use crate::json::{self, Json};
+use crate::fields;
+use crate::json::Json;
 use crate::path::{Place, Root};
 use crate::rules::Rules;
 
@@ -35,6 +37,8 @@ pub(crate) type Incomparable = &'static str;
 pub(crate) struct By<'a> {
     pub(crate) headers: Option<&'a [String]>,
     pub(crate) rules: &'a Rules,
+    /// The bound of a copied body.
+    pub(crate) body_cap: usize,
     pub(crate) today: Date,
 }
 
@@ -75,20 +79,10 @@ fn header(
     by: By<'_>,
     found: &mut Vec<Difference>,
 ) {
-    let values = |answer: &Answer| {
-        let all = answer.headers.get_all(name).iter();
-        let texts = all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        let text = texts.collect::<Vec<_>>().join(", ");
-        // Names of types and charsets have no case, and spaces mean nothing (RFC 9110 8.3.1).
-        let text = if name.eq_ignore_ascii_case("content-type") {
-            text.to_ascii_lowercase().replace(' ', "")
-        } else {
-            text
-        };
-        (!text.is_empty()).then_some(Json::String(text))
-    };
-    let (a, b) = (values(legacy), values(extracted));
-    let root = Root::Header(name.to_ascii_lowercase());
+    let name = name.to_ascii_lowercase();
+    let a = fields::value(&legacy.headers, &name);
+    let b = fields::value(&extracted.headers, &name);
+    let root = Root::Header(name);
     found.extend(sides(a.as_ref(), b.as_ref(), &root, by.rules, by.today));
 }
 
@@ -101,38 +95,36 @@ fn body(
     if legacy.body == extracted.body {
         return Ok(());
     }
-    let encoded = |answer: &Answer| answer.headers.contains_key(CONTENT_ENCODING);
-    if encoded(legacy) || encoded(extracted) {
-        return Err("encoding");
-    }
-    let kind = |answer: &Answer| {
-        let value = answer
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_ascii_lowercase()
-    };
-    let (ours, theirs) = (kind(legacy), kind(extracted));
-    if ours.contains("json")
-        && theirs.contains("json")
-        && let (Some(a), Some(b)) = (json::parse(&legacy.body), json::parse(&extracted.body))
-    {
-        found.extend(diff(&a, &b, &Root::Body, by.rules, by.today));
+    let ours = body::decoded(&legacy.headers, &legacy.body, by.body_cap)?;
+    let theirs = body::decoded(&extracted.headers, &extracted.body, by.body_cap)?;
+    if ours == theirs {
         return Ok(());
     }
-    let (legacy, extracted) = match (text(&legacy.body), text(&extracted.body)) {
-        (Some(a), Some(b)) => {
-            let (ours, theirs) = (Json::String(a.to_owned()), Json::String(b.to_owned()));
-            let change = Change::Value(&ours, &theirs);
-            if by.rules.accept(&Root::Body, &[], &change, by.today) {
-                return Ok(());
-            }
-            changed_lines(a, b)
-        }
-        _ => {
-            let size = |body: &Bytes| format!("{} bytes", body.len());
-            (size(&legacy.body), size(&extracted.body))
-        }
+    let (kind, other) = (body::kind(&legacy.headers), body::kind(&extracted.headers));
+    let kind = if kind == other { kind } else { "other" };
+    let (read, other) = (
+        body::read(kind, &legacy.headers, &ours),
+        body::read(kind, &extracted.headers, &theirs),
+    );
+    if let (Body::Tree(a), Body::Tree(b)) = (&read, &other) {
+        found.extend(diff(a, b, &Root::Body, by.rules, by.today));
+        return Ok(());
+    }
+    let binary = matches!(read, Body::Bytes(_)) || matches!(other, Body::Bytes(_));
+    let whole = |bytes: &Bytes| match std::str::from_utf8(bytes) {
+        Ok(text) if !binary => text.to_owned(),
+        _ => hash(bytes),
+    };
+    let (a, b) = (whole(&ours), whole(&theirs));
+    let (json, other) = (Json::String(a.clone()), Json::String(b.clone()));
+    let change = Change::Value(&json, &other);
+    if by.rules.accept(&Root::Body, &[], &change, by.today) {
+        return Ok(());
+    }
+    let (legacy, extracted) = if binary {
+        (a, b)
+    } else {
+        changed_lines(&a, &b)
     };
     found.push(Difference {
         place: Place::Body(Vec::new()),
@@ -141,10 +133,6 @@ fn body(
         extracted,
     });
     Ok(())
-}
-
-fn text(body: &Bytes) -> Option<&str> {
-    std::str::from_utf8(body).ok()
 }
 
 /// The first changed line of each side.
@@ -178,6 +166,7 @@ mod tests {
         let by = By {
             headers: None,
             rules: &Rules::default(),
+            body_cap: 1 << 20,
             today: crate::rules::today(),
         };
         let all = compare(a, b, by).unwrap();

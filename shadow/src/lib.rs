@@ -5,13 +5,16 @@
 
 mod align;
 mod arrays;
+mod body;
 mod compare;
 mod diff;
 mod door;
 mod error;
+mod fields;
 mod json;
 mod matcher;
 mod mirror;
+mod noise;
 mod path;
 mod record;
 mod render;

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioExecutor;
 use outgrow_rollout::Side;
 use tokio::time::timeout;
 
+use crate::body::GROWTH_MAX;
 use crate::compare::Answer;
 use crate::settings::{Limits, SliceShadow};
 use crate::tap::{Exchange, SHADOW_MARK};
@@ -78,7 +79,7 @@ impl Mirror {
                 .map_err(|error| chain(&error))?;
             let latency = begun.elapsed();
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, self.limits.body)
+            let body = Limited::new(body, self.limits.body.saturating_mul(GROWTH_MAX))
                 .collect()
                 .await
                 .map_err(|error| error.to_string())?

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outgrow_rollout::paired::Paired;
 use outgrow_rollout::{BuildId, Builds, ClassEvidence, FieldDifference, ShadowEvidence, SliceId};
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +16,8 @@ use crate::door::Door;
 
 /// Kinds of difference that are kept apart; a candidate that invents names cannot grow it.
 const DIFFERENCES_MAX: usize = 500;
-/// Fields whose noise is counted.
-const NOISY_MAX: usize = 500;
 /// Old builds that are remembered in summary.
 const EXPIRED_MAX: usize = 20;
-/// Pairs of the legacy side with itself before a field may be called noise.
-const NOISE_PAIRS_MIN: u64 = 5;
 /// Differences listed in the evidence.
 const TOP: usize = 10;
 /// Times of each side that are kept for the medians, the latest.
@@ -29,7 +26,11 @@ const TIMES_MAX: usize = 2_000;
 /// How one pair ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Matched { aligned: bool },
+    Matched {
+        aligned: bool,
+        /// It differs in noisy fields only.
+        excused: bool,
+    },
     Mismatched(Vec<Difference>, Box<Pair>),
     CandidateError(String, Box<Pair>),
     NotComparable(&'static str),
@@ -89,6 +90,9 @@ pub(crate) struct Record {
     pub(crate) matched: u64,
     /// Of the matched, those that differed until the bridge had caught up.
     pub(crate) aligned: u64,
+    /// Of the matched, those that differ in noisy fields only.
+    #[serde(default)]
+    pub(crate) excused: u64,
     pub(crate) mismatched: u64,
     pub(crate) candidate_errors: u64,
     pub(crate) not_comparable: BTreeMap<String, u64>,
@@ -100,17 +104,19 @@ pub(crate) struct Record {
     /// Pairs of the legacy side with itself, by route; and how often a field differed in them.
     pub(crate) noise_pairs: BTreeMap<String, u64>,
     pub(crate) noise: BTreeMap<String, u64>,
+    /// Of each field that is looked at for noise: who differed alone, of this candidate.
+    #[serde(default)]
+    pub(crate) paired: BTreeMap<String, Paired>,
+    /// Of each noisy field: in how many pairs it differed, of how many since it is known.
+    #[serde(default)]
+    pub(crate) noisy: BTreeMap<String, (u64, u64)>,
     pub(crate) expired: Vec<Expired>,
     pub(crate) legacy_us: Vec<u64>,
     pub(crate) extracted_us: Vec<u64>,
 }
 
-fn add(counts: &mut BTreeMap<String, u64>, reason: &str, more: u64) {
+pub(crate) fn add(counts: &mut BTreeMap<String, u64>, reason: &str, more: u64) {
     *counts.entry(reason.to_owned()).or_default() += more;
-}
-
-fn key(route: &str, path: &str) -> String {
-    format!("{route} {path}")
 }
 
 impl Record {
@@ -226,9 +232,10 @@ impl Record {
         };
         let row = self.classes.entry(format!("{route} {class}")).or_default();
         match outcome {
-            Outcome::Matched { aligned } => {
+            Outcome::Matched { aligned, excused } => {
                 row.compared += 1;
                 self.matched += 1;
+                self.excused += u64::from(excused);
                 self.aligned += u64::from(aligned);
             }
             Outcome::Mismatched(differences, pair) => {
@@ -290,32 +297,6 @@ impl Record {
         }
     }
 
-    /// Books a pair of the legacy side with itself.
-    pub(crate) fn noise(&mut self, route: &str, differences: &[Difference]) {
-        add(&mut self.noise_pairs, route, 1);
-        let paths: std::collections::BTreeSet<String> = differences
-            .iter()
-            .map(|difference| difference.place.general())
-            .collect();
-        for path in paths {
-            let key = key(route, &path);
-            if self.noise.contains_key(&key) || self.noise.len() < NOISY_MAX {
-                *self.noise.entry(key).or_default() += 1;
-            }
-        }
-    }
-
-    /// A field that differs between two answers of the same side at least every second time says
-    /// nothing about the other side. Rarer noise stays a difference: a real fault would hide in it.
-    pub(crate) fn is_noise(&self, route: &str, difference: &Difference) -> bool {
-        let pairs = self.noise_pairs.get(route).copied().unwrap_or(0);
-        let differed = self
-            .noise
-            .get(&key(route, &difference.place.general()))
-            .copied();
-        pairs >= NOISE_PAIRS_MIN && differed.unwrap_or(0) * 2 >= pairs
-    }
-
     pub(crate) fn times(&mut self, legacy: Option<Duration>, extracted: Option<Duration>) {
         for (kept, seen) in [
             (&mut self.legacy_us, legacy),
@@ -330,7 +311,16 @@ impl Record {
         }
     }
 
+    /// The worst differences.
     pub(crate) fn top(&self) -> Vec<FieldDifference> {
+        let mut all = self.fields();
+        all.truncate(TOP);
+        all
+    }
+
+    /// All differences, the most frequent first. Not one is left out: where nothing differs by
+    /// itself, one is a counterexample.
+    pub(crate) fn fields(&self) -> Vec<FieldDifference> {
         let mut all: Vec<&Seen> = self.differences.values().collect();
         all.sort_by_key(|seen| std::cmp::Reverse(seen.count));
         let field = |seen: &Seen| FieldDifference {
@@ -342,7 +332,7 @@ impl Record {
             legacy: seen.legacy.clone(),
             extracted: seen.extracted.clone(),
         };
-        all.into_iter().take(TOP).map(field).collect()
+        all.into_iter().map(field).collect()
     }
 
     pub(crate) fn evidence(&self) -> ShadowEvidence {
@@ -363,6 +353,8 @@ impl Record {
             not_comparable: self.not_comparable.values().sum(),
             classes: self.classes.clone(),
             top: self.top(),
+            excused: self.excused,
+            faults: self.faults(),
         }
     }
 }
@@ -410,7 +402,7 @@ mod tests {
                     }
                     10 => { record.builds(Some("a"), Some("old"), record.generation.saturating_sub(1)); }
                     7 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false }, record.generation, 3);
+                        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false, excused: false }, record.generation, 3);
                     }
                     8 if record.waiting > 0 => {
                         record.settle("GET /x", "2xx", Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3);
@@ -436,7 +428,10 @@ mod tests {
         record.settle(
             "GET /x",
             "2xx",
-            Outcome::Matched { aligned: false },
+            Outcome::Matched {
+                aligned: false,
+                excused: false,
+            },
             record.generation,
             3,
         );
@@ -456,7 +451,10 @@ mod tests {
         record.settle(
             "GET /x",
             "2xx",
-            Outcome::Matched { aligned: false },
+            Outcome::Matched {
+                aligned: false,
+                excused: false,
+            },
             since,
             3,
         );

@@ -73,14 +73,17 @@ fn markdown(report: &Report) -> String {
         "Builds: legacy `{}`, extracted `{}`.\n",
         seen.builds.legacy, seen.builds.extracted
     );
-    out.push_str("| route | compared | against |\n|---|---:|---:|\n");
+    out.push_str("| route | compared | against | rate at most, 95% | clean pairs needed |\n|---|---:|---:|---:|---:|\n");
     for row in &report.routes {
         let _ = writeln!(
             out,
-            "| {} | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             cell(&row.route),
             row.compared,
-            row.against
+            row.against,
+            row.bound
+                .map_or_else(String::new, |bound| format!("{:.3}%", bound * 100.0)),
+            row.needed
         );
     }
     if !report.differences.is_empty() {
@@ -165,7 +168,7 @@ mod tests {
             0,
             3,
         );
-        Report::new(&id, &record, &Rules::default(), today())
+        Report::new(&id, &record, &Rules::default(), 0.001, today())
     }
 
     #[test]

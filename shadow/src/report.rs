@@ -22,7 +22,8 @@ pub struct Report {
     pub differences: Vec<FieldDifference>,
     /// Pairs that show the differences.
     pub(crate) pairs: Vec<std::sync::Arc<Pair>>,
-    pub noise: Vec<String>,
+    /// Fields in which the legacy side differs from itself.
+    pub noise: Vec<NoiseRow>,
     pub rules: Vec<RuleRow>,
     pub(crate) expired: Vec<Expired>,
     /// Medians of the time to an answer's head, in microseconds.
@@ -36,8 +37,26 @@ pub struct RouteRow {
     pub route: String,
     pub compared: u64,
     pub against: u64,
-    /// Upper 95 % bound of the mismatch rate, 0 to 1.
+    /// Upper 95 % bound of the mismatch rate, 0 to 1; holds however often one looks.
     pub bound: Option<f64>,
+    /// Pairs without a mismatch that are still needed for the rate that the plan allows.
+    pub needed: u64,
+}
+
+/// A field in which the legacy side differs from itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct NoiseRow {
+    /// The route and the path.
+    pub field: String,
+    /// Pairs of the legacy side with itself, and how many of them differed here.
+    pub pairs: u64,
+    pub differed: u64,
+    /// Requests at which only the extracted side, and only the legacy side, differed.
+    pub worse: u64,
+    pub better: u64,
+    /// `noise`: its differences are excused; `at fault`, `more than noise`: they count, because
+    /// the extracted side differs more often; `too few pairs`: they count, until more is known.
+    pub state: &'static str,
 }
 
 /// One rule.
@@ -72,13 +91,20 @@ fn median(times: &[u64]) -> Option<u64> {
 }
 
 impl Report {
-    pub(crate) fn new(id: &SliceId, record: &Record, rules: &Rules, today: Date) -> Self {
+    pub(crate) fn new(
+        id: &SliceId,
+        record: &Record,
+        rules: &Rules,
+        mismatch_max: f64,
+        today: Date,
+    ) -> Self {
         let evidence = record.evidence();
         let row = |(route, class): (&String, &outgrow_rollout::ClassEvidence)| RouteRow {
             route: route.clone(),
             compared: class.compared,
             against: class.against,
             bound: samples::upper_bound(class.compared, class.against),
+            needed: samples::needed_more(class.compared, class.against, mismatch_max),
         };
         let rule = |one: &crate::rules::Accepted| RuleRow {
             path: one.rule.path.clone(),
@@ -101,13 +127,9 @@ impl Report {
             ineligible: record.ineligible.clone(),
             not_comparable: record.not_comparable.clone(),
             routes: record.classes.iter().map(row).collect(),
-            differences: record.top(),
+            differences: record.fields(),
             pairs: record.pairs.values().take(20).cloned().collect(),
-            noise: record
-                .noise
-                .iter()
-                .map(|(at, n)| format!("{at} ({n} times)"))
-                .collect(),
+            noise: record.noise_rows(),
             rules: rules.accepted.iter().map(rule).collect(),
             expired: record.expired.clone(),
             legacy_p50_us: median(&record.legacy_us),

@@ -99,7 +99,8 @@ impl Shadow {
     pub fn report(&self, id: &SliceId) -> Option<Report> {
         let slice = self.slice(id)?;
         let (rules, record) = (slice.rules(), slice.record());
-        Some(Report::new(id, &record, &rules, today()))
+        let rate = slice.settings.mismatch_max;
+        Some(Report::new(id, &record, &rules, rate, today()))
     }
 
     /// A stored pair by its id, `SLICE:pN`.

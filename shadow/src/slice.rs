@@ -1,5 +1,6 @@
 //! One slice at work: its settings, its record, its rules, and the way to ask its two sides.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -135,8 +136,13 @@ impl Slice {
         belongs
     }
 
-    pub(crate) fn noise(&self, route: &str, found: &[Difference]) {
-        self.record().noise(route, found);
+    pub(crate) fn noise(&self, route: &str, own: &[Difference], theirs: &[Difference]) {
+        self.record().noise(route, own, theirs);
+    }
+
+    /// Counts a pair whose differences are final.
+    pub(crate) fn judged(&self, route: &str, found: &[Difference]) {
+        self.record().judged(route, found);
     }
 
     /// Books how a pair of this generation ended, and frees its place.
@@ -151,7 +157,12 @@ impl Slice {
     pub(crate) fn kept(&self, route: &str, mut found: Vec<Difference>) -> Vec<Difference> {
         if !found.is_empty() {
             let record = self.record();
-            found.retain(|difference| !record.is_noise(route, difference));
+            let mut known = HashMap::new();
+            found.retain(|difference| {
+                let field = difference.place.general();
+                let is_noise = known.entry(field);
+                !*is_noise.or_insert_with_key(|field| record.is_noise(route, field))
+            });
         }
         found
     }

@@ -33,6 +33,8 @@ fn shadow() -> ShadowEvidence {
             },
         )]),
         top: Vec::new(),
+        excused: 0,
+        faults: Vec::new(),
     }
 }
 
@@ -183,6 +185,25 @@ fn a_known_difference_fails_and_is_named() {
                 legacy: "\"12.90\"".to_owned(),
                 extracted: "\"12.9\"".to_owned(),
             }];
+        },
+    );
+}
+
+#[test]
+fn a_fault_that_hides_among_noise_fails() {
+    check(
+        FIRST,
+        "mismatch rate",
+        &Expected::Fails,
+        "`GET /x $.rank` differs from legacy more often than legacy from itself (60 times",
+        |evidence| {
+            let counts = crate::paired::Paired {
+                worse: 60,
+                better: 11,
+            };
+            let field = "GET /x $.rank".to_owned();
+            let shadow = evidence.shadow.as_mut().expect("is there");
+            shadow.faults = vec![crate::evidence::FieldFault { field, counts }];
         },
     );
 }

@@ -46,7 +46,9 @@ async fn a_straggler_of_an_old_build_is_no_evidence_and_does_not_bring_it_back()
     bench.extracted.set(r#"{"id":1,"price":"9.95"}"#);
     bench.client();
     eventually("the new builds to be known", WAIT, || async {
-        (bench.shadow.evidence(&shop()).unwrap().matched == 1).then_some(())
+        let seen = bench.shadow.evidence(&shop()).unwrap();
+        let new = BuildId("m-2".to_owned());
+        (seen.matched == 1 && seen.builds.legacy == new).then_some(())
     })
     .await;
     position.catch_up();

@@ -4,7 +4,7 @@ use outgrow_rollout::Side;
 use outgrow_shadow::{ArrayBy, ArrayRule, Format, render};
 use outgrow_testkit::eventually;
 
-use crate::harness::{Bench, Position, WAIT, ignore, shop};
+use crate::harness::{Bench, Position, WAIT, header, ignore, ok, shop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn arrays_are_paired_by_their_rules() {
@@ -141,6 +141,27 @@ async fn a_rule_accepts_within_its_limits_only() {
         (&rules[0]["hits"], &rules[0]["state"]),
         (&1.into(), &"active".into())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_answer_is_compared_with_a_plain_one() {
+    use std::io::Write;
+    let bench = Bench::new().await;
+    for (legacy, against) in [
+        (r#"{"id":1,"price":"9.95"}"#, (1, 0)),
+        (r#"{"id":1,"price":"9.90"}"#, (1, 1)),
+    ] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(legacy.as_bytes()).unwrap();
+        let mut answer = ok("");
+        let (name, value) = header("content-encoding", "gzip");
+        answer.headers_mut().insert(name, value);
+        *answer.body_mut() = gzip.finish().unwrap().into();
+        bench.client_of(Side::Legacy, &answer);
+        let seen = bench.settled().await;
+        assert_eq!((seen.matched, seen.mismatched), against);
+    }
+    assert_eq!(bench.settled().await.top[0].path, "$.price");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ async fn a_ticket_that_brings_no_exchange_is_counted_and_frees_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_not_whole_is_not_compared() {
-    let bench = Bench::with(Position::default(), &|settings| settings.limits.body = 16).await;
+    let bench = Bench::with(Position::default(), &|settings| settings.limits.body = 8).await;
     bench
         .extracted
         .set("{\"a long body\": \"that is cut off by the bound of the shadow\"}");
