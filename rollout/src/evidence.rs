@@ -52,6 +52,12 @@ pub struct ShadowEvidence {
     /// Fields that differ by themselves, and differ more with the candidate than that explains.
     #[serde(default)]
     pub faults: Vec<FieldFault>,
+    /// Faults that were seeded in matched answers, and how many of these the comparison with its
+    /// rules has caught.
+    #[serde(default)]
+    pub seeded: u64,
+    #[serde(default)]
+    pub caught: u64,
 }
 
 impl ShadowEvidence {

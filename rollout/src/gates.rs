@@ -63,7 +63,7 @@ pub fn gates(asked: &Asked<'_>) -> Vec<GateResult> {
         Step::Shadow if tables => add(&mut list, &[copied, link, lag]),
         Step::Shadow => {}
         Step::Canary(_) | Step::Extracted => {
-            add(&mut list, &[mismatch, coverage]);
+            add(&mut list, &[mismatch, coverage, rules]);
             if asked.state.traffic.weight() > crate::Weight::ZERO {
                 add(&mut list, &[hold_time, requests_in_step, errors, latency]);
             } else {
@@ -276,6 +276,32 @@ fn coverage(asked: &Asked<'_>) -> GateResult {
         }
         _ => gate(name, value, limit, Verdict::Ok, String::new()),
     }
+}
+
+/// Whether the comparison would notice a fault, with all that its rules ignore.
+fn rules(asked: &Asked<'_>) -> GateResult {
+    /// Rules that hide every second fault are no longer exceptions.
+    const CAUGHT_MIN: f64 = 0.5;
+    let seen = asked.evidence.shadow.as_ref();
+    let (seeded, caught) = seen.map_or((0, 0), |shadow| (shadow.seeded, shadow.caught));
+    let limit = format!("at least {} of seeded faults", percent(CAUGHT_MIN));
+    if seeded == 0 {
+        // Answers that are no documents have no places for faults.
+        let value = "no faults seeded".to_owned();
+        return gate("rules", value, limit, Verdict::Ok, String::new());
+    }
+    let value = format!("{} of {} caught", count(caught), count(seeded));
+    let verdict = if rate(caught, seeded) >= CAUGHT_MIN {
+        Verdict::Ok
+    } else {
+        Verdict::Fails
+    };
+    let hint = format!(
+        "the rules hide too much for a match to mean anything; narrow them \
+         (`outgrow shadow ignore list {}`)",
+        asked.slice
+    );
+    gate("rules", value, limit, verdict, hint)
 }
 
 fn hold_time(asked: &Asked<'_>) -> GateResult {

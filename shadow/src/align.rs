@@ -10,8 +10,11 @@ use std::time::{Duration, SystemTime};
 use outgrow_rollout::Side;
 use tokio::time::{Instant, sleep};
 
-use crate::compare::{Answer, By, compare};
-use crate::diff::Difference;
+use crate::body;
+use crate::compare::{Answer, By, compare, document};
+use crate::diff::{Difference, diff};
+use crate::mutants::mutants;
+use crate::path::Root;
 use crate::record::{Outcome, Pair};
 use crate::rules::today;
 use crate::slice::Slice;
@@ -51,7 +54,7 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
         // The legacy side as candidate is no measure of the extracted one.
         (Side::Legacy, Err(_)) => return Outcome::NotComparable("legacy-unreachable"),
         (Side::Extracted, Err(why)) => {
-            let pair = pair(exchange, Some(&given), None, &[]);
+            let pair = pair(slice, exchange, Some(&given), None, &[]);
             return Outcome::CandidateError(why, pair);
         }
     };
@@ -63,7 +66,7 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
         return Outcome::NotComparable("legacy-error");
     }
     if extracted.status.is_server_error() {
-        let pair = pair(exchange, Some(&legacy), Some(&extracted), &[]);
+        let pair = pair(slice, exchange, Some(&legacy), Some(&extracted), &[]);
         return Outcome::CandidateError(format!("it answered {}", extracted.status), pair);
     }
     match differences(slice, exchange, &legacy, &extracted) {
@@ -93,10 +96,31 @@ fn ended(
     slice.judged(&exchange.route, &found.all);
     if found.counts.is_empty() {
         let excused = !found.all.is_empty();
+        seed(slice, &exchange.route, extracted);
         return Outcome::Matched { aligned, excused };
     }
-    let pair = pair(exchange, Some(legacy), Some(extracted), &found.counts);
-    Outcome::Mismatched(found.counts, pair)
+    let hidden = |difference| slice.redactor.difference(difference);
+    let counts: Vec<Difference> = found.counts.into_iter().map(hidden).collect();
+    let pair = pair(slice, exchange, Some(legacy), Some(extracted), &counts);
+    Outcome::Mismatched(counts, pair)
+}
+
+/// Seeds faults in a matched answer, and books what the rules catch of them.
+fn seed(slice: &Slice, route: &str, answer: &Answer) {
+    if !slice.wants_seeds(route) {
+        return;
+    }
+    let Some(json) = document(answer, slice.limits.body) else {
+        return;
+    };
+    let (rules, today) = (slice.rules().aside(), today());
+    let (mut faults, mut caught) = (0, 0);
+    for spoilt in mutants(&json) {
+        let found = diff(&json, &spoilt, &Root::Body, &rules, today);
+        faults += 1;
+        caught += u64::from(!slice.kept(route, found).is_empty());
+    }
+    slice.seeded(route, faults, caught);
 }
 
 /// Reads again until both sides stand still.
@@ -241,20 +265,35 @@ async fn passed(slice: &Slice, moment: SystemTime) -> bool {
 }
 
 fn pair(
+    slice: &Slice,
     exchange: &Exchange,
     legacy: Option<&Answer>,
     extracted: Option<&Answer>,
     found: &[Difference],
 ) -> Box<Pair> {
     let body = |answer: Option<&Answer>| {
-        let bytes = answer.map(|answer| &answer.body[..answer.body.len().min(BODY_KEPT)]);
-        String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+        // Compressed bytes would show nothing, and hide what must not be kept.
+        let plain = answer.map(|answer| {
+            body::decoded(&answer.headers, &answer.body, slice.limits.body).unwrap_or_default()
+        });
+        let bytes = plain
+            .as_ref()
+            .map(|plain| &plain[..plain.len().min(BODY_KEPT)]);
+        slice
+            .redactor
+            .text(&String::from_utf8_lossy(bytes.unwrap_or_default()))
     };
+    let target = slice.redactor.text(exchange.request.target.as_str());
+    let curl = |side| slice.curl(side, exchange, &target);
     let text = |d: &Difference| format!("{} {}: {} -> {}", d.kind, d.place, d.legacy, d.extracted);
     Box::new(Pair {
         id: String::new(),
         route: exchange.route.to_string(),
-        request: format!("{} {}", exchange.request.method, exchange.request.target),
+        request: format!("{} {target}", exchange.request.method),
+        curl: [Side::Legacy, Side::Extracted]
+            .iter()
+            .filter_map(curl)
+            .collect(),
         primary: exchange.primary.to_string(),
         legacy_status: legacy.map(|answer| answer.status.as_u16()),
         extracted_status: extracted.map(|answer| answer.status.as_u16()),

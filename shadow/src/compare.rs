@@ -135,6 +135,15 @@ fn body(
     Ok(())
 }
 
+/// The body as a document, where it is one.
+pub(crate) fn document(answer: &Answer, body_cap: usize) -> Option<Json> {
+    let body = body::decoded(&answer.headers, &answer.body, body_cap).ok()?;
+    match body::read(body::kind(&answer.headers), &answer.headers, &body) {
+        Body::Tree(json) => Some(json),
+        Body::Text(_) | Body::Bytes(_) => None,
+    }
+}
+
 /// The first changed line of each side.
 fn changed_lines(legacy: &str, extracted: &str) -> (String, String) {
     let diff = TextDiff::configure()

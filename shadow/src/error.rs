@@ -23,7 +23,7 @@ pub enum Error {
     Date(String),
     #[error("there is no slice `{0}`")]
     UnknownSlice(SliceId),
-    #[error("`{0}` is no format: choose html, md, json or table")]
+    #[error("`{0}` is no format: choose html, md, json, junit or table")]
     Format(String),
     #[error("the saved evidence cannot be read; it is gathered anew")]
     Snapshot(#[source] serde_json::Error),

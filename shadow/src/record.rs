@@ -10,6 +10,7 @@ use std::time::Duration;
 use outgrow_rollout::paired::Paired;
 use outgrow_rollout::{BuildId, Builds, ClassEvidence, FieldDifference, ShadowEvidence, SliceId};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::diff::Difference;
 use crate::door::Door;
@@ -48,6 +49,9 @@ pub(crate) struct Pair {
     pub(crate) legacy_body: String,
     pub(crate) extracted_body: String,
     pub(crate) differences: Vec<String>,
+    /// Lines for a shell that ask both sides again.
+    #[serde(default)]
+    pub(crate) curl: Vec<String>,
 }
 
 /// One kind of difference at one place of one route.
@@ -60,6 +64,14 @@ pub(crate) struct Seen {
     pub(crate) legacy: String,
     pub(crate) extracted: String,
     pub(crate) examples: Vec<String>,
+}
+
+/// What the rules have caught of seeded faults: see [`crate::mutants`].
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Seeded {
+    pub(crate) answers: u64,
+    pub(crate) faults: u64,
+    pub(crate) caught: u64,
 }
 
 /// Evidence of builds that run no more.
@@ -110,6 +122,9 @@ pub(crate) struct Record {
     /// Of each noisy field: in how many pairs it differed, of how many since it is known.
     #[serde(default)]
     pub(crate) noisy: BTreeMap<String, (u64, u64)>,
+    /// By route: answers that faults were seeded in.
+    #[serde(default)]
+    pub(crate) seeded: BTreeMap<String, Seeded>,
     pub(crate) expired: Vec<Expired>,
     pub(crate) legacy_us: Vec<u64>,
     pub(crate) extracted_us: Vec<u64>,
@@ -117,6 +132,13 @@ pub(crate) struct Record {
 
 pub(crate) fn add(counts: &mut BTreeMap<String, u64>, reason: &str, more: u64) {
     *counts.entry(reason.to_owned()).or_default() += more;
+}
+
+/// Which of `most` kept examples the `count`th one replaces: each is kept with the same
+/// probability (Vitter, algorithm R), so that they are not all from the first minute.
+fn reservoir(count: u64, most: usize) -> Option<usize> {
+    let place = xxh3_64(&count.to_le_bytes()) % count.max(1);
+    usize::try_from(place).ok().filter(|place| *place < most)
 }
 
 impl Record {
@@ -267,6 +289,7 @@ impl Record {
         pair.id = format!("{}:p{}", self.slice, self.next_pair);
         self.next_pair += 1;
         let mut keep = false;
+        let mut gone = Vec::new();
         let mut counted = std::collections::BTreeSet::new();
         for difference in differences {
             let path = difference.place.general();
@@ -290,10 +313,22 @@ impl Record {
             if seen.examples.len() < most {
                 seen.examples.push(pair.id.clone());
                 keep = true;
+            } else if let Some(place) = reservoir(seen.count, most) {
+                gone.push(std::mem::replace(
+                    &mut seen.examples[place],
+                    pair.id.clone(),
+                ));
+                keep = true;
             }
         }
         if keep {
             self.pairs.insert(pair.id.clone(), Arc::new(pair));
+        }
+        for id in gone {
+            let mut all = self.differences.values();
+            if !all.any(|seen| seen.examples.contains(&id)) {
+                self.pairs.remove(&id);
+            }
         }
     }
 
@@ -355,6 +390,8 @@ impl Record {
             top: self.top(),
             excused: self.excused,
             faults: self.faults(),
+            seeded: self.seeded.values().map(|seeded| seeded.faults).sum(),
+            caught: self.seeded.values().map(|seeded| seeded.caught).sum(),
         }
     }
 }
@@ -376,6 +413,7 @@ mod tests {
             legacy_body: String::new(),
             extracted_body: String::new(),
             differences: Vec::new(),
+            curl: Vec::new(),
         })
     }
 

@@ -15,6 +15,8 @@ pub enum Format {
     Markdown,
     Json,
     Table,
+    /// For CI: a test case for each route and status class.
+    Junit,
 }
 
 impl FromStr for Format {
@@ -25,6 +27,7 @@ impl FromStr for Format {
             "md" => Ok(Self::Markdown),
             "json" => Ok(Self::Json),
             "table" => Ok(Self::Table),
+            "junit" => Ok(Self::Junit),
             other => Err(Error::Format(other.to_owned())),
         }
     }
@@ -40,6 +43,7 @@ pub fn render(report: &Report, format: Format) -> Result<String, Error> {
         Format::Markdown => Ok(markdown(report)),
         Format::Json => serde_json::to_string_pretty(report).map_err(Error::Json),
         Format::Table => Ok(table(report)),
+        Format::Junit => Ok(junit(report)),
     }
 }
 
@@ -132,6 +136,62 @@ fn table(report: &Report) -> String {
     out
 }
 
+/// Text of XML; what no XML may contain is left out.
+fn xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn junit(report: &Report) -> String {
+    let failed = report.routes.iter().filter(|row| row.against > 0).count();
+    let name = xml(&report.slice);
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <testsuite name=\"shadow {name}\" tests=\"{}\" failures=\"{failed}\">\n",
+        report.routes.len()
+    );
+    for row in &report.routes {
+        let _ = write!(
+            out,
+            "  <testcase classname=\"{name}\" name=\"{}\"",
+            xml(&row.route)
+        );
+        if row.against == 0 {
+            out.push_str("/>\n");
+            continue;
+        }
+        let _ = write!(
+            out,
+            ">\n    <failure message=\"{} of {} compared answers differ\">",
+            row.against, row.compared
+        );
+        // The class is the last word of the row's name.
+        let route = row.route.rsplit_once(' ').map_or("", |(route, _)| route);
+        for d in report.differences.iter().filter(|d| d.route == route) {
+            let line = format!(
+                "{} {} ({} times): {} -> {}\n",
+                d.kind, d.path, d.count, d.legacy, d.extracted
+            );
+            out.push_str(&xml(&line));
+        }
+        out.push_str("</failure>\n  </testcase>\n");
+    }
+    let _ = writeln!(out, "  <system-out>{}</system-out>", xml(&report.verdict));
+    out.push_str("</testsuite>\n");
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +220,7 @@ mod tests {
             legacy_body: "</pre><script>".to_owned(),
             extracted_body: String::new(),
             differences: vec!["<img>".to_owned()],
+            curl: vec!["curl '<u>'".to_owned()],
         };
         record.settle(
             "GET /x",
@@ -174,17 +235,20 @@ mod tests {
     #[test]
     fn hostile_text_stays_text() {
         let page = render(&hostile(), Format::Html).unwrap();
-        for bad in ["<script>", "<img>", "<i>", "</pre><s"] {
+        for bad in ["<script>", "<img>", "<i>", "<u>", "</pre><s"] {
             assert!(!page.contains(bad), "{bad}");
         }
         assert!(page.contains("&lt;script&gt;"));
         let text = render(&hostile(), Format::Markdown).unwrap();
         assert!(text.contains("x\\|y z") && !text.contains("<script>"));
+        let junit = render(&hostile(), Format::Junit).unwrap();
+        assert!(junit.contains("failures=\"1\"") && junit.contains("&lt;script&gt;"));
+        assert!(!junit.contains("<script>"));
     }
 
     #[test]
     fn every_format_names_the_field() {
-        for format in ["html", "md", "json", "table"] {
+        for format in ["html", "md", "json", "table", "junit"] {
             let text = render(&hostile(), format.parse().unwrap()).unwrap();
             assert!(text.contains("1 of 1 compared"), "{format}");
         }

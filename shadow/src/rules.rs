@@ -79,6 +79,15 @@ impl Rules {
         })
     }
 
+    /// A copy whose hits are counted apart, for what is no real difference.
+    pub(crate) fn aside(&self) -> Self {
+        let mut copy = self.clone();
+        for accepted in &mut copy.accepted {
+            accepted.hits = Arc::default();
+        }
+        copy
+    }
+
     /// The rules that the config does not have.
     pub(crate) fn added(&self) -> Vec<Rule> {
         let added = self.accepted.iter().filter(|accepted| accepted.added);

@@ -35,6 +35,8 @@ pub struct SliceShadow {
     pub arrays: Vec<ArrayRule>,
     /// Headers that are compared; `None` for the usual ones.
     pub headers: Option<Vec<String>>,
+    /// Further names whose values are not kept.
+    pub redact: Vec<String>,
     /// The mismatch rate that the plan allows, for what a report says is missing.
     pub mismatch_max: f64,
 }

@@ -15,9 +15,16 @@ use crate::door::Door;
 use crate::error::Error;
 use crate::mirror::Mirror;
 use crate::record::{Outcome, Record};
+use crate::redact::Redactor;
 use crate::rules::{Accepted, Rules};
 use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
 use crate::tap::Exchange;
+
+/// Answers of one route in which faults are seeded, the first ones of the builds that run now.
+const SEEDED_ANSWERS: u64 = 10;
+
+/// Routes in whose answers faults are seeded.
+const SEEDED_ROUTES_MAX: usize = 500;
 
 /// Locks are taken in the order rules, record, door.
 pub(crate) struct Slice {
@@ -25,6 +32,7 @@ pub(crate) struct Slice {
     pub(crate) limits: Limits,
     build_header: http::HeaderName,
     mirror: Mirror,
+    pub(crate) redactor: Redactor,
     freshness: Arc<dyn Freshness>,
     /// Requests to the sides at the same time.
     turns: Semaphore,
@@ -59,6 +67,7 @@ impl Slice {
         Ok(Self {
             build_header: all.build_header.clone(),
             mirror: Mirror::new(&all.limits),
+            redactor: Redactor::new(&slice.redact)?,
             freshness,
             turns: Semaphore::new(all.limits.in_flight),
             dice: AtomicU64::new(0),
@@ -165,6 +174,46 @@ impl Slice {
             });
         }
         found
+    }
+
+    /// A line for a shell that asks a side again. Without credentials; those are nowhere kept.
+    pub(crate) fn curl(&self, side: &Side, exchange: &Exchange, target: &str) -> Option<String> {
+        let upstreams = match side {
+            Side::Legacy => &self.settings.legacy,
+            Side::Extracted => &self.settings.extracted,
+        };
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+        let mut line = "curl -sS -i".to_owned();
+        if exchange.request.method == http::Method::HEAD {
+            line.push_str(" --head");
+        }
+        for name in [http::header::ACCEPT, http::header::ACCEPT_LANGUAGE] {
+            let value = exchange.request.headers.get(&name);
+            if let Some(value) = value.and_then(|value| value.to_str().ok()) {
+                line.push_str(&format!(" -H {}", quoted(&format!("{name}: {value}"))));
+            }
+        }
+        let url = format!("http://{}{target}", upstreams.first()?);
+        Some(format!("{line} {}", quoted(&url)))
+    }
+
+    /// Whether faults are still to be seeded in an answer of this route; counts it.
+    pub(crate) fn wants_seeds(&self, route: &str) -> bool {
+        let mut record = self.record();
+        if !record.seeded.contains_key(route) && record.seeded.len() >= SEEDED_ROUTES_MAX {
+            return false;
+        }
+        let seeded = record.seeded.entry(route.to_owned()).or_default();
+        seeded.answers += 1;
+        seeded.answers <= SEEDED_ANSWERS
+    }
+
+    /// Books seeded faults.
+    pub(crate) fn seeded(&self, route: &str, faults: u64, caught: u64) {
+        if let Some(seeded) = self.record().seeded.get_mut(route) {
+            seeded.faults += faults;
+            seeded.caught += caught;
+        }
     }
 
     pub(crate) fn has_link(&self) -> bool {

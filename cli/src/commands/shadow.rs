@@ -49,7 +49,7 @@ Examples:
 pub(crate) struct ReportArgs {
     /// Its name in the config
     slice: String,
-    /// table shows the worst, html is a page that needs nothing else
+    /// table shows the worst, html is a page that needs nothing else, junit is for CI
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
     format: ReportFormat,
     /// Write it to this file instead
@@ -63,6 +63,7 @@ enum ReportFormat {
     Html,
     Md,
     Json,
+    Junit,
 }
 
 #[derive(Debug, Subcommand)]
@@ -209,10 +210,11 @@ async fn report(context: &Context, args: &ReportArgs) -> anyhow::Result<ExitCode
                 None => format!("nothing was compared of {} yet\n", args.slice),
             }
         }
-        ReportFormat::Html | ReportFormat::Md | ReportFormat::Json => {
+        ReportFormat::Html | ReportFormat::Md | ReportFormat::Json | ReportFormat::Junit => {
             let name = match format {
                 ReportFormat::Html => "html",
                 ReportFormat::Md => "md",
+                ReportFormat::Junit => "junit",
                 _ => "json",
             };
             let slice = escape(&args.slice);

@@ -32,6 +32,7 @@ pub(super) fn read(
         noise_sample: NOISE_SAMPLE,
         arrays: Vec::new(),
         rules: Vec::new(),
+        redact: Vec::new(),
         headers: None,
     };
     let Some(mut section) = section
@@ -53,6 +54,10 @@ pub(super) fn read(
         for node in node.list(findings) {
             found.rules.extend(rule(&node, key, fix, findings, around));
         }
+    }
+    if let Some(node) = section.get("redact") {
+        let names = node.words(findings).into_iter();
+        found.redact = names.map(|(_, name)| name).collect();
     }
     found.headers = section.get("headers").map(|node| {
         let mut names = Vec::new();

@@ -144,6 +144,7 @@ fn shadow_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceShadow> {
         rules: slice.shadow.rules.clone(),
         arrays: slice.shadow.arrays.clone(),
         headers: slice.shadow.headers.clone(),
+        redact: slice.shadow.redact.clone(),
         mismatch_max: slice.plan.mismatch_max,
     })
 }

@@ -92,8 +92,9 @@ pub(super) async fn report(
         "html" => "text/html; charset=utf-8",
         "md" => "text/markdown; charset=utf-8",
         "json" => "application/json",
+        "junit" => "application/xml",
         other => {
-            let text = format!("`{other}` is no format; use html, md or json");
+            let text = format!("`{other}` is no format; use html, md, json or junit");
             return Err(ControlError::Usage(text).into());
         }
     };

@@ -35,6 +35,8 @@ fn shadow() -> ShadowEvidence {
         top: Vec::new(),
         excused: 0,
         faults: Vec::new(),
+        seeded: 100,
+        caught: 90,
     }
 }
 
@@ -206,6 +208,14 @@ fn a_fault_that_hides_among_noise_fails() {
             shadow.faults = vec![crate::evidence::FieldFault { field, counts }];
         },
     );
+}
+
+#[test]
+fn rules_that_hide_faults_fail() {
+    let expected = "the rules hide too much";
+    check(FIRST, "rules", &Expected::Fails, expected, |evidence| {
+        evidence.shadow.as_mut().expect("is there").caught = 0;
+    });
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Each type of body, content codings, and bytes that are none of them.
+
 use std::io::Write;
 
 use flate2::Compression;

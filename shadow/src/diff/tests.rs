@@ -1,3 +1,5 @@
+//! Differences between documents, and the way back from the differences to a document.
+
 use proptest::prelude::*;
 use time::macros::date;
 

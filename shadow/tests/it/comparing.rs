@@ -165,6 +165,55 @@ async fn a_compressed_answer_is_compared_with_a_plain_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_that_ignore_everything_catch_no_seeded_fault() {
+    for (path, some) in [("$.other", true), ("$", false)] {
+        let bench = Bench::with(Position::default(), &|settings| {
+            settings.slices[0].rules = vec![ignore(path, None)];
+        })
+        .await;
+        bench.client();
+        let seen = bench.settled().await;
+        assert_eq!(seen.matched, 1);
+        assert!(seen.seeded > 0, "{seen:?}");
+        assert_eq!(seen.caught, if some { seen.seeded } else { 0 });
+        let rules = bench.shadow.rules(&shop()).unwrap();
+        assert_eq!(rules[0]["state"], "unused", "seeded faults are no hits");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_secrets_are_in_no_pair_snapshot_or_report() {
+    let bench = Bench::with(Position::default(), &|settings| {
+        settings.slices[0].redact = vec!["nick-name".to_owned()];
+    })
+    .await;
+    let body = |password: &str, nick: &str| {
+        format!(
+            r#"{{"password":"{password}","user":{{"nickName":"{nick}"}},"mail":"m{nick}@x.example","n":1}}"#
+        )
+    };
+    bench.legacy.set(&body("hunter2", "zaphod"));
+    bench.extracted.set(&body("hunter3", "trillian"));
+    bench.client();
+    let seen = bench.settled().await;
+    assert_eq!((seen.mismatched, seen.top.len()), (1, 3));
+    let report = bench.shadow.report(&shop()).unwrap();
+    let mut kept = vec![bench.shadow.snapshot().to_string(), format!("{seen:?}")];
+    for format in ["table", "json", "md", "html", "junit"] {
+        kept.push(render(&report, format.parse::<Format>().unwrap()).unwrap());
+    }
+    for text in kept {
+        for secret in ["hunter", "zaphod", "trillian"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+    let pair = bench.shadow.pair("shop:p0").unwrap();
+    assert!(pair["legacy_body"].as_str().unwrap().ends_with(r#""n":1}"#));
+    let curl = pair["curl"][0].as_str().unwrap();
+    assert!(curl.starts_with("curl -sS -i 'http://127.0.0.1:"), "{curl}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_report_names_the_field_and_an_example_that_can_be_asked_for() {
     let bench = Bench::new().await;
     bench.extracted.set(r#"{"id":1,"price":"</script><b>"}"#);

@@ -115,6 +115,7 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
             rules: Vec::new(),
             arrays: Vec::new(),
             headers: None,
+            redact: Vec::new(),
             mismatch_max: 0.001,
         }],
         build_header: HeaderName::from_static("x-build-id"),
