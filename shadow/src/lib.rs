@@ -19,6 +19,7 @@ mod noise;
 mod path;
 mod record;
 mod redact;
+mod renaming;
 mod render;
 mod report;
 mod rules;

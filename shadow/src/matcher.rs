@@ -12,6 +12,7 @@ use time::{Date, OffsetDateTime, macros::format_description};
 use crate::diff::Change;
 use crate::error::Error;
 use crate::json::{Decimal, Json, parse};
+use crate::renaming::Renaming;
 use crate::settings::{Accept, Known};
 
 /// An [`Accept`] that was read once.
@@ -22,6 +23,7 @@ pub(crate) enum Matcher {
     Presence,
     Null,
     Instant,
+    Renamed(Renaming),
     Near(Near),
     Round(u32),
     Regex(Regex),
@@ -49,6 +51,7 @@ impl Matcher {
             Accept::Presence => Self::Presence,
             Accept::Null => Self::Null,
             Accept::Instant => Self::Instant,
+            Accept::Renamed => Self::Renamed(Renaming::default()),
             Accept::Tolerance(text) => Self::Near(near(text).ok_or_else(|| {
                 wrong(format!(
                     "`{text}` is no tolerance: write \"0.01\", \"1%\" or \"2s\""
@@ -70,6 +73,14 @@ impl Matcher {
         })
     }
 
+    /// A copy that learns for itself.
+    pub(crate) fn aside(&self) -> Self {
+        match self {
+            Self::Renamed(ids) => Self::Renamed(ids.aside()),
+            other => other.clone(),
+        }
+    }
+
     pub(crate) fn accepts(&self, change: &Change<'_>) -> bool {
         match (self, change) {
             (Self::Any, _) => true,
@@ -84,6 +95,7 @@ impl Matcher {
             (Self::Instant, Change::Value(a, b)) => {
                 apart(a, b).is_some_and(|apart| apart.is_zero())
             }
+            (Self::Renamed(ids), Change::Value(a, b)) => ids.agrees(a, b),
             (Self::Near(near), Change::Value(a, b)) => near.holds(a, b),
             (Self::Round(places), Change::Value(a, b)) => numbers(a, b).is_some_and(|(a, b)| {
                 let rounded = a.rounded(*places);

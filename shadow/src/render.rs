@@ -229,13 +229,40 @@ mod tests {
             0,
             3,
         );
-        Report::new(&id, &record, &Rules::default(), 0.001, today())
+        let rank = Difference {
+            place: Place::Body(vec![Step::Name("rank".to_owned())]),
+            kind: "value",
+            legacy: "1".to_owned(),
+            extracted: "2".to_owned(),
+        };
+        for n in 0..100 {
+            let own = (n % 10 == 0).then(|| rank.clone());
+            let theirs = (n % 3 == 1).then(|| rank.clone());
+            record.noise("GET /x", own.as_slice(), theirs.as_slice());
+        }
+        (record.eligible, record.waiting) = (5_001, 5_000);
+        for _ in 0..5_000 {
+            let outcome = Outcome::Matched {
+                aligned: false,
+                excused: false,
+            };
+            record.settle("GET /items/{id}", "2xx", outcome, 0, 3);
+        }
+        let rule = crate::settings::Rule {
+            path: "$..price".to_owned(),
+            reason: "floats <b>".to_owned(),
+            until: Some("2999-01-01".to_owned()),
+            owner: Some("ada".to_owned()),
+            accept: crate::settings::Accept::Tolerance("0.01".to_owned()),
+        };
+        let rules = Rules::new(&[rule], &[]).unwrap();
+        Report::new(&id, &record, &rules, 0.001, today())
     }
 
     #[test]
     fn hostile_text_stays_text() {
         let page = render(&hostile(), Format::Html).unwrap();
-        for bad in ["<script>", "<img>", "<i>", "<u>", "</pre><s"] {
+        for bad in ["<script>", "<img>", "<i>", "<u>", "<b>", "</pre><s"] {
             assert!(!page.contains(bad), "{bad}");
         }
         assert!(page.contains("&lt;script&gt;"));
@@ -247,10 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn reports_look_as_they_did() {
+        let report = hostile();
+        for (format, name) in [
+            (Format::Markdown, "md"),
+            (Format::Junit, "junit"),
+            (Format::Html, "html"),
+        ] {
+            insta::assert_snapshot!(format!("report_{name}"), render(&report, format).unwrap());
+        }
+    }
+
+    #[test]
     fn every_format_names_the_field() {
         for format in ["html", "md", "json", "table", "junit"] {
             let text = render(&hostile(), format.parse().unwrap()).unwrap();
-            assert!(text.contains("1 of 1 compared"), "{format}");
+            assert!(text.contains("1 of 5001 compared"), "{format}");
         }
         assert!("pdf".parse::<Format>().is_err());
     }

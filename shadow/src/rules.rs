@@ -79,11 +79,12 @@ impl Rules {
         })
     }
 
-    /// A copy whose hits are counted apart, for what is no real difference.
+    /// A copy that counts and learns apart, for what is no real difference.
     pub(crate) fn aside(&self) -> Self {
         let mut copy = self.clone();
         for accepted in &mut copy.accepted {
             accepted.hits = Arc::default();
+            accepted.matcher = accepted.matcher.aside();
         }
         copy
     }

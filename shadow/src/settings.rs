@@ -90,6 +90,8 @@ pub enum Accept {
     Null,
     /// The same moment in another time zone or precision (RFC 3339).
     Instant,
+    /// Ids that are given anew, each for one old one, in all answers of the slice.
+    Renamed,
     /// Numbers at most `0.01` or `1%` apart, moments at most `2s`.
     Tolerance(String),
     /// Numbers that are equal when rounded to this many places.

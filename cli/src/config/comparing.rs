@@ -204,8 +204,9 @@ fn same(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Accept> {
         "presence" => Accept::Presence,
         "null" => Accept::Null,
         "instant" => Accept::Instant,
+        "renamed" => Accept::Renamed,
         _ => {
-            let fix = "write \"type\", \"presence\", \"null\" or \"instant\"";
+            let fix = "write \"type\", \"presence\", \"null\", \"instant\" or \"renamed\"";
             findings.refuse(&node.place, "it is not what can be the same", fix);
             return None;
         }

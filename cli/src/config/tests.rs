@@ -541,6 +541,7 @@ fn rules() {
         ("tolerance = \"1%\"", Accept::Tolerance("1%".to_owned())),
         ("round = 2", Accept::Round(2)),
         ("same = \"null\"", Accept::Null),
+        ("same = \"renamed\"", Accept::Renamed),
         (
             "one_of = [\"a\", 1]",
             Accept::OneOf(vec!["a".into(), 1.into()]),

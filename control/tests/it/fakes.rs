@@ -406,6 +406,10 @@ impl Shadow for World {
             not_comparable: 0,
             classes: BTreeMap::from([("GET /api/products 2xx".to_owned(), class)]),
             top: Vec::new(),
+            excused: 0,
+            faults: Vec::new(),
+            seeded: 0,
+            caught: 0,
         })
     }
 

@@ -214,6 +214,33 @@ async fn planted_secrets_are_in_no_pair_snapshot_or_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn renamed_ids_pass_and_a_swapped_one_fails() {
+    let bench = Bench::with(Position::default(), &|settings| {
+        settings.slices[0].rules = vec![outgrow_shadow::Rule {
+            accept: outgrow_shadow::Accept::Renamed,
+            ..ignore("$..id", None)
+        }];
+    })
+    .await;
+    let list = |a: &str, b: &str| format!(r#"[{{"id":{a},"n":1}},{{"id":{b},"n":2}}]"#);
+    for (legacy, extracted, against) in [
+        (list("1", "2"), list("\"x\"", "\"y\""), (1, 0)),
+        (list("2", "3"), list("\"y\"", "\"z\""), (2, 0)),
+        (list("1", "3"), list("\"z\"", "\"x\""), (2, 1)),
+    ] {
+        bench.legacy.set(&legacy);
+        bench.extracted.set(&extracted);
+        bench.client();
+        let seen = bench.settled().await;
+        assert_eq!(
+            (seen.matched, seen.mismatched),
+            against,
+            "{legacy} {extracted}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_report_names_the_field_and_an_example_that_can_be_asked_for() {
     let bench = Bench::new().await;
     bench.extracted.set(r#"{"id":1,"price":"</script><b>"}"#);
