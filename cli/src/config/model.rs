@@ -128,6 +128,8 @@ pub(crate) struct SliceSync {
     pub(crate) copy_rate: Option<std::num::NonZeroU32>,
     /// The backfill waits while following is further behind.
     pub(crate) copy_lag: std::time::Duration,
+    /// Bytes of its log that a server may keep for the link.
+    pub(crate) log_limit: u64,
 }
 
 /// `[slices.ID]`: routes and tables that move together.

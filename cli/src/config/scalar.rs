@@ -1,4 +1,4 @@
-//! The small notations of the config and the command line: durations, days, URLs, databases,
+//! The small notations of the config and the command line: durations, sizes, days, URLs, databases,
 //! offsets. Each returns the rule that was broken.
 
 use std::net::SocketAddr;
@@ -43,6 +43,33 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         rest = tail.trim_start();
     }
     Ok(total)
+}
+
+const SIZES: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+/// Reads `64GiB`, `500 MiB`: a whole number with a unit of KiB, MiB, GiB, TiB.
+///
+/// # Errors
+/// Returns the rule that was broken.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let refused = || format!("`{text}` is not a size");
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    let unit = unit.trim_start();
+    let known = SIZES.iter().find(|(name, _)| *name == unit);
+    let (_, power) = known.ok_or_else(refused)?;
+    number.checked_mul(1 << power).ok_or_else(refused)
+}
+
+/// A size in the notation that [`size`] reads.
+pub(crate) fn show_size(bytes: u64) -> String {
+    let fits = |(_, power): &&(&str, u32)| bytes >= 1 << power && bytes.is_multiple_of(1 << power);
+    match SIZES.iter().find(fits) {
+        Some((unit, power)) => format!("{}{unit}", bytes >> power),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 /// A duration in the notation that [`duration`] reads.
@@ -221,6 +248,23 @@ mod tests {
         for text in ["500ms", "10m", "14d", "2s", "90s"] {
             assert_eq!(show(duration(text).unwrap()), text);
         }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("64GiB", 64 << 30),
+            ("500 MiB", 500 << 20),
+            ("1TiB", 1 << 40),
+            ("3KiB", 3 << 10),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+            assert_eq!(size(&show_size(bytes)), Ok(bytes), "{text}");
+        }
+        for bad in ["", "10", "GiB", "1.5GiB", "1gib", "64GB", "99999999TiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(show_size(1 << 40), "1TiB");
     }
 
     #[test]

@@ -115,6 +115,19 @@ impl<'d> Section<'d> {
         node.duration(findings, range).unwrap_or(default)
     }
 
+    pub(crate) fn size(
+        &mut self,
+        findings: &mut Findings<'_>,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(node) = self.get(key) else {
+            return default;
+        };
+        node.size(findings, range).unwrap_or(default)
+    }
+
     /// A share from 0.0 to 1.0.
     pub(crate) fn share(
         &mut self,
@@ -288,6 +301,25 @@ impl<'d> Node<'d> {
                 None
             }
         }
+    }
+
+    fn size(&self, findings: &mut Findings<'_>, range: RangeInclusive<u64>) -> Option<u64> {
+        let fix = "write a whole number with its unit, e.g. \"500MiB\", \"64GiB\"";
+        let Some(text) = self.value.as_str() else {
+            self.wrong(findings, "a size", fix);
+            return None;
+        };
+        match scalar::size(text) {
+            Ok(found) if range.contains(&found) => return Some(found),
+            Ok(_) => {
+                let (least, most) = range.into_inner();
+                let (least, most) = (scalar::show_size(least), scalar::show_size(most));
+                let fix = format!("write {least} to {most}");
+                findings.refuse(&self.place, "the size is out of range", fix);
+            }
+            Err(rule) => findings.refuse(&self.place, rule, fix),
+        }
+        None
     }
 
     /// A scalar that a database column can hold.

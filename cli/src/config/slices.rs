@@ -120,7 +120,12 @@ fn slice(
         .and_then(|node| node.boolean(findings))
         .unwrap_or(true);
     let name = id.as_ref().map_or("", SliceId::as_str);
+    let events_place = section.at("events");
     let events = events::read(&mut section, name, !tables.is_empty(), findings, around);
+    if events.is_some() && sync.writes != outgrow_bridge::Writes::One {
+        let rule = "change events tell of one side's writes, and here both sides write";
+        findings.refuse(&events_place, rule, "remove it, or write writes = \"one\"");
+    }
     section.finish(findings);
     Draft {
         place,

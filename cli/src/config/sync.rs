@@ -1,5 +1,6 @@
 //! `[slices.ID.sync]`: which sides take writes of a slice's tables, what becomes of rows that both
-//! have changed, how fast its rows are copied, and what is verified again and again.
+//! have changed, how fast its rows are copied, how much of its log a server may keep, and what is
+//! verified again and again.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -21,6 +22,11 @@ const LAG: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_ho
 /// Well beyond what a chunk takes, and well before people wait.
 const LAG_DEFAULT: Duration = Duration::from_secs(10);
 
+/// Of a server's log, for a link that reads it: on most disks less than what is free, and hours of a
+/// busy database.
+const LOG: u64 = 64 << 30;
+const LOG_RANGE: RangeInclusive<u64> = 64 << 20..=64 << 40;
+
 const WATCH: &str = "write \"off\" or { every = \"1h\", share = 0.05 }";
 /// Between two verifications, unless the config says else.
 const EVERY: Duration = Duration::from_hours(1);
@@ -39,6 +45,7 @@ pub(super) fn read(
         verify: None,
         copy_rate: None,
         copy_lag: LAG_DEFAULT,
+        log_limit: LOG,
     };
     let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
         return sync;
@@ -52,6 +59,7 @@ pub(super) fn read(
         .and_then(|rate| u32::try_from(rate).ok())
         .and_then(NonZeroU32::new);
     sync.copy_lag = section.duration(findings, "copy_lag", LAG_DEFAULT, LAG);
+    sync.log_limit = section.size(findings, "log_limit", LOG, LOG_RANGE);
     sync.writes = writes(section, findings, has_tables);
     sync
 }

@@ -74,6 +74,15 @@ fn with_sync(text: &str) -> String {
 }
 
 #[test]
+fn a_log_may_be_kept_up_to_a_size() {
+    let limit = |text: &str| good(&with_sync(text)).slices[0].sync.log_limit;
+    assert_eq!(limit("writes = \"one\""), 64 << 30);
+    assert_eq!(limit("log_limit = \"500 MiB\""), 500 << 20);
+    golden("sync_log_limit", &with_sync("log_limit = 64"));
+    golden("sync_log_limit_low", &with_sync("log_limit = \"3KiB\""));
+}
+
+#[test]
 fn rows_may_be_verified_again_and_again() {
     let verify = |text: &str| good(&with_sync(text)).slices[0].sync.verify;
     let watch = |secs, share| {
@@ -655,6 +664,10 @@ fn events() {
                keep = 5\nsubjekt = 1";
     golden("events", &with_events(bad));
     golden("events_without_server", &with_events("keep = 5000"));
+    golden(
+        "events_of_both_sides",
+        &with_events("nats = \"nats://h\"\n\n[slices.catalog.sync]\nwrites = \"both\""),
+    );
     let unset = parse(&with_events("nats = \"env:NOT_SET\"")).unwrap_err();
     assert!(
         unset.to_string().contains("`NOT_SET` is not set"),

@@ -175,6 +175,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
         limits: LinkLimits {
             copy_rate: slice.sync.copy_rate,
             copy_lag: slice.sync.copy_lag,
+            log_bytes: slice.sync.log_limit,
             watch: slice.sync.verify,
             ..LinkLimits::default()
         },
