@@ -294,7 +294,8 @@ impl Database {
             let raised = match self.dialect() {
                 Dialect::Sqlite => super::sqlite::raise_sequence(tx, table, *value).await,
                 Dialect::Postgres => postgres::raise_sequence(tx, table, *value).await,
-                // Ids that were written from the other side have raised it already.
+                // Ids that were written from the other side have raised it already; more takes a
+                // lock of the table's definition, which would wait for every reader.
                 Dialect::Mysql => Ok(()),
             };
             raised.on(self.side)?;
@@ -310,7 +311,7 @@ impl Database {
                 tx.number(text, &[Arg::from(table)]).await
             }
             Dialect::Postgres => postgres::sequence(tx, table).await,
-            Dialect::Mysql => Ok(None),
+            Dialect::Mysql => super::mysql::sequence(tx, table).await,
         };
         Ok(found.on(self.side)?.unwrap_or(0))
     }

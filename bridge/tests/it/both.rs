@@ -154,8 +154,12 @@ async fn each_policy_lets_its_side_win_and_keeps_the_other_version() {
 async fn the_same_change_on_both_sides_is_no_conflict() {
     let shop = Shop::with(10).await;
     let link = following(&shop, Policy::Manual).await;
-    let same = "update review_text set headline = 'L' where review_id = 3";
-    meanwhile(&shop, &link, LEGACY, same).await;
+    // What comes after on either side tells when both sides' changes were seen.
+    let same = "update review_text set headline = 'L' where review_id in (3, 4)";
+    let legacy = "update reviews set title = 'L' where id in (3, 5)";
+    meanwhile(&shop, &link, legacy, same).await;
+    titles(&shop, 4, "L").await;
+    titles(&shop, 5, "L").await;
     shop.legacy
         .execute("update reviews set title = 'then' where id = 3")
         .await;

@@ -52,6 +52,25 @@ async fn postgres_to_mariadb_and_back() {
     whole_way(Pair::of(legacy, extracted)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_mariadb_gave_out_and_deleted_are_not_given_out_again() {
+    let pair = Pair::of(Db::my(LEGACY_MY).await, Db::pg(EXTRACTED_PG).await);
+    pair.legacy.execute(&items(1, 10)).await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    pair.legacy.execute(&items(900, 900)).await;
+    pair.legacy.execute("DELETE FROM item WHERE id = 900").await;
+    cut_over(&link, Side::Extracted).await;
+    let add =
+        "INSERT INTO article (sku, price_cents, state, made_at) VALUES ('new', 1, 'active', now())";
+    pair.extracted.execute(add).await;
+    let id = "SELECT id FROM article WHERE sku = 'new'";
+    assert_eq!(pair.extracted.number(id).await, 901);
+    pair.equal().await;
+    link.shutdown().await;
+}
+
 async fn pair(rows: u32) -> Pair {
     let (legacy, extracted) = (Db::my(LEGACY_MY).await, Db::my(EXTRACTED_MY).await);
     legacy.execute(&items(1, rows)).await;

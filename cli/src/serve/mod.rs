@@ -10,6 +10,7 @@ mod mirror;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use anyhow::Context as _;
 use outgrow_control::{Controller, Identity, Lowered, Ports, SliceSpec, Store, Token};
 use outgrow_rollout::SliceId;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -86,14 +88,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         cancel.clone(),
     ));
     let addresses = proxy.addresses();
+    // Before anybody is answered: who sees this process at work may stop it.
+    let mut stop = StopSignals::new()?;
     let running = proxy.start();
     let serving = outgrow_control::serve_admin(admin, controller.clone(), token, cancel.clone())?;
-    for address in addresses {
-        info!(%address, "proxy listens");
-    }
-    info!(address = %config.control.listen, "admin API listens");
-
-    let cause = stop_signal().await?;
+    announce(&addresses, config.control.listen);
+    let cause = stop.next().await;
     info!(cause, "draining");
     let drained = running.shutdown(config.proxy.drain_timeout).await;
     info!(?drained, "proxy drained");
@@ -108,6 +108,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     controller.shutdown().await;
     links.shutdown().await;
     Ok(())
+}
+
+fn announce(proxy: &[SocketAddr], admin: SocketAddr) {
+    for address in proxy {
+        info!(%address, "proxy listens");
+    }
+    info!(address = %admin, "admin API listens");
 }
 
 /// What can be known of databases, tables and mapping without changing anything.
@@ -178,11 +185,25 @@ async fn carry_freshness(
     }
 }
 
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        done = tokio::signal::ctrl_c() => { done?; Ok("SIGINT") }
+/// What asks for an end in order.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on they end nothing by themselves.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }

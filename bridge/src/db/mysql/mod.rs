@@ -209,3 +209,13 @@ async fn update(tx: &mut Tx, table: &Table, row: &Row, key: &Key) -> Result<(), 
     args.extend(rows::key_args(table, key));
     tx.execute(&text, &args).await.map(drop)
 }
+
+/// The last value that a table's generated key has given out.
+pub(super) async fn sequence(tx: &mut Tx, table: &str) -> Result<Option<i64>, sqlx::Error> {
+    // MySQL 8 tells what it knew a day ago, unless told not to. MariaDB skips comments of 8.
+    let fresh = "SET /*!80000 SESSION information_schema_stats_expiry = 0, */ @outgrow_asked = 1";
+    tx.execute(fresh, &[]).await?;
+    let text = "SELECT CAST(auto_increment AS SIGNED) - 1 FROM information_schema.tables \
+                WHERE table_schema = DATABASE() AND table_name = ?";
+    tx.number(text, &[Arg::from(table)]).await
+}
