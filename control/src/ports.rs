@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    DataPhase, Live, ProxyEvidence, ShadowEvidence, Side, SideTimes, SliceId, SyncEvidence,
-    TableRows,
+    DataPhase, LinesLost, Live, ProxyEvidence, ShadowEvidence, Side, SideTimes, SliceId,
+    SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn counts(&self, slice: &SliceId) -> Option<ProxyEvidence>;
     /// Errors and times of one side since the proxy started, for the metrics.
     fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes>;
+    /// Lines that the access log lacks, for the metrics; `None` where there is none.
+    fn lines_lost(&self) -> Option<LinesLost>;
     /// Everything else a person may want to see, for `status`.
     fn describe(&self) -> Value;
     /// Which route, side, bucket and reason a request would get (`route explain`).

@@ -7,7 +7,8 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::body::Body;
 use crate::error::{Refusal, UpstreamError};
 
-fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
+/// How a refusal is answered, and its name.
+pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
         Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
         Refusal::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect"),

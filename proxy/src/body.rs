@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use outgrow_shadow::{Exchange, Tap};
 
 use crate::pool::Lent;
+use crate::trail::Ending;
 use crate::wire::WireError;
 
 /// A body on its way.
@@ -27,6 +28,8 @@ pub(crate) struct Answer {
     /// The connection, given back at the end; dropped (and so closed) when cut off.
     pub(crate) lent: Option<Lent>,
     pub(crate) copy: Option<Copy>,
+    /// Who wants to know how it ends.
+    pub(crate) ending: Option<Ending>,
 }
 
 /// The copy of an answer for the shadow.
@@ -84,6 +87,9 @@ impl Answer {
         if let Some(copy) = &mut self.copy {
             copy.finish(true);
         }
+        if let Some(mut ending) = self.ending.take() {
+            ending.whole = true;
+        }
     }
 
     fn poll_frame(
@@ -99,6 +105,9 @@ impl Answer {
             Some(Ok(frame)) => {
                 if let (Some(copy), Some(data)) = (&mut self.copy, frame.data_ref()) {
                     copy.take(data);
+                }
+                if let (Some(ending), Some(data)) = (&mut self.ending, frame.data_ref()) {
+                    ending.bytes += data.len() as u64;
                 }
                 if over {
                     self.finish(None);
@@ -118,6 +127,7 @@ impl Body {
         let mut answer = Answer {
             lent: Some(lent),
             copy,
+            ending: None,
         };
         let Some(wire) = answer.lent.as_mut().map(|lent| &mut lent.wire) else {
             return Self::Empty;

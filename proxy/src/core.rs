@@ -9,6 +9,7 @@ use outgrow_shadow::Tap;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access::{CoreLog, Losses};
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
 use crate::pool::Cluster;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     /// Where clients come in over TLS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
+    /// Where there is an access log.
+    pub(crate) lines_lost: Option<Arc<Losses>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -49,10 +52,11 @@ pub(crate) struct Core {
     /// By slice: the service that answers for it.
     extracted: Vec<Rc<Cluster>>,
     pub(crate) identities: Option<Identities>,
+    pub(crate) log: Option<CoreLog>,
 }
 
 impl Core {
-    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, log: Option<CoreLog>) -> Self {
         let cluster = |service: &Arc<Service>| {
             let limits = shared.settings.limits.clone();
             Rc::new(Cluster::new(index, service.clone(), limits))
@@ -76,6 +80,7 @@ impl Core {
             clusters,
             extracted,
             identities,
+            log,
         }
     }
 

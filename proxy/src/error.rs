@@ -25,6 +25,12 @@ pub enum BindError {
     Certificate(#[from] CertificateError),
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
+    #[error("the access log {path} cannot be written")]
+    AccessLog {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the state file {path} cannot be read: mend it or move it away")]
     StateFile {
         path: String,

@@ -24,6 +24,7 @@ use crate::hold::Refused;
 use crate::pool::{Client, Lent, Outgoing};
 use crate::routes::Found;
 use crate::slice::Slice;
+use crate::trail::Trail;
 use crate::tunnel;
 
 /// Between two tries of a write whose connection was refused.
@@ -40,6 +41,7 @@ struct Call {
     wish: Option<Side>,
     /// The client's fields before any was taken off, for the caller's session and the shadow.
     mirrored: bool,
+    trail: Option<Rc<Trail>>,
 }
 
 /// An upstream's answer before its body is wrapped.
@@ -55,6 +57,7 @@ pub(crate) async fn carry(
     core: Rc<Core>,
     peer: &Peer,
     mut request: Request<Incoming>,
+    trail: Option<Rc<Trail>>,
 ) -> Result<Response<Body>, Refusal> {
     let protocol = headers::upgrade(request.headers());
     let client = protocol
@@ -79,10 +82,13 @@ pub(crate) async fn carry(
         label,
     }) = found
     else {
-        return pass_through(core, peer, out, client).await;
+        return pass_through(core, peer, out, (client, trail)).await;
     };
     let slice = core.shared.slices[index].clone();
     let cohort = cohort::of(&slice.settings, &out.parts.headers);
+    if let Some(trail) = &trail {
+        trail.found(index, &label, bucket(cohort.hash));
+    }
     let call = Call {
         core,
         slice,
@@ -91,6 +97,7 @@ pub(crate) async fn carry(
         cohort,
         wish,
         mirrored,
+        trail,
     };
     if is_read(&out.parts.method) {
         call.read(out, client).await
@@ -133,11 +140,17 @@ async fn pass_through(
     core: Rc<Core>,
     peer: &Peer,
     mut out: Outgoing,
-    client: Option<OnUpgrade>,
+    (client, trail): (Option<OnUpgrade>, Option<Rc<Trail>>),
 ) -> Result<Response<Body>, Refusal> {
     let asking = Client::Address(&peer.address);
-    let sent = core.legacy().send(&mut out, asking, Instant::now());
-    let (response, lent) = sent.await?;
+    if let Some(trail) = &trail {
+        trail.asks(Side::Legacy);
+    }
+    let begun = Instant::now();
+    let (response, lent) = core.legacy().send(&mut out, asking, begun).await?;
+    if let Some(trail) = &trail {
+        trail.answered(&lent, begun);
+    }
     Ok(hand_down(response, lent, client, None))
 }
 
@@ -281,6 +294,9 @@ impl Call {
                 out.parts.headers.insert(headers::IDENTITY, caller);
             }
         }
+        if let Some(trail) = &self.trail {
+            trail.asks(side);
+        }
         let begun = Instant::now();
         let asking = Client::Cohort(self.cohort.hash);
         let sent = cluster.send(out, asking, begun).await;
@@ -304,6 +320,9 @@ impl Call {
             let _ = self.core.shared.errors.try_send(event);
         }
         let (response, lent) = sent?;
+        if let Some(trail) = &self.trail {
+            trail.answered(&lent, begun);
+        }
         Ok(Answered {
             response,
             lent,

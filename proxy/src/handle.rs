@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use outgrow_rollout::{Live, ProxyEvidence, Side, SideTimes, SliceId, bucket, side_for};
+use outgrow_rollout::{LinesLost, Live, ProxyEvidence, Side, SideTimes, SliceId, bucket, side_for};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -92,6 +92,11 @@ impl Handle {
     /// Errors and times of one side since the start.
     pub fn times(&self, id: &SliceId, side: Side) -> Option<SideTimes> {
         Some(self.slice(id)?.counts.times(side))
+    }
+
+    /// Lines that the access log lacks; `None` where there is none.
+    pub fn lines_lost(&self) -> Option<LinesLost> {
+        Some(self.shared.lines_lost.as_ref()?.read())
     }
 
     /// What the guard does by itself; the first caller gets it.

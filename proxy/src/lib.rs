@@ -3,6 +3,7 @@
 //! Knows no database and no bridge. One current-thread runtime per core with its own listener and
 //! its own upstream connections; what cores share is read through one pointer per slice.
 
+mod access;
 mod answer;
 mod body;
 mod cohort;
@@ -30,11 +31,13 @@ mod settings;
 mod slice;
 mod stages;
 mod tls;
+mod trail;
 mod trust;
 mod tunnel;
 mod upstreams;
 mod wire;
 
+pub use access::{AccessLog, LogFormat};
 pub use error::{BindError, HoldError};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};

@@ -82,6 +82,11 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
+    /// Who answered.
+    pub(crate) fn upstream(&self) -> &Authority {
+        &self.slot.cluster.members[self.slot.index].to
+    }
+
     /// Puts the connection back, if it can carry another request.
     pub(crate) fn give_back(self, now: Instant) {
         let Self { slot, mut wire, .. } = self;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use crate::access::{self, CoreLog, FLUSH, Losses, Writer};
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
 use crate::error::BindError;
@@ -33,6 +34,9 @@ const BACKLOG: i32 = 1_024;
 /// What the guard did and nobody has read yet; a slice is lowered once an epoch.
 const LOWERED_MAX: usize = 256;
 
+/// How long the end waits for the access log.
+const WRITE_OUT: Duration = Duration::from_secs(2);
+
 /// A pause when no more connections can be accepted (no descriptors), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,6 +48,7 @@ pub struct Proxy {
     addresses: Vec<SocketAddr>,
     handle: Handle,
     watch: Watch,
+    log: Option<(Vec<CoreLog>, Writer)>,
 }
 
 /// Where clients come in.
@@ -57,6 +62,8 @@ struct Door {
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
+    /// Ends by itself when it has written what the cores left.
+    writer: Option<JoinHandle<()>>,
     stop: CancellationToken,
     cut: CancellationToken,
     stopping: Arc<AtomicBool>,
@@ -93,6 +100,8 @@ impl Proxy {
             .as_ref()
             .map(|all| all.acceptor())
             .transpose()?;
+        let losses = Arc::new(Losses::new(workers));
+        let log = open_log(&settings, &losses)?;
         let mut listeners: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         let plain = settings
@@ -134,6 +143,7 @@ impl Proxy {
             tap,
             tls,
             errors,
+            lines_lost: log.is_some().then_some(losses),
         });
         let handle = Handle::new(shared.clone(), lowered);
         Ok(Self {
@@ -142,6 +152,7 @@ impl Proxy {
             addresses,
             handle,
             watch,
+            log,
         })
     }
 
@@ -160,6 +171,8 @@ impl Proxy {
         let open = Arc::new(AtomicUsize::new(0));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
+        let (logs, writer) = self.log.unzip();
+        let mut logs = logs.into_iter().flatten();
         for (index, listeners) in self.listeners.into_iter().enumerate() {
             let ends = Ends {
                 stop: stop.clone(),
@@ -167,17 +180,19 @@ impl Proxy {
                 stopping: stopping.clone(),
                 open: open.clone(),
             };
-            let shared = self.shared.clone();
+            let (shared, log) = (self.shared.clone(), logs.next());
             threads.push(spawn(format!("proxy-{index}"), move || {
-                Box::pin(core(index, shared, listeners, ends))
+                Box::pin(core(index, shared, log, (listeners, ends)))
             }));
         }
         let (watch, ended) = (self.watch, cut.clone());
         threads.push(spawn("proxy-guard".to_owned(), move || {
             Box::pin(watch.run(ended))
         }));
+        let writer = writer.and_then(|writer| thread("proxy-log".to_owned(), || writer.run()));
         Running {
             threads: threads.into_iter().flatten().collect(),
+            writer,
             stop,
             cut,
             stopping,
@@ -214,7 +229,23 @@ impl Running {
         if let Err(failure) = joined.await {
             error!(%failure, "the proxy's threads were not joined");
         }
+        if let Some(writer) = self.writer {
+            written_out(&writer).await;
+        }
         DrainReport { open, cut }
+    }
+}
+
+/// A log that takes no more, a pipe that nobody reads, keeps nobody from ending.
+async fn written_out(writer: &JoinHandle<()>) {
+    let done = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        while !writer.is_finished() {
+            tick.tick().await;
+        }
+    };
+    if tokio::time::timeout(WRITE_OUT, done).await.is_err() {
+        warn!("the last lines of the access log could not be written");
     }
 }
 
@@ -228,6 +259,10 @@ fn spawn(name: String, work: impl FnOnce() -> Work + Send + 'static) -> Option<J
         Ok(runtime) => runtime.block_on(work()),
         Err(failure) => error!(%failure, "a proxy thread has no runtime"),
     };
+    thread(name, body)
+}
+
+fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
     match std::thread::Builder::new().name(name).spawn(body) {
         Ok(thread) => Some(thread),
         Err(failure) => {
@@ -235,6 +270,23 @@ fn spawn(name: String, work: impl FnOnce() -> Work + Send + 'static) -> Option<J
             None
         }
     }
+}
+
+fn open_log(
+    settings: &Settings,
+    losses: &Arc<Losses>,
+) -> Result<Option<(Vec<CoreLog>, Writer)>, BindError> {
+    let Some(log) = &settings.access_log else {
+        return Ok(None);
+    };
+    let refused = |source| BindError::AccessLog {
+        path: log
+            .file
+            .as_ref()
+            .map_or("-".to_owned(), |path| path.display().to_string()),
+        source,
+    };
+    access::open(log, losses).map(Some).map_err(refused)
 }
 
 fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
@@ -252,8 +304,16 @@ fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
 }
 
 /// One core: accepts on each of its listeners until told to stop, then waits for its connections.
-async fn core(index: usize, shared: Arc<Shared>, doors: Vec<Door>, ends: Ends) {
-    let core = Rc::new(Core::new(index, shared));
+async fn core(
+    index: usize,
+    shared: Arc<Shared>,
+    log: Option<CoreLog>,
+    (doors, ends): (Vec<Door>, Ends),
+) {
+    let core = Rc::new(Core::new(index, shared, log));
+    if core.log.is_some() {
+        tokio::task::spawn_local(flush(core.clone()));
+    }
     // Ends with the core, as every task on it.
     for cluster in &core.clusters {
         tokio::task::spawn_local(cluster.clone().sweep());
@@ -277,6 +337,17 @@ async fn core(index: usize, shared: Arc<Shared>, doors: Vec<Door>, ends: Ends) {
     }
     // The runtime ends with this function, and with it every connection.
     ends.cut.cancelled().await;
+}
+
+/// Lines are seen soon, also where there are few.
+async fn flush(core: Rc<Core>) {
+    let mut tick = tokio::time::interval(FLUSH);
+    loop {
+        tick.tick().await;
+        if let Some(log) = &core.log {
+            log.flush();
+        }
+    }
 }
 
 async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: Ends) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Method;
 use outgrow_rollout::{GuardLimits, SliceId};
 
+use crate::access::AccessLog;
 use crate::limits::Limits;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub identity: Option<IdentitySettings>,
     /// Lets testers choose a side by header; `None` turns that off.
     pub override_secret: Option<Secret>,
+    /// `None`: requests are not logged.
+    pub access_log: Option<AccessLog>,
     /// Keeps the last state over a restart; `None` keeps nothing.
     pub state_file: Option<PathBuf>,
 }

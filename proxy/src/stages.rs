@@ -20,6 +20,7 @@ use crate::core::{Core, Peer};
 use crate::error::Refusal;
 use crate::forward;
 use crate::headers;
+use crate::trail::{Ending, Trail};
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -27,19 +28,28 @@ pub(crate) async fn answer(
     peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    Ok(checked(core, &peer, request)
-        .await
-        .unwrap_or_else(|refusal| {
-            debug!(%refusal, "refused");
-            refuse(&refusal)
-        }))
+    let ending = Ending::of(&core, &peer, &request);
+    let trail = ending.as_ref().map(|ending| ending.trail.clone());
+    let answered = checked(core, &peer, request, trail).await;
+    let mut response = answered.unwrap_or_else(|refusal| {
+        debug!(%refusal, "refused");
+        if let Some(ending) = &ending {
+            ending.refused(&refusal);
+        }
+        refuse(&refusal)
+    });
+    if let Some(ending) = ending {
+        ending.follow(&mut response);
+    }
+    Ok(response)
 }
 
 async fn checked(
     core: Rc<Core>,
     peer: &Peer,
     request: Request<Incoming>,
+    trail: Option<Rc<Trail>>,
 ) -> Result<Response<Body>, Refusal> {
     headers::check(&request)?;
-    forward::carry(core, peer, request).await
+    forward::carry(core, peer, request, trail).await
 }

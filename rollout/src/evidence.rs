@@ -161,6 +161,15 @@ pub struct SideCounts {
     pub p99_us: Option<u64>,
 }
 
+/// Lines of the access log that were not written, since the proxy began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesLost {
+    /// The writer was behind.
+    pub queue: u64,
+    /// It could not write.
+    pub write: u64,
+}
+
 /// How long one side took to answer, since the proxy began.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideTimes {

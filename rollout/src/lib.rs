@@ -20,8 +20,8 @@ mod split;
 mod state;
 
 pub use evidence::{
-    Builds, ClassEvidence, Evidence, FieldDifference, FieldFault, ProxyEvidence, ShadowEvidence,
-    SideCounts, SideTimes, SyncEvidence, TableRows,
+    Builds, ClassEvidence, Evidence, FieldDifference, FieldFault, LinesLost, ProxyEvidence,
+    ShadowEvidence, SideCounts, SideTimes, SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};

@@ -5,6 +5,7 @@
 //! slip elsewhere in the file never keeps an operator from rolling back. Nothing here connects
 //! anywhere or writes anything.
 
+mod access_log;
 mod columns;
 mod comparing;
 mod events;

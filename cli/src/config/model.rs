@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use outgrow_proxy::{TlsSettings, Trust, UpstreamRules};
+use outgrow_proxy::{AccessLog, TlsSettings, Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 
 use super::events::Events;
@@ -67,6 +67,8 @@ pub(crate) struct Proxy {
     pub(crate) override_secret: Option<Secret>,
     /// `None`: the extracted services are told nothing of the caller.
     pub(crate) identity: Option<Identity>,
+    /// `None`: requests are not logged.
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 /// `[proxy.identity]`: how the extracted services learn who calls.

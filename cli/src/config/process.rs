@@ -9,6 +9,7 @@ use outgrow_bridge::Capture;
 use outgrow_proxy::{Network, Trust};
 
 use super::Surroundings;
+use super::access_log;
 use super::model::{Control, Database, HttpUrl, Identity, Legacy, Proxy, Service, Shadow};
 use super::problem::{Findings, Place};
 use super::scalar;
@@ -88,6 +89,9 @@ pub(super) fn proxy(
         .get("identity")
         .and_then(|node| node.section(findings))
         .map(|section| identity(section, findings, around));
+    let access_log = section
+        .get("access_log")
+        .map(|node| access_log::read(node.section(findings)?, findings, around));
     section.finish(findings);
     Some(Proxy {
         listen: listen?,
@@ -101,6 +105,7 @@ pub(super) fn proxy(
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,
+        access_log: access_log.map_or(Some(None), |found| found.map(Some))?,
     })
 }
 

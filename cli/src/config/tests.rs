@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod access_log;
 mod sync;
 mod tls;
 mod upstreams;

@@ -13,8 +13,8 @@ use outgrow_control::ports::{
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
-    BuildId, Builds, ClassEvidence, DataPhase, Live, Plan, ProxyEvidence, ShadowEvidence, Side,
-    SideCounts, SideTimes, SliceId, SyncEvidence, TableRows, Weight,
+    BuildId, Builds, ClassEvidence, DataPhase, LinesLost, Live, Plan, ProxyEvidence,
+    ShadowEvidence, Side, SideCounts, SideTimes, SliceId, SyncEvidence, TableRows, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -181,6 +181,10 @@ impl DataPlane for World {
 
     fn counts(&self, _: &SliceId) -> Option<ProxyEvidence> {
         Some(self.see().counts)
+    }
+
+    fn lines_lost(&self) -> Option<LinesLost> {
+        Some(LinesLost { queue: 7, write: 2 })
     }
 
     fn times(&self, _: &SliceId, side: Side) -> Option<SideTimes> {

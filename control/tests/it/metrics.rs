@@ -58,6 +58,7 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_request_duration_seconds_bucket{le=\"0.000512\",slice=\"catalog\",side=\"legacy\"} 0",
         "outgrow_request_duration_seconds_bucket{le=\"+Inf\",slice=\"catalog\",side=\"legacy\"} 50",
         "outgrow_request_duration_seconds_sum{slice=\"catalog\",side=\"legacy\"} 0.05",
+        "outgrow_access_log_dropped_total{cause=\"queue\"} 7",
         "outgrow_link_state{slice=\"catalog\",state=\"following\"} 1.0",
         "outgrow_link_lag_seconds{slice=\"catalog\",way=\"forward\"} 0.005",
         "outgrow_link_applied_rows_total{slice=\"catalog\"} 7",

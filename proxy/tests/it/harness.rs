@@ -42,6 +42,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         trust: Trust::default(),
         identity: None,
         override_secret: None,
+        access_log: None,
         state_file: None,
     }
 }

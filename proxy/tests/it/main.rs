@@ -13,5 +13,6 @@ mod fronted;
 mod harness;
 mod holding;
 mod living;
+mod logging;
 mod malformed;
 mod routing;

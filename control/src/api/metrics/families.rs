@@ -1,6 +1,6 @@
 //! Which metrics there are, and what each is made of.
 
-use outgrow_rollout::{DataPhase, SliceId, SliceState, SyncEvidence, Weight};
+use outgrow_rollout::{DataPhase, LinesLost, SliceId, SliceState, SyncEvidence, Weight};
 use prometheus_client::metrics::MetricType;
 
 use super::{Family, Figure, Labels, SIDES, Sample, Told, Value, count, counter, gauge, now};
@@ -83,6 +83,17 @@ pub(super) fn of_requests(told: &[Told]) -> Vec<Family> {
                 .collect(),
         },
     ]
+}
+
+pub(super) fn of_access_log(lost: Option<LinesLost>) -> Option<Family> {
+    let lost = lost?;
+    let causes = [("queue", lost.queue), ("write", lost.write)];
+    let samples = causes.map(|(cause, lines)| count(vec![("cause", cause.to_owned())], lines));
+    Some(counter(
+        "outgrow_access_log_dropped",
+        "Lines of the access log that were not written.",
+        samples.to_vec(),
+    ))
 }
 
 /// What a link does, in one word.

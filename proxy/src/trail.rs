@@ -1,0 +1,153 @@
+//! What is learnt of one request on its way, for whoever tells of it at its end. Kept only where
+//! the settings ask for something that is made of it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{REFERER, USER_AGENT};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use outgrow_rollout::Side;
+
+use crate::answer::status;
+use crate::body::Body;
+use crate::core::{Core, Peer};
+use crate::error::{Refusal, UpstreamError};
+use crate::pool::Lent;
+
+/// One request from its head on.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    core: Rc<Core>,
+    pub(crate) peer: Rc<Peer>,
+    pub(crate) begun: Instant,
+    pub(crate) method: Method,
+    pub(crate) target: Uri,
+    pub(crate) version: Version,
+    pub(crate) referer: Option<HeaderValue>,
+    pub(crate) agent: Option<HeaderValue>,
+    pub(crate) known: RefCell<Known>,
+}
+
+/// What its way has shown so far.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Index into the settings' slices.
+    pub(crate) slice: Option<usize>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) bucket: Option<u16>,
+    /// The side that was asked last.
+    pub(crate) side: Option<Side>,
+    pub(crate) upstream: Option<Authority>,
+    /// From asking that side to the head of its answer.
+    pub(crate) upstream_took: Option<Duration>,
+    pub(crate) refusal: Option<&'static str>,
+}
+
+impl Trail {
+    /// It belongs to a slice.
+    pub(crate) fn found(&self, slice: usize, route: &Arc<str>, bucket: u16) {
+        let mut known = self.known.borrow_mut();
+        known.slice = Some(slice);
+        known.route = Some(route.clone());
+        known.bucket = Some(bucket);
+    }
+
+    pub(crate) fn asks(&self, side: Side) {
+        let mut known = self.known.borrow_mut();
+        known.side = Some(side);
+        known.upstream = None;
+        known.upstream_took = None;
+    }
+
+    /// By whom, to a question put at `begun`.
+    pub(crate) fn answered(&self, by: &Lent, begun: Instant) {
+        let mut known = self.known.borrow_mut();
+        known.upstream = Some(by.upstream().clone());
+        known.upstream_took = Some(by.answered.saturating_duration_since(begun));
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let mut known = self.known.borrow_mut();
+        known.refusal = Some(status(refusal).1);
+        if let Refusal::Upstream(error) = refusal {
+            known.upstream = match error {
+                UpstreamError::Connect { to, .. }
+                | UpstreamError::Timeout { to, .. }
+                | UpstreamError::Broken { to, .. }
+                | UpstreamError::Crowded { to, .. } => Some(to.clone()),
+                UpstreamError::Open { .. } => None,
+            };
+        }
+    }
+}
+
+/// The end of a request, whatever it is: told when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) trail: Rc<Trail>,
+    /// `None`: the client had left before there was an answer.
+    pub(crate) status: Option<StatusCode>,
+    /// Of the body, as far as it was handed to the client's connection.
+    pub(crate) bytes: u64,
+    /// Whether all of it was.
+    pub(crate) whole: bool,
+}
+
+impl Ending {
+    /// For a request that has just come in; `None` where nobody wants to know.
+    pub(crate) fn of<B>(core: &Rc<Core>, peer: &Rc<Peer>, request: &Request<B>) -> Option<Self> {
+        let log = core.log.as_ref()?;
+        let field = |name| {
+            let wanted = log.tells_of_clients();
+            wanted
+                .then(|| request.headers().get(name).cloned())
+                .flatten()
+        };
+        let trail = Trail {
+            core: core.clone(),
+            peer: peer.clone(),
+            begun: Instant::now(),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            referer: field(REFERER),
+            agent: field(USER_AGENT),
+            known: RefCell::default(),
+        };
+        Some(Self {
+            trail: Rc::new(trail),
+            status: None,
+            bytes: 0,
+            whole: false,
+        })
+    }
+
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        self.trail.refused(refusal);
+    }
+
+    /// Goes with the answer to the end of its body.
+    pub(crate) fn follow(mut self, response: &mut Response<Body>) {
+        self.status = Some(response.status());
+        match response.body_mut() {
+            Body::Answer(answer) => answer.ending = Some(self),
+            Body::Full(Some(bytes)) => {
+                self.bytes = bytes.len() as u64;
+                self.whole = true;
+            }
+            Body::Empty | Body::Full(None) => self.whole = true,
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let core = &self.trail.core;
+        if let Some(log) = &core.log {
+            log.tell(self, &core.shared.slices);
+        }
+    }
+}
