@@ -16,6 +16,7 @@ use crate::pool::Cluster;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::slice::Slice;
+use crate::trace::Dice;
 use crate::trust::{Trust, Word};
 use crate::upstreams::Service;
 
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     extracted: Vec<Rc<Cluster>>,
     pub(crate) identities: Option<Identities>,
     pub(crate) log: Option<CoreLog>,
+    pub(crate) dice: Dice,
 }
 
 impl Core {
@@ -81,6 +83,7 @@ impl Core {
             extracted,
             identities,
             log,
+            dice: Dice::default(),
         }
     }
 

@@ -31,6 +31,7 @@ mod settings;
 mod slice;
 mod stages;
 mod tls;
+mod trace;
 mod trail;
 mod trust;
 mod tunnel;
@@ -50,4 +51,5 @@ pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
 };
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
+pub use trace::TraceSettings;
 pub use trust::{Network, Trust};

@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
 use crate::tls::TlsSettings;
+use crate::trace::TraceSettings;
 use crate::trust::Trust;
 use crate::upstreams::balance::UPSTREAMS_MAX;
 
@@ -36,6 +37,7 @@ pub struct Settings {
     pub override_secret: Option<Secret>,
     /// `None`: requests are not logged.
     pub access_log: Option<AccessLog>,
+    pub trace: TraceSettings,
     /// Keeps the last state over a restart; `None` keeps nothing.
     pub state_file: Option<PathBuf>,
 }

@@ -1,8 +1,9 @@
 //! The stages around every request, outermost first:
 //!
 //! 1. nothing leaves as an error: whatever is refused becomes an answer here;
-//! 2. what two servers could read in two ways goes no further;
-//! 3. the life of a request in `forward.rs`.
+//! 2. it gets an id and its place in a trace, where the settings want that;
+//! 3. what two servers could read in two ways goes no further;
+//! 4. the life of a request in `forward.rs`.
 //!
 //! One future for all of them, which hyper keeps in place: a box a stage and a request is dearer
 //! than what the stages do.
@@ -20,15 +21,23 @@ use crate::core::{Core, Peer};
 use crate::error::Refusal;
 use crate::forward;
 use crate::headers;
+use crate::trace;
 use crate::trail::{Ending, Trail};
 
 /// Answers one request.
 pub(crate) async fn answer(
     core: Rc<Core>,
     peer: Rc<Peer>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let ending = Ending::of(&core, &peer, &request);
+    let trace = core.shared.settings.trace;
+    let id = trace
+        .request_id
+        .then(|| trace::identify(request.headers_mut(), &core.dice));
+    if trace.span {
+        trace::continue_trace(request.headers_mut(), trace.start, &core.dice);
+    }
+    let ending = Ending::of(&core, &peer, &request, id.as_ref());
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
     let answered = checked(core, &peer, request, trail).await;
     let mut response = answered.unwrap_or_else(|refusal| {
@@ -38,6 +47,9 @@ pub(crate) async fn answer(
         }
         refuse(&refusal)
     });
+    if let Some(id) = id {
+        response.headers_mut().insert(trace::REQUEST_ID, id);
+    }
     if let Some(ending) = ending {
         ending.follow(&mut response);
     }

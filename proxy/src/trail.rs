@@ -26,6 +26,8 @@ pub(crate) struct Trail {
     pub(crate) method: Method,
     pub(crate) target: Uri,
     pub(crate) version: Version,
+    /// Where requests have one.
+    pub(crate) id: Option<HeaderValue>,
     pub(crate) referer: Option<HeaderValue>,
     pub(crate) agent: Option<HeaderValue>,
     pub(crate) known: RefCell<Known>,
@@ -98,7 +100,12 @@ pub(crate) struct Ending {
 
 impl Ending {
     /// For a request that has just come in; `None` where nobody wants to know.
-    pub(crate) fn of<B>(core: &Rc<Core>, peer: &Rc<Peer>, request: &Request<B>) -> Option<Self> {
+    pub(crate) fn of<B>(
+        core: &Rc<Core>,
+        peer: &Rc<Peer>,
+        request: &Request<B>,
+        id: Option<&HeaderValue>,
+    ) -> Option<Self> {
         let log = core.log.as_ref()?;
         let field = |name| {
             let wanted = log.tells_of_clients();
@@ -113,6 +120,7 @@ impl Ending {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
+            id: id.cloned(),
             referer: field(REFERER),
             agent: field(USER_AGENT),
             known: RefCell::default(),

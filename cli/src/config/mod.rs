@@ -23,6 +23,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 mod upstreams;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use outgrow_proxy::{AccessLog, TlsSettings, Trust, UpstreamRules};
+use outgrow_proxy::{AccessLog, TlsSettings, TraceSettings, Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 
 use super::events::Events;
@@ -69,6 +69,7 @@ pub(crate) struct Proxy {
     pub(crate) identity: Option<Identity>,
     /// `None`: requests are not logged.
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) trace: TraceSettings,
 }
 
 /// `[proxy.identity]`: how the extracted services learn who calls.

@@ -16,6 +16,7 @@ use super::scalar;
 use super::secret::Secret;
 use super::section::{Node, Section};
 use super::tls;
+use super::trace;
 use super::upstreams;
 
 /// What is wrong is among the findings already.
@@ -92,6 +93,11 @@ pub(super) fn proxy(
     let access_log = section
         .get("access_log")
         .map(|node| access_log::read(node.section(findings)?, findings, around));
+    let trace = section
+        .get("trace")
+        .and_then(|node| node.section(findings))
+        .map(|section| trace::read(section, findings))
+        .unwrap_or_default();
     section.finish(findings);
     Some(Proxy {
         listen: listen?,
@@ -105,6 +111,7 @@ pub(super) fn proxy(
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,
+        trace,
         access_log: access_log.map_or(Some(None), |found| found.map(Some))?,
     })
 }

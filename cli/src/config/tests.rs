@@ -8,6 +8,7 @@ use super::*;
 mod access_log;
 mod sync;
 mod tls;
+mod trace;
 mod upstreams;
 
 const SHOP: &str = include_str!("shop.toml");

@@ -116,6 +116,8 @@ fn micros(took: Duration) -> u64 {
 struct Line<'a> {
     #[serde(serialize_with = "shown")]
     time: &'a Stamp<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     client: &'a str,
     method: &'a str,
     target: &'a str,
@@ -153,6 +155,7 @@ pub(super) fn json(
     let slice = known.slice.and_then(|index| slices.get(index));
     let line = Line {
         time: now,
+        id: trail.id.as_ref().map(text),
         client: text(&trail.peer.address),
         method: trail.method.as_str(),
         target: target(&trail.target, query),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use outgrow_proxy::{
-    Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings, SliceSettings, Trust,
+    Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings, SliceSettings,
+    TraceSettings, Trust,
 };
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
@@ -43,6 +44,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         identity: None,
         override_secret: None,
         access_log: None,
+        trace: TraceSettings::default(),
         state_file: None,
     }
 }

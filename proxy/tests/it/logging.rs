@@ -49,9 +49,16 @@ async fn a_line_says_what_became_of_a_request() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("access.log");
     let (legacy, extracted) = (named("legacy").await, named("extracted").await);
-    let front = start(logged(sliced(&legacy, &extracted), log(&file)));
+    let mut settings = logged(sliced(&legacy, &extracted), log(&file));
+    settings.trace.request_id = true;
+    let front = start(settings);
     front.weigh(1, Weight::FULL);
-    front.get("/api/items/7?q=1", &[("x-visitor", "a")]).await;
+    front
+        .get(
+            "/api/items/7?q=1",
+            &[("x-visitor", "a"), ("x-request-id", "mine")],
+        )
+        .await;
     front.post("/api/items", "new").await;
     front.get("/elsewhere", &[]).await;
     front
@@ -76,6 +83,10 @@ async fn a_line_says_what_became_of_a_request() {
             "extracted".into(),
             Value::from(extracted.addr().to_string()),
         ]
+    );
+    assert_eq!(
+        (&read["id"], &read["target"]),
+        (&"mine".into(), &"/api/items/7?q=1".into())
     );
     assert!(read["bucket"].as_u64().unwrap() < 10_000, "{read}");
     assert!(read["duration_us"].as_u64() >= read["upstream_us"].as_u64());

@@ -15,4 +15,5 @@ mod holding;
 mod living;
 mod logging;
 mod malformed;
+mod marking;
 mod routing;

@@ -1,0 +1,298 @@
+//! Request ids, and where a request stands in a distributed trace: W3C Trace Context and B3, in
+//! and out. Reading is pure; what is malformed counts as absent.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PARENT: HeaderName = HeaderName::from_static("traceparent");
+const STATE: HeaderName = HeaderName::from_static("tracestate");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+
+/// A longer id is somebody's mistake, or worse.
+const ID_MAX: usize = 128;
+
+/// What the proxy adds to requests so that they can be found again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TraceSettings {
+    /// Every request and answer has an `x-request-id`.
+    pub request_id: bool,
+    /// The proxy is a span of its own in the traces that pass through it.
+    pub span: bool,
+    /// A request without a trace begins one; only with `span`.
+    pub start: bool,
+}
+
+/// Ids that differ; not to be guessed at is not asked of them.
+#[derive(Debug)]
+pub(crate) struct Dice(Cell<u64>);
+
+impl Default for Dice {
+    fn default() -> Self {
+        Self(Cell::new(RandomState::new().build_hasher().finish()))
+    }
+}
+
+impl Dice {
+    /// SplitMix64: every 64-bit number once in its period. Zero is no id in a trace.
+    fn next(&self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).max(1)
+    }
+}
+
+/// Whether a client's id is taken over: what is printed in logs without harm.
+fn is_id(value: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:=+/@".contains(b);
+    (1..=ID_MAX).contains(&value.len()) && value.iter().all(plain)
+}
+
+fn value(text: &str) -> HeaderValue {
+    // Hexadecimal digits and dashes.
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// The request's id: the client's where it has a good one, else a new one. It stands in the
+/// fields afterwards, once.
+pub(crate) fn identify(fields: &mut HeaderMap, dice: &Dice) -> HeaderValue {
+    let mut given = fields.get_all(&REQUEST_ID).iter();
+    let id = match (given.next(), given.next()) {
+        (Some(id), None) if is_id(id.as_bytes()) => return id.clone(),
+        _ => value(&format!("{:016x}{:016x}", dice.next(), dice.next())),
+    };
+    fields.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// Makes the proxy the parent of what follows, in each form that the request came with.
+pub(crate) fn continue_trace(fields: &mut HeaderMap, start: bool, dice: &Dice) {
+    let span = dice.next();
+    let known = w3c(fields, span) | b3_single(fields, span) | b3_multi(fields, span);
+    if known || !start {
+        return;
+    }
+    // A state without its parent belongs to nothing (Trace Context, section 3.3).
+    fields.remove(STATE);
+    let (high, low) = (dice.next(), dice.next());
+    fields.insert(
+        PARENT,
+        value(&format!("00-{high:016x}{low:016x}-{span:016x}-01")),
+    );
+}
+
+fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut all = fields.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => one.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// Hexadecimal digits, not all of them zero.
+fn is_number(text: &str, lengths: &[usize]) -> bool {
+    let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+    lengths.contains(&text.len()) && digits && text.bytes().any(|b| b != b'0')
+}
+
+fn is_low(text: &str) -> bool {
+    !text.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// The trace and the flags of a `traceparent`, as far as version 00 has them.
+fn parent(text: &str) -> Option<(&str, &str)> {
+    let mut parts = text.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let (span, flags) = (parts.next()?, parts.next()?);
+    let hex = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let future = version != "00";
+    let good = hex(version)
+        && version != "ff"
+        && is_number(trace, &[32])
+        && is_number(span, &[16])
+        && hex(flags)
+        && is_low(text)
+        && (future || parts.next().is_none());
+    good.then_some((trace, flags))
+}
+
+fn w3c(fields: &mut HeaderMap, span: u64) -> bool {
+    let Some((trace, flags)) = only(fields, &PARENT).and_then(parent) else {
+        return false;
+    };
+    // Of a later version no more than this one knows is passed on: sampled, and random.
+    let flags = u8::from_str_radix(flags, 16).unwrap_or(0) & 3;
+    let text = format!("00-{trace}-{span:016x}-{flags:02x}");
+    fields.insert(PARENT, value(&text));
+    true
+}
+
+/// `TRACE-SPAN[-SAMPLED[-PARENT]]`. The sole word `0` or `d` is no trace and passes as it is.
+fn b3_single(fields: &mut HeaderMap, span: u64) -> bool {
+    let Some(text) = only(fields, &B3) else {
+        return false;
+    };
+    let mut parts = text.split('-');
+    let (Some(trace), Some(before)) = (parts.next(), parts.next()) else {
+        // A decision not to trace is one: nobody starts a trace against it.
+        return matches!(text, "0" | "1" | "d");
+    };
+    let (sampled, old) = (parts.next(), parts.next());
+    let good = is_number(trace, &[16, 32])
+        && is_number(before, &[16])
+        && sampled.is_none_or(|word| matches!(word, "0" | "1" | "d"))
+        && old.is_none_or(|old| is_number(old, &[16]))
+        && parts.next().is_none();
+    if !good {
+        return false;
+    }
+    let mut next = format!("{trace}-{span:016x}");
+    if let Some(sampled) = sampled {
+        // A string takes whatever is written.
+        let _ = write!(next, "-{sampled}-{before}");
+    }
+    fields.insert(B3, value(&next));
+    true
+}
+
+fn b3_multi(fields: &mut HeaderMap, span: u64) -> bool {
+    let Some(trace) = only(fields, &B3_TRACE) else {
+        return fields.get("x-b3-sampled").is_some_and(|word| word == "0");
+    };
+    let before = only(fields, &B3_SPAN).filter(|text| is_number(text, &[16]));
+    let Some(before) = before.filter(|_| is_number(trace, &[16, 32])) else {
+        return false;
+    };
+    let before = value(before);
+    fields.insert(B3_PARENT, before);
+    fields.insert(B3_SPAN, value(&format!("{span:016x}")));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    fn fields(all: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in all {
+            let name: HeaderName = name.parse().unwrap();
+            fields.append(name, value.parse().unwrap());
+        }
+        fields
+    }
+
+    #[test]
+    fn a_good_id_is_kept_and_every_other_one_replaced() {
+        let dice = Dice::default();
+        let mut good = fields(&[("x-request-id", "a1-B2_c.3")]);
+        assert_eq!(identify(&mut good, &dice), "a1-B2_c.3");
+        let long = "a".repeat(129);
+        for bad in ["", "a b", "a\"b", "a\\n", &long] {
+            let mut fields = fields(&[("x-request-id", bad)]);
+            let id = identify(&mut fields, &dice);
+            assert_eq!(id.len(), 32, "{bad}");
+            assert_eq!(fields.get(REQUEST_ID), Some(&id));
+        }
+        let mut two = fields(&[("x-request-id", "a"), ("x-request-id", "b")]);
+        let id = identify(&mut two, &dice);
+        assert_eq!(two.get_all(REQUEST_ID).iter().collect::<Vec<_>>(), [id]);
+        let mut none = HeaderMap::new();
+        assert_ne!(
+            identify(&mut none, &dice),
+            identify(&mut HeaderMap::new(), &dice)
+        );
+    }
+
+    #[test]
+    fn only_what_the_standard_allows_is_a_parent() {
+        for (text, good) in [
+            (format!("00-{TRACE}-{SPAN}-01"), true),
+            (format!("cc-{TRACE}-{SPAN}-01-later"), true),
+            (format!("00-{TRACE}-{SPAN}-01-later"), false),
+            (format!("ff-{TRACE}-{SPAN}-01"), false),
+            (format!("00-{}-{SPAN}-01", TRACE.to_uppercase()), false),
+            (format!("00-{}-{SPAN}-01", "0".repeat(32)), false),
+            (format!("00-{TRACE}-{}-01", "0".repeat(16)), false),
+            (format!("00-{TRACE}-{SPAN}"), false),
+            (format!("00-{TRACE}-{SPAN}-1"), false),
+        ] {
+            assert_eq!(parent(&text).is_some(), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_form_gets_the_same_new_parent() {
+        let single = format!("{TRACE}-{SPAN}-1");
+        let mut fields = fields(&[
+            ("traceparent", &format!("00-{TRACE}-{SPAN}-01")),
+            ("tracestate", "a=1"),
+            ("b3", &single),
+            ("x-b3-traceid", TRACE),
+            ("x-b3-spanid", SPAN),
+        ]);
+        continue_trace(&mut fields, false, &Dice::default());
+        let span = fields["x-b3-spanid"].to_str().unwrap().to_owned();
+        assert!(is_number(&span, &[16]) && span != SPAN);
+        assert_eq!(fields[PARENT], format!("00-{TRACE}-{span}-01"));
+        assert_eq!(fields[B3], format!("{TRACE}-{span}-1-{SPAN}"));
+        assert_eq!(
+            (&fields[B3_PARENT], &fields[STATE]),
+            (&value(SPAN), &value("a=1"))
+        );
+    }
+
+    #[test]
+    fn a_trace_is_begun_where_there_is_none() {
+        let dice = Dice::default();
+        let begun = |all: &[(&str, &str)], start| {
+            let mut fields = fields(all);
+            continue_trace(&mut fields, start, &dice);
+            fields
+        };
+        assert!(begun(&[], false).is_empty());
+        let fresh = begun(&[("traceparent", "00-1-2-3"), ("tracestate", "a=1")], true);
+        assert!(parent(fresh[PARENT].to_str().unwrap()).is_some());
+        assert!(!fresh.contains_key(STATE));
+        for told in [[("b3", "0")], [("x-b3-sampled", "0")]] {
+            assert!(!begun(&told, true).contains_key(PARENT), "{told:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_clients_send_is_too_much(
+            all in prop::collection::vec((0..6_usize, prop::collection::vec(any::<u8>(), 0..80)), 0..6),
+            words in prop::collection::vec("[0-9a-fA-F-]{0,60}", 0..4),
+        ) {
+            let names = [REQUEST_ID, PARENT, STATE, B3, B3_TRACE, B3_SPAN];
+            let mut fields = HeaderMap::new();
+            let bytes = all.into_iter().chain(words.into_iter().zip(1..).map(|(w, n)| (n, w.into_bytes())));
+            for (name, bytes) in bytes {
+                if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                    fields.append(&names[name], value);
+                }
+            }
+            let dice = Dice::default();
+            prop_assert!(is_id(identify(&mut fields, &dice).as_bytes()));
+            continue_trace(&mut fields, true, &dice);
+            let known = only(&fields, &PARENT).and_then(parent).is_some()
+                || fields.contains_key(B3) || fields.contains_key(B3_TRACE);
+            prop_assert!(known);
+        }
+    }
+}
