@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    DataPhase, LinesLost, Live, ProxyEvidence, ShadowEvidence, Side, SideTimes, SliceId,
-    SyncEvidence, TableRows,
+    DataPhase, LinesLost, Live, ProxyEvidence, RouteTimes, ShadowEvidence, Side, SideTimes,
+    SliceId, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn counts(&self, slice: &SliceId) -> Option<ProxyEvidence>;
     /// Errors and times of one side since the proxy started, for the metrics.
     fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes>;
+    /// The same of every route that has had requests, and of what belongs to no slice.
+    fn routes(&self) -> Vec<RouteTimes>;
     /// Lines that the access log lacks, for the metrics; `None` where there is none.
     fn lines_lost(&self) -> Option<LinesLost>;
     /// Everything else a person may want to see, for `status`.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{CoreLog, Losses};
+use crate::counts::routes::RouteCounts;
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
 use crate::pool::Cluster;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// Where clients come in over TLS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
+    pub(crate) routes: RouteCounts,
     /// Where there is an access log.
     pub(crate) lines_lost: Option<Arc<Losses>>,
 }

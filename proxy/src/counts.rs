@@ -1,5 +1,7 @@
 //! Requests, errors and times by side. Each core adds to its own counters; readers sum.
 
+pub(crate) mod routes;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::body::{Body, Copy};
 use crate::cohort::{self, Cohort};
 use crate::core::{Core, Peer};
-use crate::error::Refusal;
+use crate::error::{Refusal, UpstreamError};
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
@@ -35,6 +35,8 @@ struct Call {
     core: Rc<Core>,
     slice: Arc<Slice>,
     index: usize,
+    /// For the counts.
+    route: usize,
     label: Arc<str>,
     cohort: Cohort,
     /// What a tester asked for, with the right secret.
@@ -79,6 +81,7 @@ pub(crate) async fn carry(
     let found = route(&core, &out.parts).cloned();
     let Some(Found {
         slice: index,
+        route,
         label,
     }) = found
     else {
@@ -93,6 +96,7 @@ pub(crate) async fn carry(
         core,
         slice,
         index,
+        route,
         label,
         cohort,
         wish,
@@ -147,11 +151,24 @@ async fn pass_through(
         trail.asks(Side::Legacy);
     }
     let begun = Instant::now();
-    let (response, lent) = core.legacy().send(&mut out, asking, begun).await?;
+    let sent = core.legacy().send(&mut out, asking, begun).await;
+    let (error, latency) = outcome(&sent, begun);
+    let routes = &core.shared.routes;
+    routes.count(core.index, routes.other(), Side::Legacy, (error, latency));
+    let (response, lent) = sent?;
     if let Some(trail) = &trail {
         trail.answered(&lent, begun);
     }
     Ok(hand_down(response, lent, client, None))
+}
+
+/// Whether a side failed, and after which time.
+fn outcome(sent: &Result<(Response<()>, Lent), UpstreamError>, begun: Instant) -> (bool, Duration) {
+    let (error, ended) = match sent {
+        Ok((response, lent)) => (response.status().is_server_error(), lent.answered),
+        Err(_) => (true, Instant::now()),
+    };
+    (error, ended.saturating_duration_since(begun))
 }
 
 /// Gives an upstream's answer to the client.
@@ -300,13 +317,9 @@ impl Call {
         let begun = Instant::now();
         let asking = Client::Cohort(self.cohort.hash);
         let sent = cluster.send(out, asking, begun).await;
-        let ended = sent
-            .as_ref()
-            .map_or_else(|_| Instant::now(), |(_, lent)| lent.answered);
-        let latency = ended.saturating_duration_since(begun);
-        let error = sent
-            .as_ref()
-            .map_or(true, |(response, _)| response.status().is_server_error());
+        let (error, latency) = outcome(&sent, begun);
+        let routes = &self.core.shared.routes;
+        routes.count(self.core.index, self.route, side, (error, latency));
         self.slice
             .counts
             .count(self.core.index, side, error, latency);

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use outgrow_rollout::{LinesLost, Live, ProxyEvidence, Side, SideTimes, SliceId, bucket, side_for};
+use outgrow_rollout::{
+    LinesLost, Live, ProxyEvidence, RouteTimes, Side, SideTimes, SliceId, bucket, side_for,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -92,6 +94,11 @@ impl Handle {
     /// Errors and times of one side since the start.
     pub fn times(&self, id: &SliceId, side: Side) -> Option<SideTimes> {
         Some(self.slice(id)?.counts.times(side))
+    }
+
+    /// Errors and times of each route and side that has had requests, since the start.
+    pub fn routes(&self) -> Vec<RouteTimes> {
+        self.shared.routes.read(&self.shared.settings.slices)
     }
 
     /// Lines that the access log lacks; `None` where there is none.

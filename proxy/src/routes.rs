@@ -38,6 +38,8 @@ struct Leaf {
 pub(crate) struct Found {
     /// Index into the settings' slices.
     pub(crate) slice: usize,
+    /// Counts the routes of all slices, in the order of the settings.
+    pub(crate) route: usize,
     /// The route as it was declared.
     pub(crate) label: Arc<str>,
 }
@@ -46,11 +48,13 @@ impl RouteTable {
     pub(crate) fn build(slices: &[SliceSettings]) -> Result<Self, Vec<Problem>> {
         let mut table = Self::default();
         let mut problems = Vec::new();
+        let mut count = 0;
         for (index, slice) in slices.iter().enumerate() {
             for route in &slice.routes {
-                if let Err(problem) = table.add(slices, index, route) {
+                if let Err(problem) = table.add(slices, (index, count), route) {
                     problems.push(problem);
                 }
+                count += 1;
             }
         }
         if problems.is_empty() {
@@ -63,7 +67,7 @@ impl RouteTable {
     fn add(
         &mut self,
         slices: &[SliceSettings],
-        index: usize,
+        (index, count): (usize, usize),
         route: &RouteSettings,
     ) -> Result<(), Problem> {
         let wrong = |what| Problem::Template {
@@ -111,6 +115,7 @@ impl RouteTable {
             host: route.host.clone(),
             found: Found {
                 slice: index,
+                route: count,
                 label: Arc::from(route.to_string()),
             },
         });

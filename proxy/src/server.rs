@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use crate::access::{self, CoreLog, FLUSH, Losses, Writer};
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
+use crate::counts::routes::RouteCounts;
 use crate::error::BindError;
 use crate::guard::{EVENTS_MAX, Watch};
 use crate::handle::Handle;
@@ -136,6 +137,7 @@ impl Proxy {
             .keeping(&services)
             .showing(certificates);
         let shared = Arc::new(Shared {
+            routes: RouteCounts::new(&settings.slices, workers),
             settings,
             table,
             slices,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::SliceId;
 use crate::ids::{BuildId, Side};
 
 /// The builds that evidence was gathered on. Evidence of another pair does not count.
@@ -168,6 +169,17 @@ pub struct LinesLost {
     pub queue: u64,
     /// It could not write.
     pub write: u64,
+}
+
+/// The same of one route on one side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTimes {
+    /// `None` for what belongs to no slice.
+    pub slice: Option<SliceId>,
+    /// As it is declared; `other` for what belongs to no slice.
+    pub route: String,
+    pub side: Side,
+    pub times: SideTimes,
 }
 
 /// How long one side took to answer, since the proxy began.

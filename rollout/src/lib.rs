@@ -21,7 +21,7 @@ mod state;
 
 pub use evidence::{
     Builds, ClassEvidence, Evidence, FieldDifference, FieldFault, LinesLost, ProxyEvidence,
-    ShadowEvidence, SideCounts, SideTimes, SyncEvidence, TableRows,
+    RouteTimes, ShadowEvidence, SideCounts, SideTimes, SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};

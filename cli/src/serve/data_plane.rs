@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
-use outgrow_rollout::{LinesLost, Live, ProxyEvidence, Side, SideTimes, SliceId};
+use outgrow_rollout::{LinesLost, Live, ProxyEvidence, RouteTimes, Side, SideTimes, SliceId};
 use serde_json::Value;
 
 /// The one proxy of this process.
@@ -52,6 +52,10 @@ impl DataPlane for Carrier {
 
     fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes> {
         self.proxy.times(slice, side)
+    }
+
+    fn routes(&self) -> Vec<RouteTimes> {
+        self.proxy.routes()
     }
 
     fn lines_lost(&self) -> Option<LinesLost> {

@@ -89,6 +89,7 @@ pub(super) async fn metrics(State(controller): State<Controller>) -> Result<Resp
     ];
     all.extend(families::of_slices(&told));
     all.extend(families::of_requests(&told));
+    all.extend(families::of_routes(&ports.data_plane.routes()));
     all.extend(families::of_access_log(ports.data_plane.lines_lost()));
     all.extend(families::of_links(&told));
     all.extend(families::of_shadow(&told));

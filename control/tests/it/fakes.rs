@@ -13,7 +13,7 @@ use outgrow_control::ports::{
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
-    BuildId, Builds, ClassEvidence, DataPhase, LinesLost, Live, Plan, ProxyEvidence,
+    BuildId, Builds, ClassEvidence, DataPhase, LinesLost, Live, Plan, ProxyEvidence, RouteTimes,
     ShadowEvidence, Side, SideCounts, SideTimes, SliceId, SyncEvidence, TableRows, Weight,
 };
 use outgrow_testkit::eventually;
@@ -181,6 +181,25 @@ impl DataPlane for World {
 
     fn counts(&self, _: &SliceId) -> Option<ProxyEvidence> {
         Some(self.see().counts)
+    }
+
+    fn routes(&self) -> Vec<RouteTimes> {
+        let times = |errors| SideTimes {
+            errors,
+            sum_us: 6_000,
+            within_us: vec![(512, 0), (1_024, 6)],
+            above: 0,
+        };
+        let of = |slice: Option<&str>, route: &str, errors| RouteTimes {
+            slice: slice.map(|id| SliceId::new(id).unwrap()),
+            route: route.to_owned(),
+            side: Side::Legacy,
+            times: times(errors),
+        };
+        vec![
+            of(Some("catalog"), "GET /api/products/{id}", 2),
+            of(None, "other", 3),
+        ]
     }
 
     fn lines_lost(&self) -> Option<LinesLost> {

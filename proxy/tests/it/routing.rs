@@ -325,3 +325,38 @@ async fn an_older_state_never_replaces_a_newer_one() {
     assert_eq!(front.post("/api/items", "{}").await.text(), "extracted");
     front.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_is_counted_on_its_own() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let front = start(sliced(&legacy, &extracted));
+    front.weigh(1, Weight::FULL);
+    for path in [
+        "/api/items/1",
+        "/api/items/2",
+        "/api/items",
+        "/a",
+        "/b",
+        "/c",
+    ] {
+        front.get(path, &[("x-visitor", "a")]).await;
+    }
+    front.post("/api/items", "new").await;
+    let told: Vec<_> = front
+        .handle
+        .routes()
+        .into_iter()
+        .map(|of| (of.slice.is_some(), of.route, of.side, of.times.requests()))
+        .collect();
+    let of = |slice, route: &str, side, requests| (slice, route.to_owned(), side, requests);
+    assert_eq!(
+        told,
+        [
+            of(true, "GET /api/items", Side::Extracted, 1),
+            of(true, "GET /api/items/{id}", Side::Extracted, 2),
+            of(true, "POST /api/items", Side::Legacy, 1),
+            of(false, "other", Side::Legacy, 3),
+        ]
+    );
+    front.stop().await;
+}

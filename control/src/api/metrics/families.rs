@@ -1,6 +1,8 @@
 //! Which metrics there are, and what each is made of.
 
-use outgrow_rollout::{DataPhase, LinesLost, SliceId, SliceState, SyncEvidence, Weight};
+use outgrow_rollout::{
+    DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SyncEvidence, Weight,
+};
 use prometheus_client::metrics::MetricType;
 
 use super::{Family, Figure, Labels, SIDES, Sample, Told, Value, count, counter, gauge, now};
@@ -81,6 +83,33 @@ pub(super) fn of_requests(told: &[Told]) -> Vec<Family> {
                     value: Value::Times(times.clone()),
                 })
                 .collect(),
+        },
+    ]
+}
+
+/// By route; what belongs to no slice has no such label.
+pub(super) fn of_routes(routes: &[RouteTimes]) -> Vec<Family> {
+    let labels = |of: &RouteTimes| -> Labels {
+        let slice = of.slice.iter().map(|slice| ("slice", slice.to_string()));
+        let rest = [("route", of.route.clone()), ("side", of.side.to_string())];
+        slice.chain(rest).collect()
+    };
+    let errors = routes.iter().map(|of| count(labels(of), of.times.errors));
+    let times = routes.iter().map(|of| Sample {
+        labels: labels(of),
+        value: Value::Times(of.times.clone()),
+    });
+    vec![
+        counter(
+            "outgrow_route_errors",
+            "Requests of a route that a side answered with 5xx, or did not answer.",
+            errors.collect(),
+        ),
+        Family {
+            name: "outgrow_route_duration_seconds",
+            help: "Time to the head of a side's answer, by route.",
+            kind: MetricType::Histogram,
+            samples: times.collect(),
         },
     ]
 }
