@@ -18,6 +18,7 @@ use crate::body::{Body, Copy};
 use crate::cohort::{self, Cohort};
 use crate::core::{Core, Peer};
 use crate::error::{Refusal, UpstreamError};
+use crate::filters::Filters;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
@@ -39,6 +40,7 @@ struct Call {
     route: usize,
     label: Arc<str>,
     cohort: Cohort,
+    filters: Option<Arc<Filters>>,
     /// What a tester asked for, with the right secret.
     wish: Option<Side>,
     /// The client's fields before any was taken off, for the caller's session and the shadow.
@@ -77,12 +79,13 @@ pub(crate) async fn carry(
         parts.headers.insert(UPGRADE, protocol);
     }
     let body = (!body.is_end_stream()).then_some(body);
-    let out = Outgoing { parts, body };
+    let mut out = Outgoing { parts, body };
     let found = route(&core, &out.parts).cloned();
     let Some(Found {
         slice: index,
         route,
         label,
+        filters,
     }) = found
     else {
         return pass_through(core, peer, out, (client, trail)).await;
@@ -92,6 +95,9 @@ pub(crate) async fn carry(
     if let Some(trail) = &trail {
         trail.found(index, &label, bucket(cohort.hash));
     }
+    if let Some(filters) = &filters {
+        filters.request(&mut out.parts.headers);
+    }
     let call = Call {
         core,
         slice,
@@ -99,6 +105,7 @@ pub(crate) async fn carry(
         route,
         label,
         cohort,
+        filters,
         wish,
         mirrored,
         trail,
@@ -146,6 +153,10 @@ async fn pass_through(
     mut out: Outgoing,
     (client, trail): (Option<OnUpgrade>, Option<Rc<Trail>>),
 ) -> Result<Response<Body>, Refusal> {
+    let filters = core.shared.settings.filters.as_deref();
+    if let Some(filters) = filters {
+        filters.request(&mut out.parts.headers);
+    }
     let asking = Client::Address(&peer.address);
     if let Some(trail) = &trail {
         trail.asks(Side::Legacy);
@@ -159,7 +170,7 @@ async fn pass_through(
     if let Some(trail) = &trail {
         trail.answered(&lent, begun);
     }
-    Ok(hand_down(response, lent, client, None))
+    Ok(hand_down(response, lent, client, None, filters))
 }
 
 /// Whether a side failed, and after which time.
@@ -177,6 +188,7 @@ fn hand_down(
     lent: Lent,
     client: Option<OnUpgrade>,
     copy: Option<Copy>,
+    filters: Option<&Filters>,
 ) -> Response<Body> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = client
@@ -195,6 +207,9 @@ fn hand_down(
         return response.map(|()| Body::Empty);
     }
     headers::strip_hop_by_hop(response.headers_mut());
+    if let Some(filters) = filters {
+        filters.response(response.headers_mut());
+    }
     response.map(|()| Body::answer(lent, copy))
 }
 
@@ -236,7 +251,8 @@ impl Call {
             (Some((tap, ticket)), Some(parts)) => Some(self.copy(tap, ticket, parts, &answered)),
             _ => None,
         };
-        let mut response = hand_down(answered.response, answered.lent, client, copy);
+        let filters = self.filters.as_deref();
+        let mut response = hand_down(answered.response, answered.lent, client, copy, filters);
         self.stick(&live, &mut response);
         Ok(response)
     }
@@ -269,7 +285,9 @@ impl Call {
             }
             drop(passage);
             let response = answered.map(|answered| {
-                let mut response = hand_down(answered.response, answered.lent, client, None);
+                let filters = self.filters.as_deref();
+                let mut response =
+                    hand_down(answered.response, answered.lent, client, None, filters);
                 self.stick(&live, &mut response);
                 response
             });

@@ -12,6 +12,7 @@ mod core;
 mod counts;
 mod deadline;
 mod error;
+mod filters;
 mod flat;
 mod forward;
 mod guard;
@@ -40,6 +41,7 @@ mod wire;
 
 pub use access::{AccessLog, LogFormat};
 pub use error::{BindError, HoldError};
+pub use filters::{Edit, Edits, Filters, Link};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limits::Limits;

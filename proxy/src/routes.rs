@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::filters::Filters;
 use crate::settings::{Problem, RouteSettings, SliceSettings};
 
 /// All routes of all slices. Immutable.
@@ -42,6 +43,7 @@ pub(crate) struct Found {
     pub(crate) route: usize,
     /// The route as it was declared.
     pub(crate) label: Arc<str>,
+    pub(crate) filters: Option<Arc<Filters>>,
 }
 
 impl RouteTable {
@@ -117,6 +119,7 @@ impl RouteTable {
                 slice: index,
                 route: count,
                 label: Arc::from(route.to_string()),
+                filters: route.filters.clone(),
             },
         });
         // A route with a host is more specific than one without.
@@ -193,6 +196,7 @@ mod tests {
                 method: method.parse().unwrap(),
                 host: (at > 0).then(|| rest[..at].to_owned()),
                 template: rest[at..].to_owned(),
+                filters: None,
             }
         };
         SliceSettings {

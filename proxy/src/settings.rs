@@ -4,12 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use outgrow_rollout::{GuardLimits, SliceId};
 
 use crate::access::AccessLog;
+use crate::filters::Filters;
 use crate::limits::Limits;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
@@ -32,6 +34,8 @@ pub struct Settings {
     pub slices: Vec<SliceSettings>,
     pub limits: Limits,
     pub trust: Trust,
+    /// Of what belongs to no slice.
+    pub filters: Option<Arc<Filters>>,
     pub identity: Option<IdentitySettings>,
     /// Lets testers choose a side by header; `None` turns that off.
     pub override_secret: Option<Secret>,
@@ -66,6 +70,7 @@ pub struct RouteSettings {
     pub host: Option<String>,
     /// `/a/{id}/b`, or with `{*rest}` at its end.
     pub template: String,
+    pub filters: Option<Arc<Filters>>,
 }
 
 impl fmt::Display for RouteSettings {

@@ -3,7 +3,15 @@
 //! 1. nothing leaves as an error: whatever is refused becomes an answer here;
 //! 2. it gets an id and its place in a trace, where the settings want that;
 //! 3. what two servers could read in two ways goes no further;
-//! 4. the life of a request in `forward.rs`.
+//! 4. the life of a request in `forward.rs`, and in it what the config has chosen for the route
+//!    (`filters.rs`; what is not chosen costs one branch):
+//!    - pre: `headers::prepare` takes off what is for one hop or forged, so that no filter sees it;
+//!    - route: the route is found, and the cohort by what the client itself has sent;
+//!    - pre: request fields are changed, once, so that both sides and the shadow see the same;
+//!    - a side answers; the shadow's copy is taken from what it really said;
+//!    - post: links, then cookies, then response fields, so that the config has the last word;
+//!    - post: the proxy's own cohort cookie, which no filter may change.
+//! 5. error: a refusal is an answer of the proxy's own, which no filter changes (1).
 //!
 //! One future for all of them, which hyper keeps in place: a box a stage and a request is dearer
 //! than what the stages do.

@@ -9,6 +9,7 @@ mod access_log;
 mod columns;
 mod comparing;
 mod events;
+mod filters;
 mod model;
 mod plan;
 mod problem;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_proxy::{AccessLog, TlsSettings, TraceSettings, Trust, UpstreamRules};
@@ -63,6 +64,8 @@ pub(crate) struct Proxy {
     pub(crate) drain_timeout: Duration,
     /// Whom the proxy believes what about clients.
     pub(crate) trust: Trust,
+    /// Of what belongs to no slice.
+    pub(crate) filters: Option<Arc<outgrow_proxy::Filters>>,
     /// Allows testers to choose a side by header; `None` turns that off.
     pub(crate) override_secret: Option<Secret>,
     /// `None`: the extracted services are told nothing of the caller.
@@ -163,6 +166,8 @@ pub(crate) struct Route {
     /// Lower case, without a port; `None` means any.
     pub(crate) host: Option<String>,
     pub(crate) path: String,
+    /// Its own or the slice's.
+    pub(crate) filters: Option<Arc<outgrow_proxy::Filters>>,
 }
 
 impl fmt::Display for Route {

@@ -10,6 +10,7 @@ use outgrow_proxy::{Network, Trust};
 
 use super::Surroundings;
 use super::access_log;
+use super::filters;
 use super::model::{Control, Database, HttpUrl, Identity, Legacy, Proxy, Service, Shadow};
 use super::problem::{Findings, Place};
 use super::scalar;
@@ -84,6 +85,7 @@ pub(super) fn proxy(
         preface: networks(&mut section, findings, "proxy_protocol").unwrap_or_default(),
         forwarded: networks(&mut section, findings, "trusted_proxies"),
     };
+    let filters = filters::read(&mut section, findings);
     let names = ["override_secret_file", "override_secret_env"];
     let override_secret = secret(&mut section, findings, around, names);
     let identity = section
@@ -108,6 +110,7 @@ pub(super) fn proxy(
         hold_timeout,
         drain_timeout,
         trust,
+        filters,
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,

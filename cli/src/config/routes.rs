@@ -47,6 +47,7 @@ pub(super) fn parse(text: &str) -> Result<Route, (String, String)> {
         method,
         host: (!host.is_empty()).then(|| host.to_ascii_lowercase()),
         path: path.to_owned(),
+        filters: None,
     })
 }
 

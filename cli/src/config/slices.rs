@@ -8,6 +8,7 @@ use outgrow_rollout::{GuardLimits, SliceId};
 use super::Surroundings;
 use super::comparing;
 use super::events::{self, Events};
+use super::filters;
 use super::model::{Cohort, Route, Slice, SliceShadow, SliceSync, Table};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
@@ -93,7 +94,8 @@ fn slice(
     let service = section
         .need(findings, "service", fix)
         .and_then(|node| Some((node.place.clone(), node.word(findings)?)));
-    let routes = own_routes(&mut section, findings);
+    let mut routes = own_routes(&mut section, findings);
+    filters::of_routes(&mut section, findings, &mut routes);
     let cohort = section
         .get("cohort")
         .map(|node| cohort(&node, findings))

@@ -70,6 +70,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             ..ProxyLimits::default()
         },
         trust: config.proxy.trust.clone(),
+        filters: config.proxy.filters.clone(),
         identity: config
             .proxy
             .identity
@@ -104,6 +105,7 @@ fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
         method: route.method.clone(),
         host: route.host.clone(),
         template: route.path.clone(),
+        filters: route.filters.clone(),
     };
     Ok(SliceSettings {
         id: slice.id.clone(),

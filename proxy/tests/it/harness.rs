@@ -41,6 +41,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
             ..Limits::default()
         },
         trust: Trust::default(),
+        filters: None,
         identity: None,
         override_secret: None,
         access_log: None,
@@ -63,6 +64,7 @@ pub(crate) fn sliced(legacy: &Upstream, extracted: &Upstream) -> Settings {
         method,
         host: None,
         template: template.to_owned(),
+        filters: None,
     };
     Settings {
         services: vec![ServiceSettings::new("shop", vec![authority(extracted)])],

@@ -9,6 +9,7 @@ mod carrying;
 mod checking;
 mod encrypted;
 mod failing;
+mod filtering;
 mod fronted;
 mod harness;
 mod holding;

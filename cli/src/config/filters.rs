@@ -1,0 +1,172 @@
+//! `filters`: what the proxy changes in the heads that pass, of a slice, of some of its routes, or
+//! of what belongs to no slice.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use outgrow_proxy::{Edit, Edits, Filters, Link};
+
+use super::model::Route;
+use super::problem::{Findings, Place, nearest};
+use super::scalar;
+use super::section::{Node, Section};
+
+/// `[proxy.filters]` and `[slices.ID.filters]`.
+pub(super) fn read(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Arc<Filters>> {
+    let mut section = section.get("filters")?.section(findings)?;
+    let found = keys(&mut section, findings);
+    section.finish(findings);
+    Some(Arc::new(found))
+}
+
+/// Gives each route its filters: those of `route_filters` that name it, else the slice's.
+pub(super) fn of_routes(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    routes: &mut [(Place, Route)],
+) {
+    let common = read(section, findings);
+    let entries = section.get("route_filters");
+    let entries = entries.map(|node| node.list(findings)).unwrap_or_default();
+    let mut taken = Vec::new();
+    for node in entries {
+        let Some(mut section) = node.section(findings) else {
+            continue;
+        };
+        let fix = "write routes = [\"GET /path/{name}\"], as the slice has them";
+        let named = section.need(findings, "routes", fix);
+        let own = Arc::new(keys(&mut section, findings));
+        section.finish(findings);
+        let named = named.map(|node| node.words(findings)).unwrap_or_default();
+        for (place, text) in named {
+            if taken.contains(&text) {
+                findings.refuse(&place, "the route has filters already", "name it once");
+                continue;
+            }
+            let known: Vec<String> = routes.iter().map(|(_, r)| r.to_string()).collect();
+            match known.iter().position(|route| *route == text) {
+                Some(index) => routes[index].1.filters = Some(own.clone()),
+                None => {
+                    let fix = match nearest(&text, known.iter().map(String::as_str)) {
+                        Some(near) => format!("did you mean \"{near}\"?"),
+                        None => "name it as `routes` of the slice does".to_owned(),
+                    };
+                    findings.refuse(&place, "the slice has no such route", fix);
+                }
+            }
+            taken.push(text);
+        }
+    }
+    for (_, route) in routes {
+        if route.filters.is_none() {
+            route.filters.clone_from(&common);
+        }
+    }
+}
+
+fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Filters {
+    Filters {
+        request: edits(section.get("request"), findings),
+        response: edits(section.get("response"), findings),
+        links: links(section.get("links"), findings),
+        cookie_domains: pairs(section.get("cookie_domains"), findings)
+            .into_iter()
+            .filter_map(|pair| domain(&pair, findings))
+            .collect(),
+        cookie_paths: links(section.get("cookie_paths"), findings),
+    }
+}
+
+fn edits(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Edits {
+    let mut edits = Edits::default();
+    let Some(mut section) = node.and_then(|node| node.section(findings)) else {
+        return edits;
+    };
+    if let Some(node) = section.get("remove") {
+        for (place, name) in node.words(findings) {
+            push(&mut edits, &place, &name, Edit::Remove, findings);
+        }
+    }
+    for (key, kind) in [("set", Edit::Set as fn(_) -> _), ("add", Edit::Add)] {
+        let fields = section.get(key).and_then(|node| node.section(findings));
+        for (name, place, node) in fields.map(|s| s.entries()).unwrap_or_default() {
+            let Some(text) = node.text(findings) else {
+                continue;
+            };
+            match HeaderValue::from_str(text) {
+                Ok(value) => push(&mut edits, &place, &name, kind(value), findings),
+                Err(_) => {
+                    let rule = "it is not the value of a header";
+                    findings.refuse(&node.place, rule, "write one line of plain text");
+                }
+            }
+        }
+    }
+    section.finish(findings);
+    edits
+}
+
+fn push(edits: &mut Edits, place: &Place, name: &str, edit: Edit, findings: &mut Findings<'_>) {
+    let Ok(header) = name.parse::<HeaderName>() else {
+        findings.lack(
+            place,
+            format!("`{name}` is not a header name"),
+            "use letters, digits, - and _",
+        );
+        return;
+    };
+    if let Err(why) = edits.push(header, edit) {
+        let rule = format!("`{name}` cannot be changed: {why}");
+        findings.lack(place, rule, "leave it to the proxy: remove it here");
+    }
+}
+
+/// A `{ from, to }`, with its place.
+struct Pair {
+    place: Place,
+    from: String,
+    to: String,
+}
+
+fn pairs(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Vec<Pair> {
+    let items = node.map(|node| node.list(findings)).unwrap_or_default();
+    let pair = |node: Node<'_>| {
+        let mut section = node.section(findings)?;
+        let fix = "write { from = \"..\", to = \"..\" }";
+        let mut text = |key| {
+            let node = section.need(findings, key, fix)?;
+            Some(node.text(findings)?.trim().to_owned())
+        };
+        let (from, to) = (text("from"), text("to"));
+        section.finish(findings);
+        Some(Pair {
+            place: node.place,
+            from: from?,
+            to: to?,
+        })
+    };
+    items.into_iter().filter_map(pair).collect()
+}
+
+fn links(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Vec<Link> {
+    let pairs = pairs(node, findings);
+    let link = |pair: Pair| {
+        let fix = "write { from = \"http://HOST/PATH\", to = \"/PATH\" }";
+        Link::new(&pair.from, &pair.to)
+            .map_err(|rule| findings.refuse(&pair.place, rule, fix))
+            .ok()
+    };
+    pairs.into_iter().filter_map(link).collect()
+}
+
+fn domain(pair: &Pair, findings: &mut Findings<'_>) -> Option<(String, Option<String>)> {
+    let from = pair.from.trim_start_matches('.');
+    if !scalar::is_host(from) || !(pair.to.is_empty() || scalar::is_host(&pair.to)) {
+        let fix =
+            "write { from = \"monolith.internal\", to = \"shop.example\" }, or to = \"\" for none";
+        findings.refuse(&pair.place, "a cookie's domain is a host name", fix);
+        return None;
+    }
+    let to = (!pair.to.is_empty()).then(|| pair.to.clone());
+    Some((from.to_owned(), to))
+}

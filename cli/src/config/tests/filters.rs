@@ -1,0 +1,56 @@
+//! Changes of heads.
+
+use super::*;
+
+/// The shop's config with this in `[slices.catalog.filters]`, and the rest behind it.
+fn with(text: &str) -> String {
+    let before = "[slices.catalog.shadow]";
+    assert_eq!(SHOP.matches(before).count(), 1);
+    SHOP.replace(
+        before,
+        &format!("[slices.catalog.filters]\n{text}\n\n{before}"),
+    )
+}
+
+#[test]
+fn a_route_has_its_own_filters_or_the_slices() {
+    let text = "request = { remove = [\"X-Debug\"], set = { x-channel = \"web\" } }\n\
+        links = [{ from = \"http://127.0.0.1:9000\", to = \"\" }]\n\
+        cookie_domains = [{ from = \".shop.internal\", to = \"\" }]\n\
+        [[slices.catalog.route_filters]]\nroutes = [\"GET /api/categories\"]\n\
+        response = { add = { vary = \"x-channel\" } }";
+    let config = good(&with(text));
+    let filters = |route: &str| {
+        let routes = &config.slices[0].routes;
+        let found = routes.iter().find(|r| r.to_string() == route).unwrap();
+        found.filters.clone().unwrap()
+    };
+    let (common, own) = (filters("GET /api/products"), filters("GET /api/categories"));
+    assert_eq!(common.links.len(), 1);
+    assert_eq!(common.cookie_domains, [("shop.internal".to_owned(), None)]);
+    assert!(own.links.is_empty() && own.response != common.response);
+    assert!(config.slices[1].routes[0].filters.is_none());
+    assert!(config.proxy.filters.is_none());
+    let all = SHOP.replace(
+        "[proxy.identity]",
+        "[proxy.filters]\nresponse = { remove = [\"x-powered-by\"] }\n\n[proxy.identity]",
+    );
+    assert!(good(&all).proxy.filters.is_some());
+}
+
+#[test]
+fn filters_that_cannot_be_are_refused() {
+    golden(
+        "filters",
+        &with(
+            "request = { set = { Host = \"a\", \"x y\" = \"1\", x-a = \"\\u0007\" }, \
+             remove = [\"transfer-encoding\", \"x-outgrow-identity\"], put = {} }\n\
+             response = { add = { content-length = \"1\" } }\n\
+             links = [{ from = \"shop\", to = \"/\" }, { from = \"/a\" }]\n\
+             cookie_domains = [{ from = \"a b\", to = \"\" }]\n\
+             cookie_paths = [{ from = \"/app\", to = \"x\" }]\n\
+             [[slices.catalog.route_filters]]\n\
+             routes = [\"GET /api/category\", \"GET /api/products\", \"GET /api/products\"]",
+        ),
+    );
+}

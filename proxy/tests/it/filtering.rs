@@ -1,0 +1,114 @@
+//! What routes change in the heads that pass.
+
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue};
+use outgrow_proxy::{Edit, Edits, Filters, Link};
+use outgrow_rollout::Weight;
+use outgrow_testkit::Upstream;
+
+use crate::harness::{named, plain, sliced, start, text};
+
+fn edits(pairs: &[(&'static str, Edit)]) -> Edits {
+    let mut edits = Edits::default();
+    for (name, edit) in pairs {
+        edits
+            .push(HeaderName::from_static(name), edit.clone())
+            .unwrap();
+    }
+    edits
+}
+
+fn value(text: &'static str) -> HeaderValue {
+    HeaderValue::from_static(text)
+}
+
+/// As a monolith that knows itself by another name only.
+async fn monolith() -> Upstream {
+    Upstream::start(|request| async move {
+        let mut answer = text("moved");
+        *answer.status_mut() = http::StatusCode::FOUND;
+        let fields = answer.headers_mut();
+        let to = format!("http://monolith.internal/app{}", request.uri().path());
+        fields.insert("location", HeaderValue::try_from(to).unwrap());
+        let cookie = "sid=1; Domain=monolith.internal; Path=/app; HttpOnly";
+        fields.append("set-cookie", value(cookie));
+        fields.append("set-cookie", value("lang=en; Path=/"));
+        fields.insert("x-powered-by", value("old thing"));
+        answer
+    })
+    .await
+}
+
+fn outward() -> Filters {
+    Filters {
+        request: edits(&[
+            ("x-channel", Edit::Set(value("web"))),
+            ("x-debug", Edit::Remove),
+            ("via", Edit::Add(value("1.1 front"))),
+        ]),
+        response: edits(&[
+            ("x-powered-by", Edit::Remove),
+            ("x-frame-options", Edit::Set(value("DENY"))),
+        ]),
+        links: vec![Link::new("http://monolith.internal/app", "").unwrap()],
+        cookie_domains: vec![(
+            "monolith.internal".to_owned(),
+            Some("shop.example".to_owned()),
+        )],
+        cookie_paths: vec![Link::new("/app", "/").unwrap()],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monolith_behind_another_name_is_passed_through() {
+    let legacy = monolith().await;
+    let mut settings = plain(&legacy);
+    settings.filters = Some(Arc::new(outward()));
+    let front = start(settings);
+    let sent = [("x-channel", "forged"), ("x-debug", "1"), ("via", "1.0 a")];
+    let answer = front.get("/login", &sent).await;
+    assert_eq!(answer.header("location"), Some("/login"));
+    let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(
+        cookies,
+        [
+            "sid=1; Domain=shop.example; Path=/; HttpOnly",
+            "lang=en; Path=/"
+        ]
+    );
+    assert_eq!(answer.header("x-powered-by"), None);
+    assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+    let seen = &legacy.seen()[0];
+    assert_eq!(
+        (seen.header("x-channel"), seen.header("x-debug")),
+        (Some("web"), None)
+    );
+    let via: Vec<_> = seen.headers.get_all("via").iter().collect();
+    assert_eq!(via, ["1.0 a", "1.1 front"]);
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_has_its_own_filters_on_both_sides_and_for_writes() {
+    let (legacy, extracted) = (monolith().await, named("extracted").await);
+    let mut settings = sliced(&legacy, &extracted);
+    for route in &mut settings.slices[0].routes {
+        if route.template == "/api/items" {
+            route.filters = Some(Arc::new(outward()));
+        }
+    }
+    let front = start(settings);
+    let written = front.post("/api/items", "{}").await;
+    assert_eq!(written.header("location"), Some("/api/items"));
+    let plain = front.get("/api/items/7", &[("x-debug", "1")]).await;
+    let to = "http://monolith.internal/app/api/items/7";
+    assert_eq!(plain.header("location"), Some(to), "the route has none");
+    front.weigh(1, Weight::FULL);
+    let answer = front.get("/api/items", &[("x-debug", "1")]).await;
+    assert_eq!(answer.text(), "extracted");
+    assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+    assert_eq!(extracted.seen()[0].header("x-debug"), None);
+    assert_eq!(legacy.seen()[1].header("x-debug"), Some("1"));
+    front.stop().await;
+}
