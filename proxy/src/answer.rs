@@ -15,6 +15,7 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
         Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
         Refusal::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "identity"),
+        Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
         Refusal::Upstream(UpstreamError::Connect { .. }) => {
             (StatusCode::SERVICE_UNAVAILABLE, "connect-failed")
         }
@@ -33,13 +34,12 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
 
 /// Seconds: when it is worth asking again, as far as that is known.
 fn retry_after(refusal: &Refusal) -> u64 {
-    match refusal {
-        Refusal::Upstream(UpstreamError::Open { left, .. }) => {
-            left.as_secs() + u64::from(left.subsec_nanos() > 0)
-        }
-        _ => 1,
-    }
-    .max(1)
+    let left = match refusal {
+        Refusal::Upstream(UpstreamError::Open { left, .. }) => *left,
+        Refusal::Limited(exceeded) => exceeded.wait,
+        _ => return 1,
+    };
+    (left.as_secs() + u64::from(left.subsec_nanos() > 0)).max(1)
 }
 
 /// JSON with the cause, marked with `x-outgrow-error` so that nobody takes it for an upstream's.
@@ -53,6 +53,13 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
     headers.insert("x-outgrow-error", HeaderValue::from_static(code));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_after(refusal)));
+    }
+    if let Refusal::Limited(exceeded) = refusal {
+        let wait = HeaderValue::from(retry_after(refusal));
+        headers.insert("ratelimit-limit", HeaderValue::from(exceeded.limit));
+        headers.insert("ratelimit-remaining", HeaderValue::from(0));
+        headers.insert("ratelimit-reset", wait.clone());
+        headers.insert(RETRY_AFTER, wait);
     }
     if matches!(refusal, Refusal::Malformed(_) | Refusal::Connect) {
         // What follows on such a connection cannot be trusted to be a request.

@@ -33,7 +33,7 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
-fn configured<'a>(key: &CohortKey, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+pub(crate) fn configured<'a>(key: &CohortKey, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let found = match key {
         CohortKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
         CohortKey::Cookie(name) => cookie(headers, name).map(str::as_bytes),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
+use crate::limit::Exceeded;
 use crate::settings::Problem;
 use crate::tls::CertificateError;
 use crate::upstreams::gate::Full;
@@ -124,6 +125,8 @@ pub(crate) enum Refusal {
     Crowded,
     #[error("the caller's identity could not be established: {0}")]
     Identity(String),
+    #[error("more than {} requests; the next one is welcome in {:?}", .0.limit, .0.wait)]
+    Limited(Exceeded),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }

@@ -7,11 +7,15 @@
 use http::header::{CONTENT_LOCATION, Entry, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Uri};
 
+use crate::error::Refusal;
 use crate::headers;
+use crate::limit::Limiter;
 
 /// Everything that one route changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Filters {
+    /// How many requests; the routes that share the filters share it.
+    pub limit: Option<Limiter>,
     pub request: Edits,
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.
@@ -152,8 +156,17 @@ fn host_end(text: &str) -> Option<usize> {
 
 impl Filters {
     /// Before a side is asked, after the proxy has read the head itself.
-    pub(crate) fn request(&self, fields: &mut HeaderMap) {
+    pub(crate) fn request(
+        &self,
+        fields: &mut HeaderMap,
+        address: &HeaderValue,
+    ) -> Result<(), Refusal> {
+        if let Some(limit) = &self.limit {
+            let checked = limit.check(fields, address.as_bytes());
+            checked.map_err(Refusal::Limited)?;
+        }
         self.request.apply(fields);
+        Ok(())
     }
 
     /// After a side has answered; the shadow has its copy from before.

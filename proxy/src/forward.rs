@@ -96,7 +96,7 @@ pub(crate) async fn carry(
         trail.found(index, &label, bucket(cohort.hash));
     }
     if let Some(filters) = &filters {
-        filters.request(&mut out.parts.headers);
+        filters.request(&mut out.parts.headers, &peer.address)?;
     }
     let call = Call {
         core,
@@ -155,7 +155,7 @@ async fn pass_through(
 ) -> Result<Response<Body>, Refusal> {
     let filters = core.shared.settings.filters.as_deref();
     if let Some(filters) = filters {
-        filters.request(&mut out.parts.headers);
+        filters.request(&mut out.parts.headers, &peer.address)?;
     }
     let asking = Client::Address(&peer.address);
     if let Some(trail) = &trail {

@@ -20,6 +20,7 @@ mod handle;
 mod headers;
 mod hold;
 mod identity;
+mod limit;
 mod limits;
 mod pool;
 mod preface;
@@ -44,6 +45,7 @@ pub use error::{BindError, HoldError};
 pub use filters::{Edit, Edits, Filters, Link};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
+pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::Limits;
 pub use rules::{
     Balance, BreakerRule, Ejection, Health, Retries, ServiceSettings, UpstreamLimits, UpstreamRules,

@@ -7,6 +7,7 @@
 //!    (`filters.rs`; what is not chosen costs one branch):
 //!    - pre: `headers::prepare` takes off what is for one hop or forged, so that no filter sees it;
 //!    - route: the route is found, and the cohort by what the client itself has sent;
+//!    - pre: the rate limit, before anything is spent on the request;
 //!    - pre: request fields are changed, once, so that both sides and the shadow see the same;
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;

@@ -2,9 +2,10 @@
 //! of what belongs to no slice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use outgrow_proxy::{Edit, Edits, Filters, Link};
+use outgrow_proxy::{CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
 
 use super::model::Route;
 use super::problem::{Findings, Place, nearest};
@@ -66,6 +67,7 @@ pub(super) fn of_routes(
 
 fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Filters {
     Filters {
+        limit: limit(section.get("rate_limit"), findings),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),
         links: links(section.get("links"), findings),
@@ -75,6 +77,60 @@ fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Filters {
             .collect(),
         cookie_paths: links(section.get("cookie_paths"), findings),
     }
+}
+
+/// More a second than a core can refuse.
+const REQUESTS_MAX: u64 = 1_000_000;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+fn limit(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Option<Limiter> {
+    let mut section = node?.section(findings)?;
+    let fix = "write { requests = 100, per = \"1m\", by = \"address\" }";
+    let count = |section: &mut Section<'_>, findings: &mut Findings<'_>, needed| {
+        let node = match needed {
+            true => section.need(findings, "requests", fix),
+            false => section.get("burst"),
+        };
+        let found = node?.integer(findings, 1..=REQUESTS_MAX)?;
+        u32::try_from(found).ok()
+    };
+    let requests = count(&mut section, findings, true);
+    let burst = count(&mut section, findings, false);
+    let per = section.duration(findings, "per", SECOND, SECOND..=DAY);
+    let by = match section.get("by") {
+        None => Some(RateKey::Address),
+        Some(node) => rate_key(&node, findings),
+    };
+    section.finish(findings);
+    let requests = requests?;
+    Some(Limiter::new(RateRule {
+        requests,
+        per,
+        burst: burst.unwrap_or(requests),
+        by: by?,
+    }))
+}
+
+fn rate_key(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<RateKey> {
+    let text = node.word(findings)?;
+    let found = match text.split_once(':') {
+        None if text == "address" => Some(RateKey::Address),
+        None if text == "everybody" => Some(RateKey::Everybody),
+        Some(("cookie", name)) if scalar::is_token(name) => {
+            Some(RateKey::Field(CohortKey::Cookie(name.to_owned())))
+        }
+        Some(("header", name)) => {
+            let name = name.parse().ok();
+            name.map(|name| RateKey::Field(CohortKey::Header(name)))
+        }
+        _ => None,
+    };
+    if found.is_none() {
+        let fix = "write \"address\", \"everybody\", \"header:NAME\" or \"cookie:NAME\"";
+        findings.refuse(&node.place, "requests cannot be counted by that", fix);
+    }
+    found
 }
 
 fn edits(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Edits {

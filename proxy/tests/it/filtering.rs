@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
-use outgrow_proxy::{Edit, Edits, Filters, Link};
+use outgrow_proxy::{CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
 use outgrow_rollout::Weight;
 use outgrow_testkit::Upstream;
 
@@ -42,6 +42,7 @@ async fn monolith() -> Upstream {
 
 fn outward() -> Filters {
     Filters {
+        limit: None,
         request: edits(&[
             ("x-channel", Edit::Set(value("web"))),
             ("x-debug", Edit::Remove),
@@ -110,5 +111,44 @@ async fn a_route_has_its_own_filters_on_both_sides_and_for_writes() {
     assert_eq!(answer.header("x-frame-options"), Some("DENY"));
     assert_eq!(extracted.seen()[0].header("x-debug"), None);
     assert_eq!(legacy.seen()[1].header("x-debug"), Some("1"));
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_too_often_is_told_when_to_come_back() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let mut settings = sliced(&legacy, &extracted);
+    let rule = RateRule {
+        requests: 2,
+        per: std::time::Duration::from_secs(3_600),
+        burst: 2,
+        by: RateKey::Field(CohortKey::Header(HeaderName::from_static("x-visitor"))),
+    };
+    let limited = Arc::new(Filters {
+        limit: Some(Limiter::new(rule)),
+        ..Filters::default()
+    });
+    for route in &mut settings.slices[0].routes {
+        route.filters = Some(limited.clone());
+    }
+    let front = start(settings);
+    let ann = [("x-visitor", "writer")];
+    assert_eq!(front.get("/api/items", &ann).await.status, 200);
+    assert_eq!(front.post("/api/items", "{}").await.status, 200);
+    let refused = front.get("/api/items/7", &ann).await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.header("x-outgrow-error"), Some("rate-limited"));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=1_800).contains(&wait), "{wait}");
+    assert_eq!(refused.header("ratelimit-limit"), Some("2"));
+    assert_eq!(refused.header("ratelimit-remaining"), Some("0"));
+    assert_eq!(
+        refused.header("ratelimit-reset"),
+        refused.header("retry-after")
+    );
+    let bob = [("x-visitor", "bob")];
+    assert_eq!(front.get("/api/items", &bob).await.status, 200);
+    assert_eq!(front.get("/elsewhere", &ann).await.status, 200);
+    assert_eq!(legacy.seen().len(), 4, "what is refused is not forwarded");
     front.stop().await;
 }

@@ -54,3 +54,26 @@ fn filters_that_cannot_be_are_refused() {
         ),
     );
 }
+
+#[test]
+fn requests_may_be_limited() {
+    let limit = |text: &str| {
+        let config = good(&with(&format!("rate_limit = {{ {text} }}")));
+        let routes = &config.slices[0].routes;
+        let shared = routes[0].filters.clone().unwrap();
+        let other = routes[1].filters.as_ref().unwrap();
+        assert!(std::sync::Arc::ptr_eq(&shared, other), "one limit for all");
+        format!("{:?}", shared.limit.as_ref().unwrap())
+    };
+    assert_eq!(
+        limit("requests = 5"),
+        "Limiter(RateRule { requests: 5, per: 1s, burst: 5, by: Address })"
+    );
+    assert_eq!(
+        limit("requests = 100, per = \"1m\", burst = 10, by = \"everybody\""),
+        "Limiter(RateRule { requests: 100, per: 60s, burst: 10, by: Everybody })"
+    );
+    assert!(limit("requests = 5, by = \"header:x-key\"").contains("x-key"));
+    let bad = "rate_limit = { per = \"1ms\", burst = 0, by = \"ip\", request = 5 }";
+    golden("rate_limit", &with(bad));
+}
