@@ -331,10 +331,13 @@ async fn a_stream_of_somebody_else_is_left_as_it_is_and_trouble_is_said() {
     let mut outgrow = serve(stage.dir()).await;
     run_in(stage.dir(), &["sync", "start", "catalog"]).await;
     stage.write("INSERT INTO products VALUES (1, 'one')").await;
-    let said = stage.status("waiting").await;
+    let said = eventually("the change to wait", WAIT, || async {
+        let said = stage.status("waiting").await;
+        (said["waiting"] == 1).then_some(said)
+    });
+    let said = said.await;
     let why = said["waiting_for"].as_str().unwrap();
     assert!(why.contains("no stream found"), "{why}");
-    assert_eq!(said["waiting"], 1);
     // Mended at the broker, it goes on by itself.
     let subjects = vec!["shop.product.catalog".to_owned()];
     let mended = jetstream::stream::Config { subjects, ..config };

@@ -1,7 +1,5 @@
 //! `[slices.ID.sync]` and `[slices.ID.events]`: how a slice's rows are kept in step and told of.
 
-use std::path::Path;
-
 use super::*;
 
 /// The shop's config with this in `[slices.catalog.sync]`.
@@ -124,7 +122,10 @@ fn events() {
     assert_eq!(format!("{:?}", events.server), "nats://h:4222");
     assert_eq!(events.stream, "outgrow-catalog");
     assert_eq!(events.subject, "outgrow.{slice}.{table}");
-    assert_eq!(events.ca.as_deref(), Some(Path::new("/srv/shop/ca.pem")));
+    assert_eq!(
+        events.ca.as_deref(),
+        Some(std::path::Path::new("/srv/shop/ca.pem"))
+    );
     let bad = "nats = \"http://me:secret@h\"\nstream = \"a.b\"\nsubject = \"a..{name}\"\n\
                keep = 5\nsubjekt = 1";
     golden("events", &with_events(bad));
