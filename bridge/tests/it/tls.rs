@@ -114,6 +114,28 @@ async fn refused(url: String, parts: &[&str]) {
     }
 }
 
+/// Follows a log by each of these URLs of the legacy side, and looks at it while it does.
+async fn follow_by(pair: &Pair, urls: &[String], look: impl AsyncFn()) {
+    for (round, url) in (1..).zip(urls) {
+        let url: DatabaseUrl = url.parse().unwrap();
+        let spec = LinkSpec {
+            legacy: url.capturing(Capture::Replication).unwrap(),
+            ..pair.spec()
+        };
+        let link = Link::open(spec).await.unwrap();
+        let found = link.preflight().await.unwrap();
+        assert!(found.ok(), "{:?}", found.problems);
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        // Other rows each time, or being equal would say nothing.
+        pair.legacy.execute("DELETE FROM item").await;
+        pair.legacy.execute(&items(1, 10 * round)).await;
+        pair.equal().await;
+        look().await;
+        link.shutdown().await;
+    }
+}
+
 /// The user must come with a certificate, also for the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_sends_its_log_over_tls() {
@@ -132,22 +154,7 @@ async fn mariadb_sends_its_log_over_tls() {
     ];
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
     let pair = Pair::replicated(Db::My(Box::new(legacy)), extracted);
-    for (round, url) in (1..).zip(urls) {
-        let url: DatabaseUrl = url.parse().unwrap();
-        let spec = LinkSpec {
-            legacy: url.capturing(Capture::Replication).unwrap(),
-            ..pair.spec()
-        };
-        let link = Link::open(spec).await.unwrap();
-        let found = link.preflight().await.unwrap();
-        assert!(found.ok(), "{:?}", found.problems);
-        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
-        copied(&link).await;
-        pair.legacy.execute("DELETE FROM item").await;
-        pair.legacy.execute(&items(1, 10 * round)).await;
-        pair.equal().await;
-        link.shutdown().await;
-    }
+    follow_by(&pair, &urls, async || {}).await;
 }
 
 /// The user must come with a certificate, also for the log.
@@ -167,25 +174,9 @@ async fn postgres_sends_its_log_over_tls() {
     ];
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
     let pair = Pair::replicated(Db::Pg(Box::new(legacy)), extracted);
-    for (round, url) in (1..).zip(urls) {
-        let url: DatabaseUrl = url.parse().unwrap();
-        let spec = LinkSpec {
-            legacy: url.capturing(Capture::Replication).unwrap(),
-            ..pair.spec()
-        };
-        let link = Link::open(spec).await.unwrap();
-        let found = link.preflight().await.unwrap();
-        assert!(found.ok(), "{:?}", found.problems);
-        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
-        copied(&link).await;
-        pair.legacy.execute("DELETE FROM item").await;
-        pair.legacy.execute(&items(1, 10 * round)).await;
-        pair.equal().await;
-        let secured =
-            "SELECT count(*) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid) WHERE ssl";
-        assert_eq!(pair.legacy.number(secured).await, 1);
-        link.shutdown().await;
-    }
+    let secured = "SELECT count(*) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid) WHERE ssl";
+    let look = async || assert_eq!(pair.legacy.number(secured).await, 1);
+    follow_by(&pair, &urls, look).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
