@@ -15,6 +15,7 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
         Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
         Refusal::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "identity"),
+        Refusal::Origin => (StatusCode::FORBIDDEN, "cors"),
         Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
         Refusal::Upstream(UpstreamError::Connect { .. }) => {
             (StatusCode::SERVICE_UNAVAILABLE, "connect-failed")

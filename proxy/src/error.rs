@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
+use crate::filters::cors::Grant;
 use crate::limit::Exceeded;
 use crate::settings::Problem;
 use crate::tls::CertificateError;
@@ -127,6 +128,24 @@ pub(crate) enum Refusal {
     Identity(String),
     #[error("more than {} requests; the next one is welcome in {:?}", .0.limit, .0.wait)]
     Limited(Exceeded),
+    #[error("pages of this origin may not ask")]
+    Origin,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+}
+
+/// A refusal with what a page of another origin needs to be able to read it.
+#[derive(Debug)]
+pub(crate) struct Declined {
+    pub(crate) refusal: Refusal,
+    pub(crate) grant: Option<Box<Grant>>,
+}
+
+impl From<Refusal> for Declined {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            grant: None,
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! Nothing here can name a field that decides where a message ends, who calls, or where it goes:
 //! [`Edits`] refuses those when it is built.
 
+pub(crate) mod cors;
+
 use http::header::{CONTENT_LOCATION, Entry, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Uri};
 
@@ -11,11 +13,15 @@ use crate::error::Refusal;
 use crate::headers;
 use crate::limit::Limiter;
 
+pub use cors::{Cors, CorsRule, Origin};
+
 /// Everything that one route changes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Filters {
     /// How many requests; the routes that share the filters share it.
     pub limit: Option<Limiter>,
+    /// Whose pages may read the answers; none leaves that to the sides.
+    pub cors: Option<Cors>,
     pub request: Edits,
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.

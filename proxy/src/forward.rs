@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use crate::body::{Body, Copy};
 use crate::cohort::{self, Cohort};
 use crate::core::{Core, Peer};
-use crate::error::{Refusal, UpstreamError};
-use crate::filters::Filters;
+use crate::error::{Declined, Refusal, UpstreamError};
+use crate::filters::{Filters, cors};
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
@@ -62,7 +62,7 @@ pub(crate) async fn carry(
     peer: &Peer,
     mut request: Request<Incoming>,
     trail: Option<Rc<Trail>>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, Declined> {
     let protocol = headers::upgrade(request.headers());
     let client = protocol
         .is_some()
@@ -71,6 +71,9 @@ pub(crate) async fn carry(
     let (mut parts, body) = request.into_parts();
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
     headers::prepare(&mut parts, peer)?;
+    if let Some(answer) = preflight(&core, &parts) {
+        return Ok(answer?);
+    }
     if let Some(protocol) = protocol {
         parts.headers.insert(
             http::header::CONNECTION,
@@ -79,17 +82,53 @@ pub(crate) async fn carry(
         parts.headers.insert(UPGRADE, protocol);
     }
     let body = (!body.is_end_stream()).then_some(body);
-    let mut out = Outgoing { parts, body };
-    let found = route(&core, &out.parts).cloned();
-    let Some(Found {
+    let out = Outgoing { parts, body };
+    let found = route(&core, &out.parts.method, &out.parts).cloned();
+    let grant = filters(&core, found.as_ref())
+        .and_then(|filters| filters.cors.as_ref())
+        .map(|cors| cors.grant(&out.parts.headers));
+    let answered = match found {
+        None => pass_through(core, peer, out, (client, trail)).await,
+        Some(found) => {
+            let marks = Marks { wish, mirrored };
+            of_slice(core, peer, (found, out), marks, (client, trail)).await
+        }
+    };
+    let Some(grant) = grant else {
+        return answered.map_err(Declined::from);
+    };
+    match answered {
+        Ok(mut response) => {
+            grant.dress(response.headers_mut());
+            Ok(response)
+        }
+        Err(refusal) => Err(Declined {
+            refusal,
+            grant: Some(Box::new(grant)),
+        }),
+    }
+}
+
+/// What a request has said that its upstream is not told.
+struct Marks {
+    wish: Option<Side>,
+    mirrored: bool,
+}
+
+/// A request of a slice, from its filters on.
+async fn of_slice(
+    core: Rc<Core>,
+    peer: &Peer,
+    (found, mut out): (Found, Outgoing),
+    marks: Marks,
+    (client, trail): (Option<OnUpgrade>, Option<Rc<Trail>>),
+) -> Result<Response<Body>, Refusal> {
+    let Found {
         slice: index,
         route,
         label,
         filters,
-    }) = found
-    else {
-        return pass_through(core, peer, out, (client, trail)).await;
-    };
+    } = found;
     let slice = core.shared.slices[index].clone();
     let cohort = cohort::of(&slice.settings, &out.parts.headers);
     if let Some(trail) = &trail {
@@ -106,8 +145,8 @@ pub(crate) async fn carry(
         label,
         cohort,
         filters,
-        wish,
-        mirrored,
+        wish: marks.wish,
+        mirrored: marks.mirrored,
         trail,
     };
     if is_read(&out.parts.method) {
@@ -117,19 +156,39 @@ pub(crate) async fn carry(
     }
 }
 
+/// The answer to a preflight: that of the route which the page wants to ask, where it has one.
+fn preflight(core: &Core, parts: &request::Parts) -> Option<Result<Response<Body>, Refusal>> {
+    let method = cors::asked(&parts.method, &parts.headers)?;
+    let found = route(core, &method, parts);
+    let cors = filters(core, found)?.cors.as_ref()?;
+    let Some(fields) = cors.preflight(&parts.headers) else {
+        return Some(Err(Refusal::Origin));
+    };
+    let mut answer = Response::new(Body::Empty);
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    *answer.headers_mut() = fields;
+    Some(Ok(answer))
+}
+
+/// What the config has chosen for a route, or for what has none.
+fn filters<'a>(core: &'a Core, found: Option<&'a Found>) -> Option<&'a Filters> {
+    match found {
+        Some(found) => found.filters.as_deref(),
+        None => core.shared.settings.filters.as_deref(),
+    }
+}
+
 pub(crate) fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// The route of a head that was prepared already.
-fn route<'a>(core: &'a Core, parts: &request::Parts) -> Option<&'a Found> {
+fn route<'a>(core: &'a Core, method: &Method, parts: &request::Parts) -> Option<&'a Found> {
     let host = parts
         .headers
         .get(http::header::HOST)
         .and_then(|host| host.to_str().ok());
-    core.shared
-        .table
-        .find(&parts.method, host, parts.uri.path())
+    core.shared.table.find(method, host, parts.uri.path())
 }
 
 /// The side that a tester asks for; without the secret the field means nothing.

@@ -42,7 +42,7 @@ mod wire;
 
 pub use access::{AccessLog, LogFormat};
 pub use error::{BindError, HoldError};
-pub use filters::{Edit, Edits, Filters, Link};
+pub use filters::{Cors, CorsRule, Edit, Edits, Filters, Link, Origin};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};

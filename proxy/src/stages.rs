@@ -6,13 +6,15 @@
 //! 4. the life of a request in `forward.rs`, and in it what the config has chosen for the route
 //!    (`filters.rs`; what is not chosen costs one branch):
 //!    - pre: `headers::prepare` takes off what is for one hop or forged, so that no filter sees it;
+//!    - pre: a preflight is answered for the route that its page wants to ask (`filters/cors.rs`);
 //!    - route: the route is found, and the cohort by what the client itself has sent;
 //!    - pre: the rate limit, before anything is spent on the request;
 //!    - pre: request fields are changed, once, so that both sides and the shadow see the same;
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;
-//!    - post: the proxy's own cohort cookie, which no filter may change.
-//! 5. error: a refusal is an answer of the proxy's own, which no filter changes (1).
+//!    - post: the proxy's own cohort cookie, which no filter may change;
+//!    - post: who may read the answer (CORS), also one of the proxy's own.
+//! 5. error: a refusal is an answer of the proxy's own, which no other filter changes (1).
 //!
 //! One future for all of them, which hyper keeps in place: a box a stage and a request is dearer
 //! than what the stages do.
@@ -27,7 +29,7 @@ use tracing::debug;
 use crate::answer::refuse;
 use crate::body::Body;
 use crate::core::{Core, Peer};
-use crate::error::Refusal;
+use crate::error::Declined;
 use crate::forward;
 use crate::headers;
 use crate::trace;
@@ -49,12 +51,16 @@ pub(crate) async fn answer(
     let ending = Ending::of(&core, &peer, &request, id.as_ref());
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
     let answered = checked(core, &peer, request, trail).await;
-    let mut response = answered.unwrap_or_else(|refusal| {
+    let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {
         debug!(%refusal, "refused");
         if let Some(ending) = &ending {
             ending.refused(&refusal);
         }
-        refuse(&refusal)
+        let mut response = refuse(&refusal);
+        if let Some(grant) = grant {
+            grant.dress(response.headers_mut());
+        }
+        response
     });
     if let Some(id) = id {
         response.headers_mut().insert(trace::REQUEST_ID, id);
@@ -70,7 +76,7 @@ async fn checked(
     peer: &Peer,
     request: Request<Incoming>,
     trail: Option<Rc<Trail>>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, Declined> {
     headers::check(&request)?;
     forward::carry(core, peer, request, trail).await
 }

@@ -1,6 +1,8 @@
 //! `filters`: what the proxy changes in the heads that pass, of a slice, of some of its routes, or
 //! of what belongs to no slice.
 
+mod cors;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +70,7 @@ pub(super) fn of_routes(
 fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Filters {
     Filters {
         limit: limit(section.get("rate_limit"), findings),
+        cors: cors::read(section.get("cors"), findings),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),
         links: links(section.get("links"), findings),

@@ -42,7 +42,6 @@ async fn monolith() -> Upstream {
 
 fn outward() -> Filters {
     Filters {
-        limit: None,
         request: edits(&[
             ("x-channel", Edit::Set(value("web"))),
             ("x-debug", Edit::Remove),
@@ -58,6 +57,7 @@ fn outward() -> Filters {
             Some("shop.example".to_owned()),
         )],
         cookie_paths: vec![Link::new("/app", "/").unwrap()],
+        ..Filters::default()
     }
 }
 

@@ -17,4 +17,5 @@ mod living;
 mod logging;
 mod malformed;
 mod marking;
+mod origins;
 mod routing;

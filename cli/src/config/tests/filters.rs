@@ -77,3 +77,40 @@ fn requests_may_be_limited() {
     let bad = "rate_limit = { per = \"1ms\", burst = 0, by = \"ip\", request = 5 }";
     golden("rate_limit", &with(bad));
 }
+
+#[test]
+fn pages_of_other_origins_may_ask() {
+    let cors = |text: &str| {
+        let config = good(&with(&format!("cors = {{ {text} }}")));
+        let filters = config.slices[0].routes[0].filters.clone().unwrap();
+        format!("{:?}", filters.cors.as_ref().unwrap())
+    };
+    let plain = cors("origins = [\"https://Shop.example\"]");
+    assert!(plain.contains("One(\"https://shop.example\")"), "{plain}");
+    assert!(plain.contains("GET, HEAD, POST"), "{plain}");
+    let all = cors(
+        "origins = [\"https://*.a.example\"], methods = [\"PUT\"], headers = [\"X-A\"], \
+         expose = [\"x-b\"], credentials = true, max_age = \"10m\"",
+    );
+    for part in [
+        "Below",
+        "\"PUT\"",
+        "\"x-a\"",
+        "\"x-b\"",
+        "credentials: true",
+        "\"600\"",
+    ] {
+        assert!(all.contains(part), "{part} in {all}");
+    }
+    golden(
+        "cors",
+        &with(
+            "cors = { origins = [\"*\"], credentials = true }\n\
+             [[slices.catalog.route_filters]]\nroutes = [\"GET /api/products\"]\n\
+             cors = { origins = [\"null\", \"shop.example\", \"https://a.example/x\"], \
+             methods = [\"G T\"], headers = [\"*\"], max_age = \"2d\", origin = 1 }\n\
+             [[slices.catalog.route_filters]]\nroutes = [\"GET /api/categories\"]\n\
+             cors = { }",
+        ),
+    );
+}
