@@ -13,10 +13,12 @@ use tokio::time::{Instant, sleep};
 use crate::body;
 use crate::compare::{Answer, By, compare, document};
 use crate::diff::{Difference, diff};
+use crate::features;
 use crate::mutants::mutants;
 use crate::path::Root;
 use crate::record::{Outcome, Pair};
 use crate::rules::today;
+use crate::seen::Shown;
 use crate::slice::Slice;
 use crate::tap::Exchange;
 
@@ -28,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Bytes of a body in a stored pair.
 const BODY_KEPT: usize = 16 * 1024;
+
+/// Differences in a stored pair.
+const SHOWN_MAX: usize = 50;
 
 /// A build that runs no more has answered.
 const STALE: Outcome = Outcome::NotComparable("stale-build");
@@ -285,7 +290,6 @@ fn pair(
     };
     let target = slice.redactor.text(exchange.request.target.as_str());
     let curl = |side| slice.curl(side, exchange, &target);
-    let text = |d: &Difference| format!("{} {}: {} -> {}", d.kind, d.place, d.legacy, d.extracted);
     Box::new(Pair {
         id: String::new(),
         route: exchange.route.to_string(),
@@ -299,6 +303,7 @@ fn pair(
         extracted_status: extracted.map(|answer| answer.status.as_u16()),
         legacy_body: body(legacy),
         extracted_body: body(extracted),
-        differences: found.iter().take(50).map(text).collect(),
+        differences: found.iter().take(SHOWN_MAX).map(Shown::of).collect(),
+        features: features::of(exchange, &slice.redactor),
     })
 }

@@ -6,10 +6,13 @@
 mod align;
 mod arrays;
 mod body;
+mod causes;
+mod clusters;
 mod compare;
 mod diff;
 mod door;
 mod error;
+mod features;
 mod fields;
 mod json;
 mod matcher;
@@ -23,11 +26,14 @@ mod renaming;
 mod render;
 mod report;
 mod rules;
+mod samples;
+mod seen;
 mod settings;
 mod shadow;
 mod slice;
 mod tap;
 
+pub use clusters::{ClusterField, ClusterRow};
 pub use error::Error;
 pub use render::{Format, render};
 pub use report::{Report, RouteRow, RuleRow};

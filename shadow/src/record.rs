@@ -8,19 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_rollout::paired::Paired;
-use outgrow_rollout::{BuildId, Builds, ClassEvidence, FieldDifference, ShadowEvidence, SliceId};
+use outgrow_rollout::{BuildId, Builds, ClassEvidence, ShadowEvidence, SliceId};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::diff::Difference;
 use crate::door::Door;
+use crate::features::Feature;
+use crate::samples::Samples;
+use crate::seen::{Seen, Shown};
 
-/// Kinds of difference that are kept apart; a candidate that invents names cannot grow it.
-const DIFFERENCES_MAX: usize = 500;
 /// Old builds that are remembered in summary.
 const EXPIRED_MAX: usize = 20;
-/// Differences listed in the evidence.
-const TOP: usize = 10;
 /// Times of each side that are kept for the medians, the latest.
 const TIMES_MAX: usize = 2_000;
 
@@ -48,22 +46,13 @@ pub(crate) struct Pair {
     pub(crate) extracted_status: Option<u16>,
     pub(crate) legacy_body: String,
     pub(crate) extracted_body: String,
-    pub(crate) differences: Vec<String>,
+    pub(crate) differences: Vec<Shown>,
+    /// What the request is told apart by.
+    #[serde(default)]
+    pub(crate) features: Vec<Feature>,
     /// Lines for a shell that ask both sides again.
     #[serde(default)]
     pub(crate) curl: Vec<String>,
-}
-
-/// One kind of difference at one place of one route.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Seen {
-    pub(crate) route: String,
-    pub(crate) path: String,
-    pub(crate) kind: String,
-    pub(crate) count: u64,
-    pub(crate) legacy: String,
-    pub(crate) extracted: String,
-    pub(crate) examples: Vec<String>,
 }
 
 /// What the rules have caught of seeded faults: see [`crate::mutants`].
@@ -113,6 +102,9 @@ pub(crate) struct Record {
     /// Shared, so that a copy of the record for the store is quickly made.
     pub(crate) pairs: BTreeMap<String, Arc<Pair>>,
     pub(crate) next_pair: u64,
+    /// Of each route, some of the compared requests, for what separates those that differ.
+    #[serde(default)]
+    pub(crate) traffic: BTreeMap<String, Samples>,
     /// Pairs of the legacy side with itself, by route; and how often a field differed in them.
     pub(crate) noise_pairs: BTreeMap<String, u64>,
     pub(crate) noise: BTreeMap<String, u64>,
@@ -132,13 +124,6 @@ pub(crate) struct Record {
 
 pub(crate) fn add(counts: &mut BTreeMap<String, u64>, reason: &str, more: u64) {
     *counts.entry(reason.to_owned()).or_default() += more;
-}
-
-/// Which of `most` kept examples the `count`th one replaces: each is kept with the same
-/// probability (Vitter, algorithm R), so that they are not all from the first minute.
-fn reservoir(count: u64, most: usize) -> Option<usize> {
-    let place = xxh3_64(&count.to_le_bytes()) % count.max(1);
-    usize::try_from(place).ok().filter(|place| *place < most)
 }
 
 impl Record {
@@ -232,19 +217,25 @@ impl Record {
         *self = fresh;
     }
 
+    pub(crate) fn name_pair(&mut self) -> String {
+        let name = format!("{}:p{}", self.slice, self.next_pair);
+        self.next_pair += 1;
+        name
+    }
+
     pub(crate) fn compared(&self) -> u64 {
         self.matched + self.mismatched + self.candidate_errors
     }
 
     /// Books how a waiting pair ended. A pair of another generation says nothing of the builds
-    /// that run now.
+    /// that run now. `request` says what it was told apart by, where that is wanted.
     pub(crate) fn settle(
         &mut self,
-        route: &str,
-        class: &str,
+        (route, class): (&str, &str),
         outcome: Outcome,
         generation: u64,
         examples: usize,
+        request: impl FnOnce() -> Vec<Feature>,
     ) {
         self.waiting = self.waiting.saturating_sub(1);
         let outcome = match outcome {
@@ -259,6 +250,7 @@ impl Record {
                 self.matched += 1;
                 self.excused += u64::from(excused);
                 self.aligned += u64::from(aligned);
+                self.met(route, &[], request);
             }
             Outcome::Mismatched(differences, pair) => {
                 row.compared += 1;
@@ -266,7 +258,7 @@ impl Record {
                 self.mismatched += 1;
                 self.differ(route, &differences, *pair, examples);
             }
-            Outcome::CandidateError(text, pair) => {
+            Outcome::CandidateError(text, mut pair) => {
                 row.compared += 1;
                 row.against += 1;
                 self.candidate_errors += 1;
@@ -278,58 +270,12 @@ impl Record {
                         .map_or_else(String::new, |s| s.to_string()),
                     extracted: text,
                 };
+                pair.differences = vec![Shown::of(&difference)];
                 self.differ(route, &[difference], *pair, examples);
             }
             Outcome::NotComparable(reason) => add(&mut self.not_comparable, reason, 1),
         }
         self.classes.retain(|_, row| row.compared > 0);
-    }
-
-    fn differ(&mut self, route: &str, differences: &[Difference], mut pair: Pair, most: usize) {
-        pair.id = format!("{}:p{}", self.slice, self.next_pair);
-        self.next_pair += 1;
-        let mut keep = false;
-        let mut gone = Vec::new();
-        let mut counted = std::collections::BTreeSet::new();
-        for difference in differences {
-            let path = difference.place.general();
-            let key = format!("{route} {path} {}", difference.kind);
-            if !counted.insert(key.clone()) {
-                continue;
-            }
-            if !self.differences.contains_key(&key) && self.differences.len() >= DIFFERENCES_MAX {
-                continue;
-            }
-            let seen = self.differences.entry(key).or_insert_with(|| Seen {
-                route: route.to_owned(),
-                path,
-                kind: difference.kind.to_owned(),
-                count: 0,
-                legacy: difference.legacy.clone(),
-                extracted: difference.extracted.clone(),
-                examples: Vec::new(),
-            });
-            seen.count += 1;
-            if seen.examples.len() < most {
-                seen.examples.push(pair.id.clone());
-                keep = true;
-            } else if let Some(place) = reservoir(seen.count, most) {
-                gone.push(std::mem::replace(
-                    &mut seen.examples[place],
-                    pair.id.clone(),
-                ));
-                keep = true;
-            }
-        }
-        if keep {
-            self.pairs.insert(pair.id.clone(), Arc::new(pair));
-        }
-        for id in gone {
-            let mut all = self.differences.values();
-            if !all.any(|seen| seen.examples.contains(&id)) {
-                self.pairs.remove(&id);
-            }
-        }
     }
 
     pub(crate) fn times(&mut self, legacy: Option<Duration>, extracted: Option<Duration>) {
@@ -344,30 +290,6 @@ impl Record {
                 kept.push(u64::try_from(seen.as_micros()).unwrap_or(u64::MAX));
             }
         }
-    }
-
-    /// The worst differences.
-    pub(crate) fn top(&self) -> Vec<FieldDifference> {
-        let mut all = self.fields();
-        all.truncate(TOP);
-        all
-    }
-
-    /// All differences, the most frequent first. Not one is left out: where nothing differs by
-    /// itself, one is a counterexample.
-    pub(crate) fn fields(&self) -> Vec<FieldDifference> {
-        let mut all: Vec<&Seen> = self.differences.values().collect();
-        all.sort_by_key(|seen| std::cmp::Reverse(seen.count));
-        let field = |seen: &Seen| FieldDifference {
-            route: seen.route.clone(),
-            path: seen.path.clone(),
-            kind: seen.kind.clone(),
-            count: seen.count,
-            example: seen.examples.first().cloned(),
-            legacy: seen.legacy.clone(),
-            extracted: seen.extracted.clone(),
-        };
-        all.into_iter().map(field).collect()
     }
 
     pub(crate) fn evidence(&self) -> ShadowEvidence {
@@ -413,6 +335,7 @@ mod tests {
             legacy_body: String::new(),
             extracted_body: String::new(),
             differences: Vec::new(),
+            features: Vec::new(),
             curl: Vec::new(),
         })
     }
@@ -440,13 +363,13 @@ mod tests {
                     }
                     10 => { record.builds(Some("a"), Some("old"), record.generation.saturating_sub(1)); }
                     7 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::Matched { aligned: false, excused: false }, record.generation, 3);
+                        record.settle(("GET /x", "2xx"), Outcome::Matched { aligned: false, excused: false }, record.generation, 3, Vec::new);
                     }
                     8 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3);
+                        record.settle(("GET /x", "2xx"), Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3, Vec::new);
                     }
                     9 if record.waiting > 0 => {
-                        record.settle("GET /x", "2xx", Outcome::NotComparable("lag"), record.generation, 3);
+                        record.settle(("GET /x", "2xx"), Outcome::NotComparable("lag"), record.generation, 3, Vec::new);
                     }
                     _ => {}
                 }
@@ -464,14 +387,14 @@ mod tests {
         let since = record.builds(Some("m-1"), Some("c-1"), 0).unwrap();
         (record.eligible, record.waiting) = (2, 2);
         record.settle(
-            "GET /x",
-            "2xx",
+            ("GET /x", "2xx"),
             Outcome::Matched {
                 aligned: false,
                 excused: false,
             },
             record.generation,
             3,
+            Vec::new,
         );
         record.builds(Some("m-1"), None, since);
         assert_eq!(record.compared(), 1, "a dead candidate names no build");
@@ -487,14 +410,14 @@ mod tests {
         let straggler = record.builds(Some("m-1"), Some("c-1"), since);
         assert_eq!(straggler, None, "c-1 answers no more");
         record.settle(
-            "GET /x",
-            "2xx",
+            ("GET /x", "2xx"),
             Outcome::Matched {
                 aligned: false,
                 excused: false,
             },
             since,
             3,
+            Vec::new,
         );
         assert_eq!(
             (record.compared(), record.not_comparable["stale-build"]),

@@ -89,12 +89,25 @@ impl Redactor {
         })
     }
 
-    fn is_secret(&self, name: &str) -> bool {
+    pub(crate) fn is_secret(&self, name: &str) -> bool {
         self.names.contains(&plain(name))
     }
 
     fn token(&self, kind: &str, text: &str) -> String {
         format!("[{kind} {:016x}]", self.key.hash_one(text))
+    }
+
+    /// The value of a field, parameter or header of this name.
+    pub(crate) fn named(&self, name: &str, value: &str) -> String {
+        match self.is_secret(name) && !value.starts_with("[hidden ") {
+            true => self.hidden_text(value),
+            false => self.text(value),
+        }
+    }
+
+    /// A token, whatever the text is.
+    pub(crate) fn hidden_text(&self, text: &str) -> String {
+        self.token("hidden", text)
     }
 
     /// A body, a target, a message.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
+use crate::clusters::ClusterRow;
 use crate::error::Error;
 use crate::report::Report;
 
@@ -90,6 +91,9 @@ fn markdown(report: &Report) -> String {
             row.needed
         );
     }
+    for cluster in &report.clusters {
+        markdown_cluster(&mut out, cluster);
+    }
     if !report.differences.is_empty() {
         out.push_str("\n| difference | kind | count | legacy | extracted | example |\n|---|---|---:|---|---|---|\n");
     }
@@ -124,8 +128,53 @@ fn markdown(report: &Report) -> String {
     out
 }
 
+fn markdown_cluster(out: &mut String, cluster: &ClusterRow) {
+    let about = if cluster.exact { "" } else { "about " };
+    let _ = writeln!(
+        out,
+        "\n## {}: {about}{} requests, {}\n\n{}.\n",
+        cluster.id,
+        cluster.count,
+        cell(&cluster.route),
+        cell(&cluster.cause)
+    );
+    for field in &cluster.fields {
+        let path = cell(&field.path);
+        let _ = writeln!(out, "- {} {path}: {about}{}", field.kind, field.count);
+    }
+    // A fence that no line of the block can close.
+    let lines = cluster
+        .diff
+        .lines()
+        .chain(cluster.curl.iter().map(|line| &**line));
+    let ticks = lines.map(|line| line.chars().filter(|c| *c == '`').count());
+    let fence = "`".repeat(ticks.max().unwrap_or(0).max(2) + 1);
+    if !cluster.diff.is_empty() {
+        let _ = writeln!(out, "\n{fence}diff\n{}{fence}", cluster.diff);
+    }
+    if !cluster.curl.is_empty() {
+        let _ = writeln!(out, "\n{fence}sh\n{}\n{fence}", cluster.curl.join("\n"));
+    }
+}
+
 fn table(report: &Report) -> String {
     let mut out = format!("{}: {}\n", report.slice, report.verdict);
+    for cluster in &report.clusters {
+        let fields: Vec<String> = cluster
+            .fields
+            .iter()
+            .map(|field| format!("{} {}", field.kind, field.path))
+            .collect();
+        let _ = writeln!(
+            out,
+            "  {:>6}  {} {}: {}: {}",
+            cluster.count,
+            cluster.id,
+            cluster.route,
+            fields.join(", "),
+            cluster.cause
+        );
+    }
     for d in &report.differences {
         let _ = writeln!(
             out,
@@ -178,6 +227,10 @@ fn junit(report: &Report) -> String {
         );
         // The class is the last word of the row's name.
         let route = row.route.rsplit_once(' ').map_or("", |(route, _)| route);
+        for cluster in report.clusters.iter().filter(|c| c.route == route) {
+            let line = format!("{}: {} ({})\n", cluster.id, cluster.cause, cluster.count);
+            out.push_str(&xml(&line));
+        }
         for d in report.differences.iter().filter(|d| d.route == route) {
             let line = format!(
                 "{} {} ({} times): {} -> {}\n",
@@ -199,6 +252,7 @@ mod tests {
     use crate::path::{Place, Step};
     use crate::record::{Outcome, Pair, Record};
     use crate::rules::{Rules, today};
+    use crate::seen::Shown;
 
     fn hostile() -> Report {
         let id = outgrow_rollout::SliceId::new("shop").unwrap();
@@ -219,15 +273,16 @@ mod tests {
             extracted_status: None,
             legacy_body: "</pre><script>".to_owned(),
             extracted_body: String::new(),
-            differences: vec!["<img>".to_owned()],
+            differences: vec![Shown::of(&difference)],
+            features: Vec::new(),
             curl: vec!["curl '<u>'".to_owned()],
         };
         record.settle(
-            "GET /x",
-            "2xx",
+            ("GET /x", "2xx"),
             Outcome::Mismatched(vec![difference], Box::new(pair)),
             0,
             3,
+            Vec::new,
         );
         let rank = Difference {
             place: Place::Body(vec![Step::Name("rank".to_owned())]),
@@ -246,7 +301,7 @@ mod tests {
                 aligned: false,
                 excused: false,
             };
-            record.settle("GET /items/{id}", "2xx", outcome, 0, 3);
+            record.settle(("GET /items/{id}", "2xx"), outcome, 0, 3, Vec::new);
         }
         let rule = crate::settings::Rule {
             path: "$..price".to_owned(),
@@ -262,12 +317,14 @@ mod tests {
     #[test]
     fn hostile_text_stays_text() {
         let page = render(&hostile(), Format::Html).unwrap();
-        for bad in ["<script>", "<img>", "<i>", "<u>", "<b>", "</pre><s"] {
+        for bad in ["<script>alert", "<img>", "<i>", "<u>", "<b>", "</pre><s"] {
             assert!(!page.contains(bad), "{bad}");
         }
         assert!(page.contains("&lt;script&gt;"));
         let text = render(&hostile(), Format::Markdown).unwrap();
-        assert!(text.contains("x\\|y z") && !text.contains("<script>"));
+        // Inside of a fence text is text.
+        let outside: String = text.split("```").step_by(2).collect();
+        assert!(outside.contains("x\\|y z") && !outside.contains("<script>"));
         let junit = render(&hostile(), Format::Junit).unwrap();
         assert!(junit.contains("failures=\"1\"") && junit.contains("&lt;script&gt;"));
         assert!(!junit.contains("<script>"));

@@ -4,6 +4,7 @@ use outgrow_rollout::{FieldDifference, ShadowEvidence, SliceId, samples};
 use serde::Serialize;
 use time::Date;
 
+use crate::clusters::ClusterRow;
 use crate::record::{Expired, Pair, Record};
 use crate::rules::Rules;
 
@@ -19,6 +20,8 @@ pub struct Report {
     pub ineligible: std::collections::BTreeMap<String, u64>,
     pub not_comparable: std::collections::BTreeMap<String, u64>,
     pub routes: Vec<RouteRow>,
+    /// Mismatches by their cause.
+    pub clusters: Vec<ClusterRow>,
     pub differences: Vec<FieldDifference>,
     /// Pairs that show the differences.
     pub(crate) pairs: Vec<std::sync::Arc<Pair>>,
@@ -90,6 +93,26 @@ fn median(times: &[u64]) -> Option<u64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
+/// Those that clusters and differences name, and no more than a page can bear.
+fn examples(record: &Record, clusters: &[ClusterRow]) -> Vec<std::sync::Arc<Pair>> {
+    const MOST: usize = 60;
+    let of_clusters = clusters
+        .iter()
+        .filter_map(|cluster| cluster.example.clone());
+    let of_fields = record
+        .fields()
+        .into_iter()
+        .filter_map(|field| field.example);
+    let mut seen = std::collections::BTreeSet::new();
+    let all = of_clusters
+        .chain(of_fields)
+        .chain(record.pairs.keys().cloned());
+    all.filter(|id| seen.insert(id.clone()))
+        .filter_map(|id| record.pairs.get(&id).cloned())
+        .take(MOST)
+        .collect()
+}
+
 impl Report {
     pub(crate) fn new(
         id: &SliceId,
@@ -119,6 +142,8 @@ impl Report {
                 _ => "active",
             },
         };
+        let clusters = record.clusters();
+        let pairs = examples(record, &clusters);
         Self {
             slice: id.to_string(),
             verdict: verdict(&evidence),
@@ -127,8 +152,9 @@ impl Report {
             ineligible: record.ineligible.clone(),
             not_comparable: record.not_comparable.clone(),
             routes: record.classes.iter().map(row).collect(),
+            clusters,
             differences: record.fields(),
-            pairs: record.pairs.values().take(20).cloned().collect(),
+            pairs,
             noise: record.noise_rows(),
             rules: rules.accepted.iter().map(rule).collect(),
             expired: record.expired.clone(),

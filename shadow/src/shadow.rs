@@ -98,7 +98,8 @@ impl Shadow {
     /// The whole picture of a slice.
     pub fn report(&self, id: &SliceId) -> Option<Report> {
         let slice = self.slice(id)?;
-        let (rules, record) = (slice.rules(), slice.record());
+        // A copy, so that nobody waits for the causes to be found.
+        let (rules, record) = (slice.rules(), slice.record().clone());
         let rate = slice.settings.mismatch_max;
         Some(Report::new(id, &record, &rules, rate, today()))
     }
@@ -185,7 +186,6 @@ impl Shadow {
     }
 
     async fn judge(slice: Arc<Slice>, cancel: CancellationToken, exchange: Exchange) {
-        let class = format!("{}xx", exchange.response.status.as_u16() / 100);
         let took = |side| (exchange.primary == side).then_some(exchange.latency);
         slice
             .record()
@@ -201,7 +201,7 @@ impl Shadow {
             outcome = judged => outcome,
             () = cancel.cancelled() => Outcome::NotComparable("shutdown"),
         };
-        slice.settle(&exchange.route, &class, outcome, generation);
+        slice.settle(&exchange, outcome, generation);
         // Only now: a judge that dies drops the ticket, which counts the pair as abandoned.
         exchange.ticket.settle();
     }

@@ -13,6 +13,7 @@ use crate::compare::Answer;
 use crate::diff::Difference;
 use crate::door::Door;
 use crate::error::Error;
+use crate::features;
 use crate::mirror::Mirror;
 use crate::record::{Outcome, Record};
 use crate::redact::Redactor;
@@ -155,10 +156,13 @@ impl Slice {
     }
 
     /// Books how a pair of this generation ended, and frees its place.
-    pub(crate) fn settle(&self, route: &str, class: &str, outcome: Outcome, generation: u64) {
+    pub(crate) fn settle(&self, exchange: &Exchange, outcome: Outcome, generation: u64) {
         let examples = self.limits.examples;
+        let class = format!("{}xx", exchange.response.status.as_u16() / 100);
+        let of = (&*exchange.route, class.as_str());
+        let features = || features::of(exchange, &self.redactor);
         let mut record = self.record();
-        record.settle(route, class, outcome, generation, examples);
+        record.settle(of, outcome, generation, examples, features);
         self.door().leave();
     }
 
@@ -187,10 +191,14 @@ impl Slice {
         if exchange.request.method == http::Method::HEAD {
             line.push_str(" --head");
         }
-        for name in [http::header::ACCEPT, http::header::ACCEPT_LANGUAGE] {
-            let value = exchange.request.headers.get(&name);
-            if let Some(value) = value.and_then(|value| value.to_str().ok()) {
-                line.push_str(&format!(" -H {}", quoted(&format!("{name}: {value}"))));
+        let headers = exchange.request.headers.iter();
+        for (name, value) in headers.filter(|(name, _)| features::looked_at(name.as_str())) {
+            if let Ok(value) = value.to_str()
+                && name != http::header::HOST
+                && !self.redactor.is_secret(name.as_str())
+            {
+                let field = format!("{name}: {}", self.redactor.text(value));
+                line.push_str(&format!(" -H {}", quoted(&field)));
             }
         }
         let url = format!("http://{}{target}", upstreams.first()?);

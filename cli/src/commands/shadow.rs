@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use outgrow_rollout::{FieldDifference, ShadowEvidence};
+use outgrow_shadow::ClusterRow;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Context;
@@ -206,7 +208,14 @@ async fn report(context: &Context, args: &ReportArgs) -> anyhow::Result<ExitCode
                 return Err(unknown(&args.slice, all.keys().map(String::as_str)).into());
             };
             match evidence {
-                Some(evidence) => report_table(&args.slice, evidence),
+                Some(evidence) => {
+                    let path = format!("/v1/shadow/{}/report?format=json", escape(&args.slice));
+                    let found = client.text(&path).await?;
+                    let found: Causes = serde_json::from_str(&found)
+                        .context("the report of this server cannot be read")?;
+                    let table = report_table(&args.slice, evidence);
+                    format!("{table}{}", causes(&found.clusters))
+                }
                 None => format!("nothing was compared of {} yet\n", args.slice),
             }
         }
@@ -290,6 +299,46 @@ pub(super) fn report_table(slice: &str, seen: &ShadowEvidence) -> String {
     }
     if !seen.top.is_empty() {
         out.push_str(&format!("\n{}", differences(&seen.top)));
+    }
+    out
+}
+
+/// What a table shows of a whole report.
+#[derive(Debug, Deserialize)]
+struct Causes {
+    clusters: Vec<ClusterRow>,
+}
+
+/// Mismatches by their cause, each with its smallest example.
+fn causes(clusters: &[ClusterRow]) -> String {
+    /// The whole list is in the other formats.
+    const SHOWN: usize = 10;
+    let mut out = String::new();
+    for found in clusters.iter().take(SHOWN) {
+        let fields: Vec<String> = found
+            .fields
+            .iter()
+            .map(|field| format!("{} {}", field.kind, field.path))
+            .collect();
+        let about = if found.exact { "" } else { "about " };
+        out.push_str(&format!(
+            "\n{} {}: {about}{} with {}\n  {}\n",
+            found.id,
+            found.route,
+            count(found.count),
+            fields.join(", "),
+            found.cause
+        ));
+        for line in found
+            .diff
+            .lines()
+            .chain(found.curl.iter().map(|line| &**line))
+        {
+            out.push_str(&format!("    {line}\n"));
+        }
+    }
+    if clusters.len() > SHOWN {
+        out.push_str(&format!("\nand {} more causes\n", clusters.len() - SHOWN));
     }
     out
 }

@@ -5,6 +5,7 @@
 mod alignment;
 mod builds;
 mod candidates;
+mod clusters;
 mod comparing;
 mod harness;
 mod ledger;

@@ -1,0 +1,293 @@
+//! Differences by place and kind, the requests that show them, and the pairs that are kept of each.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use outgrow_rollout::FieldDifference;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::causes::{FAILING_MAX, PASSING_MAX, Trait, explain};
+use crate::diff::Difference;
+use crate::features::{Feature, Part};
+use crate::path::Place;
+use crate::record::{Pair, Record};
+use crate::samples::{Sample, Samples, reservoir};
+
+/// Kinds of difference that are kept apart; a candidate that invents names cannot grow it.
+const DIFFERENCES_MAX: usize = 500;
+/// Differences listed in the evidence.
+const TOP: usize = 10;
+/// Routes of which requests are sampled.
+const ROUTES_MAX: usize = 200;
+
+/// One kind of difference at one place of one route.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) route: String,
+    pub(crate) path: String,
+    pub(crate) kind: String,
+    pub(crate) count: u64,
+    pub(crate) legacy: String,
+    pub(crate) extracted: String,
+    /// Some of the requests that show it.
+    pub(crate) failing: Samples,
+    /// Its pairs, by what separates their requests from passing ones.
+    pub(crate) kept: Vec<Kept>,
+}
+
+/// Pairs of one cause. Without traits: of what is left, or of all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) traits: Vec<Trait>,
+    pub(crate) count: u64,
+    pub(crate) examples: Vec<String>,
+}
+
+/// A difference as it is kept and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    pub(crate) at: String,
+    /// The same for every element of an array.
+    pub(crate) path: String,
+    pub(crate) kind: String,
+    pub(crate) legacy: String,
+    pub(crate) extracted: String,
+}
+
+impl Shown {
+    pub(crate) fn of(difference: &Difference) -> Self {
+        Self {
+            at: difference.place.to_string(),
+            path: difference.place.general(),
+            kind: difference.kind.to_owned(),
+            legacy: difference.legacy.clone(),
+            extracted: difference.extracted.clone(),
+        }
+    }
+}
+
+/// As a hunk of a unified diff.
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "@@ {} ({}) @@", self.at, self.kind)?;
+        for (sign, text, gone) in [
+            ('-', &self.legacy, "extra"),
+            ('+', &self.extracted, "missing"),
+        ] {
+            if self.kind != gone {
+                for line in text.lines() {
+                    writeln!(f, "{sign}{line}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a difference.
+pub(crate) fn key(route: &str, path: &str, kind: &str) -> String {
+    format!("{route} {path} {kind}")
+}
+
+pub(crate) fn hash(key: &str) -> u64 {
+    xxh3_64(key.as_bytes())
+}
+
+impl Seen {
+    pub(crate) fn examples(&self) -> impl Iterator<Item = &String> {
+        self.kept.iter().flat_map(|kept| &kept.examples)
+    }
+
+    /// Whether this pair is to be kept; `gone` takes those that it drives out.
+    fn keep(&mut self, pair: &Pair, most: usize, gone: &mut Vec<String>) -> bool {
+        let covers = |kept: &&mut Kept| kept.traits.iter().all(|one| one.holds(&pair.features));
+        let Some(kept) = self.kept.iter_mut().find(covers) else {
+            let kept = Kept::default();
+            self.kept.push(kept);
+            return self.keep(pair, most, gone);
+        };
+        kept.count += 1;
+        if kept.examples.len() < most {
+            kept.examples.push(pair.id.clone());
+            return true;
+        }
+        let place = reservoir(kept.count, most);
+        let Some(old) = place.and_then(|place| kept.examples.get_mut(place)) else {
+            return false;
+        };
+        gone.push(std::mem::replace(old, pair.id.clone()));
+        true
+    }
+}
+
+impl Record {
+    /// Offers a compared request to the sample of its route.
+    pub(crate) fn met(
+        &mut self,
+        route: &str,
+        symptoms: &[u64],
+        features: impl FnOnce() -> Vec<Feature>,
+    ) {
+        if !self.traffic.contains_key(route) {
+            if self.traffic.len() >= ROUTES_MAX {
+                return;
+            }
+            self.traffic.insert(route.to_owned(), Samples::default());
+        }
+        if let Some(samples) = self.traffic.get_mut(route) {
+            samples.offer(PASSING_MAX, || Sample {
+                features: features().into(),
+                symptoms: symptoms.to_vec(),
+            });
+        }
+    }
+
+    /// Books the differences of a pair, and keeps it where it is among the examples of one.
+    pub(crate) fn differ(
+        &mut self,
+        route: &str,
+        differences: &[Difference],
+        mut pair: Pair,
+        most: usize,
+    ) {
+        pair.id = self.name_pair();
+        let mut keys = BTreeSet::new();
+        // Bodies of two statuses are two things; that they differ has no cause of its own.
+        let of_status = differences.iter().any(|one| one.place == Place::Status);
+        let mut symptoms = Vec::new();
+        for difference in differences {
+            let key = key(route, &difference.place.general(), difference.kind);
+            let counts = !of_status || difference.place == Place::Status;
+            if keys.insert(key.clone()) && counts {
+                symptoms.push(hash(&key));
+            }
+        }
+        let sample = Sample {
+            features: pair.features.as_slice().into(),
+            symptoms,
+        };
+        self.met(route, &sample.symptoms, || pair.features.clone());
+        let mut keep = false;
+        let mut gone = Vec::new();
+        for difference in differences {
+            let path = difference.place.general();
+            let key = key(route, &path, difference.kind);
+            let is_full = self.differences.len() >= DIFFERENCES_MAX;
+            if !keys.remove(&key) || is_full && !self.differences.contains_key(&key) {
+                continue;
+            }
+            let seen = self.differences.entry(key.clone()).or_insert_with(|| Seen {
+                route: route.to_owned(),
+                path,
+                kind: difference.kind.to_owned(),
+                legacy: difference.legacy.clone(),
+                extracted: difference.extracted.clone(),
+                ..Seen::default()
+            });
+            seen.count += 1;
+            if sample.symptoms.contains(&hash(&key)) {
+                seen.failing.offer(FAILING_MAX, || sample.clone());
+            }
+            keep |= seen.keep(&pair, most, &mut gone);
+            // Causes become clearer with more requests; a look at each doubling is cheap.
+            if seen.count.is_power_of_two() {
+                self.look_for_causes(&key, &pair, most, &mut gone);
+            }
+        }
+        if keep {
+            self.pairs.insert(pair.id.clone(), Arc::new(pair));
+        }
+        self.drop_unused(&gone);
+    }
+
+    /// The requests of a route that could have shown this difference, and have not: where the
+    /// statuses differed nothing else could show, and the answer to a HEAD has no body.
+    pub(crate) fn passing(&self, key: &str, seen: &Seen) -> Vec<&Sample> {
+        let symptom = hash(key);
+        let of_status = |kind| hash(&self::key(&seen.route, "status", kind));
+        let hides = match seen.path.as_str() {
+            "status" => [symptom; 2],
+            _ => ["value", "error"].map(of_status),
+        };
+        let shows = |one: &u64| *one == symptom || hides.contains(one);
+        let head = Feature::new(Part::Method, "", Some("HEAD".to_owned()));
+        let in_body = seen.path.starts_with('$');
+        let samples = self.traffic.get(&seen.route).map(|samples| &samples.kept);
+        let all = samples.into_iter().flatten();
+        all.filter(|sample| !sample.symptoms.iter().any(shows))
+            .filter(|sample| !in_body || !sample.features.contains(&head))
+            .collect()
+    }
+
+    /// Sorts the kept pairs of a difference by its causes as they look now.
+    fn look_for_causes(&mut self, key: &str, newest: &Pair, most: usize, gone: &mut Vec<String>) {
+        let Some(seen) = self.differences.get(key) else {
+            return;
+        };
+        let passing = self.passing(key, seen);
+        let causes = explain(&seen.failing.kept, &passing);
+        let mut sorted: Vec<Kept> = causes
+            .into_iter()
+            .filter(|cause| !cause.traits.is_empty())
+            .map(|cause| Kept {
+                traits: cause.traits,
+                ..Kept::default()
+            })
+            .collect();
+        sorted.push(Kept::default());
+        for id in seen.examples() {
+            let features = match self.pairs.get(id) {
+                Some(pair) => &pair.features,
+                None if *id == newest.id => &newest.features,
+                None => continue,
+            };
+            let mut of = sorted.iter_mut();
+            let covers = |kept: &&mut Kept| kept.traits.iter().all(|one| one.holds(features));
+            if let Some(kept) = of.find(covers) {
+                kept.count += 1;
+                match kept.examples.len() < most {
+                    true => kept.examples.push(id.clone()),
+                    false => gone.push(id.clone()),
+                }
+            }
+        }
+        if let Some(seen) = self.differences.get_mut(key) {
+            seen.kept = sorted;
+        }
+    }
+
+    fn drop_unused(&mut self, gone: &[String]) {
+        for id in gone {
+            let mut all = self.differences.values().flat_map(Seen::examples);
+            if !all.any(|example| example == id) {
+                self.pairs.remove(id);
+            }
+        }
+    }
+
+    /// The worst differences.
+    pub(crate) fn top(&self) -> Vec<FieldDifference> {
+        let mut all = self.fields();
+        all.truncate(TOP);
+        all
+    }
+
+    /// All differences, the most frequent first. Not one is left out: where nothing differs by
+    /// itself, one is a counterexample.
+    pub(crate) fn fields(&self) -> Vec<FieldDifference> {
+        let mut all: Vec<&Seen> = self.differences.values().collect();
+        all.sort_by_key(|seen| std::cmp::Reverse(seen.count));
+        let field = |seen: &Seen| FieldDifference {
+            route: seen.route.clone(),
+            path: seen.path.clone(),
+            kind: seen.kind.clone(),
+            count: seen.count,
+            example: seen.examples().next().cloned(),
+            legacy: seen.legacy.clone(),
+            extracted: seen.extracted.clone(),
+        };
+        all.into_iter().map(field).collect()
+    }
+}
