@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::uri::Authority;
-
 use crate::filters::cors::Grant;
 use crate::limit::Exceeded;
 use crate::settings::Problem;
 use crate::tls::CertificateError;
+use crate::upstreams::address::Address;
 use crate::upstreams::gate::Full;
 use crate::wire::WireError;
 
@@ -60,13 +59,13 @@ pub enum HoldError {
 pub(crate) enum UpstreamError {
     /// Nothing was sent: safe to try again, whatever the method.
     #[error("cannot connect to {to}: {why}")]
-    Connect { to: Authority, why: String },
+    Connect { to: Address, why: String },
     #[error("no answer from {to} within {within:?}")]
-    Timeout { to: Authority, within: Duration },
+    Timeout { to: Address, within: Duration },
     /// The request may have been carried out.
     #[error("{to} broke the connection off: {source}")]
     Broken {
-        to: Authority,
+        to: Address,
         #[source]
         source: WireError,
     },
@@ -75,7 +74,7 @@ pub(crate) enum UpstreamError {
     Open { service: String, left: Duration },
     #[error("{to} has as many requests as it may: {why}")]
     Crowded {
-        to: Authority,
+        to: Address,
         #[source]
         why: Full,
     },
@@ -92,7 +91,7 @@ impl UpstreamError {
     /// Of no upstream at all, which the settings' check refuses.
     pub(crate) fn nowhere() -> Self {
         Self::Connect {
-            to: Authority::from_static("nowhere"),
+            to: http::uri::Authority::from_static("nowhere").into(),
             why: "no upstream is left to ask".to_owned(),
         }
     }

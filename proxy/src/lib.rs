@@ -57,3 +57,4 @@ pub use settings::{
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
 pub use trace::TraceSettings;
 pub use trust::{Network, Trust};
+pub use upstreams::address::{Address, AddressError};

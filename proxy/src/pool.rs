@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::uri::Authority;
 use http::{HeaderValue, Response, request};
 use hyper::body::Incoming;
 use outgrow_rollout::key_hash;
@@ -23,6 +22,7 @@ use crate::error::UpstreamError;
 use crate::limits::Limits;
 use crate::rules::Balance;
 use crate::upstreams::Service;
+use crate::upstreams::address::Address;
 use crate::upstreams::balance::{PeakEwma, Picker, Set};
 use crate::upstreams::budget::Budget;
 use crate::upstreams::gate::Turn;
@@ -48,7 +48,7 @@ pub(crate) struct Cluster {
 /// One upstream on one core.
 #[derive(Debug)]
 struct Member {
-    to: Authority,
+    to: Address,
     #[allow(clippy::vec_box)] // One word to move, on every request.
     idle: RefCell<Vec<Box<Wire>>>,
     ewma: Cell<PeakEwma>,
@@ -83,7 +83,7 @@ pub(crate) struct Lent {
 
 impl Lent {
     /// Who answered.
-    pub(crate) fn upstream(&self) -> &Authority {
+    pub(crate) fn upstream(&self) -> &Address {
         &self.slot.cluster.members[self.slot.index].to
     }
 
@@ -133,10 +133,10 @@ impl Cluster {
         let begun = Instant::now();
         let rules = &service.settings.rules;
         let upstreams = &service.settings.upstreams;
-        let names: Vec<&str> = upstreams.iter().map(Authority::as_str).collect();
+        let names: Vec<&str> = upstreams.iter().map(Address::as_str).collect();
         // Each core with another one, so that they do not choose in step.
         let seed = RandomState::new().build_hasher().finish();
-        let member = |to: &Authority| Member {
+        let member = |to: &Address| Member {
             to: to.clone(),
             idle: RefCell::default(),
             ewma: Cell::new(PeakEwma::new(Duration::ZERO)),
@@ -245,7 +245,7 @@ impl Cluster {
         now
     }
 
-    async fn connect(&self, to: &Authority, until: Instant) -> Result<Box<Wire>, UpstreamError> {
+    async fn connect(&self, to: &Address, until: Instant) -> Result<Box<Wire>, UpstreamError> {
         let refused = |why: String| UpstreamError::Connect {
             to: to.clone(),
             why,
@@ -261,7 +261,7 @@ impl Cluster {
 
     async fn ask(
         &self,
-        to: &Authority,
+        to: &Address,
         wire: &mut Wire,
         out: &mut Outgoing,
         (begun, until): (Instant, Instant),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use http::uri::Authority;
 use http::{HeaderName, StatusCode};
+
+use crate::upstreams::address::Address;
 
 /// A service: upstreams of which any may answer.
 #[derive(Debug, Clone)]
@@ -11,7 +12,7 @@ pub struct ServiceSettings {
     /// What slices call it.
     pub name: String,
     /// At most 64.
-    pub upstreams: Vec<Authority>,
+    pub upstreams: Vec<Address>,
     pub rules: UpstreamRules,
 }
 
@@ -199,10 +200,10 @@ pub struct UpstreamLimits {
 
 impl ServiceSettings {
     /// With the usual rules.
-    pub fn new(name: impl Into<String>, upstreams: Vec<Authority>) -> Self {
+    pub fn new<A: Into<Address>>(name: impl Into<String>, upstreams: Vec<A>) -> Self {
         Self {
             name: name.into(),
-            upstreams,
+            upstreams: upstreams.into_iter().map(Into::into).collect(),
             rules: UpstreamRules::default(),
         }
     }

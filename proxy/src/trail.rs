@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
-use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use outgrow_rollout::Side;
 
@@ -16,6 +15,7 @@ use crate::body::Body;
 use crate::core::{Core, Peer};
 use crate::error::{Refusal, UpstreamError};
 use crate::pool::Lent;
+use crate::upstreams::address::Address;
 
 /// One request from its head on.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Known {
     pub(crate) bucket: Option<u16>,
     /// The side that was asked last.
     pub(crate) side: Option<Side>,
-    pub(crate) upstream: Option<Authority>,
+    pub(crate) upstream: Option<Address>,
     /// From asking that side to the head of its answer.
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) refusal: Option<&'static str>,

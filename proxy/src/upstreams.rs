@@ -2,6 +2,7 @@
 //!
 //! A request reads two words of it. Words are changed by failures, and by the guard's thread.
 
+pub(crate) mod address;
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod budget;
@@ -19,6 +20,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::rules::ServiceSettings;
+use address::Address;
 use balance::Set;
 use breaker::{Breaker, Window};
 use gate::Gate;
@@ -166,7 +168,7 @@ impl Service {
             Set(self.healthy.load(Relaxed)),
             Set(self.ejected.load(Relaxed)),
         );
-        let upstream = |(index, to): (usize, &http::uri::Authority)| {
+        let upstream = |(index, to): (usize, &Address)| {
             let of_cores = || self.tallies.iter().filter_map(|core| core.get(index));
             let state = match (healthy.has(index), ejected.has(index)) {
                 (false, _) => "unhealthy",

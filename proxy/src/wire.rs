@@ -6,6 +6,7 @@
 
 mod chunks;
 mod head;
+mod stream;
 mod upload;
 
 use std::future::poll_fn;
@@ -16,19 +17,19 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::uri::Authority;
 use http::{Method, Response, StatusCode, request};
 use http_body::Frame;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
 use crate::deadline::Deadline;
+use crate::upstreams::address::Address;
 use chunks::Step;
 use head::{Framing, Head, Names};
+pub(crate) use stream::Stream;
+use stream::{ReadHalf, WriteHalf};
 use upload::Upload;
 
 /// Read at once while a head is awaited: most answers are shorter.
@@ -68,8 +69,8 @@ impl WireError {
 /// The socket; in parts while an upload outlasts the head of its answer.
 #[derive(Debug)]
 enum Io {
-    Whole(TcpStream),
-    Parted(OwnedReadHalf),
+    Whole(Stream),
+    Parted(ReadHalf),
     Gone,
 }
 
@@ -94,13 +95,12 @@ impl Wire {
     ///
     /// # Errors
     /// What failed.
-    pub(crate) async fn connect(to: &Authority) -> io::Result<Self> {
-        let stream = TcpStream::connect(to.as_str()).await?;
-        stream.set_nodelay(true)?;
+    pub(crate) async fn connect(to: &Address) -> io::Result<Self> {
+        let stream = Stream::connect(to).await?;
         Ok(Self::new(stream, Instant::now()))
     }
 
-    fn new(stream: TcpStream, now: Instant) -> Self {
+    fn new(stream: Stream, now: Instant) -> Self {
         Self {
             io: Io::Whole(stream),
             input: BytesMut::new(),
@@ -300,7 +300,7 @@ impl Wire {
     }
 
     /// The bare connection behind a 101, with what the upstream has said on it already.
-    pub(crate) fn into_tunnel(self) -> Option<(TcpStream, Bytes)> {
+    pub(crate) fn into_tunnel(self) -> Option<(Stream, Bytes)> {
         match self.io {
             Io::Whole(stream) => Some((stream, self.input.freeze())),
             Io::Parted(_) | Io::Gone => None,
@@ -308,7 +308,7 @@ impl Wire {
     }
 }
 
-async fn finish(mut upload: Upload, mut to: OwnedWriteHalf) {
+async fn finish(mut upload: Upload, mut to: WriteHalf) {
     match poll_fn(|cx| upload.poll(cx, &mut to)).await {
         // Its end is no end of the connection: the answer may still be coming.
         Ok(()) => to.forget(),

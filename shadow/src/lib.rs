@@ -20,6 +20,7 @@ mod mirror;
 mod mutants;
 mod noise;
 mod path;
+mod places;
 mod record;
 mod redact;
 mod renaming;
@@ -35,6 +36,7 @@ mod tap;
 
 pub use clusters::{ClusterField, ClusterRow};
 pub use error::Error;
+pub use places::{Place, Places};
 pub use render::{Format, render};
 pub use report::{Report, RouteRow, RuleRow};
 pub use settings::{

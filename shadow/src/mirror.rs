@@ -1,5 +1,7 @@
 //! Asking a side once more, for the shadow only: own connections, own bounds, no client waits.
 
+mod dial;
+
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, Scheme};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -19,8 +21,10 @@ use tokio::time::timeout;
 
 use crate::body::GROWTH_MAX;
 use crate::compare::Answer;
+use crate::places::Place;
 use crate::settings::{Limits, SliceShadow};
 use crate::tap::{Exchange, SHADOW_MARK};
+use dial::UnixDialer;
 
 const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-identity");
 
@@ -31,6 +35,8 @@ const IDLE_FOR: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Mirror {
     client: Client<HttpConnector, Empty<Bytes>>,
+    /// For sockets of this machine.
+    local: Client<UnixDialer, Empty<Bytes>>,
     limits: Limits,
     /// Counts requests: the upstreams of a side are asked in turn.
     turn: AtomicUsize,
@@ -38,12 +44,13 @@ pub(crate) struct Mirror {
 
 impl Mirror {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_idle_timeout(IDLE_FOR)
-            .pool_max_idle_per_host(limits.in_flight)
-            .build_http();
+            .pool_max_idle_per_host(limits.in_flight);
         Self {
-            client,
+            client: builder.build_http(),
+            local: builder.build(UnixDialer),
             limits: limits.clone(),
             turn: AtomicUsize::new(0),
         }
@@ -64,19 +71,16 @@ impl Mirror {
             Side::Extracted => &slice.extracted,
         };
         let turn = self.turn.fetch_add(1, Relaxed);
-        let authority = turn
-            .checked_rem(upstreams.len())
-            .and_then(|at| upstreams.get(at))
-            .ok_or("no upstream is configured")?;
-        let request = self.request(authority, side, exchange)?;
+        let to = upstreams.at(turn).ok_or("no upstream is known")?;
+        let request = self.request(&to, side, exchange)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
         let whole = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| chain(&error))?;
+            let response = match &to {
+                Place::Tcp(_) => self.client.request(request),
+                Place::Unix(_) => self.local.request(request),
+            };
+            let response = response.await.map_err(|error| chain(&error))?;
             let latency = begun.elapsed();
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, self.limits.body.saturating_mul(GROWTH_MAX))
@@ -100,13 +104,17 @@ impl Mirror {
 
     fn request(
         &self,
-        to: &Authority,
+        to: &Place,
         side: Side,
         exchange: &Exchange,
     ) -> Result<Request<Empty<Bytes>>, String> {
+        let authority = match to {
+            Place::Tcp(authority) => authority.clone(),
+            Place::Unix(path) => dial::host(path)?,
+        };
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
-            .authority(to.clone())
+            .authority(authority)
             .path_and_query(exchange.request.target.clone())
             .build()
             .map_err(|error| error.to_string())?;

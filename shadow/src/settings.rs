@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
-use http::uri::Authority;
 use outgrow_rollout::SliceId;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
+use crate::places::Places;
 use crate::rules::Accepted;
 
 /// All slices.
@@ -25,8 +25,8 @@ pub struct ShadowSettings {
 #[derive(Debug, Clone)]
 pub struct SliceShadow {
     pub id: SliceId,
-    pub legacy: Vec<Authority>,
-    pub extracted: Vec<Authority>,
+    pub legacy: Places,
+    pub extracted: Places,
     /// Share of the reads that is mirrored, 0.0 to 1.0.
     pub sample: f64,
     /// Share of the mirrored reads that is asked twice of the legacy side, 0.0 to 1.0.

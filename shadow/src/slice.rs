@@ -15,6 +15,7 @@ use crate::door::Door;
 use crate::error::Error;
 use crate::features;
 use crate::mirror::Mirror;
+use crate::places::Place;
 use crate::record::{Outcome, Record};
 use crate::redact::Redactor;
 use crate::rules::{Accepted, Rules};
@@ -201,7 +202,14 @@ impl Slice {
                 line.push_str(&format!(" -H {}", quoted(&field)));
             }
         }
-        let url = format!("http://{}{target}", upstreams.first()?);
+        let url = match upstreams.at(0)? {
+            Place::Tcp(authority) => format!("http://{authority}{target}"),
+            Place::Unix(path) => {
+                let path = path.display().to_string();
+                line.push_str(&format!(" --unix-socket {}", quoted(&path)));
+                format!("http://localhost{target}")
+            }
+        };
         Some(format!("{line} {}", quoted(&url)))
     }
 

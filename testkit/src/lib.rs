@@ -8,6 +8,7 @@
 pub mod certificates;
 pub mod client;
 pub mod database;
+pub mod local;
 pub mod mariadb;
 pub mod nats;
 pub mod postgres;
@@ -20,6 +21,7 @@ mod waiting;
 pub use certificates::Authority;
 pub use client::Answer;
 pub use database::TempDatabase;
+pub use local::LocalSocket;
 pub use mariadb::Mariadb;
 pub use nats::Nats;
 pub use postgres::Postgres;

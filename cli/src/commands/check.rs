@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use outgrow_proxy::Address;
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::Context;
-use crate::config::{Config, HttpUrl};
+use crate::config::Config;
 use crate::output::table;
 
 /// Check the config, and that everything it names is there; changes nothing
@@ -27,7 +27,7 @@ pub(crate) struct CheckArgs {
 /// What one check has found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Finding {
-    /// What was checked, e.g. `legacy http://127.0.0.1:9000`.
+    /// What was checked, e.g. `legacy 127.0.0.1:9000`.
     pub(crate) what: String,
     pub(crate) ok: bool,
     /// What was seen, or what is wrong and how to mend it.
@@ -86,10 +86,10 @@ async fn upstreams(config: &Config) -> Vec<Finding> {
     futures_util::future::join_all(all).await
 }
 
-async fn connect(name: &str, url: &HttpUrl, within: Duration) -> Finding {
-    let seen = tokio::time::timeout(within, TcpStream::connect(url.authority())).await;
+async fn connect(name: &str, url: &Address, within: Duration) -> Finding {
+    let seen = tokio::time::timeout(within, url.reach()).await;
     let (ok, detail) = match seen {
-        Ok(Ok(_)) => (true, "it accepts connections".to_owned()),
+        Ok(Ok(())) => (true, "it accepts connections".to_owned()),
         Ok(Err(error)) => (false, format!("{error}; is it running there?")),
         Err(_) => (
             false,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outgrow_proxy::{AccessLog, TlsSettings, TraceSettings, Trust, UpstreamRules};
+use outgrow_proxy::{AccessLog, Address, TlsSettings, TraceSettings, Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 
 use super::events::Events;
@@ -91,7 +91,7 @@ pub(crate) struct Identity {
 /// `[legacy]`: the monolith.
 #[derive(Debug)]
 pub(crate) struct Legacy {
-    pub(crate) urls: Vec<HttpUrl>,
+    pub(crate) urls: Vec<Address>,
     pub(crate) rules: UpstreamRules,
     /// Present when any slice has tables.
     pub(crate) database: Option<Database>,
@@ -117,7 +117,7 @@ pub(crate) struct Shadow {
 /// `[services.NAME]`: an extracted service.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) urls: Vec<HttpUrl>,
+    pub(crate) urls: Vec<Address>,
     pub(crate) rules: UpstreamRules,
     /// Present when a slice of this service has tables.
     pub(crate) database: Option<Database>,
@@ -303,7 +303,7 @@ pub(crate) struct SliceShadow {
     pub(crate) headers: Option<Vec<String>>,
 }
 
-/// An upstream: `http://HOST:PORT`, nothing else.
+/// `http://HOST:PORT`, nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HttpUrl {
     /// A name, an IPv4 address, or an IPv6 address in brackets.

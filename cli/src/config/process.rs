@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
-use outgrow_proxy::{Network, Trust};
+use outgrow_proxy::{Address, Network, Trust};
 
 use super::Surroundings;
 use super::access_log;
 use super::filters;
-use super::model::{Control, Database, HttpUrl, Identity, Legacy, Proxy, Service, Shadow};
+use super::model::{Control, Database, Identity, Legacy, Proxy, Service, Shadow};
 use super::problem::{Findings, Place};
 use super::scalar;
 use super::secret::Secret;
@@ -331,19 +331,22 @@ pub(super) fn services(
     found
 }
 
-fn urls(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Vec<HttpUrl>> {
+fn urls(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Vec<Address>> {
     const FIX: &str = "write urls = [\"http://HOST:PORT\"]";
     let node = section.need(findings, "urls", FIX)?;
     let words = node.words(findings);
     let count = words.len();
     let mut found = Vec::with_capacity(count);
     for (place, text) in words {
-        match scalar::http_url(&text) {
+        match scalar::upstream(&text) {
             Ok(url) if found.contains(&url) => {
                 findings.refuse(&place, "it is listed twice", "remove one of them");
             }
             Ok(url) => found.push(url),
-            Err(rule) => findings.refuse(&place, rule, "write \"http://HOST:PORT\""),
+            Err(rule) => {
+                let fix = "write \"http://HOST:PORT\" or \"unix:/PATH\"";
+                findings.refuse(&place, rule, fix);
+            }
         }
     }
     if count == 0 && node.is_list() {

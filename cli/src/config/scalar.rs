@@ -9,6 +9,8 @@ use time::macros::format_description;
 
 use outgrow_bridge::DatabaseUrl;
 
+use outgrow_proxy::{Address, AddressError};
+
 use super::model::{Database, HttpUrl};
 
 /// Reads `500ms`, `10m`, `14d`, `1h30m`: whole numbers with a unit of ms, s, m, h, d.
@@ -152,6 +154,20 @@ pub(crate) fn http_url(text: &str) -> Result<HttpUrl, String> {
         host: host.to_ascii_lowercase(),
         port,
     })
+}
+
+/// Reads an upstream: `http://HOST:PORT` or `unix:/PATH`.
+///
+/// # Errors
+/// Returns the rule that was broken.
+pub(crate) fn upstream(text: &str) -> Result<Address, String> {
+    let address = match text.strip_prefix("unix:") {
+        Some(_) => text.to_owned(),
+        None => http_url(text)?.authority(),
+    };
+    address
+        .parse()
+        .map_err(|error: AddressError| error.to_string())
 }
 
 /// A DNS name, an IPv4 address, or an IPv6 address in brackets.
@@ -298,6 +314,17 @@ mod tests {
             ("http://a b:80", "host"),
         ] {
             let found = http_url(bad).unwrap_err();
+            assert!(found.contains(rule), "{bad}: {found}");
+        }
+    }
+
+    #[test]
+    fn upstreams() {
+        let shown = |text| upstream(text).map(|address| address.to_string());
+        assert_eq!(shown("http://a:80").as_deref(), Ok("a:80"));
+        assert_eq!(shown("unix:/run/a.sock").as_deref(), Ok("unix:/run/a.sock"));
+        for (bad, rule) in [("unix:run/a.sock", "absolute"), ("/run/a.sock", "scheme")] {
+            let found = shown(bad).unwrap_err();
             assert!(found.contains(rule), "{bad}: {found}");
         }
     }

@@ -3,32 +3,22 @@
 use std::num::NonZeroUsize;
 
 use anyhow::Context as _;
-use http::uri::Authority;
 use outgrow_bridge::{
     AlsoSpec, Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
 };
 use outgrow_proxy::{
-    CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, ServiceSettings,
-    Settings, SliceSettings,
+    Address, CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret,
+    ServiceSettings, Settings, SliceSettings,
 };
-use outgrow_shadow::{Limits as ShadowLimits, ShadowSettings, SliceShadow};
+use outgrow_shadow::{Limits as ShadowLimits, Places, ShadowSettings, SliceShadow};
 
-use crate::config::{Also, Cohort, Config, Database, HttpUrl, Rows, Slice, Source, Table};
+use crate::config::{Also, Cohort, Config, Database, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
 const STATE_FILE: &str = "proxy-state.json";
 
 /// What status calls the monolith's upstreams.
 const LEGACY: &str = "legacy";
-
-fn authorities(urls: &[HttpUrl]) -> anyhow::Result<Vec<Authority>> {
-    let one = |url: &HttpUrl| {
-        let text = url.authority();
-        text.parse()
-            .with_context(|| format!("`{text}` is no host and port"))
-    };
-    urls.iter().map(one).collect()
-}
 
 fn service<'a>(config: &'a Config, slice: &Slice) -> anyhow::Result<&'a crate::config::Service> {
     let missing = || format!("slice `{}` has no service `{}`", slice.id, slice.service);
@@ -48,7 +38,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
     let services = config.services.iter().map(|(name, service)| {
         Ok(ServiceSettings {
             name: name.clone(),
-            upstreams: authorities(&service.urls)?,
+            upstreams: service.urls.clone(),
             rules: service.rules.clone(),
         })
     });
@@ -58,7 +48,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         workers,
         legacy: ServiceSettings {
             name: LEGACY.to_owned(),
-            upstreams: authorities(&config.legacy.urls)?,
+            upstreams: config.legacy.urls.clone(),
             rules: config.legacy.rules.clone(),
         },
         services: services.collect::<anyhow::Result<_>>()?,
@@ -138,11 +128,15 @@ pub(super) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
     })
 }
 
+fn places(urls: &[Address]) -> Places {
+    urls.iter().filter_map(Address::place).collect()
+}
+
 fn shadow_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceShadow> {
     Ok(SliceShadow {
         id: slice.id.clone(),
-        legacy: authorities(&config.legacy.urls)?,
-        extracted: authorities(&service(config, slice)?.urls)?,
+        legacy: places(&config.legacy.urls),
+        extracted: places(&service(config, slice)?.urls),
         sample: slice.shadow.sample,
         noise_sample: slice.shadow.noise_sample,
         rules: slice.shadow.rules.clone(),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::uri::Authority;
 use http::{HeaderValue, Request};
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{info, warn};
 
 use super::Service;
+use super::address::Address;
 use crate::rules::Health;
 use crate::wire::Wire;
 
@@ -78,13 +78,13 @@ pub(super) async fn watch(service: Arc<Service>, rule: Health, index: usize) {
 }
 
 /// One check, on a connection of its own.
-async fn check(to: &Authority, rule: &Health) -> Result<(), String> {
+async fn check(to: &Address, rule: &Health) -> Result<(), String> {
     let answered = timeout(rule.timeout, ask(to, rule)).await;
     answered.map_err(|_| format!("no answer within {:?}", rule.timeout))?
 }
 
-async fn ask(to: &Authority, rule: &Health) -> Result<(), String> {
-    let host = HeaderValue::from_str(to.as_str()).map_err(|error| error.to_string())?;
+async fn ask(to: &Address, rule: &Health) -> Result<(), String> {
+    let host = HeaderValue::from_str(to.host()).map_err(|error| error.to_string())?;
     let request = Request::get(rule.path.as_str())
         .header(HOST, host)
         .header(USER_AGENT, HeaderValue::from_static("outgrow-health"))

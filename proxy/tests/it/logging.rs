@@ -194,7 +194,10 @@ async fn a_client_that_leaves_is_told_of() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap().to_string();
     let mut settings = plain(&named("legacy").await);
-    settings.legacy = ServiceSettings::new("legacy", vec![to.parse().unwrap()]);
+    settings.legacy = ServiceSettings::new(
+        "legacy",
+        vec![to.parse::<outgrow_proxy::Address>().unwrap()],
+    );
     let front = start(logged(settings, log(&file)));
     // One leaves in the middle of a body, another one before any answer.
     for half in ["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", ""] {

@@ -14,6 +14,7 @@ mod fronted;
 mod harness;
 mod holding;
 mod living;
+mod local;
 mod logging;
 mod malformed;
 mod marking;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use outgrow_rollout::Side;
-use outgrow_testkit::{Upstream, process::free_address};
+use outgrow_shadow::Place;
+use outgrow_testkit::{LocalSocket, Upstream, process::free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Bench, Position, header, offer, settings, settled, shop, start};
@@ -14,8 +15,9 @@ const PAIRS: u64 = 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_candidate_is_counted_against_and_never_green() {
     let legacy = Upstream::always(200, "{}").await;
-    let mut settings = settings(&[&legacy], &[]);
-    settings.slices[0].extracted = vec![free_address().to_string().parse().unwrap()];
+    let settings = settings(&[&legacy], &[]);
+    let dead = free_address().to_string().parse().unwrap();
+    settings.slices[0].extracted.set(vec![Place::Tcp(dead)]);
     let shadow = start(settings, Position::default());
     for _ in 0..PAIRS {
         assert!(offer(
@@ -128,6 +130,28 @@ async fn every_upstream_of_the_candidate_is_asked() {
     }
     assert_eq!(settled(&shadow).await.compared(), 8);
     assert_eq!((one.seen().len(), two.seen().len()), (4, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_may_be_a_socket_of_this_machine_and_may_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let legacy = Upstream::always(200, "{}").await;
+    let (one, two) = (
+        Upstream::always(200, "{}").await,
+        Upstream::always(200, "{}").await,
+    );
+    let socket = LocalSocket::before(one.addr(), &folder.path().join("a.sock"));
+    let settings = settings(&[&legacy], &[]);
+    let places = settings.slices[0].extracted.clone();
+    places.set(vec![Place::Unix(socket.path().into())]);
+    let shadow = start(settings, Position::default());
+    let answer = crate::harness::ok("{}");
+    offer(&shadow, Side::Legacy, &answer, HeaderMap::new());
+    assert_eq!(settled(&shadow).await.compared(), 1);
+    places.set(vec![Place::Tcp(two.addr().to_string().parse().unwrap())]);
+    offer(&shadow, Side::Legacy, &answer, HeaderMap::new());
+    assert_eq!(settled(&shadow).await.compared(), 2);
+    assert_eq!((one.seen().len(), two.seen().len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, CapturedRequest, CapturedResponse, Exchange, Freshness, Limits, Rule, Shadow,
+    Accept, CapturedRequest, CapturedResponse, Exchange, Freshness, Limits, Place, Rule, Shadow,
     ShadowSettings, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
@@ -102,7 +102,7 @@ pub(crate) type Change<'a> = &'a dyn Fn(&mut ShadowSettings);
 
 pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowSettings {
     let at = |upstreams: &[&Upstream]| {
-        let one = |u: &&Upstream| u.addr().to_string().parse().unwrap();
+        let one = |u: &&Upstream| Place::Tcp(u.addr().to_string().parse().unwrap());
         upstreams.iter().map(one).collect()
     };
     ShadowSettings {
