@@ -11,6 +11,7 @@ use crate::error::{Refusal, UpstreamError};
 pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
         Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+        Refusal::HeadTooLong => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long"),
         Refusal::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect"),
         Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
         Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
@@ -22,6 +23,9 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         }
         Refusal::Upstream(UpstreamError::Timeout { .. }) => {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
+        }
+        Refusal::Upstream(UpstreamError::Broken { source, .. }) if source.is_clients() => {
+            (StatusCode::BAD_REQUEST, "broken-upload")
         }
         Refusal::Upstream(UpstreamError::Broken { .. }) => (StatusCode::BAD_GATEWAY, "broken"),
         Refusal::Upstream(UpstreamError::Open { .. }) => {
@@ -62,7 +66,10 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
         headers.insert("ratelimit-reset", wait.clone());
         headers.insert(RETRY_AFTER, wait);
     }
-    if matches!(refusal, Refusal::Malformed(_) | Refusal::Connect) {
+    if matches!(
+        refusal,
+        Refusal::Malformed(_) | Refusal::HeadTooLong | Refusal::Connect
+    ) {
         // What follows on such a connection cannot be trusted to be a request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

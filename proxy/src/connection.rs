@@ -1,27 +1,18 @@
 //! One client's connection, from its first byte to its last.
 
-use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::core::{Core, Peer, Scheme};
-use crate::deadline::OneTimer;
-use crate::flat::Flat;
+use crate::inbound::{Io, converse};
 use crate::preface::{self, PrefaceError};
-use crate::stages::answer;
 
 /// How a core learns that it is over.
 #[derive(Clone)]
@@ -57,7 +48,7 @@ pub(crate) async fn serve(
     }
     let peer = Peer::new(client, scheme, trust);
     match (scheme, &core.shared.tls) {
-        (Scheme::Http, _) => converse(core, stream, peer, ends).await,
+        (Scheme::Http, _) => converse(core, Io::Plain(stream), peer, ends).await,
         // In a box, so that a plain connection has no room for it.
         (Scheme::Https, Some(tls)) => {
             let tls = tls.clone();
@@ -80,58 +71,9 @@ async fn converse_over_tls(
         shaken = tokio::time::timeout(within, tls.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => converse(core, stream, peer, ends).await,
+        Ok(Ok(stream)) => converse(core, Io::Tls(Box::new(stream)), peer, ends).await,
         Ok(Err(failure)) => debug!(%failure, "a handshake failed"),
         Err(_) => debug!("a handshake took too long"),
-    }
-}
-
-/// HTTP/1.1 or HTTP/2 by the first bytes.
-async fn converse<S>(core: Rc<Core>, stream: S, peer: Peer, ends: Ends)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = &core.shared.settings.limits;
-    let mut builder = auto::Builder::new(OnThisCore);
-    // A client that closes its half is taken for gone, as other proxies do: else an answer that
-    // nobody waits for would keep its upstream busy.
-    builder
-        .http1()
-        .timer(OneTimer::default())
-        .header_read_timeout(limits.head_timeout)
-        .max_headers(limits.headers_max);
-    builder.http2().timer(TokioTimer::new());
-    let (serving, peer) = (core.clone(), Rc::new(peer));
-    let service = service_fn(move |request| answer(serving.clone(), peer.clone(), request));
-    let connection = builder.serve_connection_with_upgrades(Flat::new(stream), service);
-    tokio::pin!(connection);
-    let mut stopped = Some(pin!(ends.stop.cancelled()));
-    let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(Some(ended));
-        }
-        // It is asked once to wake this task; from then on a look is enough.
-        let told = match &mut stopped {
-            Some(once) => once.as_mut().poll(cx).is_ready(),
-            None => ends.stopping.load(Relaxed),
-        };
-        stopped = None;
-        if told {
-            Poll::Ready(None)
-        } else {
-            Poll::Pending
-        }
-    });
-    let ended = match ended.await {
-        Some(ended) => ended,
-        None => {
-            // `Connection: close` on the answer in flight, GOAWAY on HTTP/2.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(failure) = ended {
-        debug!(%failure, "a client connection ended early");
     }
 }
 
@@ -147,20 +89,5 @@ async fn spoken_for(
         found = tokio::time::timeout(within, preface::read(stream)) => {
             found.unwrap_or(Err(PrefaceError::Malformed("it did not come in time")))
         }
-    }
-}
-
-/// Runs hyper's tasks on the core that they belong to.
-#[derive(Debug, Clone, Copy)]
-struct OnThisCore;
-
-impl<F> hyper::rt::Executor<F> for OnThisCore
-where
-    F: Future + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
     }
 }

@@ -13,6 +13,7 @@ use crate::access::{CoreLog, Losses};
 use crate::counts::routes::RouteCounts;
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
+use crate::inbound::Desk;
 use crate::pool::Cluster;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) identities: Option<Identities>,
     pub(crate) log: Option<CoreLog>,
     pub(crate) dice: Dice,
+    pub(crate) desk: Desk,
 }
 
 impl Core {
@@ -86,6 +88,7 @@ impl Core {
             identities,
             log,
             dice: Dice::default(),
+            desk: Desk::default(),
         }
     }
 

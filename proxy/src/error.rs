@@ -117,6 +117,8 @@ impl UpstreamError {
 pub(crate) enum Refusal {
     #[error("malformed request: {0}")]
     Malformed(&'static str),
+    #[error("the request's head is too long, or has too many fields")]
+    HeadTooLong,
     #[error("this proxy opens no tunnels")]
     Connect,
     #[error("writes wait for a cutover that takes too long")]

@@ -8,8 +8,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{SET_COOKIE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
 use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap};
 use tokio::sync::oneshot;
@@ -22,6 +20,7 @@ use crate::filters::{Filters, cors};
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
+use crate::inbound::{ClientBody, ClientHalf};
 use crate::pool::{Client, Lent, Outgoing};
 use crate::routes::Found;
 use crate::slice::Slice;
@@ -60,13 +59,11 @@ struct Answered {
 pub(crate) async fn carry(
     core: Rc<Core>,
     peer: &Peer,
-    mut request: Request<Incoming>,
+    request: Request<ClientBody>,
     trail: Option<Rc<Trail>>,
 ) -> Result<Response<Body>, Declined> {
     let protocol = headers::upgrade(request.headers());
-    let client = protocol
-        .is_some()
-        .then(|| tunnel::client_half(&mut request));
+    let client = protocol.as_ref().and_then(|_| request.body().half());
     let wish = wish(&core, request.headers());
     let (mut parts, body) = request.into_parts();
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
@@ -74,7 +71,7 @@ pub(crate) async fn carry(
     if let Some(answer) = preflight(&core, &parts) {
         return Ok(answer?);
     }
-    if let Some(protocol) = protocol {
+    if let Some(protocol) = protocol.filter(|_| client.is_some()) {
         parts.headers.insert(
             http::header::CONNECTION,
             HeaderValue::from_static("upgrade"),
@@ -121,7 +118,7 @@ async fn of_slice(
     peer: &Peer,
     (found, mut out): (Found, Outgoing),
     marks: Marks,
-    (client, trail): (Option<OnUpgrade>, Option<Rc<Trail>>),
+    (client, trail): (Option<ClientHalf>, Option<Rc<Trail>>),
 ) -> Result<Response<Body>, Refusal> {
     let Found {
         slice: index,
@@ -210,7 +207,7 @@ async fn pass_through(
     core: Rc<Core>,
     peer: &Peer,
     mut out: Outgoing,
-    (client, trail): (Option<OnUpgrade>, Option<Rc<Trail>>),
+    (client, trail): (Option<ClientHalf>, Option<Rc<Trail>>),
 ) -> Result<Response<Body>, Refusal> {
     let filters = core.shared.settings.filters.as_deref();
     if let Some(filters) = filters {
@@ -245,7 +242,7 @@ fn outcome(sent: &Result<(Response<()>, Lent), UpstreamError>, begun: Instant) -
 fn hand_down(
     mut response: Response<()>,
     lent: Lent,
-    client: Option<OnUpgrade>,
+    client: Option<ClientHalf>,
     copy: Option<Copy>,
     filters: Option<&Filters>,
 ) -> Response<Body> {
@@ -288,7 +285,7 @@ impl Call {
     async fn read(
         self,
         mut out: Outgoing,
-        client: Option<OnUpgrade>,
+        client: Option<ClientHalf>,
     ) -> Result<Response<Body>, Refusal> {
         let live = self.slice.live();
         let mut side = self.side_of_read(&live);
@@ -320,7 +317,7 @@ impl Call {
     async fn write(
         self,
         mut out: Outgoing,
-        client: Option<OnUpgrade>,
+        client: Option<ClientHalf>,
     ) -> Result<Response<Body>, Refusal> {
         let limits = &self.core.shared.settings.limits;
         let passage = self

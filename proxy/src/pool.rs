@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Response, request};
-use hyper::body::Incoming;
 use outgrow_rollout::key_hash;
 use tokio::time::timeout;
 
 use crate::error::UpstreamError;
+use crate::inbound::ClientBody;
 use crate::limits::Limits;
 use crate::rules::Balance;
 use crate::upstreams::Service;
@@ -109,7 +109,7 @@ impl Lent {
 pub(crate) struct Outgoing {
     pub(crate) parts: request::Parts,
     /// `None` for a request without a body, which may be sent again.
-    pub(crate) body: Option<Incoming>,
+    pub(crate) body: Option<ClientBody>,
 }
 
 impl Outgoing {

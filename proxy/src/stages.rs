@@ -16,14 +16,12 @@
 //!    - post: who may read the answer (CORS), also one of the proxy's own.
 //! 5. error: a refusal is an answer of the proxy's own, which no other filter changes (1).
 //!
-//! One future for all of them, which hyper keeps in place: a box a stage and a request is dearer
-//! than what the stages do.
+//! One future for all of them: a box a stage and a request is dearer than what the stages do.
 
 use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tracing::debug;
 
 use crate::answer::refuse;
@@ -32,6 +30,7 @@ use crate::core::{Core, Peer};
 use crate::error::Declined;
 use crate::forward;
 use crate::headers;
+use crate::inbound::ClientBody;
 use crate::trace;
 use crate::trail::{Ending, Trail};
 
@@ -39,7 +38,7 @@ use crate::trail::{Ending, Trail};
 pub(crate) async fn answer(
     core: Rc<Core>,
     peer: Rc<Peer>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
 ) -> Result<Response<Body>, Infallible> {
     let trace = core.shared.settings.trace;
     let id = trace
@@ -74,7 +73,7 @@ pub(crate) async fn answer(
 async fn checked(
     core: Rc<Core>,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     trail: Option<Rc<Trail>>,
 ) -> Result<Response<Body>, Declined> {
     headers::check(&request)?;

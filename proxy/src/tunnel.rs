@@ -1,21 +1,14 @@
 //! Connections that change their protocol (WebSocket): opened only after the upstream's 101.
 
-use http::Request;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tracing::debug;
 
+use crate::inbound::ClientHalf;
 use crate::pool::Lent;
-
-/// The client's half, taken off a request before it goes up.
-pub(crate) fn client_half<B>(request: &mut Request<B>) -> OnUpgrade {
-    hyper::upgrade::on(request)
-}
 
 /// Joins both halves once both sides have switched. The task belongs to the core and ends with
 /// either side.
-pub(crate) fn join(client: OnUpgrade, upstream: Lent) {
+pub(crate) fn join(client: ClientHalf, upstream: Lent) {
     tokio::task::spawn_local(async move {
         // The slot is kept: a tunnel is a request in flight as long as it is open.
         let Lent { wire, slot, .. } = upstream;
@@ -23,15 +16,13 @@ pub(crate) fn join(client: OnUpgrade, upstream: Lent) {
             debug!("a tunnel was not opened: the upload before it is not through");
             return;
         };
-        let mut client = match client.await {
-            Ok(client) => TokioIo::new(client),
-            Err(error) => {
-                debug!(%error, "a tunnel was not opened");
-                return;
-            }
+        let Some((mut client, asked)) = client.come().await else {
+            debug!("a tunnel was not opened: the client had left");
+            return;
         };
-        // What the upstream said right behind its 101 comes first.
+        // What either side said right behind its head comes first.
         let joined = async {
+            upstream.write_all(&asked).await?;
             client.write_all(&said).await?;
             copy_bidirectional(&mut client, &mut upstream).await
         };

@@ -4,7 +4,6 @@
 //! that task, and a request that is dropped takes its connection with it. A connection at rest
 //! belongs to the pool.
 
-mod chunks;
 mod head;
 mod stream;
 mod upload;
@@ -19,18 +18,19 @@ use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{Method, Response, StatusCode, request};
 use http_body::Frame;
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
+use crate::chunks::{BadChunk, Step};
 use crate::deadline::Deadline;
+use crate::inbound::{ClientBody, ClientBodyError};
 use crate::upstreams::address::Address;
-use chunks::Step;
 use head::{Framing, Head, Names};
 pub(crate) use stream::Stream;
 use stream::{ReadHalf, WriteHalf};
 use upload::Upload;
+pub(crate) use upload::may_follow;
 
 /// Read at once while a head is awaited: most answers are shorter.
 const READ_SMALL: usize = 8 * 1_024;
@@ -39,7 +39,7 @@ const READ_SMALL: usize = 8 * 1_024;
 /// a stream of short events does not hold as much.
 const READ_LARGE: usize = 64 * 1_024;
 
-/// Bytes of an answer's head, as hyper bounds them.
+/// Bytes of an answer's head.
 const HEAD_MAX: usize = 400 * 1_024;
 
 /// Why a connection failed.
@@ -51,10 +51,12 @@ pub(crate) enum WireError {
     Late,
     #[error("the answer is malformed: {0}")]
     Answer(&'static str),
+    #[error("the answer is malformed: {0}")]
+    Chunk(#[from] BadChunk),
     #[error("the answer broke off")]
     Short,
     #[error("the client's body broke off")]
-    Upload(#[source] hyper::Error),
+    Upload(#[source] ClientBodyError),
     #[error("the client's body is not as long as it says")]
     UploadLength,
 }
@@ -132,7 +134,7 @@ impl Wire {
     pub(crate) async fn ask(
         &mut self,
         parts: &request::Parts,
-        body: Option<Incoming>,
+        body: Option<ClientBody>,
         until: Instant,
         fields_max: usize,
     ) -> Result<Response<()>, WireError> {
@@ -246,7 +248,7 @@ impl Wire {
     fn decode(&mut self) -> Result<Option<Step>, WireError> {
         match &mut self.framing {
             Framing::Over => Ok(None),
-            Framing::Chunked(chunks) => chunks.step(&mut self.input).map(Some),
+            Framing::Chunked(chunks) => Ok(chunks.step(&mut self.input).map(Some)?),
             _ if self.input.is_empty() => Ok(Some(Step::More)),
             Framing::ToTheEnd => Ok(Some(Step::Data(self.input.split().freeze()))),
             Framing::Length(left) => {

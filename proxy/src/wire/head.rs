@@ -8,7 +8,7 @@ use http::{Method, Response, StatusCode, request};
 use hyper::ext::ReasonPhrase;
 
 use super::WireError;
-use super::chunks::Chunks;
+use crate::chunks::Chunks;
 use crate::headers::is_persistence;
 
 /// Fields of most heads: these need no memory of their own while they are read.

@@ -12,11 +12,11 @@ use http::header::{
 };
 use http::request;
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
 use super::WireError;
 use super::head;
+use crate::inbound::ClientBody;
 
 /// Bytes that are gathered for one write; a larger part of a body is written without a copy.
 const GATHER: usize = 16 * 1_024;
@@ -51,7 +51,7 @@ pub(super) struct Upload {
     gathered: BytesMut,
     /// Goes behind `gathered`.
     large: Bytes,
-    body: Option<Incoming>,
+    body: Option<ClientBody>,
     coding: Coding,
     /// The upstream takes no more; its answer may be on its way all the same.
     refused: Option<io::Error>,
@@ -74,7 +74,7 @@ impl Upload {
     pub(super) fn begin(
         &mut self,
         parts: &request::Parts,
-        body: Option<Incoming>,
+        body: Option<ClientBody>,
     ) -> Result<(), WireError> {
         self.coding = match &body {
             None => Coding::Length(0),
@@ -222,7 +222,7 @@ impl Upload {
             Coding::Chunked(announced) => {
                 self.gathered.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.iter().flatten() {
-                    if may_follow(name, announced) {
+                    if may_follow(name) && is_announced(name, announced) {
                         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                             self.gathered.extend_from_slice(part);
                         }
@@ -235,12 +235,15 @@ impl Upload {
     }
 }
 
-/// Only what the head's `trailer` field announced.
-fn may_follow(name: &HeaderName, announced: &[HeaderValue]) -> bool {
+/// Whether a field may stand behind a body at all.
+pub(crate) fn may_follow(name: &HeaderName) -> bool {
     !NO_TRAILERS.contains(name)
-        && announced
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+fn is_announced(name: &HeaderName, announced: &[HeaderValue]) -> bool {
+    announced
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
 }

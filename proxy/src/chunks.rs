@@ -1,25 +1,26 @@
-//! The chunked coding of an answer (RFC 9112 section 7.1), read strictly: what two readers could
-//! take for two bodies is an error.
+//! The chunked coding of a body (RFC 9112 section 7.1), read strictly: what two readers could take
+//! for two bodies is an error.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::WireError;
-
 /// Bytes of a line with a chunk's size; extensions are rare and short.
 const LINE_MAX: usize = 4_096;
 
-/// Bytes of the trailers together, as hyper bounds them.
+/// Bytes of the trailers together.
 const TRAILERS_MAX: usize = 16 * 1_024;
 
 /// Fields in the trailers.
 const TRAILERS_FIELDS: usize = 64;
 
-const BROKEN: WireError = WireError::Answer("a chunk is malformed");
+/// The coding is broken: nobody can say where the body ends.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a chunk is malformed")]
+pub(crate) struct BadChunk;
 
 /// Where in the coding the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(crate) enum Chunks {
     Size,
     Data(u64),
     /// The line end behind a chunk's data.
@@ -29,7 +30,7 @@ pub(super) enum Chunks {
 
 /// One step of decoding.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Data(Bytes),
     End(Option<HeaderMap>),
     /// Nothing whole is there yet.
@@ -37,7 +38,7 @@ pub(super) enum Step {
 }
 
 impl Chunks {
-    pub(super) fn step(&mut self, input: &mut BytesMut) -> Result<Step, WireError> {
+    pub(crate) fn step(&mut self, input: &mut BytesMut) -> Result<Step, BadChunk> {
         loop {
             match *self {
                 Self::Size => match size(input)? {
@@ -64,7 +65,7 @@ impl Chunks {
                         return Ok(Step::More);
                     };
                     if end != b"\r\n" {
-                        return Err(BROKEN);
+                        return Err(BadChunk);
                     }
                     input.advance(2);
                     *self = Self::Size;
@@ -76,16 +77,16 @@ impl Chunks {
 }
 
 /// A line with a size; `None` while it is not whole.
-fn size(input: &mut BytesMut) -> Result<Option<u64>, WireError> {
+fn size(input: &mut BytesMut) -> Result<Option<u64>, BadChunk> {
     let within = &input[..input.len().min(LINE_MAX)];
     let Some(end) = within.iter().position(|byte| *byte == b'\n') else {
         return if within.len() < LINE_MAX {
             Ok(None)
         } else {
-            Err(BROKEN)
+            Err(BadChunk)
         };
     };
-    let line = within[..end].strip_suffix(b"\r").ok_or(BROKEN)?;
+    let line = within[..end].strip_suffix(b"\r").ok_or(BadChunk)?;
     let mut value: u64 = 0;
     let mut digits = 0;
     for byte in line {
@@ -93,7 +94,7 @@ fn size(input: &mut BytesMut) -> Result<Option<u64>, WireError> {
             break;
         };
         if value >> 60 != 0 {
-            return Err(BROKEN);
+            return Err(BadChunk);
         }
         value = (value << 4) | u64::from(digit);
         digits += 1;
@@ -101,13 +102,13 @@ fn size(input: &mut BytesMut) -> Result<Option<u64>, WireError> {
     let rest = line[digits..].trim_ascii_start();
     // Behind the size only an extension may stand; what it says is no concern of ours.
     if digits == 0 || !(rest.is_empty() || rest.starts_with(b";")) || line.contains(&b'\r') {
-        return Err(BROKEN);
+        return Err(BadChunk);
     }
     input.advance(end + 1);
     Ok(Some(value))
 }
 
-fn trailers(input: &mut BytesMut) -> Result<Step, WireError> {
+fn trailers(input: &mut BytesMut) -> Result<Step, BadChunk> {
     if input.starts_with(b"\r\n") {
         input.advance(2);
         return Ok(Step::End(None));
@@ -117,14 +118,14 @@ fn trailers(input: &mut BytesMut) -> Result<Step, WireError> {
         Ok(httparse::Status::Complete((used, fields))) => {
             let mut map = HeaderMap::with_capacity(fields.len());
             for field in fields {
-                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BROKEN)?;
-                let value = HeaderValue::from_bytes(field.value).map_err(|_| BROKEN)?;
+                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadChunk)?;
+                let value = HeaderValue::from_bytes(field.value).map_err(|_| BadChunk)?;
                 map.append(name, value);
             }
             (used, map)
         }
         Ok(httparse::Status::Partial) if input.len() < TRAILERS_MAX => return Ok(Step::More),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(BROKEN),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(BadChunk),
     };
     input.advance(used);
     Ok(Step::End(Some(map)))
