@@ -1,11 +1,17 @@
 //! The one place where an error becomes an answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::body::Body;
 use crate::error::{Refusal, UpstreamError};
+use crate::pages::{ErrorPage, page};
+
+/// Nobody knows when it ends; browsers and crawlers that come back so soon cost little.
+const MAINTENANCE: Duration = Duration::from_secs(30);
 
 /// How a refusal is answered, and its name.
 pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
@@ -16,6 +22,7 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
         Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
         Refusal::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "identity"),
+        Refusal::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance"),
         Refusal::Origin => (StatusCode::FORBIDDEN, "cors"),
         Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
         Refusal::Upstream(UpstreamError::Connect { .. }) => {
@@ -42,19 +49,31 @@ fn retry_after(refusal: &Refusal) -> u64 {
     let left = match refusal {
         Refusal::Upstream(UpstreamError::Open { left, .. }) => *left,
         Refusal::Limited(exceeded) => exceeded.wait,
+        Refusal::Maintenance => MAINTENANCE,
         _ => return 1,
     };
     (left.as_secs() + u64::from(left.subsec_nanos() > 0)).max(1)
 }
 
-/// JSON with the cause, marked with `x-outgrow-error` so that nobody takes it for an upstream's.
-pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
+/// The page of the config, else JSON with the cause; marked with `x-outgrow-error` so that nobody
+/// takes it for an upstream's.
+pub(crate) fn refuse(
+    refusal: &Refusal,
+    pages: &[ErrorPage],
+    accept: Option<&HeaderValue>,
+) -> Response<Body> {
     let (status, code) = status(refusal);
-    let text = serde_json::json!({ "error": refusal.to_string(), "code": code }).to_string();
-    let mut answer = Response::new(Body::Full(Some(Bytes::from(text))));
+    let (body, kind) = page(pages, (status, code), accept).unwrap_or_else(|| {
+        let text = serde_json::json!({ "error": refusal.to_string(), "code": code });
+        (Bytes::from(text.to_string()), "application/json")
+    });
+    let mut answer = Response::new(Body::Full(Some(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if !pages.is_empty() {
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+    }
     headers.insert("x-outgrow-error", HeaderValue::from_static(code));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_after(refusal)));

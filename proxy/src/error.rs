@@ -131,6 +131,8 @@ pub(crate) enum Refusal {
     Limited(Exceeded),
     #[error("pages of this origin may not ask")]
     Origin,
+    #[error("closed for maintenance")]
+    Maintenance,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }

@@ -282,12 +282,21 @@ impl Call {
         side
     }
 
+    /// Testers are served in any case: they see whether others can be.
+    fn open(&self, live: &Live) -> Result<(), Refusal> {
+        match live.maintenance && self.wish.is_none() {
+            true => Err(Refusal::Maintenance),
+            false => Ok(()),
+        }
+    }
+
     async fn read(
         self,
         mut out: Outgoing,
         client: Option<ClientHalf>,
     ) -> Result<Response<Body>, Refusal> {
         let live = self.slice.live();
+        self.open(&live)?;
         let mut side = self.side_of_read(&live);
         let ticket = self.ticket(&live, &out);
         let asked = ticket.is_some().then(|| out.parts.clone());
@@ -331,6 +340,7 @@ impl Call {
             })?;
         // Only now: while it waited the writer may have changed.
         let live = self.slice.live();
+        self.open(&live)?;
         let (done, answer) = oneshot::channel();
         // A task of its own, because a client that leaves must not end the count of a write that
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.

@@ -193,6 +193,10 @@ fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -
         bucket,
         reason,
     };
+    if live.maintenance {
+        let reason = "nobody is served: maintenance".to_owned();
+        return explain(live.writer, None, reason);
+    }
     if !is_read(method) {
         return explain(
             live.writer,

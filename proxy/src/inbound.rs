@@ -372,7 +372,9 @@ impl Inbound<'_> {
             bodiless: false,
             trailers: false,
         };
-        self.send(refuse(refusal), manner).await
+        let pages = &self.core.shared.settings.error_pages;
+        let answer = refuse(refusal, pages, None);
+        self.send(answer, manner).await
     }
 
     /// Ends the connection so that the client reads all of its answer: a close with bytes unread is

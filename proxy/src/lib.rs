@@ -23,6 +23,7 @@ mod identity;
 mod inbound;
 mod limit;
 mod limits;
+mod pages;
 mod pool;
 mod preface;
 mod recent;
@@ -48,6 +49,7 @@ pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::Limits;
+pub use pages::{ERROR_CODES, ErrorPage};
 pub use rules::{
     Balance, BreakerRule, Ejection, Health, Retries, ServiceSettings, UpstreamLimits, UpstreamRules,
 };

@@ -13,6 +13,7 @@ use outgrow_rollout::{GuardLimits, SliceId};
 use crate::access::AccessLog;
 use crate::filters::Filters;
 use crate::limits::Limits;
+use crate::pages::ErrorPage;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
 use crate::tls::TlsSettings;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Of what belongs to no slice.
     pub filters: Option<Arc<Filters>>,
+    /// In place of the proxy's own answers; the first that fits.
+    pub error_pages: Vec<ErrorPage>,
     pub identity: Option<IdentitySettings>,
     /// Lets testers choose a side by header; `None` turns that off.
     pub override_secret: Option<Secret>,

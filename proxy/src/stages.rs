@@ -10,17 +10,20 @@
 //!    - route: the route is found, and the cohort by what the client itself has sent;
 //!    - pre: the rate limit, before anything is spent on the request;
 //!    - pre: request fields are changed, once, so that both sides and the shadow see the same;
+//!    - a slice in maintenance serves nobody;
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;
 //!    - post: the proxy's own cohort cookie, which no filter may change;
 //!    - post: who may read the answer (CORS), also one of the proxy's own.
-//! 5. error: a refusal is an answer of the proxy's own, which no other filter changes (1).
+//! 5. error: a refusal is an answer of the proxy's own, with a page of the config where there is one
+//!    (`pages.rs`), and no other filter changes it (1).
 //!
 //! One future for all of them: a box a stage and a request is dearer than what the stages do.
 
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use http::header::ACCEPT;
 use http::{Request, Response};
 use tracing::debug;
 
@@ -48,6 +51,12 @@ pub(crate) async fn answer(
         trace::continue_trace(request.headers_mut(), trace.start, &core.dice);
     }
     let ending = Ending::of(&core, &peer, &request, id.as_ref());
+    let own = core.clone();
+    let pages = &own.shared.settings.error_pages[..];
+    let accept = match pages {
+        [] => None,
+        _ => request.headers().get(ACCEPT).cloned(),
+    };
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
     let answered = checked(core, &peer, request, trail).await;
     let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {
@@ -55,7 +64,7 @@ pub(crate) async fn answer(
         if let Some(ending) = &ending {
             ending.refused(&refusal);
         }
-        let mut response = refuse(&refusal);
+        let mut response = refuse(&refusal, pages, accept.as_ref());
         if let Some(grant) = grant {
             grant.dress(response.headers_mut());
         }

@@ -22,6 +22,10 @@ pub enum Move {
     FailLink(String),
     Freeze(String),
     Unfreeze,
+    /// Serve nobody for a while, for this reason; also where the slice is frozen or retired.
+    Maintain(String),
+    /// Serve again.
+    EndMaintenance,
 }
 
 /// Why a move is not possible from this state. The text says what would make it possible.
@@ -59,7 +63,13 @@ pub enum IllegalMove {
 /// Returns [`IllegalMove`] with the remedy; the state is unchanged then.
 pub fn advance(state: &SliceState, wanted: &Move) -> Result<SliceState, IllegalMove> {
     if state.traffic == Traffic::Retired
-        && !matches!(wanted, Move::Data(DataPhase::Closed) | Move::FailLink(_))
+        && !matches!(
+            wanted,
+            Move::Data(DataPhase::Closed)
+                | Move::FailLink(_)
+                | Move::Maintain(_)
+                | Move::EndMaintenance
+        )
     {
         return Err(IllegalMove::Retired);
     }
@@ -79,6 +89,8 @@ pub fn advance(state: &SliceState, wanted: &Move) -> Result<SliceState, IllegalM
         Move::PauseLink(_) | Move::ResumeLink | Move::FailLink(_) => link(&mut next, wanted)?,
         Move::Freeze(reason) => next.frozen = Some(reason.clone()),
         Move::Unfreeze => next.frozen = None,
+        Move::Maintain(reason) => next.maintenance = Some(reason.clone()),
+        Move::EndMaintenance => next.maintenance = None,
     }
     // A rollback is always a new epoch, even where the stage is the same already.
     if next == *state {

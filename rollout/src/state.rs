@@ -114,6 +114,9 @@ pub struct SliceState {
     /// Why no promotion may happen; rollback stays possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<String>,
+    /// Why nobody is served for a while; set and cleared by `route maintenance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<String>,
 }
 
 impl SliceState {
@@ -130,6 +133,7 @@ impl SliceState {
             }),
             epoch: 0,
             frozen: None,
+            maintenance: None,
         }
     }
 
@@ -141,6 +145,7 @@ impl SliceState {
             weight: self.traffic.weight(),
             writer: self.writer,
             mirror: self.traffic.mirrors(),
+            maintenance: self.maintenance.is_some(),
         }
     }
 }
@@ -156,6 +161,9 @@ pub struct Live {
     pub writer: Side,
     /// Whether answered reads are offered to the shadow.
     pub mirror: bool,
+    /// Nobody is served: neither side is asked.
+    #[serde(default)]
+    pub maintenance: bool,
 }
 
 impl Live {

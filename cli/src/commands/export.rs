@@ -89,6 +89,9 @@ fn head(status: &SliceStatus, out: &mut String) {
     if let Some(reason) = &status.state.frozen {
         row("frozen", reason.clone());
     }
+    if let Some(reason) = &status.state.maintenance {
+        row("nobody is served", reason.clone());
+    }
     out.push('\n');
 }
 

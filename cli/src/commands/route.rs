@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use outgrow_rollout::SliceState;
 use serde_json::Value;
 
 use super::change::{self, Said};
@@ -28,6 +29,7 @@ pub(crate) enum RouteCommand {
     Rollback(RollbackArgs),
     Freeze(FreezeArgs),
     Unfreeze(SliceSaid),
+    Maintenance(MaintenanceArgs),
     History(HistoryArgs),
 }
 
@@ -125,6 +127,34 @@ pub(crate) struct SliceSaid {
     said: Said,
 }
 
+/// Serve nobody of a slice for a while (503 with Retry-After), or serve again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+In force at once, kept over a restart. Who has the override secret is served all the same.
+
+Examples:
+  outgrow route maintenance catalog on --reason 'a new disk'
+  outgrow route maintenance catalog off")]
+pub(crate) struct MaintenanceArgs {
+    /// Its name in the config
+    slice: String,
+    /// on or off
+    #[arg(value_parser = ["on", "off"])]
+    state: String,
+    /// Why, for the journal and for whoever finds nobody served; needed for `on`
+    #[arg(long, value_name = "TEXT", required_if_eq("state", "on"))]
+    reason: Option<String>,
+    /// Who, for the journal
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "USER",
+        default_value = "cli",
+        hide_env_values = true
+    )]
+    by: String,
+}
+
 /// Show what was changed on a slice, by whom and why
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outgrow route history catalog --limit 20")]
@@ -150,6 +180,7 @@ pub(crate) async fn run(context: &Context, command: RouteCommand) -> anyhow::Res
             frozen(context, &args.slice, "freeze", &said).await
         }
         RouteCommand::Unfreeze(args) => frozen(context, &args.slice, "unfreeze", &args.said).await,
+        RouteCommand::Maintenance(args) => maintenance(context, args).await,
         RouteCommand::History(args) => {
             let query = journal::Query {
                 slice: Some(args.slice),
@@ -293,6 +324,29 @@ async fn frozen(
                     .map(ToString::to_string)
                     .unwrap_or_default(),
             ),
+        ])
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn maintenance(context: &Context, args: MaintenanceArgs) -> anyhow::Result<ExitCode> {
+    let said = Said {
+        reason: args.reason,
+        by: args.by,
+    };
+    let mut body = said.body();
+    body.insert("on".to_owned(), Value::from(args.state == "on"));
+    let path = format!("/v1/slices/{}/maintenance", escape(&args.slice));
+    let answer = context.client()?.post(&path, Value::Object(body)).await?;
+    let state: SliceState = typed(&answer)?;
+    context.out.answer(&answer, || {
+        sheet(&[
+            ("slice", args.slice.clone()),
+            (
+                "maintenance",
+                state.maintenance.clone().unwrap_or_else(|| "no".to_owned()),
+            ),
+            ("revision", state.revision.to_string()),
         ])
     })?;
     Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ mod comparing;
 mod events;
 mod filters;
 mod model;
+mod pages;
 mod plan;
 mod problem;
 mod process;

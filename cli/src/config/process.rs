@@ -12,6 +12,7 @@ use super::Surroundings;
 use super::access_log;
 use super::filters;
 use super::model::{Control, Database, Identity, Legacy, Proxy, Service, Shadow};
+use super::pages;
 use super::problem::{Findings, Place};
 use super::scalar;
 use super::secret::Secret;
@@ -86,6 +87,7 @@ pub(super) fn proxy(
         forwarded: networks(&mut section, findings, "trusted_proxies"),
     };
     let filters = filters::read(&mut section, findings);
+    let error_pages = pages::read(section.get("error_pages"), findings, around);
     let names = ["override_secret_file", "override_secret_env"];
     let override_secret = secret(&mut section, findings, around, names);
     let identity = section
@@ -111,6 +113,7 @@ pub(super) fn proxy(
         drain_timeout,
         trust,
         filters,
+        error_pages,
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,

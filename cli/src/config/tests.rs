@@ -7,6 +7,7 @@ use super::*;
 
 mod access_log;
 mod filters;
+mod pages;
 mod sync;
 mod tls;
 mod trace;

@@ -61,6 +61,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         },
         trust: config.proxy.trust.clone(),
         filters: config.proxy.filters.clone(),
+        error_pages: config.proxy.error_pages.clone(),
         identity: config
             .proxy
             .identity

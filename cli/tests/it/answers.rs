@@ -184,6 +184,22 @@ async fn frozen() {
 }
 
 #[tokio::test]
+async fn maintenance() {
+    let mut state = slice()["state"].clone();
+    state["maintenance"] = json!("a new disk");
+    let request = "POST /v1/slices/catalog/maintenance";
+    let args = [
+        "route",
+        "maintenance",
+        "catalog",
+        "on",
+        "--reason",
+        "a new disk",
+    ];
+    golden("maintenance", &args, request, state).await;
+}
+
+#[tokio::test]
 async fn shadow() {
     let answer = json!({"catalog": evidence()["shadow"], "reviews": null});
     golden(

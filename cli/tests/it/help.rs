@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "route rollback",
     "route freeze",
     "route unfreeze",
+    "route maintenance",
     "route history",
     "shadow",
     "shadow status",

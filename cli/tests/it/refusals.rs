@@ -172,6 +172,7 @@ async fn bad_words_on_the_command_line_are_2() {
         ][..],
         &["sync", "reverse", "catalog", "--to", "both"][..],
         &["route", "freeze", "catalog"][..],
+        &["route", "maintenance", "catalog", "on"],
         &["journal", "--limit", "0"][..],
         &["demo", "--rate", "0"][..],
     ] {

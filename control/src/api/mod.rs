@@ -116,6 +116,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/slices/{slice}/rollback", post(operate::rollback))
         .route("/v1/slices/{slice}/freeze", post(operate::freeze))
         .route("/v1/slices/{slice}/unfreeze", post(operate::unfreeze))
+        .route("/v1/slices/{slice}/maintenance", post(operate::maintenance))
         .route("/v1/shadow/{slice}/reset", post(operate::reset_shadow))
         .route("/v1/sync/{slice}/start", post(operate::sync_start))
         .route("/v1/sync/{slice}/pause", post(operate::sync_pause))

@@ -80,6 +80,24 @@ pub(super) async fn freeze(
     Ok(Json(controller.freeze(&name, note).await?))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MaintenanceBody {
+    on: bool,
+    by: Option<String>,
+    reason: Option<String>,
+}
+
+pub(super) async fn maintenance(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let MaintenanceBody { on, by, reason } = read(&body)?;
+    let note = Note::new(by.as_deref(), reason.as_deref());
+    Ok(Json(controller.maintenance(&name, on, note).await?))
+}
+
 pub(super) async fn unfreeze(
     State(controller): State<Controller>,
     Path(name): Slice,

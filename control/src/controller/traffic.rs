@@ -265,6 +265,25 @@ impl Controller {
             .await
     }
 
+    /// Serves nobody for a while, or everybody again; in force at once, kept over a restart.
+    ///
+    /// # Errors
+    /// [`ControlError::Usage`] where it begins without a reason; else as [`Controller::flip`].
+    pub async fn maintenance(&self, name: &str, on: bool, note: Note) -> Result<SliceState> {
+        let slice = self.slice(name)?;
+        let wanted = match on {
+            false => Move::EndMaintenance,
+            true if note.reason.trim().is_empty() => {
+                return Err(ControlError::Usage(
+                    "give a `reason`; it is shown to whoever asks why nobody is served".to_owned(),
+                ));
+            }
+            true => Move::Maintain(note.reason.clone()),
+        };
+        self.change(&slice, Wanted::new("maintenance", wanted, note))
+            .await
+    }
+
     /// Takes over what the guard of a proxy did: the slice goes to shadow, with the figures.
     ///
     /// A slice that stands at no weight already is left alone; its state says so to the proxy.

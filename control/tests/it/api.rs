@@ -415,3 +415,30 @@ async fn a_slice_is_driven_by_the_api() {
     assert_eq!(served.get("/v1/journal/verify").await.json()["ok"], true);
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_slice_is_closed_and_opened_by_the_api() {
+    let served = Served::new().await;
+    let path = "/v1/slices/quotes/maintenance";
+    let answer = served.post(path, &json!({"on": true})).await;
+    assert_eq!(answer.status, 400);
+    let closed = json!({"on": true, "reason": "a new disk"});
+    let answer = served.post(path, &closed).await;
+    assert_eq!(answer.json()["maintenance"], "a new disk");
+    let status = served.get("/v1/status").await.json();
+    let slices = status["slices"].as_array().unwrap();
+    let quotes = slices.iter().find(|s| s["slice"] == "quotes").unwrap();
+    assert_eq!(quotes["effective"]["maintenance"], true);
+    let answer = served.post(path, &json!({"on": false})).await;
+    assert_eq!(answer.json()["maintenance"], Value::Null);
+    let journal = served.get("/v1/journal?slice=quotes").await.json();
+    let entries = journal.as_array().unwrap();
+    let told: Vec<&str> = entries
+        .iter()
+        .map(|entry| entry["reason"].as_str().unwrap())
+        .collect();
+    assert!(entries.iter().all(|entry| entry["action"] == "maintenance"));
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[0], "a new disk");
+    served.stop().await;
+}

@@ -42,6 +42,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         },
         trust: Trust::default(),
         filters: None,
+        error_pages: Vec::new(),
         identity: None,
         override_secret: None,
         access_log: None,

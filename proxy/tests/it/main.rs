@@ -7,6 +7,7 @@ mod balancing;
 mod breaking;
 mod carrying;
 mod checking;
+mod closing;
 mod encrypted;
 mod failing;
 mod filtering;

@@ -249,6 +249,33 @@ fn a_frozen_slice_moves_only_back() {
 }
 
 #[test]
+fn maintenance_lies_over_every_stage_and_changes_none() {
+    for (traffic, writer, phase) in [
+        (Traffic::Legacy, Side::Legacy, DataPhase::Idle),
+        (canary("5"), Side::Legacy, DataPhase::Following),
+        (Traffic::Retired, Side::Extracted, DataPhase::Closed),
+    ] {
+        let before = state(traffic, writer, Some(phase));
+        let closed = advance(&before, &Move::Maintain("a new disk".to_owned())).unwrap();
+        assert!(closed.live().maintenance && !before.live().maintenance);
+        assert_eq!(closed.maintenance.as_deref(), Some("a new disk"));
+        check(&before, &Move::EndMaintenance, Err("already as asked"));
+        let open = advance(&closed, &Move::EndMaintenance).unwrap();
+        assert_eq!(
+            SliceState {
+                revision: before.revision,
+                ..open
+            },
+            before
+        );
+    }
+    let before = state(canary("5"), Side::Legacy, Some(DataPhase::Following));
+    let closed = advance(&before, &Move::Maintain("a new disk".to_owned())).unwrap();
+    let back = advance(&closed, &Move::Rollback { to_legacy: false }).unwrap();
+    assert!(back.live().maintenance, "a rollback opens nothing");
+}
+
+#[test]
 fn every_way_back_is_a_new_epoch() {
     let before = state(canary("25"), Side::Legacy, Some(DataPhase::Following));
     for wanted in [
@@ -293,6 +320,8 @@ fn any_move() -> impl Strategy<Value = Move> {
         1 => Just(Move::FailLink("f".to_owned())),
         1 => Just(Move::Freeze("z".to_owned())),
         2 => Just(Move::Unfreeze),
+        1 => Just(Move::Maintain("m".to_owned())),
+        1 => Just(Move::EndMaintenance),
     ]
 }
 

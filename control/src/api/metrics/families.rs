@@ -44,6 +44,11 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             each(|s| s.state.frozen.is_some().figure()),
         ),
         gauge(
+            "outgrow_slice_maintenance",
+            "Whether nobody is served.",
+            each(|s| s.state.maintenance.is_some().figure()),
+        ),
+        gauge(
             "outgrow_slice_cutover_running",
             "Whether the writes are being moved.",
             each(|s| s.cutover.is_some().figure()),
