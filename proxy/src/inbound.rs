@@ -282,7 +282,8 @@ impl Inbound<'_> {
         let state = &mut *self.line.state();
         if !sent {
             if unseen {
-                state.io.reset_on_close();
+                let (io, _) = state.give_away();
+                io.close_by_reset();
             }
             state.broken = true;
             return false;

@@ -128,9 +128,14 @@ pub(super) fn read(
         fields.append(name, value);
     }
     let mut request = Request::new(());
-    *request.method_mut() =
-        Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed("the method"))?;
+    let wrong = |_| Refusal::Malformed("the method");
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(wrong)?;
     *request.uri_mut() = uri(target, &share)?;
+    let bare = request.uri().authority().is_some() && request.uri().scheme().is_none();
+    if bare && *request.method() != Method::CONNECT {
+        // A sole host is the target of a tunnel alone (RFC 9112 section 3.2.3).
+        return Err(Refusal::Malformed("the target is not a path"));
+    }
     *request.version_mut() = match version {
         0 => Version::HTTP_10,
         _ => Version::HTTP_11,
@@ -297,6 +302,7 @@ mod tests {
             "GET / HTTP/1.1\r\nhost : a\r\n\r\n",
             "GET  / HTTP/1.1\r\nhost: a\r\n\r\n",
             "GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET a.example HTTP/1.1\r\nhost: a\r\n\r\n",
             "GET / HTTP/2.0\r\nhost: a\r\n\r\n",
             "GET / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n",
             "GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n",

@@ -35,9 +35,10 @@ pub(crate) enum Io {
 }
 
 impl Io {
-    /// Lets the close look like none: the client must not take what it has for the whole.
-    pub(super) fn reset_on_close(&self) {
-        if let Self::Plain(stream) = self {
+    /// Closes without an end: the client must not take what it has for the whole. In TLS an end that
+    /// was not said is none.
+    pub(super) fn close_by_reset(self) {
+        if let Self::Plain(stream) = &self {
             // What cannot be set is closed as usual.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }

@@ -17,13 +17,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
 use super::line::{ClientBody, Io};
+use crate::answer::refuse;
 use crate::connection::Ends;
 use crate::core::{Core, Peer};
+use crate::error::Refusal;
 use crate::stages::answer;
 
 /// A client that has said nothing for this long is asked whether it is still there.
 const PING_AFTER: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// Bytes of a head, counted as RFC 9113 section 6.5.2 does.
+const HEAD_MAX: u32 = 64 * 1_024;
 
 /// A client's connection of HTTP/2, of which `read` was read already.
 pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<Peer>, ends: Ends) {
@@ -31,9 +36,19 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PONG_WITHIN);
+        .keep_alive_timeout(PONG_WITHIN)
+        .max_header_list_size(HEAD_MAX);
     let service = service_fn(move |request: Request<Incoming>| {
-        answer(core.clone(), peer.clone(), request.map(ClientBody::Stream))
+        let fields_max = core.shared.settings.limits.headers_max;
+        let long = request.headers().len() > fields_max;
+        let (core, peer) = (core.clone(), peer.clone());
+        async move {
+            if long {
+                let pages = &core.shared.settings.error_pages;
+                return Ok(refuse(&Refusal::HeadTooLong, pages, None));
+            }
+            answer(core, peer, request.map(ClientBody::Stream)).await
+        }
     });
     let io = Reread {
         read,
