@@ -27,12 +27,15 @@ use std::collections::{HashMap, HashSet};
 
 use outgrow_rollout::Side;
 
+use crate::both::at;
 use crate::db::books::Copy;
-use crate::db::postgres::copy::{self, Range, Shape};
+use crate::db::postgres::copy::{self, Shape};
 use crate::db::stream::Change;
+use crate::db::sums::Range;
 use crate::db::{Database, Dialect, Tx, rows, sizes};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row, Straight};
+use crate::portion::{self, Each, Light};
 use crate::spec::Capture;
 use crate::value::Key;
 
@@ -63,6 +66,8 @@ pub(crate) struct Batch {
     pub(crate) copy: Option<Copy>,
     /// More changes are there already.
     pub(crate) truncated: bool,
+    /// They wait because rows of this are large.
+    pub(crate) cut: bool,
     /// Changes may be missing that the rows show the effects of; they can be asked for.
     pub(crate) partial: bool,
     /// A table that lost all its rows at once, and whose group is to be looked at whole. Nothing
@@ -79,7 +84,7 @@ pub(crate) struct Batch {
 pub(crate) struct Direct {
     pub(crate) straight: Straight,
     pub(crate) shape: Shape,
-    pub(crate) range: Range,
+    pub(crate) range: copy::Range,
     pub(crate) source: Database,
     /// The snapshot that all of the batch is of.
     pub(crate) snapshot: Tx,
@@ -102,6 +107,8 @@ pub(crate) struct Take<'a> {
     pub(crate) source: &'a Database,
     pub(crate) after: i64,
     pub(crate) changes: u32,
+    /// What their rows may have, about.
+    pub(crate) bytes: usize,
     pub(crate) chunk: Option<Chunk<'a>>,
     /// Changes without a place that an earlier batch has taken.
     pub(crate) unplaced: &'a HashSet<i64>,
@@ -139,13 +146,13 @@ impl Take<'_> {
             }
             None => {}
         }
-        let upto = match changes.last() {
+        let mut upto = match changes.last() {
             Some(last) if truncated => last.seq,
             _ => head,
         };
         let mut seen = changes.clone();
         // Rows do not wait for a place in the stream: what they refer to may have come by it.
-        let unplaced = if truncated { Vec::new() } else { unplaced };
+        let mut unplaced = if truncated { Vec::new() } else { unplaced };
         if self.beyond && !truncated {
             seen.extend(self.source.beyond(head, UNPLACED).await?);
         }
@@ -155,8 +162,17 @@ impl Take<'_> {
                 .filter(|c| !self.unplaced.contains(&c.seq))
                 .cloned(),
         );
-        let mut keys = distinct(self.plan, self.source.side, &seen);
+        let (work, cut) = self.rows(&mut tx, &seen).await?;
+        if let Some(count) = cut {
+            (truncated, unplaced) = (true, Vec::new());
+            if count < changes.len() {
+                changes.truncate(count);
+                upto = changes.last().map_or(self.after, |last| last.seq);
+            }
+        }
         let mut batch = Batch {
+            work,
+            cut: cut.is_some(),
             unplaced: unplaced.iter().map(|c| c.seq).collect(),
             upto,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
@@ -164,16 +180,19 @@ impl Take<'_> {
             partial: truncated || !self.beyond && self.source.capture() == Capture::Replication,
             ..Batch::default()
         };
-        let mut direct = None;
         if let Some(chunk) = self.chunk {
-            direct = self.direct(&mut tx, chunk).await?;
-            batch.copy = Some(match &direct {
-                Some((_, _, range)) => moved(chunk.copy, range, truncated),
-                None => self.chunk(&mut tx, chunk, &mut keys, &mut batch).await?,
-            });
+            self.copy(tx, chunk, &mut batch).await?;
         }
-        let current = current(self.plan, self.source, &mut tx, &keys).await?;
-        batch.work.extend(current);
+        Ok(Some(batch))
+    }
+
+    /// Adds what is due of the backfill.
+    async fn copy(&self, mut tx: Tx, chunk: Chunk<'_>, batch: &mut Batch) -> Result<(), Error> {
+        let direct = self.direct(&mut tx, chunk).await?;
+        batch.copy = Some(match &direct {
+            Some((_, _, range)) => moved(chunk.copy, range, batch.truncated),
+            None => self.chunk(&mut tx, chunk, batch).await?,
+        });
         batch.direct = direct.map(|(straight, shape, range)| Direct {
             straight,
             shape,
@@ -181,7 +200,41 @@ impl Take<'_> {
             source: self.source.clone(),
             snapshot: tx,
         });
-        Ok(Some(batch))
+        Ok(())
+    }
+
+    /// The rows of these changes as they are now, mapped, and how many of the changes that is where
+    /// their rows are too large to be read at once.
+    async fn rows(
+        &self,
+        tx: &mut Tx,
+        seen: &[Change],
+    ) -> Result<(Vec<Work>, Option<usize>), Error> {
+        let (plan, source) = (self.plan, self.source);
+        let mut keys = distinct(plan, source.side, seen);
+        let light = portion::light(plan, source, tx, &keys, self.bytes).await?;
+        let Light { mut images, heavy } = light;
+        let ats = seen.iter().map(|change| at(plan, source.side, change));
+        let cut = portion::cut(ats, &heavy, Each::Key, self.bytes);
+        if let Some(count) = cut {
+            keys = distinct(plan, source.side, &seen[..count]);
+        }
+        let mut work = Vec::new();
+        for (at, keys) in keys {
+            let group = &plan.groups[at];
+            let mut images = images.remove(&at).unwrap_or_default();
+            let large = |key: &&Key| heavy.contains_key(&(at, (*key).clone()));
+            if !heavy.is_empty() {
+                let large: Vec<Key> = keys.iter().filter(large).cloned().collect();
+                fill(&mut images, group, source, tx, &large, 0).await?;
+            }
+            for key in keys {
+                let image = images.remove(&key);
+                let image = image.unwrap_or_else(|| vec![None; group.tables(source.side).len()]);
+                work.push(mapped(group, at, source.side, key, image));
+            }
+        }
+        Ok((work, cut))
     }
 
     /// The next rows to go from database to database; `None` where they may not, or where there
@@ -190,7 +243,7 @@ impl Take<'_> {
         &self,
         tx: &mut Tx,
         chunk: Chunk<'_>,
-    ) -> Result<Option<(Straight, Shape, Range)>, Error> {
+    ) -> Result<Option<(Straight, Shape, copy::Range)>, Error> {
         let side = self.source.side;
         let (Some(most), Dialect::Postgres, Side::Legacy) =
             (chunk.direct, self.source.dialect(), side)
@@ -212,14 +265,7 @@ impl Take<'_> {
             .map(|(shape, range)| (straight, shape, range)))
     }
 
-    async fn chunk(
-        &self,
-        tx: &mut Tx,
-        chunk: Chunk<'_>,
-        keys: &mut HashMap<usize, Vec<Key>>,
-        batch: &mut Batch,
-    ) -> Result<Copy, Error> {
-        let (work, truncated) = (&mut batch.work, batch.truncated);
+    async fn chunk(&self, tx: &mut Tx, chunk: Chunk<'_>, batch: &mut Batch) -> Result<Copy, Error> {
         let copy = chunk.copy;
         let side = self.source.side;
         let mut next = copy.clone();
@@ -229,10 +275,11 @@ impl Take<'_> {
         };
         let table = &self.plan.groups[group].tables(side)[0];
         let cursor = copy.cursor.as_ref();
-        let limit = sizes::within(tx, table, cursor, chunk.rows, chunk.bytes);
+        let range = Range::after(cursor);
+        let limit = sizes::within(tx, table, &range, chunk.rows, chunk.bytes);
         let limit = limit.await.on(side)?;
-        let found = rows::after(tx, table, cursor, limit).await.on(side)?;
-        next.done = found.len() < limit as usize && !truncated;
+        let found = rows::within(tx, table, &range, limit).await.on(side)?;
+        next.done = found.len() < limit as usize && !batch.truncated;
         next.copied += found.len() as u64;
         let found: Vec<(Key, Row)> = found
             .into_iter()
@@ -243,24 +290,24 @@ impl Take<'_> {
         let group_of = &self.plan.groups[group];
         let mut beside = HashMap::new();
         fill(&mut beside, group_of, self.source, tx, &taken, 1).await?;
-        for (key, row) in found {
+        // A key that changed was read in the same snapshot: once is enough.
+        let of_group = batch.work.iter().filter(|w| w.group == group);
+        let have: HashSet<&Key> = of_group.map(|w| &w.key).collect();
+        let mut work = Vec::with_capacity(found.len());
+        for (key, row) in found.into_iter().filter(|(key, _)| !have.contains(key)) {
             let mut image = beside
                 .remove(&key)
                 .unwrap_or_else(|| vec![None; group_of.tables(side).len()]);
             image[0] = Some(row);
             work.push(mapped(group_of, group, side, key, image));
         }
-        // A key that the chunk has was read in the same snapshot: once is enough.
-        if let Some(changed) = keys.get_mut(&group) {
-            let have: HashSet<&Key> = work.iter().map(|w| &w.key).collect();
-            changed.retain(|key| !have.contains(key));
-        }
+        batch.work.extend(work);
         Ok(next)
     }
 }
 
 /// The cursor behind a range of rows.
-fn moved(copy: &Copy, range: &Range, truncated: bool) -> Copy {
+fn moved(copy: &Copy, range: &copy::Range, truncated: bool) -> Copy {
     Copy {
         done: !range.more && !truncated,
         copied: copy.copied + range.rows,

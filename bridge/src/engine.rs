@@ -19,6 +19,7 @@ use crate::lookup::{self, Known};
 use crate::pace::{self, Pace};
 use crate::parked::{self, Retries};
 use crate::plan::{Plan, Table};
+use crate::portion;
 use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
 use crate::spec::Capture;
@@ -113,7 +114,8 @@ impl Engine {
         let mut changes = self.shared.limits().batch_changes;
         let mut widened = 0;
         loop {
-            let Some(mut batch) = self.take(changes, widened > 0).await? else {
+            let (bytes, widest) = portion::widened(self.shared.limits().chunk_bytes, widened);
+            let Some(mut batch) = self.take(changes, bytes, widened > 0).await? else {
                 self.shared.status(|s| s.backlog = 0);
                 return Ok(false);
             };
@@ -131,7 +133,10 @@ impl Engine {
             };
             let outcome = match batch.direct.take() {
                 Some(direct) => applier.apply_direct(&batch, direct).await?,
-                None => applier.apply(&batch, widened < WIDEN).await?,
+                None => {
+                    let more = widened < WIDEN && !(batch.cut && widest);
+                    applier.apply(&batch, more).await?
+                }
             };
             if let Some(done) = guard.map(both::Guard::into_done) {
                 self.took(done);
@@ -188,7 +193,7 @@ impl Engine {
         })
     }
 
-    async fn take(&self, changes: u32, beyond: bool) -> Result<Option<Batch>, Error> {
+    async fn take(&self, changes: u32, bytes: usize, beyond: bool) -> Result<Option<Batch>, Error> {
         let chunk = self.chunk();
         if let Some(Chunk { copy, .. }) = chunk {
             self.shared.status(|s| {
@@ -203,6 +208,7 @@ impl Engine {
             source: self.source(),
             after: self.applied,
             changes,
+            bytes,
             chunk,
             unplaced: &self.unplaced,
             beyond,
@@ -333,10 +339,10 @@ impl Engine {
         }
         let limit = self.shared.limits().batch_changes;
         let changes = passive.changes(&mut tx, self.applied_back, limit).await?;
-        let Some(last) = changes.last().map(|c| c.seq) else {
+        let Some(mut upto) = changes.last().map(|c| c.seq) else {
             return Ok(());
         };
-        let beat = changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max();
+        let mut room = self.shared.limits().chunk_bytes;
         let mut found: Vec<(usize, Key, Foreign)> = Vec::new();
         for change in changes.iter().filter(|c| !c.is_beat()) {
             let Some(group) = self.plan.group_of(passive.side, &change.table) else {
@@ -360,10 +366,18 @@ impl Engine {
                 passive: both::kept(&self.plan.groups[group], passive.side, image.get(&key)),
                 authority: String::new(),
             };
+            let size = foreign.passive.len();
             found.push((group, key, foreign));
+            if size > room {
+                upto = change.seq;
+                break;
+            }
+            room -= size;
         }
         drop(tx);
-        self.note_back(last, beat, found).await
+        let beats = changes.iter().filter(|c| c.is_beat() && c.seq <= upto);
+        let beat = beats.map(|c| c.at).max();
+        self.note_back(upto, beat, found).await
     }
 
     async fn note_back(
@@ -411,6 +425,25 @@ impl Engine {
         }
         let source = self.source();
         let mut tx = source.read().await?;
+        let bytes = self.shared.limits().chunk_bytes;
+        let parts = portion::parts(&self.plan, source, &mut tx, keys, bytes).await?;
+        drop(tx);
+        let mut parked = 0;
+        for keys in parts {
+            parked += self.refresh_some(&keys, each).await?;
+        }
+        self.count_parked().await?;
+        Ok(parked)
+    }
+
+    /// As [`Self::refresh`], of rows that may be read at once.
+    async fn refresh_some(
+        &self,
+        keys: &HashMap<usize, Vec<Key>>,
+        each: bool,
+    ) -> Result<u64, Error> {
+        let source = self.source();
+        let mut tx = source.read().await?;
         let work = current(&self.plan, source, &mut tx, keys).await?;
         drop(tx);
         let batch = Batch {
@@ -427,7 +460,6 @@ impl Engine {
         } else {
             applier.apply(&batch, false).await?
         };
-        self.count_parked().await?;
         Ok(match outcome {
             Outcome::Applied { parked } => parked,
             Outcome::TakeMore | Outcome::Again | Outcome::ByRows(_) => 0,
@@ -444,10 +476,9 @@ impl Engine {
             let mut cursor: Option<Key> = None;
             loop {
                 let mut tx = self.target().read().await?;
-                let found = rows::after(&mut tx, table, cursor.as_ref(), limit).await;
-                let found = found.on(target)?;
+                let keys = rows::keys_after(&mut tx, table, cursor.as_ref(), limit).await;
+                let keys = keys.on(target)?;
                 drop(tx);
-                let keys: Vec<Key> = found.iter().map(|row| table.key_of(row)).collect();
                 let Some(last) = keys.last().cloned() else {
                     break;
                 };
@@ -645,18 +676,17 @@ impl Engine {
         };
         let limit = self.shared.limits().chunk_rows;
         let mut tx = self.source().read().await?;
-        let found = rows::after(&mut tx, table, cursor.as_ref(), limit)
+        let keys = rows::keys_after(&mut tx, table, cursor.as_ref(), limit)
             .await
             .on(Side::Legacy)?;
         drop(tx);
-        let keys: Vec<Key> = found.iter().map(|row| table.key_of(row)).collect();
-        let last = keys.last().cloned();
+        let (last, count) = (keys.last().cloned(), keys.len());
         if let Some(group) = self.plan.group_of(Side::Legacy, &table.name)
             && !keys.is_empty()
         {
             self.refresh(&HashMap::from([(group, keys)]), false).await?;
         }
-        if found.len() < limit as usize {
+        if count < limit as usize {
             self.renamed.pop_front();
         } else if let Some((_, cursor)) = self.renamed.front_mut() {
             *cursor = last;

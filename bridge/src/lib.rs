@@ -32,6 +32,7 @@ mod pace;
 mod parked;
 mod pieces;
 mod plan;
+mod portion;
 mod preflight;
 mod recent;
 mod repair;

@@ -1,6 +1,6 @@
 //! What stands in the way of a copy, all of it at once, each with the way out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use outgrow_rollout::Side;
@@ -10,6 +10,7 @@ use crate::batch::images;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan};
+use crate::portion;
 use crate::shared::Shared;
 use crate::spec::DatabaseUrl;
 use crate::tls::way_out;
@@ -147,27 +148,32 @@ impl Shared {
         }
         let mut tx = self.legacy.read().await?;
         let half = (self.limits().sample_rows / 2).max(1);
-        for group in &plan.groups {
+        for (at, group) in plan.groups.iter().enumerate() {
             let mut seen = HashSet::new();
             let mut keys = Vec::new();
             for table in group.tables(Side::Legacy) {
-                let first = rows::after(&mut tx, table, None, half);
-                let mut rows = first.await.on(Side::Legacy)?;
-                rows.extend(rows::last(&mut tx, table, half).await.on(Side::Legacy)?);
-                let found = rows.iter().map(|row| table.key_of(row));
-                keys.extend(found.filter(|key| seen.insert(key.clone())));
+                let first = rows::keys_after(&mut tx, table, None, half);
+                let mut found = first.await.on(Side::Legacy)?;
+                let last = rows::last_keys(&mut tx, table, half);
+                found.extend(last.await.on(Side::Legacy)?);
+                keys.extend(found.into_iter().filter(|key| seen.insert(key.clone())));
             }
-            let mut sampled = images(group, &self.legacy, &mut tx, &keys).await?;
+            let all = HashMap::from([(at, keys)]);
+            let bytes = self.limits().chunk_bytes;
+            let parts = portion::parts(plan, &self.legacy, &mut tx, &all, bytes).await?;
             let mut examples = Vec::new();
-            for key in keys {
-                // A row of a table beside the first may be of a row that is not mapped.
-                let mapped = |image: &Image| image[0].as_ref().is_none_or(|r| group.belongs(r));
-                if let Some(image) = sampled.remove(&key).filter(mapped) {
-                    found.sampled += 1;
-                    examples.extend(round_trip(group, &key, &image));
+            for keys in parts.into_iter().flat_map(HashMap::into_values) {
+                let mut sampled = images(group, &self.legacy, &mut tx, &keys).await?;
+                for key in keys {
+                    // A row of a table beside the first may be of a row that is not mapped.
+                    let mapped = |image: &Image| image[0].as_ref().is_none_or(|r| group.belongs(r));
+                    if let Some(image) = sampled.remove(&key).filter(mapped) {
+                        found.sampled += 1;
+                        examples.extend(round_trip(group, &key, &image));
+                    }
                 }
+                examples.truncate(EXAMPLES);
             }
-            examples.truncate(EXAMPLES);
             found.problems.extend(examples);
         }
         Ok(())

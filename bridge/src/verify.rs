@@ -17,6 +17,7 @@ use crate::both::verify as both;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
 use crate::plan::{Filter, Group, Image, Plan, Row};
+use crate::portion;
 use crate::scan::TableWay;
 use crate::shared::Shared;
 use crate::value::{Key, key_text};
@@ -235,7 +236,7 @@ impl Verifier<'_> {
                 for (group, key) in some {
                     by_group.entry(*group).or_default().push(key.clone());
                 }
-                for (group, keys) in by_group {
+                for (group, keys) in self.parts(by_group).await? {
                     self.look(group, keys, last, &mut settled, &mut again)
                         .await?;
                 }
@@ -247,6 +248,21 @@ impl Verifier<'_> {
             tokio::time::sleep(self.shared.limits().poll).await;
         }
         Ok(settled)
+    }
+
+    /// Keys whose rows may be read at once, of either side.
+    async fn parts(&self, keys: HashMap<usize, Vec<Key>>) -> Result<Vec<(usize, Vec<Key>)>, Error> {
+        let bytes = self.shared.limits().chunk_bytes;
+        let mut all = vec![keys];
+        for side in [&self.shared.legacy, &self.shared.extracted] {
+            let mut tx = side.read().await?;
+            let mut parts = Vec::with_capacity(all.len());
+            for keys in &all {
+                parts.extend(portion::parts(self.plan, side, &mut tx, keys, bytes).await?);
+            }
+            all = parts;
+        }
+        Ok(all.into_iter().flatten().collect())
     }
 
     /// One look: the target first, with its position, then the source.

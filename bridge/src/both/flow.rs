@@ -15,6 +15,7 @@ use crate::db::stream::Change;
 use crate::engine::{Engine, WIDEN};
 use crate::error::Error;
 use crate::parked::{self, Retries};
+use crate::portion;
 use crate::spec::Capture;
 use crate::status::Crossing;
 use crate::value::Key;
@@ -101,7 +102,8 @@ impl Engine {
         let mut limit = self.shared.limits().batch_changes;
         let mut widened = 0;
         loop {
-            let taken = match self.take_exact(from, limit).await? {
+            let (bytes, widest) = portion::widened(self.shared.limits().chunk_bytes, widened);
+            let taken = match self.take_exact(from, limit, bytes).await? {
                 Look::Batch(taken) => taken,
                 Look::Nothing => return Ok(false),
                 Look::TooMuch => return Ok(true),
@@ -109,7 +111,8 @@ impl Engine {
             self.shared.pass("after-read");
             let guard = self.guard(from, taken.times, taken.refused, None);
             let applier = self.applier_from(from, &guard);
-            let outcome = applier.apply(&taken.batch, widened < WIDEN).await?;
+            let more = widened < WIDEN && !(taken.batch.cut && widest);
+            let outcome = applier.apply(&taken.batch, more).await?;
             let done = guard.into_done();
             match outcome {
                 Outcome::TakeMore => {
@@ -172,7 +175,7 @@ impl Engine {
 
     /// The next changes with rows that show these changes and no later ones: a row that has a
     /// later change is left for that one.
-    async fn take_exact(&self, from: Side, limit: u32) -> Result<Look, Error> {
+    async fn take_exact(&self, from: Side, limit: u32, bytes: usize) -> Result<Look, Error> {
         let database = self.shared.on(from);
         let lane = self.lane(from);
         let mut tx = database.read().await?;
@@ -186,8 +189,14 @@ impl Engine {
         if head == lane.applied {
             return Ok(Look::Nothing);
         }
-        let changes = database.changes(&mut tx, lane.applied, limit).await?;
-        let truncated = changes.len() >= limit as usize;
+        let mut changes = database.changes(&mut tx, lane.applied, limit).await?;
+        let mut truncated = changes.len() >= limit as usize;
+        let each = portion::Each::Key;
+        let fits = portion::fitting(&self.plan, database, &mut tx, &changes, each, bytes).await?;
+        if let Some(count) = fits {
+            changes.truncate(count);
+            truncated = true;
+        }
         let upto = match changes.last() {
             Some(last) if truncated => last.seq,
             _ => head,
@@ -214,6 +223,7 @@ impl Engine {
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
             work,
             truncated,
+            cut: fits.is_some(),
             partial,
             ..Batch::default()
         };
@@ -338,6 +348,27 @@ impl Engine {
         keys: &HashMap<usize, Vec<Key>>,
         each: bool,
     ) -> Result<u64, Error> {
+        let database = self.shared.on(from);
+        let mut tx = database.read().await?;
+        let bytes = self.shared.limits().chunk_bytes;
+        let parts = portion::parts(&self.plan, database, &mut tx, keys, bytes).await?;
+        drop(tx);
+        let mut parked = 0;
+        for keys in parts {
+            parked += self.refresh_some_from(from, &keys, each).await?;
+        }
+        self.count_parked().await?;
+        self.count_parked_back().await?;
+        Ok(parked)
+    }
+
+    /// As [`Self::refresh_from`], of rows that may be read at once.
+    async fn refresh_some_from(
+        &mut self,
+        from: Side,
+        keys: &HashMap<usize, Vec<Key>>,
+        each: bool,
+    ) -> Result<u64, Error> {
         let keys: HashSet<At> = keys
             .iter()
             .flat_map(|(group, keys)| keys.iter().map(|key| (*group, key.clone())))
@@ -367,8 +398,6 @@ impl Engine {
         };
         let done = guard.into_done();
         self.took(done);
-        self.count_parked().await?;
-        self.count_parked_back().await?;
         Ok(match outcome {
             Outcome::Applied { parked } => parked,
             Outcome::TakeMore | Outcome::Again | Outcome::ByRows(_) => 0,

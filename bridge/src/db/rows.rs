@@ -2,7 +2,7 @@
 
 use super::sums::Range;
 use super::tx::Fetched;
-use super::{Arg, Dialect, Tx, keys, list, mysql, postgres, quote};
+use super::{Arg, Dialect, Tx, keys, list, mysql, postgres, quote, sizes};
 use crate::plan::{Column, Filter, Row, Table};
 use crate::typed::Class;
 use crate::value::{Affinity, Cell, Key, Kind};
@@ -22,17 +22,40 @@ pub(crate) async fn by_keys(
     table: &Table,
     keys: &[Key],
 ) -> Result<Vec<Row>, sqlx::Error> {
+    by_keys_within(tx, table, keys, None).await
+}
+
+/// As [`by_keys`], without rows that have more bytes.
+pub(crate) async fn by_keys_within(
+    tx: &mut Tx,
+    table: &Table,
+    keys: &[Key],
+    bytes: Option<u64>,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let small = bytes.and_then(|bytes| sizes::no_more(table, bytes));
+    let found = select_by_keys(tx, table, &columns(table), keys, small).await?;
+    Ok(found.into_iter().map(|row| read(table, row)).collect())
+}
+
+/// As [`by_keys`], with anything of these rows, and only of some.
+pub(super) async fn select_by_keys(
+    tx: &mut Tx,
+    table: &Table,
+    what: &str,
+    keys: &[Key],
+    only: Option<(String, Arg)>,
+) -> Result<Vec<Fetched>, sqlx::Error> {
     let mut found = Vec::with_capacity(keys.len());
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
         let some: Vec<&Key> = some.iter().collect();
-        let (condition, args) = in_keys(tx.dialect(), table, &some);
-        let text = format!(
-            "SELECT {} FROM {} WHERE {condition}",
-            columns(table),
-            tx.dialect().table(&table.name),
-        );
-        let rows = tx.fetch(&text, &args).await?;
-        found.extend(rows.into_iter().map(|row| read(table, row)));
+        let (mut condition, mut args) = in_keys(tx.dialect(), table, &some);
+        if let Some((only, arg)) = &only {
+            condition = format!("{condition} AND {only}");
+            args.push(arg.clone());
+        }
+        let name = tx.dialect().table(&table.name);
+        let text = format!("SELECT {what} FROM {name} WHERE {condition}");
+        found.extend(tx.fetch(&text, &args).await?);
     }
     Ok(found)
 }
@@ -77,11 +100,7 @@ pub(crate) async fn after(
     after: Option<&Key>,
     limit: u32,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    let range = Range {
-        after: after.cloned(),
-        until: None,
-    };
-    within(tx, table, &range, limit).await
+    within(tx, table, &Range::after(after), limit).await
 }
 
 /// The first rows of a range, in key order, of those that the table is about.
@@ -114,8 +133,23 @@ pub(super) async fn select_within(
     tx.fetch(&text, &args).await
 }
 
-/// The last rows in key order, of those that the table is about.
-pub(crate) async fn last(tx: &mut Tx, table: &Table, limit: u32) -> Result<Vec<Row>, sqlx::Error> {
+/// Keys of rows after a key, in key order, of those that the table is about.
+pub(crate) async fn keys_after(
+    tx: &mut Tx,
+    table: &Table,
+    after: Option<&Key>,
+    limit: u32,
+) -> Result<Vec<Key>, sqlx::Error> {
+    let found = select_within(tx, table, &key_columns(table), &Range::after(after), limit).await?;
+    Ok(found.into_iter().map(|row| read_key(table, row)).collect())
+}
+
+/// The last keys in key order, of the rows that the table is about.
+pub(crate) async fn last_keys(
+    tx: &mut Tx,
+    table: &Table,
+    limit: u32,
+) -> Result<Vec<Key>, sqlx::Error> {
     let keys: Vec<String> = table
         .key
         .iter()
@@ -124,12 +158,12 @@ pub(crate) async fn last(tx: &mut Tx, table: &Table, limit: u32) -> Result<Vec<R
     let (only, args) = only(tx, table);
     let text = format!(
         "SELECT {} FROM {} WHERE {only} ORDER BY {} LIMIT {limit}",
-        columns(table),
+        key_columns(table),
         tx.dialect().table(&table.name),
         keys.join(", ")
     );
-    let rows = tx.fetch(&text, &args).await?;
-    Ok(rows.into_iter().map(|row| read(table, row)).collect())
+    let found = tx.fetch(&text, &args).await?;
+    Ok(found.into_iter().map(|row| read_key(table, row)).collect())
 }
 
 /// How many rows there are, of those that the table is about.
@@ -223,6 +257,18 @@ pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<
 fn columns(table: &Table) -> String {
     let all: Vec<String> = table.columns.iter().map(column).collect();
     all.join(", ")
+}
+
+/// The key's columns as they are read.
+pub(super) fn key_columns(table: &Table) -> String {
+    let all = table.key.iter().map(|&at| column(&table.columns[at]));
+    all.collect::<Vec<_>>().join(", ")
+}
+
+/// A key of a row that begins with its columns.
+pub(super) fn read_key(table: &Table, mut row: Fetched) -> Key {
+    row.0.truncate(table.key.len());
+    read_as(table.key.iter().map(|&at| &table.columns[at]), row)
 }
 
 /// A column as it is read.

@@ -2,7 +2,7 @@
 //! without reading it to its end, and what is read is in memory.
 
 use super::sums::Range;
-use super::{Tx, quote, rows};
+use super::{Arg, Tx, quote, rows};
 use crate::plan::Table;
 use crate::typed::{Class, Typed};
 use crate::value::{Affinity, Key, Kind};
@@ -12,21 +12,55 @@ use crate::value::{Affinity, Key, Kind};
 pub(crate) async fn within(
     tx: &mut Tx,
     table: &Table,
-    after: Option<&Key>,
+    range: &Range,
     most: u32,
     bytes: usize,
 ) -> Result<u32, sqlx::Error> {
-    let small = |kind: &Kind| size("", kind).is_none();
-    if table.columns.iter().all(|column| small(&column.kind)) {
+    if !may_be_large(table) {
         return Ok(most);
     }
-    let range = Range {
-        after: after.cloned(),
-        until: None,
-    };
-    let sizes = rows::select_within(tx, table, &of(table), &range, most).await?;
+    let sizes = rows::select_within(tx, table, &of(table), range, most).await?;
     let sizes = sizes.iter().map(|row| row.maybe(0).unwrap_or(0));
     Ok(fitting(sizes, bytes).unwrap_or(most))
+}
+
+/// The rows with these keys that have more bytes than so many, and about how many.
+pub(crate) async fn over(
+    tx: &mut Tx,
+    table: &Table,
+    keys: &[Key],
+    bytes: u64,
+) -> Result<Vec<(Key, u64)>, sqlx::Error> {
+    if !may_be_large(table) {
+        return Ok(Vec::new());
+    }
+    let size = of(table);
+    let what = format!("{}, {size}", rows::key_columns(table));
+    let only = Some((format!("{size} > ?"), Arg::from(whole(bytes))));
+    let found = rows::select_by_keys(tx, table, &what, keys, only).await?;
+    let read = found.into_iter().map(|row| {
+        let bytes = row.maybe(table.key.len()).unwrap_or(0);
+        (
+            rows::read_key(table, row),
+            u64::try_from(bytes).unwrap_or(0),
+        )
+    });
+    Ok(read.collect())
+}
+
+/// The condition of rows that have no more bytes than so many, where some could.
+pub(super) fn no_more(table: &Table, bytes: u64) -> Option<(String, Arg)> {
+    let condition = || (format!("{} <= ?", of(table)), Arg::from(whole(bytes)));
+    may_be_large(table).then(condition)
+}
+
+fn may_be_large(table: &Table) -> bool {
+    let mut kinds = table.columns.iter().map(|column| &column.kind);
+    kinds.any(|kind| size("", kind).is_some())
+}
+
+fn whole(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// How many of these fit; `None` if all do.

@@ -34,6 +34,14 @@ impl Sum {
 const NO_HASH: &str = "1000000000000000000000000000000";
 
 impl Range {
+    /// All keys after one.
+    pub(crate) fn after(key: Option<&Key>) -> Self {
+        Self {
+            after: key.cloned(),
+            until: None,
+        }
+    }
+
     /// The condition as SQL, in its place after others, and its values.
     pub(super) fn sql(&self, table: &Table) -> (String, Vec<Arg>) {
         let keys: Vec<String> = table.key.iter().map(|&at| ordered(table, at)).collect();

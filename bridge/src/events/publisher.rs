@@ -17,6 +17,7 @@ use crate::batch::images;
 use crate::db::now_ms;
 use crate::error::{Error, OnSide};
 use crate::plan::Plan;
+use crate::portion::{self, Each};
 use crate::shared::Shared;
 use crate::worker::Places;
 
@@ -322,8 +323,14 @@ impl<'a> Publisher<'a> {
             });
         }
         let mut changes = source.changes(&mut tx, held.seq, BATCH).await?;
-        let truncated = changes.len() >= BATCH as usize;
+        let mut truncated = changes.len() >= BATCH as usize;
         changes.retain(|change| change.seq <= last);
+        let (each, bytes) = (Each::Change, self.shared.limits().chunk_bytes);
+        let fits = portion::fitting(plan, source, &mut tx, &changes, each, bytes).await?;
+        if let Some(count) = fits {
+            changes.truncate(count);
+            truncated = true;
+        }
         let upto = match changes.last() {
             Some(change) if truncated => change.seq,
             _ => last,

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use outgrow_rollout::Side;
 
 use super::Found;
-use crate::db::rows;
 use crate::db::sums::Range;
+use crate::db::{rows, sizes};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Row};
 use crate::value::Key;
 use crate::verify::Verifier;
 
-/// Rows read at once: a few megabytes at most, a snapshot of some milliseconds.
+/// Rows read at once, of no more bytes than a chunk has: a snapshot of some milliseconds.
 const ROWS: u32 = 4_000;
 
 impl Verifier<'_> {
@@ -62,8 +62,11 @@ impl Verifier<'_> {
         for side in [Side::Legacy, Side::Extracted] {
             let mut tx = self.shared.on(side).read().await?;
             for (at, table) in group.tables(side).iter().enumerate() {
-                let rows = rows::within(&mut tx, table, range, ROWS).await.on(side)?;
-                let full = rows.len() >= ROWS as usize;
+                let bytes = self.shared.limits().chunk_bytes;
+                let most = sizes::within(&mut tx, table, range, ROWS, bytes);
+                let most = most.await.on(side)?;
+                let rows = rows::within(&mut tx, table, range, most).await.on(side)?;
+                let full = rows.len() >= most as usize;
                 let rows: Vec<(Key, Row)> = rows
                     .into_iter()
                     .map(|row| (table.key_of(&row), row))

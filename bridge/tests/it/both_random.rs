@@ -340,3 +340,16 @@ async fn no_version_is_lost_where_keys_come_from_the_log() {
     let conflicts = play(pair, Policy::Writer, 7, &[], 120).await;
     assert!(conflicts > 0, "nothing was contested");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by scripts/test --long"]
+async fn long_histories_of_both_sides_lose_no_version() {
+    let kills = [("after-rows", 2), ("before-commit", 6), ("after-commit", 9)];
+    for round in 0..6 {
+        for (at, policy) in policies().into_iter().enumerate() {
+            let seed = 1_000 * (round + 1) + at as u64;
+            let conflicts = play(lite().await, policy, seed, &kills, 600).await;
+            assert!(conflicts > 0, "nothing was contested");
+        }
+    }
+}

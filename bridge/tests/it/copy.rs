@@ -473,6 +473,15 @@ proptest! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by scripts/test --long"]
+async fn long_histories_beside_a_backfill_end_equal() {
+    for seed in 1..=60 {
+        let size = u32::try_from(seed).unwrap();
+        beside_a_writer(seed * 7_919, 40 * size, 1 + size % 20, 1 + size % 30).await;
+    }
+}
+
 /// Tables mapped column by column, keyed by the first column.
 fn plain_spec(
     legacy: &outgrow_testkit::TempDatabase,

@@ -9,6 +9,7 @@ mod copy;
 mod crash;
 mod drift;
 mod events;
+mod large;
 mod mapping;
 mod mapping_also;
 mod mapping_lookup;
