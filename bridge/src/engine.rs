@@ -57,6 +57,7 @@ pub(crate) struct Engine {
     pub(crate) schemas: Schemas,
     pub(crate) next_beat: Instant,
     pub(crate) next_chores: Instant,
+    pub(crate) next_emptied: Instant,
     pub(crate) retries: Retries,
     pub(crate) parked: u64,
     /// The plan whose lookups the extracted side's rows were made by.
@@ -298,6 +299,9 @@ impl Engine {
 
     pub(crate) async fn set_fence(&self, side: Side, on: bool) -> Result<i64, Error> {
         let database = self.shared.on(side);
+        if on && self.shared.spec.writes == both::Writes::One {
+            database.note_emptied(&self.plan).await?;
+        }
         let mut tx = database.write().await?;
         database.set_fence(&mut tx, on).await?;
         // Read in the same transaction: nothing of others can come after it any more.
@@ -466,29 +470,6 @@ impl Engine {
         })
     }
 
-    /// Brings every key that the passive side has of a group up to date: the source lost rows
-    /// without a word of which. Can be done again from the start, and is, unless it was done whole.
-    async fn sweep(&mut self, group: usize) -> Result<(), Error> {
-        let plan = Arc::clone(&self.plan);
-        let target = self.source.other();
-        let limit = self.shared.limits().chunk_rows;
-        for table in plan.groups[group].tables(target) {
-            let mut cursor: Option<Key> = None;
-            loop {
-                let mut tx = self.target().read().await?;
-                let keys = rows::keys_after(&mut tx, table, cursor.as_ref(), limit).await;
-                let keys = keys.on(target)?;
-                drop(tx);
-                let Some(last) = keys.last().cloned() else {
-                    break;
-                };
-                self.refresh(&HashMap::from([(group, keys)]), false).await?;
-                cursor = Some(last);
-            }
-        }
-        Ok(())
-    }
-
     /// Tries parked rows again: what they waited for may have come.
     pub(crate) async fn try_parked(&mut self) -> Result<(), Error> {
         let target = self.target();
@@ -530,6 +511,7 @@ impl Engine {
         self.target().trim_seen(self.applied_back).await?;
         self.watch_logs().await?;
         self.watch_schemas().await?;
+        self.watch_emptied().await?;
         self.watch_lookups().await
     }
 

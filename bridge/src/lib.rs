@@ -22,6 +22,7 @@ mod both;
 mod checksum;
 mod db;
 mod drift;
+mod emptied;
 mod engine;
 mod error;
 pub mod events;

@@ -98,6 +98,7 @@ impl Engine {
             schemas,
             next_beat: now,
             next_chores: now,
+            next_emptied: now,
             retries: Retries::new(now),
             parked: 0,
             renamed: std::collections::VecDeque::new(),

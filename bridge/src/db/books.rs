@@ -294,9 +294,10 @@ impl Database {
             let raised = match self.dialect() {
                 Dialect::Sqlite => super::sqlite::raise_sequence(tx, table, *value).await,
                 Dialect::Postgres => postgres::raise_sequence(tx, table, *value).await,
-                // Ids that were written from the other side have raised it already; more takes a
-                // lock of the table's definition, which would wait for every reader.
-                Dialect::Mysql => Ok(()),
+                Dialect::Mysql => {
+                    self.raise_sequence_mysql(table, *value).await;
+                    Ok(())
+                }
             };
             raised.on(self.side)?;
         }

@@ -9,6 +9,7 @@ use outgrow_testkit::{Mariadb, eventually};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::crash::child_between;
+use crate::mysql_binlog::begun;
 use crate::postgres::{
     Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items, whole_way,
 };
@@ -67,6 +68,114 @@ async fn ids_that_mariadb_gave_out_and_deleted_are_not_given_out_again() {
     pair.extracted.execute(add).await;
     let id = "SELECT id FROM article WHERE sku = 'new'";
     assert_eq!(pair.extracted.number(id).await, 901);
+    pair.equal().await;
+    link.shutdown().await;
+}
+
+/// The counter is raised though the table asks much of its rows, and nothing of that stays.
+async fn raised(pair: Pair) {
+    pair.legacy.execute(&items(1, 10)).await;
+    pair.extracted
+        .execute(
+            "ALTER TABLE article ADD maker int NOT NULL DEFAULT 1, ADD CHECK (price_cents <> 0), \
+             ADD CHECK (length(sku) > 1)",
+        )
+        .await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    let given_out = "SELECT setval('item_id_seq', 950)";
+    pair.legacy.number(given_out).await;
+    let next = "SELECT CAST(auto_increment AS SIGNED) FROM information_schema.tables \
+                WHERE table_schema = DATABASE() AND table_name = 'article'";
+    assert_eq!(pair.extracted.number(next).await, 11);
+    cut_over(&link, Side::Extracted).await;
+    assert_eq!(pair.extracted.number(next).await, 951);
+    let add =
+        "INSERT INTO article (sku, price_cents, state, made_at) VALUES ('new', 1, 'active', now())";
+    pair.extracted.execute(add).await;
+    let id = "SELECT id FROM article WHERE sku = 'new'";
+    assert_eq!(pair.extracted.number(id).await, 951);
+    pair.equal().await;
+    let seen = link.evidence().unwrap();
+    assert_eq!((seen.parked, seen.foreign_writes), (0, 0));
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_postgres_gave_out_are_not_given_out_again_by_mariadb() {
+    let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::my(EXTRACTED_MY).await);
+    raised(Pair::of(legacy, extracted)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_postgres_gave_out_are_not_given_out_again_by_a_logged_mariadb() {
+    let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::logged(EXTRACTED_MY).await);
+    raised(Pair::replicated(legacy, extracted)).await;
+}
+
+/// No trigger is fired by it, and the table's number tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_is_carried_over() {
+    let pair = pair(300).await;
+    let link = begun(&pair).await;
+    copied(&link).await;
+    pair.equal().await;
+    pair.legacy.execute("TRUNCATE TABLE item").await;
+    pair.legacy.execute(&items(200, 210)).await;
+    pair.equal().await;
+    // Also one that nobody saw.
+    link.shutdown().await;
+    pair.legacy.execute("TRUNCATE item").await;
+    pair.legacy.execute(&items(5, 9)).await;
+    let link = begun(&pair).await;
+    pair.equal().await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    // And one just before a cutover.
+    pair.legacy.execute("TRUNCATE item").await;
+    cut_over(&link, Side::Extracted).await;
+    assert_eq!(
+        pair.extracted.number("SELECT count(*) FROM article").await,
+        0
+    );
+    let seen = link.evidence().unwrap();
+    assert_eq!((seen.parked, seen.foreign_writes), (0, 0));
+    // Of the passive side it is a write that nobody should have made.
+    pair.extracted
+        .execute("INSERT INTO article (sku, price_cents, state) VALUES ('new', 1, 'active')")
+        .await;
+    pair.equal().await;
+    pair.legacy.execute("TRUNCATE item").await;
+    eventually("the foreign write", WAIT, || async {
+        (link.evidence()?.foreign_writes == 1).then_some(())
+    })
+    .await;
+    assert_eq!(link.verify().await.unwrap().different, 1);
+    link.shutdown().await;
+}
+
+/// Who may not see numbers is not told, and all else goes on; the verification finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_that_cannot_be_seen_is_found_by_the_verification() {
+    let pair = pair(30).await;
+    pair.legacy
+        .execute(
+            "CREATE USER few@'%'; GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE, TRIGGER, ALTER, INDEX \
+             ON shop.* TO few@'%'",
+        )
+        .await;
+    let mut spec = pair.spec();
+    let few = pair.legacy.url().replace("outgrow@", "few@");
+    assert_ne!(few, pair.legacy.url());
+    spec.legacy = few.parse().unwrap();
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    pair.legacy.execute("TRUNCATE item").await;
+    pair.legacy.execute(&items(7, 7)).await;
+    assert_eq!(link.verify().await.unwrap().different, 29);
+    link.repair(false).await.unwrap();
     pair.equal().await;
     link.shutdown().await;
 }

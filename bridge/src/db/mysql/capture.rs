@@ -13,7 +13,7 @@ use crate::typed::Class;
 use crate::value::Kind;
 
 /// Milliseconds since 1970.
-const NOW: &str = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
+pub(super) const NOW: &str = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
 
 /// Changes that get their place in one step.
 const PLACED: usize = 5_000;
@@ -295,6 +295,11 @@ impl Database {
             ),
             inno("fence", "id INT PRIMARY KEY, fenced INT NOT NULL"),
             format!("INSERT IGNORE INTO {} VALUES (1, 0)", self.own("fence")),
+            // By which number the engine knows a table.
+            inno(
+                "born",
+                "tbl VARCHAR(128) PRIMARY KEY, number BIGINT NOT NULL",
+            ),
             inno(
                 "position",
                 "stream VARCHAR(16) PRIMARY KEY, epoch BIGINT NOT NULL, seq BIGINT NOT NULL, \

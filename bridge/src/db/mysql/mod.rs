@@ -5,6 +5,8 @@
 
 pub(crate) mod binlog;
 pub(crate) mod capture;
+mod emptied;
+mod ids;
 pub(crate) mod introspect;
 
 use std::collections::HashMap;
@@ -20,6 +22,8 @@ use crate::plan::{Row, Table};
 use crate::spec::MysqlUrl;
 use crate::typed::Class;
 use crate::value::{Cell, Key};
+pub(crate) use ids::id_step;
+pub(in crate::db) use ids::sequence;
 
 /// Marks the session as the bridge's, for one slice; taken back before the commit. A session that
 /// dies or is undone in between is one of ours and writes nothing else.
@@ -87,16 +91,6 @@ pub(super) async fn write_rows(
     };
     tx.execute(switch).await?;
     Ok(tx)
-}
-
-/// By how much generated keys grow, and where they begin: the server says that for all tables.
-pub(crate) async fn id_step(tx: &mut Tx) -> Result<Option<(i64, i64)>, sqlx::Error> {
-    let text = "SELECT CAST(@@global.auto_increment_increment AS SIGNED), \
-                CAST(@@global.auto_increment_offset AS SIGNED)";
-    let rows = tx.fetch(text, &[]).await?;
-    rows.first()
-        .map(|row| Ok((row.int(0)?, row.int(1)?)))
-        .transpose()
 }
 
 pub(super) fn cells(row: &MySqlRow) -> Result<Fetched, sqlx::Error> {
@@ -208,14 +202,4 @@ async fn update(tx: &mut Tx, table: &Table, row: &Row, key: &Key) -> Result<(), 
         .collect();
     args.extend(rows::key_args(table, key));
     tx.execute(&text, &args).await.map(drop)
-}
-
-/// The last value that a table's generated key has given out.
-pub(super) async fn sequence(tx: &mut Tx, table: &str) -> Result<Option<i64>, sqlx::Error> {
-    // MySQL 8 tells what it knew a day ago, unless told not to. MariaDB skips comments of 8.
-    let fresh = "SET /*!80000 SESSION information_schema_stats_expiry = 0, */ @outgrow_asked = 1";
-    tx.execute(fresh, &[]).await?;
-    let text = "SELECT CAST(auto_increment AS SIGNED) - 1 FROM information_schema.tables \
-                WHERE table_schema = DATABASE() AND table_name = ?";
-    tx.number(text, &[Arg::from(table)]).await
 }
