@@ -209,7 +209,22 @@ async fn shadow() {
         answer.clone(),
     )
     .await;
-    let stage = Stage::new(vec![("GET /v1/shadow", 200, answer)]).await;
+    let cluster = json!({
+        "id": "c0a1b2c3", "route": "GET /api/products/{id}", "count": 12, "exact": false,
+        "fields": [{"path": "$.price", "kind": "value", "count": 12}],
+        "cause": "all 12 have query currency=JPY, 0 of 312 passing ones do",
+        "features": ["query currency=JPY"], "also": [],
+        "looked_at": 12, "passing_with": 0, "passing": 312,
+        "example": "catalog:p7", "request": "GET /api/products/7?currency=JPY",
+        "diff": "--- legacy 200\n+++ extracted 200\n@@ $.price (value) @@\n-\"995\"\n+\"9.95\"\n",
+        "curl": ["curl -sS -i 'http://127.0.0.1:8081/api/products/7?currency=JPY'"],
+    });
+    let report = json!({"clusters": [cluster]});
+    let stage = Stage::new(vec![
+        ("GET /v1/shadow", 200, answer),
+        ("GET /v1/shadow/catalog/report?format=json", 200, report),
+    ])
+    .await;
     let ended = stage.run(&["shadow", "report", "catalog"]).await;
     insta::assert_snapshot!("shadow_report", ended.golden());
     let ended = stage.run(&["shadow", "report", "katalog"]).await;
