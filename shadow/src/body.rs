@@ -2,25 +2,23 @@
 //! compared, and that rules reach into, like JSON. What cannot be read is text or bytes; nothing
 //! is guessed.
 
+mod coding;
 mod forms;
+mod html;
 mod lines;
+mod markup;
 mod table;
-
-use std::io::Read;
+mod xml;
 
 use bytes::Bytes;
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 
 use crate::json::{self, Json};
 
+pub(crate) use coding::{GROWTH_MAX, decoded};
 pub(crate) use forms::hash;
-
-/// A decoded body, and one of the candidate, is at most this many times the bound of a copied
-/// one: an answer that was copied compressed comes plain from a side that does not compress. What
-/// grows further is counted as a bomb, and its memory is bounded.
-pub(crate) const GROWTH_MAX: usize = 4;
+pub(crate) use html::{LeftOut, Selector};
 
 /// Why a body says nothing.
 pub(crate) type Unreadable = &'static str;
@@ -31,47 +29,6 @@ pub(crate) enum Body {
     Tree(Json),
     Text(String),
     Bytes(Bytes),
-}
-
-/// Takes the content codings off, the last one first (RFC 9110 8.4). `cap` is the bound of a body
-/// that is copied.
-pub(crate) fn decoded(headers: &HeaderMap, body: &Bytes, cap: usize) -> Result<Bytes, Unreadable> {
-    let values = headers.get_all(CONTENT_ENCODING).iter();
-    let mut codings = Vec::new();
-    for value in values {
-        let text = value.to_str().map_err(|_| "encoding")?;
-        codings.extend(text.split(',').map(|name| name.trim().to_ascii_lowercase()));
-    }
-    let mut body = body.clone();
-    for coding in codings.iter().rev() {
-        let most = cap.saturating_mul(GROWTH_MAX);
-        body = match coding.as_str() {
-            "" | "identity" => body,
-            // An empty body has no frame; HEAD and 304 answers name a coding all the same.
-            _ if body.is_empty() => body,
-            "gzip" | "x-gzip" => inflate(MultiGzDecoder::new(&*body), most)?,
-            // Meant is zlib, but some send the bare stream.
-            "deflate" => match inflate(ZlibDecoder::new(&*body), most) {
-                Err("broken-encoding") => inflate(DeflateDecoder::new(&*body), most)?,
-                other => other?,
-            },
-            _ => return Err("encoding"),
-        };
-    }
-    Ok(body)
-}
-
-fn inflate(reader: impl Read, most: usize) -> Result<Bytes, Unreadable> {
-    let mut found = Vec::new();
-    let one_more = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-    reader
-        .take(one_more)
-        .read_to_end(&mut found)
-        .map_err(|_| "broken-encoding")?;
-    if found.len() > most {
-        return Err("bomb");
-    }
-    Ok(Bytes::from(found))
 }
 
 fn content_type(headers: &HeaderMap) -> String {
@@ -95,14 +52,23 @@ pub(crate) fn kind(headers: &HeaderMap) -> &'static str {
         "text/csv" => "csv",
         "text/tab-separated-values" => "tsv",
         "text/event-stream" => "events",
+        "text/html" => "html",
+        "text/xml" | "application/xml" => "xml",
+        _ if name.ends_with("+xml") => "xml",
         _ if name.starts_with("multipart/") => "multipart",
         _ if name.contains("json") => "json",
         _ => "other",
     }
 }
 
-/// Reads a decoded body as a document of this kind.
-pub(crate) fn read(kind: &str, headers: &HeaderMap, body: &Bytes) -> Body {
+/// Reads a decoded body as a document of this kind, without the elements of a page that are
+/// left out.
+pub(crate) fn read(
+    kind: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+    left_out: &[LeftOut<'_>],
+) -> Body {
     let text = std::str::from_utf8(body).ok();
     let tree = match (kind, text) {
         ("json", _) => json::parse(body),
@@ -111,6 +77,8 @@ pub(crate) fn read(kind: &str, headers: &HeaderMap, body: &Bytes) -> Body {
         ("form", Some(text)) => Some(forms::form(text)),
         ("csv", Some(text)) => table::table(text, ','),
         ("tsv", Some(text)) => table::table(text, '\t'),
+        ("html", Some(text)) => html::html(text, left_out),
+        ("xml", Some(text)) => xml::xml(text),
         ("multipart", _) => forms::multipart(&content_type(headers), body),
         _ => None,
     };

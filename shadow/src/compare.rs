@@ -102,9 +102,10 @@ fn body(
     }
     let (kind, other) = (body::kind(&legacy.headers), body::kind(&extracted.headers));
     let kind = if kind == other { kind } else { "other" };
+    let left_out = by.rules.left_out(by.today);
     let (read, other) = (
-        body::read(kind, &legacy.headers, &ours),
-        body::read(kind, &extracted.headers, &theirs),
+        body::read(kind, &legacy.headers, &ours, &left_out),
+        body::read(kind, &extracted.headers, &theirs, &left_out),
     );
     if let (Body::Tree(a), Body::Tree(b)) = (&read, &other) {
         found.extend(diff(a, b, &Root::Body, by.rules, by.today));
@@ -138,7 +139,7 @@ fn body(
 /// The body as a document, where it is one.
 pub(crate) fn document(answer: &Answer, body_cap: usize) -> Option<Json> {
     let body = body::decoded(&answer.headers, &answer.body, body_cap).ok()?;
-    match body::read(body::kind(&answer.headers), &answer.headers, &body) {
+    match body::read(body::kind(&answer.headers), &answer.headers, &body, &[]) {
         Body::Tree(json) => Some(json),
         Body::Text(_) | Body::Bytes(_) => None,
     }
@@ -195,8 +196,8 @@ mod tests {
                 r#"value $.price: "1.05" / "1.04""#
             ]
         );
-        let page = answer(200, "text/html; charset=utf-8", "a\nb\nc");
-        let late = answer(200, "text/html;charset=utf-8", "a\nx\nc");
+        let page = answer(200, "text/plain; charset=utf-8", "a\nb\nc");
+        let late = answer(200, "text/plain;charset=utf-8", "a\nx\nc");
         assert_eq!(found(&page, &late), ["value $: b / x"]);
         assert!(found(&page, &page).is_empty());
     }

@@ -6,13 +6,19 @@ use outgrow_rollout::SliceId;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "`{path}` is no path: {what} at byte {at}; write `$.a.b[*].c`, `status` or `header:NAME`"
+        "`{path}` is no path: {what} at byte {at}; write `$.a.b[*].c`, `status`, `header:NAME` or `css:SELECTOR`"
     )]
     Path {
         path: String,
         at: usize,
         what: &'static str,
     },
+    #[error("`{0}` is no CSS selector: {1}")]
+    Selector(String, String),
+    #[error(
+        "`{0}` leaves elements out of pages: it cannot look at values, so write it under `ignore`"
+    )]
+    OnlyIgnored(String),
     #[error("a rule needs a reason: say why `{0}` may differ")]
     NoReason(String),
     #[error("{0}")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::body::Selector;
 use crate::error::Error;
 
 const NAME: &str = "a name of letters, digits, `_` and `-` is missing; write others as `['name']`";
@@ -47,6 +48,8 @@ impl Root {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pattern {
     Status,
+    /// Elements of HTML, on both sides.
+    Css(Selector),
     Header(String, Vec<Step>),
     Body(Vec<Step>),
 }
@@ -55,6 +58,10 @@ impl Pattern {
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         if text == "status" {
             return Ok(Self::Status);
+        }
+        if let Some(selector) = text.strip_prefix("css:") {
+            let parsed = Selector::parse(selector.trim()).map(Self::Css);
+            return parsed.map_err(|why| Error::Selector(selector.trim().to_owned(), why));
         }
         let fail = |rest: &str, what| Error::Path {
             path: text.to_owned(),
@@ -210,6 +217,7 @@ mod tests {
     fn patterns_cover_places() {
         let place = |text: &str| match Pattern::parse(text).unwrap() {
             Pattern::Status => Place::Status,
+            Pattern::Css(_) => panic!("no place"),
             Pattern::Header(name, steps) => Place::Header(name, steps),
             Pattern::Body(steps) => Place::Body(steps),
         };

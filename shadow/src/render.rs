@@ -112,6 +112,9 @@ fn markdown(report: &Report) -> String {
             cell(&d.extracted)
         );
     }
+    for warning in &report.warnings {
+        let _ = writeln!(out, "\nWarning: {}.", cell(warning));
+    }
     let _ = writeln!(
         out,
         "\nLedger: {} eligible = {} sampled out + {} shed + {} ineligible + {} waiting + {} matched + {} mismatched + {} candidate errors + {} not comparable.",
@@ -159,6 +162,9 @@ fn markdown_cluster(out: &mut String, cluster: &ClusterRow) {
 
 fn table(report: &Report) -> String {
     let mut out = format!("{}: {}\n", report.slice, report.verdict);
+    for warning in &report.warnings {
+        let _ = writeln!(out, "  warning: {warning}");
+    }
     for cluster in &report.clusters {
         let fields: Vec<String> = cluster
             .fields

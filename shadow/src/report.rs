@@ -28,6 +28,8 @@ pub struct Report {
     /// Fields in which the legacy side differs from itself.
     pub noise: Vec<NoiseRow>,
     pub rules: Vec<RuleRow>,
+    /// Rules that should go.
+    pub warnings: Vec<String>,
     pub(crate) expired: Vec<Expired>,
     /// Medians of the time to an answer's head, in microseconds.
     pub legacy_p50_us: Option<u64>,
@@ -71,7 +73,7 @@ pub struct RuleRow {
     pub owner: Option<String>,
     pub until: Option<String>,
     pub hits: u64,
-    /// `active`, `expired`, or `unused` where it has hidden nothing yet.
+    /// `active`, `expired`, or `unused` where it has hidden nothing since the evidence began.
     pub state: &'static str,
 }
 
@@ -91,6 +93,21 @@ fn median(times: &[u64]) -> Option<u64> {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied()
+}
+
+/// Why a rule should go.
+fn warning(row: &RuleRow, compared: u64) -> Option<String> {
+    /// Fewer answers may just not have met what it is for.
+    const COMPARED_MIN: u64 = 1_000;
+    let owner = row.owner.as_deref().unwrap_or("nobody");
+    let rule = format!("the rule for `{}` (owner: {owner})", row.path);
+    match row.state {
+        "expired" => Some(format!("{rule} has expired; its differences count again")),
+        "unused" if compared >= COMPARED_MIN => Some(format!(
+            "{rule} has hidden nothing in {compared} compared answers"
+        )),
+        _ => None,
+    }
 }
 
 /// Those that clusters and differences name, and no more than a page can bear.
@@ -142,6 +159,11 @@ impl Report {
                 _ => "active",
             },
         };
+        let rows: Vec<RuleRow> = rules.accepted.iter().map(rule).collect();
+        let warnings = rows
+            .iter()
+            .filter_map(|row| warning(row, record.compared()));
+        let warnings = warnings.collect();
         let clusters = record.clusters();
         let pairs = examples(record, &clusters);
         Self {
@@ -156,7 +178,8 @@ impl Report {
             differences: record.fields(),
             pairs,
             noise: record.noise_rows(),
-            rules: rules.accepted.iter().map(rule).collect(),
+            rules: rows,
+            warnings,
             expired: record.expired.clone(),
             legacy_p50_us: median(&record.legacy_us),
             extracted_p50_us: median(&record.extracted_us),

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use time::{Date, OffsetDateTime, macros::format_description};
 
+use crate::body::LeftOut;
 use crate::diff::Change;
 use crate::error::Error;
 use crate::matcher::Matcher;
 use crate::path::{Pattern, Root, Step};
-use crate::settings::{ArrayBy, ArrayRule, Rule};
+use crate::settings::{Accept, ArrayBy, ArrayRule, Rule};
 
 /// The rules of a slice. Cloning shares the counts.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +41,12 @@ impl Accepted {
             let format = format_description!("[year]-[month]-[day]");
             Date::parse(text, &format).map_err(|_| Error::Date(text.clone()))
         };
+        let pattern = Pattern::parse(&rule.path)?;
+        if matches!(pattern, Pattern::Css(_)) && rule.accept != Accept::Any {
+            return Err(Error::OnlyIgnored(rule.path.clone()));
+        }
         Ok(Self {
-            pattern: Pattern::parse(&rule.path)?,
+            pattern,
             matcher: Matcher::new(&rule.accept)?,
             until: rule.until.as_ref().map(date).transpose()?,
             rule: rule.clone(),
@@ -89,10 +94,42 @@ impl Rules {
         copy
     }
 
+    /// What each rule has hidden.
+    pub(crate) fn hits(&self) -> Vec<(Rule, u64)> {
+        let all = self.accepted.iter();
+        all.map(|one| (one.rule.clone(), one.hits())).collect()
+    }
+
+    /// Evidence begins anew: what a rule has hidden before says nothing of it.
+    pub(crate) fn forget_hits(&self) {
+        let all = self.accepted.iter();
+        all.for_each(|one| one.hits.store(0, Relaxed));
+    }
+
+    /// Takes the counts of before a restart back in.
+    pub(crate) fn recall_hits(&self, hits: &[(Rule, u64)]) {
+        for one in &self.accepted {
+            let known = hits.iter().find(|(rule, _)| *rule == one.rule);
+            one.hits
+                .fetch_add(known.map_or(0, |(_, hits)| *hits), Relaxed);
+        }
+    }
+
     /// The rules that the config does not have.
     pub(crate) fn added(&self) -> Vec<Rule> {
         let added = self.accepted.iter().filter(|accepted| accepted.added);
         added.map(|accepted| accepted.rule.clone()).collect()
+    }
+
+    /// Elements of pages that are left out today.
+    pub(crate) fn left_out(&self, today: Date) -> Vec<LeftOut<'_>> {
+        let at_work = self.accepted.iter().filter(|one| !one.expired(today));
+        at_work
+            .filter_map(|one| match &one.pattern {
+                Pattern::Css(selector) => Some((selector, &*one.hits)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// How the array at this place is paired: the rule must name the array itself.
@@ -153,7 +190,6 @@ mod tests {
 
     use super::*;
     use crate::json::Json;
-    use crate::settings::Accept;
 
     fn rule(path: &str, reason: &str, until: Option<&str>) -> Rule {
         Rule {
@@ -174,11 +210,21 @@ mod tests {
         assert!(!rules.accept(&Root::Body, &at, &change, date!(2026 - 12 - 01)));
         assert!(!rules.accept_status(date!(2026 - 11 - 30)));
         assert_eq!(rules.accepted[0].hits(), 1);
+        let before = rules.hits();
+        rules.forget_hits();
+        assert_eq!(rules.accepted[0].hits(), 0);
+        rules.recall_hits(&before);
+        assert_eq!(rules.accepted[0].hits(), 1);
     }
 
     #[test]
     fn a_rule_without_reason_or_with_a_bad_date_is_refused() {
         assert!(Rules::new(&[rule("$.a", " ", None)], &[]).is_err());
         assert!(Rules::new(&[rule("$.a", "clock", Some("soon"))], &[]).is_err());
+        assert!(Rules::new(&[rule("css:p[", "clock", None)], &[]).is_err());
+        let mut valued = rule("css:p", "clock", None);
+        assert!(Rules::new(&[valued.clone()], &[]).is_ok());
+        valued.accept = Accept::Type;
+        assert!(Rules::new(&[valued], &[]).is_err());
     }
 }

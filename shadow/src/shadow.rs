@@ -46,6 +46,9 @@ struct Saved {
     /// Of the config's rules that the record was gathered under.
     #[serde(default)]
     fingerprint: u64,
+    /// What each rule has hidden of it.
+    #[serde(default)]
+    hits: Vec<(Rule, u64)>,
 }
 
 impl Shadow {
@@ -147,6 +150,7 @@ impl Shadow {
         let one = |(id, slice): (&SliceId, &Arc<Slice>)| {
             let saved = Saved {
                 rules: slice.rules().added(),
+                hits: slice.rules().hits(),
                 fingerprint: slice.settings.fingerprint(),
                 record: slice.record().clone(),
             };
@@ -176,11 +180,15 @@ impl Shadow {
         }
         for (slice, mut saved, added) in checked {
             saved.record.restarted(&slice.settings.id);
-            if saved.fingerprint != slice.settings.fingerprint() {
+            let as_before = saved.fingerprint == slice.settings.fingerprint();
+            if !as_before {
                 saved.record.expire();
             }
             slice.add_rules(added);
             slice.replace(|record| *record = saved.record);
+            if as_before {
+                slice.rules().recall_hits(&saved.hits);
+            }
         }
         Ok(())
     }

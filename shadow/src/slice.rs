@@ -102,8 +102,15 @@ impl Slice {
     /// Changes which evidence is gathered.
     pub(crate) fn replace(&self, change: impl FnOnce(&mut Record)) {
         let mut record = self.record();
+        let before = record.generation;
         change(&mut record);
         self.generation.store(record.generation, Relaxed);
+        let anew = record.generation != before;
+        // Before the rules are looked at: that is the order of the locks.
+        drop(record);
+        if anew {
+            self.rules().forget_hits();
+        }
     }
 
     pub(crate) fn rules(&self) -> Arc<Rules> {

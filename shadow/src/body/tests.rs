@@ -1,5 +1,6 @@
 //! Each type of body, content codings, and bytes that are none of them.
 
+use http::header::CONTENT_ENCODING;
 use std::io::Write;
 
 use flate2::Compression;
@@ -17,7 +18,7 @@ fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
 
 fn tree(content_type: &str, text: &str) -> Option<String> {
     let headers = headers(&[(CONTENT_TYPE, content_type)]);
-    match read(kind(&headers), &headers, &Bytes::from(text.to_owned())) {
+    match read(kind(&headers), &headers, &Bytes::from(text.to_owned()), &[]) {
         Body::Tree(json) => Some(shown(&json)),
         _ => None,
     }
@@ -88,7 +89,8 @@ fn each_type_is_read_into_a_tree() {
         ("text/csv", "id\n\"open"),
         ("multipart/mixed", "--x\r\n\r\nhi\r\n--x--"),
         ("multipart/mixed; boundary=x", "--x\r\n\r\nnot whole"),
-        ("text/html", "<p>"),
+        ("text/xml", "<p>"),
+        ("text/plain", "<p>"),
     ] {
         assert_eq!(tree(content_type, text), None, "{content_type} {text}");
     }
@@ -107,6 +109,7 @@ fn squeezed(form: &str, plain: &[u8]) -> Bytes {
             to.write_all(plain).unwrap();
             to.finish()
         }
+        "zstd" => zstd::stream::encode_all(plain, 19),
         _ => {
             let mut to = DeflateEncoder::new(Vec::new(), best);
             to.write_all(plain).unwrap();
@@ -125,6 +128,7 @@ fn codings_are_taken_off_and_bombs_are_not_unpacked() {
         ("gzip", "X-GZip"),
         ("zlib", "deflate"),
         ("raw", "deflate"),
+        ("zstd", "zstd"),
     ] {
         let body = squeezed(form, plain);
         assert_eq!(
@@ -147,14 +151,48 @@ fn codings_are_taken_off_and_bombs_are_not_unpacked() {
     let bomb = squeezed("gzip", &vec![b' '; 10 << 20]);
     assert!(bomb.len() < 20_000);
     assert_eq!(decoded(&of("gzip"), &bomb, 256 << 10), Err("bomb"));
+    let bomb = squeezed("zstd", &vec![b' '; 10 << 20]);
+    assert!(bomb.len() < 20_000);
+    assert_eq!(decoded(&of("zstd"), &bomb, 256 << 10), Err("bomb"));
     assert_eq!(
-        decoded(&of("br"), &Bytes::from_static(b"x"), 1_000),
+        decoded(&of("compress"), &Bytes::from_static(b"x"), 1_000),
         Err("encoding")
     );
     assert_eq!(decoded(&of("br"), &Bytes::new(), 1_000), Ok(Bytes::new()));
 }
 
-const TYPES: [&str; 7] = [
+/// Made by another implementation: there is no encoder here.
+const BROTLI: [u8; 26] = [
+    139, 10, 128, 123, 34, 105, 100, 34, 58, 55, 44, 34, 110, 97, 109, 101, 34, 58, 34, 108, 97,
+    109, 112, 34, 125, 3,
+];
+/// Ten MiB of spaces.
+const BROTLI_BOMB: [u8; 27] = [
+    203, 255, 255, 63, 248, 37, 64, 226, 177, 64, 32, 247, 254, 47, 255, 255, 63, 240, 75, 0, 196,
+    97, 17, 128, 238, 253, 7,
+];
+/// With a window of 256 MiB.
+const BROTLI_LARGE: [u8; 12] = [17, 92, 140, 1, 224, 151, 0, 9, 196, 2, 1, 29];
+
+#[test]
+fn brotli_and_windows_are_bounded() {
+    let br = headers(&[(CONTENT_ENCODING, "br")]);
+    let of = |bytes: &'static [u8]| decoded(&br, &Bytes::from_static(bytes), 256 << 10);
+    assert_eq!(&of(&BROTLI).unwrap()[..], br#"{"id":7,"name":"lamp"}"#);
+    assert_eq!(of(&BROTLI[..20]), Err("broken-encoding"));
+    assert_eq!(of(&BROTLI_BOMB), Err("bomb"));
+    assert_eq!(of(&BROTLI_LARGE), Err("broken-encoding"));
+    let mut to = zstd::stream::write::Encoder::new(Vec::new(), 19).unwrap();
+    to.window_log(24).unwrap();
+    to.write_all(&vec![b' '; 20 << 20]).unwrap();
+    let wide = Bytes::from(to.finish().unwrap());
+    let zstd = headers(&[(CONTENT_ENCODING, "zstd")]);
+    assert_eq!(decoded(&zstd, &wide, 64 << 20), Err("broken-encoding"));
+}
+
+const TYPES: [&str; 9] = [
+    "text/html",
+    "image/svg+xml",
     "application/json",
     "application/x-ndjson",
     "text/csv",
@@ -171,14 +209,14 @@ proptest! {
             prop::collection::vec(any::<u8>(), 0..200),
             "[-x{}\\[\\]\",:;=&%+ \t\r\na-c0-9é]{0,80}".prop_map(String::into_bytes),
         ],
-        coding in prop_oneof![Just("gzip"), Just("deflate"), Just("identity")],
+        coding in prop_oneof![Just("gzip"), Just("deflate"), Just("br"), Just("zstd"), Just("identity")],
     ) {
         let body = Bytes::from(bytes);
         let _ = decoded(&headers(&[(CONTENT_ENCODING, coding)]), &body, 100);
         for content_type in TYPES {
             let headers = headers(&[(CONTENT_TYPE, content_type)]);
-            let seen = read(kind(&headers), &headers, &body);
-            prop_assert_eq!(&seen, &read(kind(&headers), &headers, &body));
+            let seen = read(kind(&headers), &headers, &body, &[]);
+            prop_assert_eq!(&seen, &read(kind(&headers), &headers, &body, &[]));
         }
     }
 
