@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
+use crate::auth::Denial;
 use crate::body::Body;
 use crate::error::{Refusal, UpstreamError};
 use crate::pages::{ErrorPage, page};
@@ -22,6 +23,13 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
         Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
         Refusal::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "identity"),
+        Refusal::Denied(denial) => match denial {
+            Denial::Missing { .. } | Denial::Token(_) | Denial::Key => {
+                (StatusCode::UNAUTHORIZED, "unauthorized")
+            }
+            Denial::Policy { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Denial::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "auth-unavailable"),
+        },
         Refusal::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance"),
         Refusal::Origin => (StatusCode::FORBIDDEN, "cors"),
         Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
@@ -84,6 +92,11 @@ pub(crate) fn refuse(
         headers.insert("ratelimit-remaining", HeaderValue::from(0));
         headers.insert("ratelimit-reset", wait.clone());
         headers.insert(RETRY_AFTER, wait);
+    }
+    if let Refusal::Denied(denial) = refusal
+        && let Some(challenge) = denial.challenge()
+    {
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if matches!(
         refusal,

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{CoreLog, Losses};
+use crate::auth::Doorman;
 use crate::counts::routes::RouteCounts;
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) tap: Option<Arc<dyn Tap>>,
     /// Where clients come in over TLS.
     pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) doorman: Arc<Doorman>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
     pub(crate) routes: RouteCounts,
     /// Where there is an access log.
@@ -94,6 +96,13 @@ impl Core {
 
     pub(crate) fn legacy(&self) -> &Rc<Cluster> {
         &self.clusters[0]
+    }
+
+    /// A service by its name.
+    pub(crate) fn named(&self, service: &str) -> Option<&Rc<Cluster>> {
+        let services = &self.shared.settings.services;
+        let index = services.iter().position(|one| one.name == service)?;
+        self.clusters.get(index + 1)
     }
 
     pub(crate) fn extracted(&self, slice: usize) -> &Rc<Cluster> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::auth::Denial;
 use crate::filters::cors::Grant;
 use crate::limit::Exceeded;
 use crate::settings::Problem;
@@ -26,6 +27,8 @@ pub enum BindError {
     Certificate(#[from] CertificateError),
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
+    #[error("who may ask cannot be told: {0}")]
+    Auth(String),
     #[error("the access log {path} cannot be written")]
     AccessLog {
         path: String,
@@ -131,6 +134,8 @@ pub(crate) enum Refusal {
     Limited(Exceeded),
     #[error("pages of this origin may not ask")]
     Origin,
+    #[error(transparent)]
+    Denied(Denial),
     #[error("closed for maintenance")]
     Maintenance,
     #[error(transparent)]

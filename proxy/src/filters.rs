@@ -9,6 +9,7 @@ pub(crate) mod cors;
 use http::header::{CONTENT_LOCATION, Entry, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Uri};
 
+use crate::auth::AuthRule;
 use crate::error::Refusal;
 use crate::headers;
 use crate::limit::Limiter;
@@ -20,6 +21,8 @@ pub use cors::{Cors, CorsRule, Origin};
 pub struct Filters {
     /// How many requests; the routes that share the filters share it.
     pub limit: Option<Limiter>,
+    /// Who may ask; none asks nobody who they are.
+    pub auth: Option<AuthRule>,
     /// Whose pages may read the answers; none leaves that to the sides.
     pub cors: Option<Cors>,
     pub request: Edits,
@@ -161,18 +164,18 @@ fn host_end(text: &str) -> Option<usize> {
 }
 
 impl Filters {
+    /// Before anything is spent on a request.
+    pub(crate) fn limit(&self, fields: &HeaderMap, address: &HeaderValue) -> Result<(), Refusal> {
+        let Some(limit) = &self.limit else {
+            return Ok(());
+        };
+        let checked = limit.check(fields, address.as_bytes());
+        checked.map_err(Refusal::Limited)
+    }
+
     /// Before a side is asked, after the proxy has read the head itself.
-    pub(crate) fn request(
-        &self,
-        fields: &mut HeaderMap,
-        address: &HeaderValue,
-    ) -> Result<(), Refusal> {
-        if let Some(limit) = &self.limit {
-            let checked = limit.check(fields, address.as_bytes());
-            checked.map_err(Refusal::Limited)?;
-        }
+    pub(crate) fn request(&self, fields: &mut HeaderMap) {
         self.request.apply(fields);
-        Ok(())
     }
 
     /// After a side has answered; the shadow has its copy from before.

@@ -12,6 +12,7 @@ use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
 use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap};
 use tokio::sync::oneshot;
 
+use crate::auth::{Entry, admit};
 use crate::body::{Body, Copy};
 use crate::cohort::{self, Cohort};
 use crate::core::{Core, Peer};
@@ -40,6 +41,8 @@ struct Call {
     label: Arc<str>,
     cohort: Cohort,
     filters: Option<Arc<Filters>>,
+    /// Who asks, signed, where a token or a key has shown it.
+    caller: Option<HeaderValue>,
     /// What a tester asked for, with the right secret.
     wish: Option<Side>,
     /// The client's fields before any was taken off, for the caller's session and the shadow.
@@ -131,8 +134,15 @@ async fn of_slice(
     if let Some(trail) = &trail {
         trail.found(index, &label, bucket(cohort.hash));
     }
+    let mut caller = None;
     if let Some(filters) = &filters {
-        filters.request(&mut out.parts.headers, &peer.address)?;
+        match enter(&core, filters, (&mut out.parts, peer), trail.as_ref()).await? {
+            Entry::Answered(answer) => return Ok(answer),
+            Entry::Open(found) => {
+                let identities = core.identities.as_ref();
+                caller = found.and_then(|found| identities?.signed(&found));
+            }
+        }
     }
     let call = Call {
         core,
@@ -142,6 +152,7 @@ async fn of_slice(
         label,
         cohort,
         filters,
+        caller,
         wish: marks.wish,
         mirrored: marks.mirrored,
         trail,
@@ -151,6 +162,23 @@ async fn of_slice(
     } else {
         call.write(out, client).await
     }
+}
+
+/// Past the filters of a request: how many, who, and with which fields.
+async fn enter(
+    core: &Rc<Core>,
+    filters: &Filters,
+    (parts, peer): (&mut request::Parts, &Peer),
+    trail: Option<&Rc<Trail>>,
+) -> Result<Entry, Refusal> {
+    filters.limit(&parts.headers, &peer.address)?;
+    let entry = match &filters.auth {
+        None => Entry::Open(None),
+        // Boxed, so that requests that nobody is asked about are no larger for it.
+        Some(rule) => Box::pin(admit(core, rule, parts, trail)).await?,
+    };
+    filters.request(&mut parts.headers);
+    Ok(entry)
 }
 
 /// The answer to a preflight: that of the route which the page wants to ask, where it has one.
@@ -211,7 +239,10 @@ async fn pass_through(
 ) -> Result<Response<Body>, Refusal> {
     let filters = core.shared.settings.filters.as_deref();
     if let Some(filters) = filters {
-        filters.request(&mut out.parts.headers, &peer.address)?;
+        let entered = enter(&core, filters, (&mut out.parts, peer), trail.as_ref());
+        if let Entry::Answered(answer) = entered.await? {
+            return Ok(answer);
+        }
     }
     let asking = Client::Address(&peer.address);
     if let Some(trail) = &trail {
@@ -390,7 +421,10 @@ impl Call {
             && let Some(identities) = &self.core.identities
         {
             let legacy = self.core.legacy();
-            let caller = identities.of(legacy, &out.parts.headers).await?;
+            let caller = match &self.caller {
+                Some(caller) => Some(caller.clone()),
+                None => identities.of(legacy, &out.parts.headers).await?,
+            };
             if let Some(caller) = caller {
                 out.parts.headers.insert(headers::IDENTITY, caller);
             }
@@ -449,7 +483,8 @@ impl Call {
         answered: &Answered,
     ) -> Copy {
         let known = |identities: &crate::identity::Identities| identities.known(&asked.headers);
-        let identity = self.core.identities.as_ref().and_then(known);
+        let identity = self.caller.clone();
+        let identity = identity.or_else(|| self.core.identities.as_ref().and_then(known));
         asked.headers.remove(headers::IDENTITY);
         let target = asked.uri.path_and_query().cloned();
         let exchange = Exchange {

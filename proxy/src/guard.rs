@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use crate::auth::Doorman;
 use crate::recent::millis;
 use crate::saved::{self, Saved};
 use crate::slice::Slice;
@@ -61,6 +62,7 @@ pub(crate) struct Watch {
     state_file: Option<PathBuf>,
     keepers: Vec<Keeper>,
     certificates: Option<Arc<Certificates>>,
+    doorman: Option<Arc<Doorman>>,
 }
 
 impl std::fmt::Debug for Watch {
@@ -89,6 +91,7 @@ impl Watch {
             state_file,
             keepers: Vec::new(),
             certificates: None,
+            doorman: None,
         }
     }
 
@@ -104,6 +107,12 @@ impl Watch {
         self
     }
 
+    /// Looks after the keys of these, too.
+    pub(crate) fn letting_in(mut self, doorman: Arc<Doorman>) -> Self {
+        self.doorman = Some(doorman);
+        self
+    }
+
     /// Runs until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut tick = tokio::time::interval(PERIOD);
@@ -113,6 +122,9 @@ impl Watch {
         if let Some(certificates) = self.certificates.take() {
             // Ends with this thread's runtime.
             tokio::task::spawn_local(certificates.watch());
+        }
+        if let Some(doorman) = self.doorman.take() {
+            doorman.begin();
         }
         loop {
             tokio::select! {

@@ -104,26 +104,28 @@ impl Identities {
             other => return Err(failed(&format!("it answered {other}"))),
         }
         let caller: Caller = serde_json::from_slice(&body).map_err(|e| failed(&e.to_string()))?;
+        Ok(self.signed(&caller))
+    }
+
+    /// The header that tells services of a caller.
+    pub(crate) fn signed(&self, caller: &Caller) -> Option<HeaderValue> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
-        Ok(sign(
-            &caller,
-            now + SIGNED_SECONDS,
-            self.settings.secret.bytes(),
-        ))
+        let expires = now + SIGNED_SECONDS;
+        sign(caller, expires, self.settings.secret.bytes())
     }
 }
 
-/// What the monolith says of a session.
+/// Who calls: what the monolith says of a session, or a token of itself.
 #[derive(Debug, serde::Deserialize)]
-struct Caller {
-    user_id: serde_json::Value,
+pub(crate) struct Caller {
+    pub(crate) user_id: serde_json::Value,
     #[serde(default)]
-    name: String,
+    pub(crate) name: String,
     #[serde(default)]
-    role: String,
+    pub(crate) role: String,
 }
 
 /// `v1.PAYLOAD.SIGNATURE`, both base64url without padding.

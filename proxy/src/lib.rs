@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod auth;
 mod body;
 mod chunks;
 mod cohort;
@@ -43,6 +44,9 @@ mod upstreams;
 mod wire;
 
 pub use access::{AccessLog, LogFormat};
+pub use auth::{
+    Algorithm, ApiKeys, AuthRule, AuthSettings, Demand, IssuerSettings, KeySource, TokenRule, Way,
+};
 pub use error::{BindError, HoldError};
 pub use filters::{Cors, CorsRule, Edit, Edits, Filters, Link, Origin};
 pub use guard::Lowered;

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 const PAGE_MAX: usize = 1 << 20;
 
 /// What the proxy says in `x-outgrow-error` when it answers itself.
-pub const ERROR_CODES: [&str; 15] = [
+pub const ERROR_CODES: [&str; 18] = [
     "malformed",
     "head-too-long",
     "connect",
@@ -18,6 +18,9 @@ pub const ERROR_CODES: [&str; 15] = [
     "identity",
     "maintenance",
     "cors",
+    "unauthorized",
+    "forbidden",
+    "auth-unavailable",
     "rate-limited",
     "connect-failed",
     "timeout",

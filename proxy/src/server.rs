@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::access::{self, CoreLog, FLUSH, Losses, Writer};
+use crate::auth::Doorman;
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
 use crate::counts::routes::RouteCounts;
@@ -101,27 +102,10 @@ impl Proxy {
             .as_ref()
             .map(|all| all.acceptor())
             .transpose()?;
+        let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
         let losses = Arc::new(Losses::new(workers));
         let log = open_log(&settings, &losses)?;
-        let mut listeners: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        let plain = settings
-            .listen
-            .iter()
-            .map(|address| (*address, Scheme::Http));
-        let safe = settings.tls.iter().flat_map(|tls| &tls.listen);
-        for (address, scheme) in plain.chain(safe.map(|address| (*address, Scheme::Https))) {
-            let refused = |source| BindError::Listen { address, source };
-            // Without the sharing of ports first: else a stranger's port would be shared silently.
-            let probe = listen(address, false).map_err(refused)?;
-            let real = probe.local_addr().map_err(refused)?;
-            drop(probe);
-            for of_core in &mut listeners {
-                let listener = listen(real, true).map_err(refused)?;
-                of_core.push(Door { listener, scheme });
-            }
-            addresses.push(real);
-        }
+        let (listeners, addresses) = take(&settings)?;
         let slices: Vec<Arc<Slice>> = settings
             .slices
             .iter()
@@ -135,7 +119,8 @@ impl Proxy {
             .collect();
         let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
             .keeping(&services)
-            .showing(certificates);
+            .showing(certificates)
+            .letting_in(doorman.clone());
         let shared = Arc::new(Shared {
             routes: RouteCounts::new(&settings.slices, workers),
             settings,
@@ -144,6 +129,7 @@ impl Proxy {
             services,
             tap,
             tls,
+            doorman,
             errors,
             lines_lost: log.is_some().then_some(losses),
         });
@@ -272,6 +258,31 @@ fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Option<JoinHand
             None
         }
     }
+}
+
+/// Takes the addresses, once for each core.
+fn take(settings: &Settings) -> Result<(Vec<Vec<Door>>, Vec<SocketAddr>), BindError> {
+    let workers = settings.workers.get();
+    let mut listeners: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    let plain = settings
+        .listen
+        .iter()
+        .map(|address| (*address, Scheme::Http));
+    let safe = settings.tls.iter().flat_map(|tls| &tls.listen);
+    for (address, scheme) in plain.chain(safe.map(|address| (*address, Scheme::Https))) {
+        let refused = |source| BindError::Listen { address, source };
+        // Without the sharing of ports first: else a stranger's port would be shared silently.
+        let probe = listen(address, false).map_err(refused)?;
+        let real = probe.local_addr().map_err(refused)?;
+        drop(probe);
+        for of_core in &mut listeners {
+            let listener = listen(real, true).map_err(refused)?;
+            of_core.push(Door { listener, scheme });
+        }
+        addresses.push(real);
+    }
+    Ok((listeners, addresses))
 }
 
 fn open_log(

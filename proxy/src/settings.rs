@@ -11,6 +11,7 @@ use http::Method;
 use outgrow_rollout::{GuardLimits, SliceId};
 
 use crate::access::AccessLog;
+use crate::auth::{AuthSettings, Way};
 use crate::filters::Filters;
 use crate::limits::Limits;
 use crate::pages::ErrorPage;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Of what belongs to no slice.
     pub filters: Option<Arc<Filters>>,
+    /// Whose word on who asks is believed.
+    pub auth: AuthSettings,
     /// In place of the proxy's own answers; the first that fits.
     pub error_pages: Vec<ErrorPage>,
     pub identity: Option<IdentitySettings>,
@@ -154,6 +157,8 @@ pub enum Problem {
         other_slice: SliceId,
         other: String,
     },
+    #[error("routes ask for {0}, and there is none of that name")]
+    Auth(String),
     #[error("`{template}`: {what}")]
     Template {
         template: String,
@@ -166,6 +171,29 @@ impl Settings {
     pub(crate) fn service_of(&self, slice: &SliceSettings) -> Option<usize> {
         let named = |service: &ServiceSettings| service.name == slice.service;
         self.services.iter().position(named)
+    }
+
+    /// What filters name and nobody has set up.
+    fn missing(&self, filters: &Filters) -> Vec<String> {
+        let Some(rule) = &filters.auth else {
+            return Vec::new();
+        };
+        match &rule.way {
+            Way::Asked { service, .. } => {
+                let known = self.services.iter().any(|one| one.name == *service);
+                let missing = (!known).then(|| format!("the service `{service}`"));
+                missing.into_iter().collect()
+            }
+            Way::Shown { issuers, key } => {
+                let known = |name: &String| self.auth.issuers.iter().any(|one| one.name == *name);
+                let missing = issuers.iter().filter(|name| !known(name));
+                let missing = missing.map(|name| format!("the issuer `{name}`"));
+                let keys = key.is_some() && self.auth.api_keys.is_none();
+                missing
+                    .chain(keys.then(|| "a file of API keys".to_owned()))
+                    .collect()
+            }
+        }
     }
 
     /// Everything that is wrong, at once.
@@ -192,6 +220,15 @@ impl Settings {
         found.extend(many.map(|service| Problem::ManyUpstreams(service.name.clone())));
         let lost = self.slices.iter().filter(|s| self.service_of(s).is_none());
         found.extend(lost.map(|slice| Problem::NoService(slice.id.clone())));
+        let routes = self.slices.iter().flat_map(|slice| &slice.routes);
+        let filters = routes.map(|route| route.filters.as_deref());
+        let filters = filters.chain([self.filters.as_deref()]).flatten();
+        for missing in filters.flat_map(|filters| self.missing(filters)) {
+            let problem = Problem::Auth(missing);
+            if !found.contains(&problem) {
+                found.push(problem);
+            }
+        }
         if let Err(problems) = RouteTable::build(&self.slices) {
             found.extend(problems);
         }

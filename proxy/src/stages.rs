@@ -9,6 +9,7 @@
 //!    - pre: a preflight is answered for the route that its page wants to ask (`filters/cors.rs`);
 //!    - route: the route is found, and the cohort by what the client itself has sent;
 //!    - pre: the rate limit, before anything is spent on the request;
+//!    - pre: who asks, by a token, an API key or a service's word, and what they may (`auth.rs`);
 //!    - pre: request fields are changed, once, so that both sides and the shadow see the same;
 //!    - a slice in maintenance serves nobody;
 //!    - a side answers; the shadow's copy is taken from what it really said;

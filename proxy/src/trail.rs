@@ -46,6 +46,8 @@ pub(crate) struct Known {
     /// From asking that side to the head of its answer.
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) refusal: Option<&'static str>,
+    /// The name of the API key that it came with.
+    pub(crate) caller: Option<Box<str>>,
 }
 
 impl Trail {
@@ -55,6 +57,10 @@ impl Trail {
         known.slice = Some(slice);
         known.route = Some(route.clone());
         known.bucket = Some(bucket);
+    }
+
+    pub(crate) fn called_by(&self, name: &str) {
+        self.known.borrow_mut().caller = Some(name.into());
     }
 
     pub(crate) fn asks(&self, side: Side) {

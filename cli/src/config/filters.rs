@@ -1,6 +1,7 @@
 //! `filters`: what the proxy changes in the heads that pass, of a slice, of some of its routes, or
 //! of what belongs to no slice.
 
+mod auth;
 mod cors;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub(super) fn of_routes(
 fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Filters {
     Filters {
         limit: limit(section.get("rate_limit"), findings),
+        auth: auth::read(section.get("auth"), findings),
         cors: cors::read(section.get("cors"), findings),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),

@@ -6,6 +6,7 @@
 //! anywhere or writes anything.
 
 mod access_log;
+mod auth;
 mod columns;
 mod comparing;
 mod events;
@@ -142,6 +143,19 @@ fn read(
         hold_timeout: proxy.as_ref().map(|proxy| proxy.hold_timeout),
     };
     slices::cross_check(&slices, &rest, findings);
+    if let Some(proxy) = &proxy {
+        let routes = slices.iter().flat_map(slices::Draft::routes);
+        auth::check(&proxy.auth, &services, routes, findings);
+        let rule = proxy
+            .filters
+            .as_ref()
+            .and_then(|filters| filters.auth.as_ref());
+        for (rule, fix) in rule.map_or_else(Vec::new, |rule| {
+            auth::missing(&rule.way, &proxy.auth, &services)
+        }) {
+            findings.lack(&root.at("proxy"), rule, fix);
+        }
+    }
     root.finish(findings);
     let mut kept = BTreeMap::new();
     for (name, (_, service)) in services {

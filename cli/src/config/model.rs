@@ -66,6 +66,7 @@ pub(crate) struct Proxy {
     pub(crate) trust: Trust,
     /// Of what belongs to no slice.
     pub(crate) filters: Option<Arc<outgrow_proxy::Filters>>,
+    pub(crate) auth: outgrow_proxy::AuthSettings,
     pub(crate) error_pages: Vec<outgrow_proxy::ErrorPage>,
     /// Allows testers to choose a side by header; `None` turns that off.
     pub(crate) override_secret: Option<Secret>,

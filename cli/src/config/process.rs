@@ -10,6 +10,7 @@ use outgrow_proxy::{Address, Network, Trust};
 
 use super::Surroundings;
 use super::access_log;
+use super::auth;
 use super::filters;
 use super::model::{Control, Database, Identity, Legacy, Proxy, Service, Shadow};
 use super::pages;
@@ -87,6 +88,7 @@ pub(super) fn proxy(
         forwarded: networks(&mut section, findings, "trusted_proxies"),
     };
     let filters = filters::read(&mut section, findings);
+    let auth = auth::read(&mut section, findings, around);
     let error_pages = pages::read(section.get("error_pages"), findings, around);
     let names = ["override_secret_file", "override_secret_env"];
     let override_secret = secret(&mut section, findings, around, names);
@@ -113,6 +115,7 @@ pub(super) fn proxy(
         drain_timeout,
         trust,
         filters,
+        auth,
         error_pages,
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.

@@ -60,6 +60,13 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// With their places.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&Place, &Route)> {
+        self.routes.iter().map(|(place, route)| (place, route))
+    }
+}
+
 pub(super) fn read(
     root: &mut Section<'_>,
     findings: &mut Findings<'_>,

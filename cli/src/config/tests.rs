@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 
 mod access_log;
+mod auth;
 mod filters;
 mod pages;
 mod sync;

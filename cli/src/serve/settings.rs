@@ -61,6 +61,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         },
         trust: config.proxy.trust.clone(),
         filters: config.proxy.filters.clone(),
+        auth: config.proxy.auth.clone(),
         error_pages: config.proxy.error_pages.clone(),
         identity: config
             .proxy

@@ -137,6 +137,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'a str>,
     /// Only where it is true: the body did not reach its end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -168,6 +170,7 @@ pub(super) fn json(
         bucket: known.bucket,
         side: known.side,
         upstream: known.upstream.as_ref().map(|to| to.as_str()),
+        caller: known.caller.as_deref(),
         refusal: known.refusal,
         cut: !ending.whole,
     };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use outgrow_proxy::{
-    Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings, SliceSettings,
-    TraceSettings, Trust,
+    AuthSettings, Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings,
+    SliceSettings, TraceSettings, Trust,
 };
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
@@ -42,6 +42,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         },
         trust: Trust::default(),
         filters: None,
+        auth: AuthSettings::default(),
         error_pages: Vec::new(),
         identity: None,
         override_secret: None,

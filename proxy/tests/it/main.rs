@@ -22,4 +22,5 @@ mod logging;
 mod malformed;
 mod marking;
 mod origins;
+mod proving;
 mod routing;

@@ -1,0 +1,127 @@
+//! `auth`: who may ask.
+
+use http::HeaderName;
+use http::uri::PathAndQuery;
+use outgrow_proxy::{AuthRule, Demand, Edit, Edits, Way};
+
+use super::super::problem::{Findings, Place};
+use super::super::section::{Node, Section};
+
+pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Option<AuthRule> {
+    let mut section = node?.section(findings)?;
+    let place = section.place.clone();
+    let words = |words: Vec<(Place, String)>| -> Vec<String> {
+        words.into_iter().map(|(_, text)| text).collect()
+    };
+    let issuers = section
+        .get("issuers")
+        .map(|node| words(node.words(findings)));
+    let key = section
+        .get("api_key")
+        .map(|node| header(&node.place, &node.word(findings)?, findings));
+    let asked = asked(&mut section, findings);
+    let optional = section.get("optional");
+    let optional = optional.and_then(|node| node.boolean(findings));
+    let demands = demands(section.get("require"), findings);
+    let identity = section.get("identity");
+    let identity = identity.and_then(|node| node.word(findings));
+    section.finish(findings);
+    let shown = key.is_some() || issuers.as_ref().is_some_and(|names| !names.is_empty());
+    let alone = demands.is_empty() && identity.is_none() && optional != Some(true);
+    let fix = "write issuers = [\"NAME\"], api_key = \"x-api-key\", or service = \"NAME\"";
+    let way = match (shown, asked) {
+        (false, None) => {
+            findings.lack(&place, "nobody could show who they are", fix);
+            return None;
+        }
+        (true, Some(_)) => {
+            let rule = "`service` decides alone, without tokens and keys";
+            findings.lack(&place, rule, "keep one of the two ways");
+            return None;
+        }
+        (true, None) => Way::Shown {
+            issuers: issuers.unwrap_or_default(),
+            key: key.flatten(),
+        },
+        (false, Some(asked)) => {
+            if !alone {
+                let rule =
+                    "`service` decides alone: `require`, `identity`, `optional` are for tokens";
+                findings.lack(&place, rule, "leave them out");
+            }
+            asked?
+        }
+    };
+    Some(AuthRule {
+        way,
+        optional: optional.unwrap_or_default(),
+        demands,
+        identity,
+    })
+}
+
+/// A service, if one is to be asked; `Some(None)` where what is said of it is wrong.
+fn asked(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Option<Way>> {
+    let service = section.get("service");
+    let path = section.get("path").map(|node| {
+        let text = node.word(findings)?;
+        let path: Option<PathAndQuery> = text.parse().ok().filter(|_| text.starts_with('/'));
+        if path.is_none() {
+            findings.refuse(&node.place, "it is not a path", "write \"/check\"");
+        }
+        path
+    });
+    let copy = section.get("copy").map(|node| node.words(findings));
+    let read = |(place, text): (Place, String)| header(&place, &text, findings);
+    let copy = copy
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(read)
+        .collect();
+    let service = service?.word(findings);
+    let way = |service, path| Way::Asked {
+        service,
+        path,
+        copy,
+    };
+    let path = path.unwrap_or(Some(PathAndQuery::from_static("/")));
+    Some(service.zip(path).map(|(service, path)| way(service, path)))
+}
+
+/// A field that is not one of the proxy's own.
+fn header(place: &Place, text: &str, findings: &mut Findings<'_>) -> Option<HeaderName> {
+    let Ok(name) = text.parse::<HeaderName>() else {
+        findings.refuse(
+            place,
+            "it is not a header name",
+            "use letters, digits, - and _",
+        );
+        return None;
+    };
+    if let Err(why) = Edits::default().push(name.clone(), Edit::Remove) {
+        findings.refuse(
+            place,
+            format!("it cannot be that one: {why}"),
+            "choose another",
+        );
+        return None;
+    }
+    Some(name)
+}
+
+fn demands(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Vec<Demand> {
+    let claims = node.and_then(|node| node.section(findings));
+    let claims = claims.map(|section| section.entries()).unwrap_or_default();
+    let mut found = Vec::new();
+    for (claim, place, node) in claims {
+        let values = node.words(findings);
+        if values.is_empty() && node.is_list() {
+            findings.refuse(&place, "nobody could have one of none", "name its values");
+        }
+        found.push(Demand {
+            claim,
+            values: values.into_iter().map(|(_, text)| text).collect(),
+        });
+    }
+    found
+}
