@@ -24,11 +24,13 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// What to sum up for the tables of a group, or why their rows must be read.
+    /// What to sum up for the tables of a group, or why their rows must be read. `alike`, where both
+    /// servers hash values alike.
     pub(crate) fn of(
         group: &Group,
         source: Side,
         (legacy, extracted): (Dialect, Dialect),
+        alike: bool,
     ) -> Result<Self, String> {
         if [legacy, extracted].contains(&Dialect::Sqlite) {
             return Err("SQLite has no hash function".to_owned());
@@ -37,6 +39,7 @@ impl Sums {
             return Err("several legacy tables make its rows".to_owned());
         }
         let hash = match (legacy, extracted) {
+            (Dialect::Postgres, Dialect::Postgres) if alike => Hash::Values,
             (Dialect::Postgres, Dialect::Postgres) => Hash::Record,
             _ => Hash::Md5,
         };
@@ -51,7 +54,7 @@ impl Sums {
                 if source == Side::Extracted && group.is_constant(part, at) {
                     continue;
                 }
-                let texts = made::texts(group, part, way, column, hash == Hash::Record);
+                let texts = made::texts(group, part, way, column, hash != Hash::Md5);
                 let (a, b) =
                     texts.map_err(|why| format!("{}.{}: {why}", table.name, column.name))?;
                 let prefixed = a.fallible;
@@ -65,9 +68,15 @@ impl Sums {
     }
 }
 
-/// How the text of a row becomes a number.
+/// Not zero, which is what a NULL is hashed to: the hash of a decimal's zero is one less than the
+/// seed, that of NaN is the seed.
+const SEED: i64 = 4_711;
+
+/// How a row becomes a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hash {
+    /// Of PostgreSQL alone: 64 bits of the values themselves, which need not become text.
+    Values,
     /// Of PostgreSQL alone: 64 bits of the text of a record, which tells NULL from an empty text
     /// and where one column ends.
     Record,
@@ -80,11 +89,15 @@ impl Hash {
     /// mapped.
     fn column(self, dialect: Dialect, text: &Text, prefixed: bool) -> String {
         let Text { null, sql, .. } = text;
+        let mapped = format!("CASE WHEN {null} THEN NULL ELSE coalesce('v' || ({sql}), '!') END");
         match self {
+            Self::Values => match &text.own {
+                Some(own) if !prefixed => own.clone(),
+                _ if !prefixed => format!("({sql})::text COLLATE \"C\""),
+                _ => format!("({mapped})::text COLLATE \"C\""),
+            },
             Self::Record if !prefixed => sql.clone(),
-            Self::Record => {
-                format!("CASE WHEN {null} THEN NULL ELSE coalesce('v' || ({sql}), '!') END")
-            }
+            Self::Record => mapped,
             Self::Md5 => {
                 let sql = match dialect {
                     // Byte for byte, whatever collations would do.
@@ -99,6 +112,12 @@ impl Hash {
 
     fn row(self, dialect: Dialect, columns: &[String]) -> String {
         match (self, dialect) {
+            // The hash of a row is a sum over its columns: without another hash around it, values
+            // that change places between two rows would leave the sum over all rows as it was.
+            (Self::Values, _) => format!(
+                "hashtextextended(hash_record_extended(ROW({}), {SEED})::text COLLATE \"C\", 0)",
+                columns.join(", ")
+            ),
             (Self::Record, _) => {
                 format!(
                     "hashtextextended(ROW({})::text COLLATE \"C\", 0)",
@@ -136,6 +155,7 @@ mod tests {
             sql: sql.to_owned(),
             plain,
             fallible: false,
+            own: None,
         };
         let one = Hash::Md5.column(Dialect::Postgres, &text("a", true), false);
         let two = Hash::Md5.column(Dialect::Mysql, &text("b", false), false);
@@ -147,6 +167,17 @@ mod tests {
         assert_eq!(
             Hash::Record.row(Dialect::Postgres, &["a".to_owned(), "b".to_owned()]),
             "hashtextextended(ROW(a, b)::text COLLATE \"C\", 0)"
+        );
+        let own = Text {
+            own: Some("float8send(c)".to_owned()),
+            ..text("c", true)
+        };
+        let values = |text: &Text, prefixed| Hash::Values.column(Dialect::Postgres, text, prefixed);
+        assert_eq!(values(&own, false), "float8send(c)");
+        assert_eq!(values(&text("c", true), false), "(c)::text COLLATE \"C\"");
+        assert!(
+            values(&own, true).contains("'!'"),
+            "some values cannot be mapped"
         );
     }
 }

@@ -154,7 +154,7 @@ impl Verifier<'_> {
             // The same bytes would be other letters.
             Err("the databases have different encodings".to_owned())
         } else {
-            Sums::of(group, self.source, engines)
+            Sums::of(group, self.source, engines, self.alike_hashed().await?)
         };
         let stride = self.shared.limits().verify_rows.max(1);
         let mut picker = Picker::new(options.share);
@@ -210,6 +210,13 @@ impl Verifier<'_> {
             found.ways.insert(table.name.clone(), way.clone());
         }
         Ok(())
+    }
+
+    /// Whether both servers have hash functions of rows, and the same ones.
+    async fn alike_hashed(&self) -> Result<bool, Error> {
+        let legacy = self.shared.legacy.hashed_sample().await?;
+        let extracted = self.shared.extracted.hashed_sample().await?;
+        Ok(legacy.is_some() && legacy == extracted)
     }
 
     async fn nth(&self, group: &Group, range: &Range, n: u32) -> Result<Option<Key>, Error> {

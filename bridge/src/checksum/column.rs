@@ -16,6 +16,8 @@ pub(super) struct Text {
     pub(super) plain: bool,
     /// Whether some values cannot be mapped.
     pub(super) fallible: bool,
+    /// The value as PostgreSQL itself can hash it, where that tells apart whatever texts do.
+    pub(super) own: Option<String>,
 }
 
 /// A column of an engine that has types.
@@ -70,6 +72,7 @@ impl<'a> Texts<'a> {
             sql,
             plain: !matches!(class, Class::Text | Class::AsWritten),
             fallible: false,
+            own: None,
         }
     }
 
@@ -86,6 +89,45 @@ impl<'a> Texts<'a> {
             sql: self.name.clone(),
             ..self.text()
         })
+    }
+}
+
+/// Both columns' values as PostgreSQL itself can hash them; `None` where some values of the type
+/// are equal to it and not to us. So it is with decimals of any scale (1.0 and 1.00), JSON, arrays,
+/// intervals, `timetz` and padded text; and enums are hashed by a number of their server. What it
+/// hashes as a number of 64 bits it folds to 32 first, and 0 and -0 are one to it: these go as bytes.
+pub(super) fn own(legacy: &Texts<'_>, extracted: &Texts<'_>) -> Option<(String, String)> {
+    let (a, b) = (legacy.kind, extracted.kind);
+    let both = |names: &[&str]| {
+        let named = |kind: &Typed| names.contains(&kind.base.as_str());
+        named(a) && named(b)
+    };
+    let name = |texts: &Texts<'_>| texts.name.clone();
+    let sent = |by: &str| {
+        let one = |texts: &Texts<'_>| format!("{by}({})", texts.name);
+        Some((one(legacy), one(extracted)))
+    };
+    match a.class {
+        Class::Int if both(&["smallint", "integer"]) => Some((name(legacy), name(extracted))),
+        Class::Int if both(&["smallint", "integer", "bigint"]) => sent("int8send"),
+        Class::Decimal(Some(_)) if a.class == b.class => Some((name(legacy), name(extracted))),
+        // Byte for byte, whatever its collation calls equal.
+        Class::Text if both(&["text", "character varying"]) => {
+            let exact = |texts: &Texts<'_>| format!("{} COLLATE \"C\"", texts.name);
+            Some((exact(legacy), exact(extracted)))
+        }
+        _ if a.base != b.base => None,
+        Class::Bool | Class::Bytes | Class::Uuid => Some((name(legacy), name(extracted))),
+        Class::Real => sent("float8send"),
+        Class::Real4 => sent("float4send"),
+        Class::Timestamp => sent("timestamp_send"),
+        Class::Instant => sent("timestamptz_send"),
+        Class::AsWritten => match a.base.as_str() {
+            "date" => Some((name(legacy), name(extracted))),
+            "time without time zone" => sent("time_send"),
+            _ => None,
+        },
+        Class::Int | Class::Decimal(_) | Class::Text => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use outgrow_rollout::Side;
 
 use super::Both;
-use super::column::{Text, Texts, literal, shown};
+use super::column::{Text, Texts, literal, own, shown};
 use crate::db::{mysql, postgres};
 use crate::pieces::Pieces;
 use crate::plan::{Column, Group, Way};
@@ -21,6 +21,26 @@ const DIGITS: u32 = 30;
 
 /// Both sides' texts of an extracted column. `record`, where both are read by PostgreSQL.
 pub(super) fn texts(
+    group: &Group,
+    part: usize,
+    way: &Way,
+    column: &Column,
+    record: bool,
+) -> Result<Both, String> {
+    let (mut made, mut there) = as_texts(group, part, way, column, record)?;
+    if let Way::By {
+        from,
+        by: Transform::Same,
+    } = way
+        && record
+    {
+        let from = Texts::of(&group.tables(Side::Legacy)[0].columns[*from])?;
+        (made.own, there.own) = own(&from, &Texts::of(column)?).unzip();
+    }
+    Ok((made, there))
+}
+
+fn as_texts(
     group: &Group,
     part: usize,
     way: &Way,
@@ -82,6 +102,7 @@ fn constant(value: &Cell, column: &Column) -> Result<Text, String> {
         },
         plain: false,
         fallible: false,
+        own: None,
     })
 }
 
@@ -337,6 +358,7 @@ fn joined(from: &[Texts<'_>], text: &Pieces, into: &Texts<'_>) -> Result<Text, S
         sql: format!("CASE WHEN {} THEN {whole} END", safe.join(" AND ")),
         plain: false,
         fallible: true,
+        own: None,
     })
 }
 
@@ -390,5 +412,6 @@ fn piece(from: &Texts<'_>, at: usize, text: &Pieces, others: &[Texts<'_>]) -> Re
         sql: format!("CASE WHEN {fits} THEN {piece} END"),
         plain: false,
         fallible: true,
+        own: None,
     })
 }

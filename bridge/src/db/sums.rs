@@ -128,7 +128,31 @@ pub(crate) async fn sum(
     })
 }
 
+/// One value of each type that is hashed as it is, hashed: versions and machines may differ in it.
+const SAMPLE: &str = "SELECT hash_record_extended(ROW(-2::int2, 70000::int4, int8send(-30000000000), true, \
+    'a b'::text COLLATE \"C\", 'b'::varchar COLLATE \"C\", -1234567.890::numeric(12,3), '\\x00ff0102'::bytea, \
+    float8send(-0.1), float4send(0.1::float4), '0f14d0ab-9605-4a62-a9e4-5ed26688389b'::uuid, \
+    date '2020-02-29', time_send(time '12:34:56.789'), timestamp_send('1999-12-31 23:59:59.5'), \
+    timestamptz_send('2020-02-29 12:00:00+00'), NULL::int4), 4711)::text";
+/// From this version on rows have hashes.
+const HASHES_ROWS: i64 = 140_000;
+
 impl Database {
+    /// What the server's own hash functions make of a row; `None` where it has none for rows.
+    pub(crate) async fn hashed_sample(&self) -> Result<Option<String>, Error> {
+        if self.dialect() != Dialect::Postgres {
+            return Ok(None);
+        }
+        let mut tx = self.read().await?;
+        let version = "SELECT current_setting('server_version_num')::bigint";
+        let version = tx.number(version, &[]).await.on(self.side)?;
+        if version.is_none_or(|version| version < HASHES_ROWS) {
+            return Ok(None);
+        }
+        let rows = tx.fetch(SAMPLE, &[]).await.on(self.side)?;
+        Ok(rows.first().and_then(|row| row.maybe_text(0)))
+    }
+
     /// The letters in whose bytes hashes are computed.
     pub(crate) async fn encoding(&self) -> Result<String, Error> {
         let ours = "UTF8".to_owned();

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outgrow_bridge::{Capture, DatabaseUrl, FaultHook, Link, LinkSpec};
+use outgrow_bridge::{Capture, DatabaseUrl, FaultHook, Link, LinkSpec, VerifyOptions};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
 use tokio::process::{Child, Command};
@@ -19,8 +19,11 @@ const LEGACY: &str = "OUTGROW_CRASH_LEGACY";
 const CATALOG: &str = "OUTGROW_CRASH_CATALOG";
 const POINT: &str = "OUTGROW_CRASH_POINT";
 const AFTER: &str = "OUTGROW_CRASH_AFTER";
-/// `copy`, `turn`, or `items` for the tables of the PostgreSQL tests.
+/// `copy`, `turn`, `verify`, or `items` for the tables of the PostgreSQL tests.
 const DO: &str = "OUTGROW_CRASH_DO";
+
+/// A child that verifies, and goes on with what another left.
+pub(crate) const VERIFY: &str = "verify";
 
 fn child(shop: &Shop, what: &str, point: &str, after: u32) -> Child {
     child_between(&shop.legacy.url(), &shop.catalog.url(), what, point, after)
@@ -56,13 +59,15 @@ fn child_spec() -> LinkSpec {
     limits.chunk_rows = 20;
     limits.copy_rows = 100;
     limits.batch_changes = 20;
+    limits.verify_rows = 5;
     limits.fault = Some(FaultHook::new(move |at| {
         if at == point && passed.fetch_add(1, Ordering::Relaxed) + 1 >= after {
             std::process::abort();
         }
     }));
     let what = var(DO);
-    let (slice, tables) = if what.starts_with("items") || what.starts_with("both") {
+    let items = ["items", "both", VERIFY].iter();
+    let (slice, tables) = if items.into_iter().any(|of| what.starts_with(of)) {
         ("items", crate::postgres::tables())
     } else if what.starts_with("wares") {
         ("wares", crate::postgres_copy::tables())
@@ -102,6 +107,21 @@ async fn the_child() {
     if what == "turn" {
         copied(&link).await;
         crate::turning::cut_over(&link, Side::Extracted).await;
+    }
+    if what == VERIFY {
+        copied(&link).await;
+        let keep = VerifyOptions {
+            keep: true,
+            ..VerifyOptions::default()
+        };
+        let resume = VerifyOptions {
+            resume: true,
+            ..keep.clone()
+        };
+        // Nothing was interrupted before it was first noted how far one was.
+        if link.verify_with(&resume).await.is_err() {
+            link.verify_with(&keep).await.unwrap();
+        }
     }
     std::future::pending::<()>().await;
 }

@@ -30,5 +30,6 @@ mod shop;
 mod tls;
 mod turning;
 mod verify_checksums;
+mod verify_killed;
 mod verify_ways;
 mod verifying;

@@ -112,6 +112,101 @@ async fn every_type_of_postgres() {
     link.shutdown().await;
 }
 
+const PAIRED: &str = "CREATE COLLATION loose (provider = icu, deterministic = false, locale = 'und-u-ks-level2'); \
+    CREATE TABLE paired (id int PRIMARY KEY, fixed numeric(10,2), any_scale numeric, double float8, single real, \
+    word text COLLATE loose, raw bytea, doc jsonb, took interval, many int[], flag bool, number bigint, at timetz, \
+    padded char(4), short varchar(9), moment timestamptz, clock time)";
+
+/// Values that are easily taken for each other: some are equal to PostgreSQL, of some its hash
+/// functions make the same.
+const PAIRS: [(&str, &str, &str); 25] = [
+    ("fixed", "0", "NULL"),
+    ("fixed", "'NaN'", "NULL"),
+    ("fixed", "'NaN'", "0"),
+    ("any_scale", "1.0", "1.00"),
+    ("any_scale", "0", "NULL"),
+    ("double", "0", "'-0'"),
+    ("double", "0", "NULL"),
+    ("single", "0", "'-0'"),
+    ("single", "'NaN'", "NULL"),
+    ("word", "'A'", "'a'"),
+    ("word", "''", "NULL"),
+    ("short", "'x'", "'x '"),
+    ("raw", "''", "NULL"),
+    ("doc", "'1.0'", "'1.00'"),
+    ("took", "'1 month'", "'30 days'"),
+    ("took", "'24:00'", "'1 day'"),
+    ("many", "'{1,2}'", "'[2:3]={1,2}'"),
+    ("flag", "false", "NULL"),
+    ("number", "-1", "4294967295"),
+    ("number", "0", "NULL"),
+    ("number", "4294967296", "1"),
+    ("at", "'12:00+00'", "'13:00+01'"),
+    // One has in the lower half of its 64 bits what the other has in the upper.
+    (
+        "moment",
+        "'2000-01-01 00:00:00.000001'",
+        "'2000-01-01 01:11:34.967296'",
+    ),
+    ("clock", "'00:00:00.000001'", "'01:11:34.967296'"),
+    ("clock", "'00:00'", "NULL"),
+];
+
+/// Values change places between two rows, so that what both have in sum is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_are_easily_taken_for_each_other() {
+    let (legacy, extracted) = (Db::pg(PAIRED).await, Db::pg(PAIRED).await);
+    for (at, (column, one, two)) in PAIRS.iter().enumerate() {
+        let text = format!(
+            "INSERT INTO paired (id, padded, {column}) VALUES ({}, 'p', {one}), ({}, 'p', {two})",
+            2 * at,
+            2 * at + 1
+        );
+        legacy.execute(&text).await;
+    }
+    let columns = [
+        "id",
+        "fixed",
+        "any_scale",
+        "double",
+        "single",
+        "word",
+        "raw",
+        "doc",
+        "took",
+        "many",
+        "flag",
+        "number",
+        "at",
+        "padded",
+        "short",
+        "moment",
+        "clock",
+    ];
+    let tables = vec![same("paired", &["id"], &columns)];
+    let link = linked(
+        spec(&legacy.url(), &extracted.url(), tables),
+        &extracted,
+        "paired",
+    )
+    .await;
+    proven(&link, "before").await;
+    for (at, (column, one, two)) in PAIRS.iter().enumerate() {
+        let what = format!("{column}: {one} and {two}");
+        let changed = |first: &str, second: &str| {
+            let set =
+                |id: usize, value| format!("UPDATE paired SET {column} = {value} WHERE id = {id}");
+            format!("{}; {}", set(2 * at, first), set(2 * at + 1, second))
+        };
+        corrupt(&extracted, &changed(two, one)).await;
+        let found = alike(&link, &what).await;
+        assert_eq!(found.len(), 2, "{what}: {found:?}");
+        corrupt(&extracted, &changed(one, two)).await;
+    }
+    proven(&link, "after").await;
+    link.shutdown().await;
+}
+
 const MARIADB: &str = "CREATE TABLE vals (id int PRIMARY KEY, a tinyint, b bigint, c bigint unsigned, \
     d decimal(12,4), g text, h varchar(20) CHARACTER SET latin1, i char(5), j varbinary(20), l date, m time(6), \
     n datetime(6), o timestamp(6) NULL, p boolean, q longtext, s set('x','y'), v enum('sad','it''s|ok'), w bit(5), \
