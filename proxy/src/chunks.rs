@@ -127,6 +127,11 @@ fn trailers(input: &mut BytesMut) -> Result<Step, BadChunk> {
         Ok(httparse::Status::Partial) if input.len() < TRAILERS_MAX => return Ok(Step::More),
         Ok(httparse::Status::Partial) | Err(_) => return Err(BadChunk),
     };
+    // A sole LF is an end to some readers and none to others.
+    let bare = |(at, byte): (usize, &u8)| *byte == b'\n' && (at == 0 || input[at - 1] != b'\r');
+    if input[..used].iter().enumerate().any(bare) {
+        return Err(BadChunk);
+    }
     input.advance(used);
     Ok(Step::End(Some(map)))
 }
@@ -171,6 +176,9 @@ mod tests {
             "3\r\r\nabc\r\n0\r\n\r\n",
             "3\r\nabcXX0\r\n\r\n",
             "3\r\nabc\r\n0\r\nno field\r\n\r\n",
+            "3\r\nabc\r\n0\r\n\n",
+            "3\r\nabc\r\n0\r\na: b\n\r\n",
+            "3\r\nabc\r\n0\r\na: b\r\n\n",
         ] {
             assert!(read(bad.as_bytes(), 1_000).is_err(), "{bad:?}");
             assert!(read(bad.as_bytes(), 1).is_err(), "{bad:?}");
