@@ -127,11 +127,11 @@ impl Applier<'_> {
         direct: Option<&mut Direct>,
     ) -> Result<Outcome, Error> {
         let target = self.target;
-        let mut tx = target.write_rows(references).await?;
         let writes = !batch.work.is_empty() || direct.is_some();
-        if writes {
-            target.applying(&mut tx, true).await?;
-        }
+        let mut tx = match writes {
+            true => target.write_own(references).await?,
+            false => target.write().await?,
+        };
         if let Some(direct) = direct
             && !self.chunk(&mut tx, direct).await?
         {
@@ -175,10 +175,18 @@ impl Applier<'_> {
             target.save_copy(&mut tx, copy).await?;
         }
         let stream = target.side.other();
-        target
-            .advance(&mut tx, stream, self.epoch, batch.upto, batch.beat)
-            .await?;
-        if writes {
+        match batch.log {
+            Some((from, place)) => {
+                let stream = (stream, self.epoch);
+                let moved = target.advance_to(&mut tx, stream, from, place, batch.beat);
+                moved.await?;
+            }
+            None => {
+                let moved = target.advance(&mut tx, stream, self.epoch, batch.upto, batch.beat);
+                moved.await?;
+            }
+        }
+        if writes && target.dialect() != Dialect::Postgres {
             target.applying(&mut tx, false).await?;
         }
         FaultHook::pass(self.fault, "before-commit");

@@ -32,7 +32,7 @@ use crate::db::books::Copy;
 use crate::db::postgres::copy::{self, Shape};
 use crate::db::stream::Change;
 use crate::db::sums::Range;
-use crate::db::{Database, Dialect, Tx, rows, sizes};
+use crate::db::{Database, Dialect, Place, Tx, rows, sizes};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Image, Plan, Row, Straight};
 use crate::portion::{self, Each, Light};
@@ -77,6 +77,9 @@ pub(crate) struct Batch {
     pub(crate) unplaced: HashSet<i64>,
     /// The chunk's rows, where they go from database to database; they are not in `work` then.
     pub(crate) direct: Option<Direct>,
+    /// Where this comes from the source's log without the stream between: the number before it,
+    /// and the place in the log where it ends.
+    pub(crate) log: Option<(i64, Place)>,
 }
 
 /// Rows that nobody looks at on their way.
@@ -375,7 +378,7 @@ async fn fill(
     Ok(())
 }
 
-fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work {
+pub(crate) fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work {
     let target = if rows::usable(&key) {
         group.map(side, &source).map_err(|e| e.to_string())
     } else {

@@ -22,6 +22,7 @@ use crate::plan::{Plan, Table};
 use crate::portion;
 use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
+use crate::short::Short;
 use crate::spec::Capture;
 use crate::status::Crossing;
 use crate::turn::check_capture;
@@ -65,6 +66,11 @@ pub(crate) struct Engine {
     /// Rows whose codes mean something else since, and how far each walk over them is.
     pub(crate) renamed: VecDeque<(Table, Option<Key>)>,
     pub(crate) both: both::State,
+    pub(crate) short: Short,
+    /// All that the passive side's stream had is noted.
+    pub(crate) seen_back: bool,
+    /// The source that the logs were told of.
+    pub(crate) published: Option<Side>,
 }
 
 impl Engine {
@@ -89,15 +95,18 @@ impl Engine {
             self.target().beat().await?;
             self.next_beat = Instant::now() + self.shared.limits().heartbeat;
         }
-        self.source().place().await?;
-        self.target().place().await?;
-        let mut more = if self.both_ways() {
-            self.follow_both().await?
-        } else {
-            self.follow().await?
+        let short = self.go_short().await?;
+        if short.is_none() {
+            self.source().place().await?;
+        }
+        let came = self.target().place().await?;
+        let mut more = match short {
+            Some(more) => more,
+            None if self.both_ways() => self.follow_both().await?,
+            None => self.follow().await?,
         };
-        if self.shared.spec.writes == both::Writes::One {
-            self.follow_back().await?;
+        if self.shared.spec.writes == both::Writes::One && (came || !self.seen_back) {
+            self.seen_back = self.follow_back().await?;
         }
         more |= self.carry_renamed().await?;
         if self.parked > 0 && self.copied() && self.retries.due(Instant::now()) {
@@ -217,7 +226,7 @@ impl Engine {
         take.next().await
     }
 
-    fn applier(&self) -> Applier<'_> {
+    pub(crate) fn applier(&self) -> Applier<'_> {
         Applier {
             plan: &self.plan,
             target: self.target(),
@@ -317,6 +326,7 @@ impl Engine {
 
     /// Keeps streams from holding back what their servers would remove, while nothing is applied.
     pub(crate) async fn keep(&mut self) -> Result<(), Error> {
+        self.leave_short().await?;
         let beat = Instant::now() >= self.next_beat;
         for database in [&self.shared.legacy, &self.shared.extracted] {
             if database.capture() == Capture::Replication {
@@ -334,17 +344,17 @@ impl Engine {
     }
 
     /// Notes what the passive side's stream has: heartbeats, which prove that the way back is
-    /// open, and writes that nobody should have made.
-    pub(crate) async fn follow_back(&mut self) -> Result<(), Error> {
+    /// open, and writes that nobody should have made. `true` once that was all.
+    pub(crate) async fn follow_back(&mut self) -> Result<bool, Error> {
         let passive = self.target();
         let mut tx = passive.read().await?;
         if passive.head(&mut tx).await? == self.applied_back {
-            return Ok(());
+            return Ok(true);
         }
         let limit = self.shared.limits().batch_changes;
         let changes = passive.changes(&mut tx, self.applied_back, limit).await?;
         let Some(mut upto) = changes.last().map(|c| c.seq) else {
-            return Ok(());
+            return Ok(false);
         };
         let mut room = self.shared.limits().chunk_bytes;
         let mut found: Vec<(usize, Key, Foreign)> = Vec::new();
@@ -381,7 +391,8 @@ impl Engine {
         drop(tx);
         let beats = changes.iter().filter(|c| c.is_beat() && c.seq <= upto);
         let beat = beats.map(|c| c.at).max();
-        self.note_back(upto, beat, found).await
+        self.note_back(upto, beat, found).await?;
+        Ok(false)
     }
 
     async fn note_back(
@@ -427,6 +438,7 @@ impl Engine {
         if self.both_ways() {
             return self.refresh_from(self.source, keys, each).await;
         }
+        self.leave_short().await?;
         let source = self.source();
         let mut tx = source.read().await?;
         let bytes = self.shared.limits().chunk_bytes;
@@ -512,6 +524,11 @@ impl Engine {
         self.watch_logs().await?;
         self.watch_schemas().await?;
         self.watch_emptied().await?;
+        if self.published != Some(self.source) {
+            self.source().republish(&self.plan).await?;
+            self.target().republish(&self.plan).await?;
+            self.published = Some(self.source);
+        }
         self.watch_lookups().await
     }
 

@@ -39,6 +39,7 @@ mod recent;
 mod repair;
 mod scan;
 mod shared;
+mod short;
 mod spec;
 mod status;
 mod tls;

@@ -20,7 +20,7 @@ use crate::events::Events;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
 use crate::scan::VerifyOptions;
-use crate::shared::Shared;
+use crate::shared::{Shared, StreamReader};
 use crate::spec::{Capture, LinkSpec};
 use crate::status::Status;
 use crate::verify::{Verifier, VerifyReport};
@@ -251,7 +251,7 @@ impl Link {
     /// # Errors
     /// When the link was never started, or a database fails.
     pub async fn check(&self) -> Result<BTreeMap<String, TableRows>, Error> {
-        let (plan, source) = self.view().await?;
+        let (plan, source, _reader) = self.view().await?;
         let recent = self.with_engine(async |e| Ok(e.recent.by_group())).await?;
         self.verifier(&plan, source).check(recent).await
     }
@@ -293,7 +293,7 @@ impl Link {
     /// # Errors
     /// As [`Self::verify`]; [`Error::NothingToResume`].
     pub async fn verify_with(&self, options: &VerifyOptions) -> Result<VerifyReport, Error> {
-        let (plan, source) = self.view().await?;
+        let (plan, source, _reader) = self.view().await?;
         if !self.copied() {
             return Err(Error::NotCopied(self.slice().clone()));
         }
@@ -349,13 +349,14 @@ impl Link {
     }
 
     /// The plan with what lookups say now, and who is the source.
-    pub(crate) async fn view(&self) -> Result<(Arc<Plan>, Side), Error> {
+    pub(crate) async fn view(&self) -> Result<(Arc<Plan>, Side, StreamReader), Error> {
+        let reader = self.inner.shared.read_stream();
         self.with_engine(async |e| e.watch_lookups().await).await?;
         // The lock is let go between two chunks, so that following goes on.
         while self.inner.shared.status(|s| s.running)
             && self.with_engine(async |e| e.carry_renamed().await).await?
         {}
-        self.with_engine(async |e| Ok((Arc::clone(&e.plan), e.source)))
+        self.with_engine(async |e| Ok((Arc::clone(&e.plan), e.source, reader)))
             .await
     }
 
@@ -365,6 +366,8 @@ impl Link {
     ) -> Result<T, Error> {
         let mut engine = self.inner.engine.lock().await;
         let engine = engine.as_mut().ok_or_else(|| self.inner.not_started())?;
+        // Whoever asks from outside is to find everything in the stream.
+        engine.leave_short().await?;
         call(engine).await
     }
 

@@ -92,6 +92,15 @@ impl Table {
     }
 }
 
+impl Plan {
+    /// Whether some table of a side tells all of its rows by itself.
+    pub(crate) fn tables_alone(&self, side: Side) -> bool {
+        self.groups
+            .iter()
+            .any(|group| group.tables(side).len() == 1)
+    }
+}
+
 pub(crate) type Row = Vec<Cell>;
 /// One optional row per table of a side.
 pub(crate) type Image = Vec<Option<Row>>;

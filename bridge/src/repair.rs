@@ -23,7 +23,7 @@ impl Link {
             Some(keys) => keys,
             None => self.verify().await?.keys,
         };
-        let (plan, source) = self.view().await?;
+        let (plan, source, _reader) = self.view().await?;
         let verifier = self.verifier(&plan, source);
         let wrong: Vec<Settled> = differing(verifier.settle(keys).await?);
         let cap = self.inner.shared.limits().repair_rows;

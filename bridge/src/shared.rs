@@ -1,9 +1,11 @@
 //! What the worker and the callers of a link share: its spec, its two databases, its status.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use outgrow_rollout::Side;
 
+use crate::both::Writes;
 use crate::db::Database;
 use crate::drift::changes;
 use crate::error::Error;
@@ -40,19 +42,49 @@ pub(crate) struct Shared {
     status: Mutex<Status>,
     /// Where change events go, if anywhere.
     pub(crate) events: Option<Desk>,
+    /// How many look at the stream, so that all must be in it.
+    readers: Arc<AtomicUsize>,
+}
+
+/// While it lives, every change goes by the stream.
+#[derive(Debug)]
+pub(crate) struct StreamReader(Arc<AtomicUsize>);
+
+impl Drop for StreamReader {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
     pub(crate) fn new(spec: LinkSpec, events: Option<Events>) -> Self {
-        let open = |side, url| Database::new(side, spec.slice.clone(), url, &spec.limits);
+        // Who publishes events, or lets both sides write, needs the stream.
+        let postgres = |url: &DatabaseUrl| matches!(url, DatabaseUrl::Postgres(_));
+        let short = spec.writes == Writes::One
+            && events.is_none()
+            && postgres(&spec.legacy)
+            && postgres(&spec.extracted);
+        let open = |side, url| Database::new(side, spec.slice.clone(), url, &spec.limits, short);
         let interval = i64::try_from(spec.limits.heartbeat.as_millis()).unwrap_or(i64::MAX);
         Self {
             legacy: open(Side::Legacy, &spec.legacy),
             extracted: open(Side::Extracted, &spec.extracted),
             status: Mutex::new(Status::new(Side::Legacy, interval)),
             events: events.map(Desk::new),
+            readers: Arc::default(),
             spec,
         }
+    }
+
+    /// Whoever compares rows asks the stream what is on its way. Changes that went another way
+    /// before are on record once the engine has left it.
+    pub(crate) fn read_stream(&self) -> StreamReader {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        StreamReader(Arc::clone(&self.readers))
+    }
+
+    pub(crate) fn stream_is_read(&self) -> bool {
+        self.readers.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn on(&self, side: Side) -> &Database {

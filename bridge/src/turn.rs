@@ -19,6 +19,7 @@ use crate::pace::Pace;
 use crate::parked::Retries;
 use crate::plan::Plan;
 use crate::shared::Shared;
+use crate::short::Short;
 use crate::status::TableProgress;
 
 /// What both databases say of the link.
@@ -54,6 +55,9 @@ impl Engine {
     /// Installs what is missing and takes the link over from whoever had it.
     pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
         shared.check_files()?;
+        // What an engine before this one had not on record is found by the log.
+        shared.legacy.forget_taken().await;
+        shared.extracted.forget_taken().await;
         let problems = shared.cannot_both();
         if !problems.is_empty() {
             let slice = shared.spec.slice.clone();
@@ -103,6 +107,9 @@ impl Engine {
             parked: 0,
             renamed: std::collections::VecDeque::new(),
             both: crate::both::load(&shared).await?,
+            short: Short::default(),
+            seen_back: false,
+            published: None,
             shared,
         };
         engine.publish(forward.beat);
@@ -151,6 +158,7 @@ impl Engine {
 
     /// Makes the other side the source, from the exact place where both are alike.
     pub(crate) async fn turn(&mut self, source: Side) -> Result<(), Error> {
+        self.leave_short().await?;
         if self.source == source && roles(&self.shared).await?.agreed() == Some(source) {
             // Done before, perhaps up to the last step.
             self.set_fence(source, false).await?;
@@ -180,6 +188,7 @@ impl Engine {
         (self.epoch, self.applied) = (forward.epoch, forward.seq);
         (self.epoch_back, self.applied_back) = (back.epoch, back.seq);
         self.unplaced.clear();
+        self.seen_back = false;
         turned?;
         // Directions are named from the source: what crossed before crossed the other one.
         self.shared.status(|s| {
@@ -252,6 +261,8 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     let birth = from.control(&mut tx).await?.birth;
     drop(tx);
     let mut tx = into.write().await?;
+    let place = into.place_of(&mut tx, stream).await?;
+    let kept = place.map(|place| place.seq);
     let position = match into.position(&mut tx, stream).await? {
         None => Position {
             epoch: 1,
@@ -264,6 +275,13 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
                 side: stream,
                 what: "its change stream is another one".to_owned(),
             });
+        }
+        Some(known) if known.seq > head && from.tells_rows() && kept == Some(known.seq) => {
+            // Applied the short way and not on record yet, if the log bears it out.
+            Position {
+                epoch: known.epoch + 1,
+                ..known
+            }
         }
         Some(known) if known.seq > head => {
             return Err(Error::Discontinued {
@@ -278,6 +296,10 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     };
     into.set_position(&mut tx, stream, &position).await?;
     tx.commit().await.on(into.side)?;
+    // Nobody else can move the position any more, and what it says is on the target's disk.
+    if let Some(place) = place.filter(|place| place.seq == position.seq && place.seq > head) {
+        from.explains(place).await?;
+    }
     Ok(position)
 }
 

@@ -17,6 +17,8 @@ use crate::watch::watch;
 /// First and longest wait before a step that met a lock or a full disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(1);
+/// How long to gather transactions where they come fast.
+const REST: Duration = Duration::from_millis(3);
 /// How long a link that starts against its recorded direction may take to drain.
 const SETTLE: Duration = Duration::from_secs(30);
 
@@ -36,6 +38,16 @@ impl Places {
             self.applied_back
         }
     }
+}
+
+/// What comes after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// There is more at once.
+    Again,
+    /// More is coming, and is the cheaper the more of it there is.
+    Rest,
+    Wait,
 }
 
 #[derive(Debug)]
@@ -107,6 +119,7 @@ impl Inner {
     /// Turns the link to the wanted direction if it was recorded the other way: a crash may have
     /// come after the turn and before anybody could note it.
     async fn face(&self, engine: &mut Engine, phase: DataPhase, source: Side) -> Result<(), Error> {
+        engine.leave_short().await?;
         if engine.source != source {
             let slice = &self.shared.spec.slice;
             tracing::warn!(%slice, recorded = %engine.source, wanted = %source, "turning the link round");
@@ -143,7 +156,7 @@ impl Inner {
     }
 
     /// One step of the engine, which is made again if its last one had to be given up.
-    async fn step(&self, held: &mut Option<Engine>, paused: bool) -> Result<bool, Error> {
+    async fn step(&self, held: &mut Option<Engine>, paused: bool) -> Result<Then, Error> {
         let engine = match held {
             Some(engine) => engine,
             None => {
@@ -153,10 +166,20 @@ impl Inner {
             }
         };
         if paused {
-            return engine.keep().await.map(|()| false);
+            return engine.keep().await.map(|()| Then::Wait);
         }
-        let stepped = engine.step().await;
+        let stepped = engine.step().await.map(|more| match more {
+            true => Then::Again,
+            false if engine.may_rest() => Then::Rest,
+            false => Then::Wait,
+        });
         self.publish(engine);
+        if stepped.is_err() && engine.is_in_doubt() {
+            // What was applied is for the databases to say.
+            *held = None;
+            self.shared.legacy.release().await;
+            self.shared.extracted.release().await;
+        }
         stepped
     }
 
@@ -200,14 +223,24 @@ impl Inner {
             // After a failure, what has come is no reason to try at once.
             let failed = stepped.is_err();
             let pause = match stepped {
-                Ok(more) => {
+                Ok(then) => {
                     self.shared.status(|s| s.trouble = None);
                     wait = RETRY_FIRST;
-                    if more {
-                        tokio::task::yield_now().await;
-                        continue;
+                    match then {
+                        Then::Again => {
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
+                        Then::Rest => {
+                            tokio::select! {
+                                () = cancel.cancelled() => break,
+                                () = self.poke.notified() => {}
+                                () = tokio::time::sleep(REST) => {}
+                            }
+                            continue;
+                        }
+                        Then::Wait => self.shared.limits().poll,
                     }
-                    self.shared.limits().poll
                 }
                 Err(e) if e.passes() => {
                     let slice = &self.shared.spec.slice;
@@ -236,7 +269,21 @@ impl Inner {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+        if cancel.is_cancelled() {
+            self.leave().await;
+        }
         self.shared.status(|s| s.running = false);
+    }
+
+    /// Has on record what was applied, so that whoever comes next need not look for it.
+    async fn leave(&self) {
+        let mut held = self.engine.lock().await;
+        let Some(engine) = held.as_mut() else { return };
+        let left = tokio::time::timeout(self.shared.limits().busy, engine.leave_short());
+        if !matches!(left.await, Ok(Ok(()))) {
+            // The next start finds it out.
+            *held = None;
+        }
     }
 }
 

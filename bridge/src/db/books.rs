@@ -5,7 +5,7 @@ use outgrow_rollout::Side;
 
 use super::stream::KEYS;
 use super::tx::Fetched;
-use super::{Arg, Database, Dialect, Tx, mysql, now_ms, postgres};
+use super::{Arg, Database, Dialect, Place, Tx, mysql, now_ms, postgres};
 use crate::error::{Error, OnSide};
 use crate::value::{Key, key_text};
 
@@ -256,8 +256,17 @@ impl Database {
         Ok(())
     }
 
-    /// Moves a position on, as part of the transaction that applies what it stands for. A worker
-    /// whose epoch has passed changes nothing and is told so.
+    /// What is not the bridge's own is noted again, and meets the fence, where a statement can say
+    /// so on its way.
+    fn and_no_more(&self) -> &'static str {
+        match self.dialect() {
+            Dialect::Postgres => " RETURNING set_config('outgrow.applying', '', true)",
+            Dialect::Sqlite | Dialect::Mysql => "",
+        }
+    }
+
+    /// Moves a position on, as part of the transaction that applies what it stands for, and at its
+    /// end. A worker whose epoch has passed changes nothing and is told so.
     pub(crate) async fn advance(
         &self,
         tx: &mut Tx,
@@ -267,14 +276,46 @@ impl Database {
         beat: Option<i64>,
     ) -> Result<(), Error> {
         let text = format!(
-            "UPDATE {} SET seq = ?, beat = coalesce(?, beat) WHERE stream = ? AND epoch = ?",
-            self.own("position")
+            "UPDATE {} SET seq = ?, beat = coalesce(?, beat) WHERE stream = ? AND epoch = ?{}",
+            self.own("position"),
+            self.and_no_more()
         );
         let args = [
             Arg::from(seq),
             Arg::from(beat),
             Arg::from(stream.as_str()),
             Arg::from(epoch),
+        ];
+        let done = tx.execute(&text, &args).await.on(self.side)?;
+        if done == 1 {
+            Ok(())
+        } else {
+            Err(Error::Superseded(self.slice.clone()))
+        }
+    }
+
+    /// As [`Self::advance`], from exactly this number on, with the place in the other side's log.
+    pub(crate) async fn advance_to(
+        &self,
+        tx: &mut Tx,
+        (stream, epoch): (Side, i64),
+        from: i64,
+        place: Place,
+        beat: Option<i64>,
+    ) -> Result<(), Error> {
+        let text = format!(
+            "UPDATE {} SET seq = ?, beat = coalesce(?, beat), place = ? \
+             WHERE stream = ? AND epoch = ? AND seq = ?{}",
+            self.own("position"),
+            self.and_no_more()
+        );
+        let args = [
+            Arg::from(place.seq),
+            Arg::from(beat),
+            Arg::from(&place.to_string()),
+            Arg::from(stream.as_str()),
+            Arg::from(epoch),
+            Arg::from(from),
         ];
         let done = tx.execute(&text, &args).await.on(self.side)?;
         if done == 1 {

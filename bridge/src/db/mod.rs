@@ -26,6 +26,7 @@ use crate::plan::{Plan, Schema};
 use crate::spec::{Capture, DatabaseUrl, Limits};
 use mysql::binlog;
 use postgres::replication;
+pub(crate) use postgres::replication::short::{Next, Place, Taken, Told};
 pub(crate) use tx::{Arg, Fetched, Tx};
 
 /// Per side: the worker's two, one for calls, one for the events, one to spare for reading while
@@ -122,11 +123,17 @@ pub(crate) enum References {
 
 impl Database {
     /// Connects when first asked something, so that a preflight can report a missing database.
-    pub(crate) fn new(side: Side, slice: SliceId, url: &DatabaseUrl, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        side: Side,
+        slice: SliceId,
+        url: &DatabaseUrl,
+        limits: &Limits,
+        short: bool,
+    ) -> Self {
         let busy = limits.busy;
         let feed = match url {
             DatabaseUrl::Postgres(url) if url.capture == Capture::Replication => {
-                let feed = replication::Feed::new(url, limits.fault.clone());
+                let feed = replication::Feed::new(url, limits.fault.clone(), short);
                 Some(Feed::Postgres(Arc::new(feed)))
             }
             DatabaseUrl::Mysql(url) if url.capture == Capture::Replication => {
@@ -302,6 +309,20 @@ impl Database {
         .on(self.side)
     }
 
+    /// As [`Self::write_rows`], for rows of the link's own: they pass the fence, unnoted, until
+    /// [`Self::applying`] takes that back, or the move of a position that is told to.
+    pub(crate) async fn write_own(&self, references: References) -> Result<Tx, Error> {
+        if self.dialect() == Dialect::Postgres && references != References::Unchecked {
+            let mut tx = self.write().await?;
+            let begin = self.own_rows_postgres(references);
+            tx.script(begin).await.on(self.side)?;
+            return Ok(tx);
+        }
+        let mut tx = self.write_rows(references).await?;
+        self.applying(&mut tx, true).await?;
+        Ok(tx)
+    }
+
     /// Makes the bookkeeping tables, every trigger that is missing or differs, and what reads the
     /// log.
     pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
@@ -408,18 +429,94 @@ impl Database {
         }
     }
 
-    /// Gives what was noted its place in the stream, where that is a step of its own.
-    pub(crate) async fn place(&self) -> Result<(), Error> {
+    /// Gives what was noted its place in the stream, where that is a step of its own. `false`
+    /// where it is known that nothing has come.
+    pub(crate) async fn place(&self) -> Result<bool, Error> {
+        match (self.dialect(), &self.feed) {
+            (Dialect::Sqlite, _) => {}
+            (Dialect::Postgres, Some(Feed::Postgres(feed))) => return self.take_in(feed).await,
+            (Dialect::Postgres, _) => self.place_postgres().await?,
+            (Dialect::Mysql, Some(Feed::Mysql(feed))) => self.take_in_binlog(feed).await?,
+            (Dialect::Mysql, _) => self.place_mysql().await?,
+        }
+        Ok(true)
+    }
+
+    /// The feed of rows that may go the short way; see [`postgres::replication::short`].
+    fn short(&self) -> Option<&replication::Feed> {
+        match &self.feed {
+            Some(Feed::Postgres(feed)) => Some(feed),
+            Some(Feed::Mysql(_)) | None => None,
+        }
+    }
+
+    /// Whether the log can tell whole transactions with their rows.
+    pub(crate) fn tells_rows(&self) -> bool {
+        self.short().is_some()
+    }
+
+    /// What the log has next, without waiting; not noted anywhere.
+    pub(crate) async fn next_of_log(&self, most: usize) -> Result<Next, Error> {
+        match self.short() {
+            Some(feed) => self.gather(feed, most).await,
+            None => Ok(Next::Nothing),
+        }
+    }
+
+    /// Takes note that this was applied, up to this number; it is recorded later. `true` when it
+    /// is time to.
+    pub(crate) async fn took(&self, taken: Taken, head: i64) -> bool {
+        match self.short() {
+            Some(feed) => self.note_taken(feed, taken, head).await,
+            None => false,
+        }
+    }
+
+    /// Puts into the stream what was not applied.
+    pub(crate) async fn give_back(&self, taken: Taken) -> Result<(), Error> {
+        match self.short() {
+            Some(feed) => self.put_back(feed, taken).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Has on record what was taken; returns once all of it can be seen here.
+    pub(crate) async fn record(&self) -> Result<(), Error> {
+        match self.short() {
+            Some(feed) => self.record_taken(feed).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The place in the other side's log that this database has applied.
+    pub(crate) async fn place_of(&self, tx: &mut Tx, stream: Side) -> Result<Option<Place>, Error> {
         match self.dialect() {
-            Dialect::Sqlite => Ok(()),
-            Dialect::Postgres => match &self.feed {
-                Some(Feed::Postgres(feed)) => self.take_in(feed).await,
-                Some(Feed::Mysql(_)) | None => self.place_postgres().await,
-            },
-            Dialect::Mysql => match &self.feed {
-                Some(Feed::Mysql(feed)) => self.take_in_binlog(feed).await,
-                Some(Feed::Postgres(_)) | None => self.place_mysql().await,
-            },
+            Dialect::Postgres => self.place_kept(tx, stream).await,
+            Dialect::Sqlite | Dialect::Mysql => Ok(None),
+        }
+    }
+
+    /// Forgets what is not on record.
+    pub(crate) async fn forget_taken(&self) {
+        if let Some(feed) = self.short() {
+            feed.forget().await;
+        }
+    }
+
+    /// Whether a position ahead of the stream is one that this database's log explains, which is
+    /// on record then.
+    pub(crate) async fn explains(&self, place: Place) -> Result<(), Error> {
+        match self.short() {
+            Some(feed) => self.overtake(feed, place).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Has the log tell what this side's role asks for.
+    pub(crate) async fn republish(&self, plan: &Plan) -> Result<(), Error> {
+        match self.short() {
+            Some(feed) => self.republish_feed(feed, plan).await,
+            None => Ok(()),
         }
     }
 

@@ -24,6 +24,7 @@ mod postgres;
 mod postgres_copy;
 mod postgres_faults;
 mod postgres_replication;
+mod postgres_short;
 mod postgres_values;
 mod preflight;
 mod shop;

@@ -37,6 +37,14 @@ impl Database {
             tx.script(make).await.on(side)?;
         }
         tx.script(self.tables_postgres()).await.on(side)?;
+        let text = "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(?) \
+                    AND attname = 'place'";
+        let position = self.own("position");
+        if tx.number(text, &[Arg::from(&position)]).await.on(side)? == Some(0) {
+            // Made by a version before.
+            let add = format!("ALTER TABLE {position} ADD COLUMN place text");
+            tx.script(add).await.on(side)?;
+        }
         tx.script(self.place_function()).await.on(side)?;
         tx.script(self.fence_function()).await.on(side)?;
         for table in plan.tables(side) {
@@ -352,7 +360,7 @@ impl Database {
             make(
                 "position",
                 "stream text PRIMARY KEY, epoch bigint NOT NULL, seq bigint NOT NULL, \
-                 birth text NOT NULL, beat bigint",
+                 birth text NOT NULL, beat bigint, place text",
             ),
             make(
                 "copy",

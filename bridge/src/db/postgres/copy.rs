@@ -111,7 +111,7 @@ fn keys(table: &Table) -> Vec<String> {
 
 /// Whether there are values that are kept outside of their rows. Without them a row has 8 KiB at
 /// the most.
-async fn has_large(tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
+pub(super) async fn has_large(tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
     let text = "SELECT relkind = 'p' OR reltoastrelid <> 0 AND pg_relation_size(reltoastrelid) > 0 \
                 FROM pg_class WHERE oid = to_regclass(?)";
     let args = [Arg::from(&Dialect::Postgres.table(&table.name))];

@@ -13,17 +13,20 @@ pub(crate) mod replication;
 use std::time::Duration;
 
 use sqlx::postgres::{PgPoolOptions, PgRow};
-use sqlx::{PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef};
+use sqlx::{Connection as _, PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef};
 
 use super::keys::hex;
 use super::tx::Fetched;
-use super::{Arg, CONNECTIONS, Dialect, References, Tx};
+use super::{Arg, CONNECTIONS, Database, Dialect, References, Tx, literal};
 use crate::spec::PostgresUrl;
 use crate::typed::Class;
 use crate::value::Cell;
 
 /// The schema of everything that is ours, as SQL text.
 pub(crate) const SCHEMA: &str = "\"_outgrow\"";
+
+/// For so long a connection that has answered is believed to live.
+const SURE: Duration = Duration::from_secs(1);
 
 /// Marks the present transaction as the bridge's, for one slice.
 pub(super) const APPLYING: &str = "SELECT set_config('outgrow.applying', ?, true)";
@@ -59,6 +62,16 @@ pub(super) fn pool(url: &PostgresUrl, busy: Duration, stall: Duration) -> PgPool
         ]);
     PgPoolOptions::new()
         .max_connections(CONNECTIONS)
+        // A connection that has just answered is not asked whether it still does.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= SURE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .acquire_timeout(busy.saturating_mul(4))
         .connect_lazy_with(options)
 }
@@ -89,6 +102,29 @@ pub(super) async fn write_rows(
         References::Unchecked => unchecked(&mut tx).await?,
     }
     Ok(tx)
+}
+
+impl Database {
+    /// What begins a transaction that writes rows of the link's own.
+    pub(super) fn own_rows_postgres(&self, references: References) -> String {
+        let when = match references {
+            References::AtOnce => "IMMEDIATE",
+            References::AtCommit | References::Unchecked => "DEFERRED",
+        };
+        let whose = format!("{} own", self.slice);
+        let tell = match &self.feed {
+            Some(_) => format!(
+                "SELECT pg_logical_emit_message(true, {}, {}); ",
+                literal(replication::PREFIX),
+                literal(&whose)
+            ),
+            None => String::new(),
+        };
+        format!(
+            "SET CONSTRAINTS ALL {when}; {tell}SET LOCAL outgrow.applying = {}",
+            literal(self.slice.as_str())
+        )
+    }
 }
 
 /// Turns references off where we may (a superuser, or from 15 on a grant); else they stay on, and

@@ -1,4 +1,4 @@
-//! What a row of the log says: which key has changed. Pure.
+//! What a row of the log says: which key has changed, and what the row is now. Pure.
 
 use super::pgoutput::{Row, Tuple, Value};
 use crate::db::keys::{key_text, unhex};
@@ -12,6 +12,29 @@ pub(super) struct Noted {
     pub(super) op: String,
     pub(super) at: i64,
     pub(super) keys: Vec<Option<String>>,
+    pub(super) told: Told,
+}
+
+impl std::fmt::Debug for Noted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Rows may hold what nobody should read in a log.
+        f.debug_tuple("Noted").field(&self.table).finish()
+    }
+}
+
+/// What the log tells of the row behind a change.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Told {
+    /// Not enough to do without looking at it.
+    Nothing,
+    Gone,
+    Row(crate::plan::Row),
+}
+
+/// Per column of a table, its place in the rows of the log.
+pub(super) fn places(table: &Table, columns: &[String]) -> Vec<Option<usize>> {
+    let place = |name: &String| columns.iter().position(|column| column == name);
+    table.columns.iter().map(|c| place(&c.name)).collect()
 }
 
 /// The lower half of a transaction's number, which is what the log has.
@@ -36,14 +59,14 @@ pub(super) fn since_1970(micros: i64) -> i64 {
 /// key column that is missing otherwise.
 pub(super) fn changes_of(
     table: &Table,
-    columns: &[String],
+    places: &[Option<usize>],
     row: &Row<'_>,
-    at: i64,
+    (at, whole): (i64, bool),
 ) -> Result<Vec<Noted>, String> {
     let key = |tuple: &Tuple<'_>| {
         let of = |&place: &usize| {
             let column = &table.columns[place];
-            let at = columns.iter().position(|name| *name == column.name);
+            let at = places.get(place).copied().flatten();
             match at.and_then(|at| tuple.get(at)) {
                 Some(Value::Text(text)) => Ok(key_text(&cell(&column.kind, text))),
                 // An old key has only what identifies the row; a NULL in it matches nothing.
@@ -59,11 +82,16 @@ pub(super) fn changes_of(
         key.resize(KEY_COLUMNS, None);
         Ok::<_, String>(key)
     };
-    let noted = |op: &str, keys| Noted {
+    let noted = |op: &str, keys, told| Noted {
         table: table.name.clone(),
         op: op.to_owned(),
         at,
         keys,
+        told,
+    };
+    let told = || match row.new.as_ref().filter(|_| whole) {
+        Some(tuple) => values(table, places, tuple).map_or(Told::Nothing, Told::Row),
+        None => Told::Nothing,
     };
     let old = row.old.as_ref().map(key).transpose()?;
     let new = match (&row.new, &old) {
@@ -73,12 +101,12 @@ pub(super) fn changes_of(
         (Some(tuple), None) => Some(key(tuple)?),
     };
     Ok(match (old, new) {
-        (Some(old), None) => vec![noted("d", old)],
-        (Some(old), Some(new)) if old != new => vec![noted("d", old), noted("u", new)],
-        (_, Some(new)) => {
-            // An insert and an update without an old row look alike; both are read anew.
-            vec![noted("u", new)]
+        (Some(old), None) => vec![noted("d", old, Told::Gone)],
+        (Some(old), Some(new)) if old != new => {
+            vec![noted("d", old, Told::Gone), noted("u", new, told())]
         }
+        // An insert and an update without an old row look alike.
+        (_, Some(new)) => vec![noted("u", new, told())],
         (None, None) => Vec::new(),
     })
 }
@@ -98,8 +126,51 @@ pub(super) fn note_of(columns: &[String], row: &Row<'_>) -> Option<(String, Note
         op: of("op")?,
         at: of("at")?.parse().ok()?,
         keys: (0..KEY_COLUMNS).map(|at| of(&format!("k{at}"))).collect(),
+        told: Told::Nothing,
     };
     Some((of("id")?, noted))
+}
+
+/// A row in the form in which it would be read; `None` where the log does not have all of it.
+fn values(table: &Table, places: &[Option<usize>], tuple: &Tuple<'_>) -> Option<crate::plan::Row> {
+    let columns = table.columns.iter().zip(places);
+    columns
+        .map(|(column, place)| match tuple.get((*place)?)? {
+            Value::Null => Some(Cell::Null),
+            Value::Unchanged => None,
+            Value::Text(text) => value(&column.kind, text),
+        })
+        .collect()
+}
+
+/// A value of the log as a statement would read it; `None` where that cannot be told.
+fn value(kind: &Kind, text: &str) -> Option<Cell> {
+    let Kind::Postgres(typed) = kind else {
+        return None;
+    };
+    let found = match typed.class {
+        // A cast to text takes the padding off.
+        Class::Text if typed.base == "bpchar" => Cell::from(text.trim_end_matches(' ')),
+        _ => cell(kind, text),
+    };
+    let known = match (typed.class, &found) {
+        (Class::Int | Class::Bool, found) => matches!(found, Cell::Int(_)),
+        (Class::Real | Class::Real4, found) => matches!(found, Cell::Real(_)),
+        (Class::Bytes, found) => matches!(found, Cell::Blob(_)),
+        // Of years with four digits, after Christ, and not `infinity`.
+        (Class::Instant, Cell::Text(text)) => dated(text) && text.ends_with('Z'),
+        (Class::Timestamp, Cell::Text(text)) => {
+            dated(text) && text.ends_with(|last: char| last.is_ascii_digit())
+        }
+        (Class::Instant | Class::Timestamp, _) => false,
+        _ => true,
+    };
+    known.then_some(found)
+}
+
+fn dated(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() >= 19 && bytes[4] == b'-' && bytes[..4].iter().all(u8::is_ascii_digit)
 }
 
 /// A value of the log in the one form of its column's class.
@@ -120,6 +191,95 @@ fn cell(kind: &Kind, text: &str) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::typed::Typed;
+
+    #[test]
+    fn values_are_those_that_a_statement_reads() {
+        let read = |full: &str, base: &str, text: &str| {
+            value(&Kind::Postgres(Typed::postgres(full, base)), text)
+        };
+        let (instant, local) = ("timestamp with time zone", "timestamp without time zone");
+        for (full, base, text, expected) in [
+            ("bigint", "bigint", "-7", Cell::Int(-7)),
+            ("boolean", "boolean", "t", Cell::Int(1)),
+            ("numeric(10,2)", "numeric", "1.50", Cell::from("1.50")),
+            ("real", "real", "0.1", Cell::Real(f64::from(0.1f32))),
+            ("character(4)", "character", "ab  ", Cell::from("ab")),
+            ("text", "text", "ab  ", Cell::from("ab  ")),
+            ("bytea", "bytea", "\\x00ff", Cell::Blob(vec![0, 255])),
+            (
+                instant,
+                instant,
+                "2026-01-02 03:04:05.5+00",
+                Cell::from("2026-01-02T03:04:05.5Z"),
+            ),
+            (
+                local,
+                local,
+                "2026-01-02 03:04:05.120",
+                Cell::from("2026-01-02 03:04:05.12"),
+            ),
+        ] {
+            assert_eq!(read(full, base, text), Some(expected), "{text} of {full}");
+        }
+        for (base, text) in [
+            ("bytea", "\\000"),
+            ("double precision", "much"),
+            (instant, "infinity"),
+            (instant, "0044-03-15 12:00:00+00 BC"),
+            (local, "12026-01-02 03:04:05"),
+            (local, "0044-03-15 12:00:00 BC"),
+        ] {
+            assert_eq!(read(base, base, text), None, "{text} of {base}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_told_whole_or_not_at_all() {
+        let column = |name: &str| crate::plan::Column {
+            name: name.to_owned(),
+            kind: Kind::Postgres(Typed::postgres("bigint", "bigint")),
+            required: true,
+        };
+        let table = Table {
+            name: "item".to_owned(),
+            columns: vec![column("id"), column("n")],
+            key: vec![0],
+            other_unique: Vec::new(),
+            autoincrement: false,
+            written_by_others: false,
+            only: Vec::new(),
+        };
+        let places = places(&table, &["n".to_owned(), "id".to_owned()]);
+        let told = |old: Option<Tuple<'_>>, new: Option<Tuple<'_>>, whole| {
+            let relation = 1;
+            let row = Row { relation, old, new };
+            let noted = changes_of(&table, &places, &row, (0, whole)).unwrap();
+            noted
+                .into_iter()
+                .map(|n| (n.keys[0].clone().unwrap(), n.told))
+                .collect::<Vec<_>>()
+        };
+        let (one, two) = (Value::Text("1"), Value::Text("2"));
+        let row = Told::Row(vec![Cell::Int(1), Cell::Int(2)]);
+        let i1 = || "i1".to_owned();
+        assert_eq!(
+            told(None, Some(vec![two, one]), true),
+            [(i1(), row.clone())]
+        );
+        assert_eq!(
+            told(None, Some(vec![two, one]), false),
+            [(i1(), Told::Nothing)]
+        );
+        let untouched = vec![Value::Unchanged, one];
+        assert_eq!(told(None, Some(untouched), true), [(i1(), Told::Nothing)]);
+        assert_eq!(
+            told(Some(vec![Value::Null, one]), None, true),
+            [(i1(), Told::Gone)]
+        );
+        let moved = told(Some(vec![Value::Null, two]), Some(vec![two, one]), true);
+        assert_eq!(moved, [("i2".to_owned(), Told::Gone), (i1(), row)]);
+    }
 
     #[test]
     fn transactions_are_older_or_not_also_when_their_numbers_go_round() {

@@ -12,6 +12,7 @@
 
 mod logged;
 mod pgoutput;
+pub(crate) mod short;
 mod slot;
 mod step;
 
@@ -31,18 +32,21 @@ use crate::plan::Table;
 use crate::spec::PostgresUrl;
 use crate::tls::Tunnel;
 
-/// Messages that wait in memory; each is of one row, and of its key alone from version 15 on.
+/// Messages that wait in memory; each is of one row, and of its key alone from version 15 on where
+/// the row does not go the short way.
 const BUFFERED: usize = 1_024;
 /// How long a stream may take to end in order.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The prefix of our own messages in the log.
-const PREFIX: &str = "outgrow";
+pub(super) const PREFIX: &str = "outgrow";
 
 /// One side's log as its changes are taken from it.
 #[derive(Debug)]
 pub(crate) struct Feed {
     url: PostgresUrl,
     fault: Option<FaultHook>,
+    /// Whether rows may go the short way, so that they are to come by the log.
+    rows: bool,
     /// Tells our marks from those that a process before us has left in the log.
     nonce: u64,
     inner: Mutex<Inner>,
@@ -55,9 +59,13 @@ struct Inner {
     /// The server's process that served the last stream. One that was lost without a word holds
     /// the slot until the server misses it.
     walsender: Option<i64>,
+    /// What the log was told to tell.
+    published: String,
     /// Number of the last mark that was ordered, and of the last that came.
     ordered: u64,
     came: u64,
+    /// Applied the short way since the last record of it.
+    ahead: Option<short::Ahead>,
 }
 
 /// A relation of the publication.
@@ -73,8 +81,10 @@ type Came = Result<Option<ReplicationEvent>, pgwire_replication::PgWireError>;
 
 struct Stream {
     client: ReplicationClient,
-    /// Columns by relation, as the stream has told them.
-    relations: HashMap<u32, Vec<String>>,
+    /// What relations are, as the stream has told it.
+    relations: HashMap<u32, pgoutput::Relation>,
+    /// Some of them has other types than it had, which nobody was told yet.
+    reshaped: bool,
     /// Up to here all is in the stream, by its committed record.
     written: u64,
     /// Taken from the client by somebody who only waited for it.
@@ -92,10 +102,11 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Feed {
-    pub(crate) fn new(url: &PostgresUrl, fault: Option<FaultHook>) -> Self {
+    pub(crate) fn new(url: &PostgresUrl, fault: Option<FaultHook>, rows: bool) -> Self {
         Self {
             url: url.clone(),
             fault,
+            rows,
             nonce: std::hash::RandomState::new().build_hasher().finish(),
             inner: Mutex::new(Inner::default()),
         }
@@ -131,8 +142,8 @@ impl Database {
         format!("outgrow_{}", names::of_slice(&self.slice))
     }
 
-    /// Takes in what has come, without waiting for more.
-    pub(in crate::db) async fn take_in(&self, feed: &Feed) -> Result<(), Error> {
+    /// Takes in what has come, without waiting for more. Whether any of it is in the stream now.
+    pub(in crate::db) async fn take_in(&self, feed: &Feed) -> Result<bool, Error> {
         let mut inner = feed.inner.lock().await;
         self.pump(feed, &mut inner, None).await
     }
@@ -140,9 +151,14 @@ impl Database {
     /// Takes in everything that was committed before now.
     pub(in crate::db) async fn catch_up(&self, feed: &Feed) -> Result<(), Error> {
         let mut inner = feed.inner.lock().await;
+        let mark = self.order_mark(feed, &mut inner).await?;
+        self.pump(feed, &mut inner, Some(mark)).await.map(drop)
+    }
+
+    /// Puts a mark into the log, behind all that is committed; no standby needs to have it.
+    async fn order_mark(&self, feed: &Feed, inner: &mut Inner) -> Result<u64, Error> {
         inner.ordered += 1;
         let mark = inner.ordered;
-        // In the log behind all that is committed; no standby needs to have it.
         let mut tx = self.write().await?;
         tx.execute("SET LOCAL synchronous_commit = 'local'", &[])
             .await
@@ -150,7 +166,7 @@ impl Database {
         let text = format!("mark {mark} {}", feed.nonce);
         self.emit(&mut tx, &text).await?;
         tx.commit().await.on(self.side)?;
-        self.pump(feed, &mut inner, Some(mark)).await
+        Ok(mark)
     }
 
     /// A message of ours into the log, as part of a transaction.
@@ -165,7 +181,7 @@ impl Database {
         .on(self.side)
     }
 
-    async fn pump(&self, feed: &Feed, inner: &mut Inner, mark: Option<u64>) -> Result<(), Error> {
+    async fn pump(&self, feed: &Feed, inner: &mut Inner, mark: Option<u64>) -> Result<bool, Error> {
         let pumped = self.pump_once(feed, inner, mark).await;
         if pumped.is_err() {
             // What was read and not committed comes again.
@@ -179,28 +195,35 @@ impl Database {
         feed: &Feed,
         inner: &mut Inner,
         mark: Option<u64>,
-    ) -> Result<(), Error> {
-        if inner.stream.is_none() {
-            let (stream, walsender) = self.connect(feed, inner.walsender).await?;
-            inner.stream = Some(stream);
-            inner.walsender = walsender;
-        }
+    ) -> Result<bool, Error> {
+        self.connected(feed, inner).await?;
+        let mut put = false;
         loop {
             let tables = Arc::clone(&inner.tables);
             let Some(stream) = inner.stream.as_mut() else {
-                return Ok(());
+                return Ok(put);
             };
             let patient = mark.is_some_and(|mark| inner.came < mark);
             let Some(first) = self.event(stream, patient).await? else {
-                return Ok(());
+                return Ok(put);
             };
             let mut step = Step::new(self, &tables, (inner.came, feed.nonce), feed.fault.as_ref());
-            step.run(stream, first).await?;
+            put |= step.run(stream, first).await?;
             inner.came = step.came;
             if mark.is_none_or(|mark| inner.came >= mark) {
-                return Ok(());
+                return Ok(put);
             }
         }
+    }
+
+    async fn connected(&self, feed: &Feed, inner: &mut Inner) -> Result<(), Error> {
+        if inner.stream.is_none() {
+            let ahead = inner.ahead.as_ref().map_or(0, |ahead| ahead.upto);
+            let (stream, walsender) = self.connect(feed, inner.walsender, ahead).await?;
+            inner.stream = Some(stream);
+            inner.walsender = walsender;
+        }
+        Ok(())
     }
 
     /// The next message; `None` when there is none yet and nobody waits for it.
@@ -229,11 +252,13 @@ impl Database {
         }
     }
 
-    /// A stream from our place on, and the server's process behind it.
+    /// A stream from our place on, or from one that is ahead of it, and the server's process
+    /// behind it.
     async fn connect(
         &self,
         feed: &Feed,
         before: Option<i64>,
+        ahead: u64,
     ) -> Result<(Stream, Option<i64>), Error> {
         let (name, written) = self.slot_in_order().await?;
         if before.is_some() && self.walsender(&name).await? == before {
@@ -250,7 +275,7 @@ impl Database {
             .url
             .replication(&name, &self.feed_publication(), tunnel.as_ref())
             .map_err(|cause| self.stream_error(cause))?
-            .with_start_lsn(Lsn(written))
+            .with_start_lsn(Lsn(written.max(ahead)))
             .with_buffer_size(BUFFERED);
         let mut client = ReplicationClient::connect(config)
             .await
@@ -261,6 +286,7 @@ impl Database {
                 let stream = Stream {
                     client,
                     relations: HashMap::new(),
+                    reshaped: false,
                     written,
                     waiting: None,
                     _tunnel: tunnel,

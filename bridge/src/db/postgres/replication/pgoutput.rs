@@ -15,6 +15,20 @@ pub(super) enum Message<'a> {
 pub(super) struct Relation {
     pub(super) id: u32,
     pub(super) columns: Vec<String>,
+    /// Type and modifier of each.
+    pub(super) types: Vec<(u32, u32)>,
+}
+
+impl Relation {
+    /// Whether the columns that both have are of the same types.
+    pub(super) fn agrees(&self, other: &Self) -> bool {
+        let columns = self.columns.iter().zip(&self.types);
+        columns.into_iter().all(|(name, kind)| {
+            let at = other.columns.iter().position(|column| column == name);
+            at.and_then(|at| other.types.get(at))
+                .is_none_or(|other| other == kind)
+        })
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -75,13 +89,13 @@ fn relation(from: &mut Reader<'_>) -> Result<Relation, Malformed> {
     let (_schema, _name) = (from.text()?, from.text()?);
     let _identity = from.byte()?;
     let count = from.u16()?;
-    let mut columns = Vec::new();
+    let (mut columns, mut types) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let _flags = from.byte()?;
         columns.push(from.text()?.to_owned());
-        let (_type, _modifier) = (from.u32()?, from.u32()?);
+        types.push((from.u32()?, from.u32()?));
     }
-    Ok(Relation { id, columns })
+    Ok(Relation { id, columns, types })
 }
 
 fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
@@ -204,11 +218,24 @@ mod tests {
     fn relations_name_their_columns() {
         let text = b"R\0\0\0\x07public\0item\0d\0\x01\x01id\0\0\0\0\x14\xff\xff\xff\xff";
         let columns = vec!["id".to_owned()];
+        let types = vec![(20, u32::MAX)];
         assert_eq!(
             decode(text),
-            Ok(Message::Relation(Relation { id: 7, columns }))
+            Ok(Message::Relation(Relation {
+                id: 7,
+                columns,
+                types
+            }))
         );
         assert_eq!(decode(&text[..12]), Err(Malformed("a name without an end")));
+        let relation = |columns: &[&str], types: &[(u32, u32)]| Relation {
+            id: 7,
+            columns: columns.iter().map(|name| (*name).to_owned()).collect(),
+            types: types.to_vec(),
+        };
+        let before = relation(&["id", "n"], &[(20, 0), (25, 0)]);
+        assert!(relation(&["n", "more"], &[(25, 0), (16, 0)]).agrees(&before));
+        assert!(!relation(&["id", "n"], &[(20, 0), (23, 0)]).agrees(&before));
     }
 
     proptest! {

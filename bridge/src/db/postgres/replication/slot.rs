@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Feed, Watched};
+use crate::db::postgres::copy::has_large;
 use crate::db::{Arg, Database, Dialect, PATIENCE, Tx, list, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
@@ -14,8 +15,45 @@ impl Database {
     pub(in crate::db) async fn install_feed(&self, feed: &Feed, plan: &Plan) -> Result<(), Error> {
         let side = self.side;
         let mut tx = self.write().await?;
+        let (watched, told) = self.publish(feed, &mut tx, plan, None).await?;
+        let make = format!(
+            "CREATE TABLE IF NOT EXISTS {} (id int PRIMARY KEY CHECK (id = 1), name text NOT NULL, \
+             lsn bigint NOT NULL)",
+            self.own("slot")
+        );
+        tx.script(make).await.on(side)?;
+        tx.commit().await.on(side)?;
+        let mut inner = feed.inner.lock().await;
+        (inner.tables, inner.published) = (Arc::new(watched), told);
+        drop(inner);
+        self.make_slot().await
+    }
+
+    /// Has what is published follow the roles of the sides.
+    pub(in crate::db) async fn republish_feed(
+        &self,
+        feed: &Feed,
+        plan: &Plan,
+    ) -> Result<(), Error> {
+        let before = feed.inner.lock().await.published.clone();
+        let mut tx = self.write().await?;
+        let (_, told) = self.publish(feed, &mut tx, plan, Some(&before)).await?;
+        tx.commit().await.on(self.side)?;
+        feed.inner.lock().await.published = told;
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        feed: &Feed,
+        tx: &mut Tx,
+        plan: &Plan,
+        before: Option<&str>,
+    ) -> Result<(HashMap<u32, Watched>, String), Error> {
+        let side = self.side;
         let mut watched = HashMap::new();
         let mut published = Vec::new();
+        let whole_rows = feed.rows && self.control(tx).await?.source == side;
         let version = tx
             .number("SELECT current_setting('server_version_num')::int8", &[])
             .await
@@ -27,9 +65,11 @@ impl Database {
             let rows = tx.fetch(text, &[Arg::from(&name)]).await.on(side)?;
             let row = rows.first().ok_or(sqlx::Error::RowNotFound).on(side)?;
             let whole = row.int(1).on(side)? != 0;
+            let told = whole_rows && self.short_of(tx, plan, table).await.on(side)?;
             let keys = table.key.iter().map(|&at| table.columns[at].name.as_str());
-            // Only the key need come by the log, where that can be said.
-            published.push(if version.unwrap_or(0) >= 150_000 && !whole {
+            // Only the key need come by the log else, where that can be said. A list of more columns
+            // would keep their owner from changing them.
+            published.push(if version.unwrap_or(0) >= 150_000 && !whole && !told {
                 format!("{name} ({})", list(keys))
             } else {
                 name
@@ -44,10 +84,14 @@ impl Database {
         let id = tx.number(text, &[Arg::from(&noted)]).await.on(side)?;
         watched.insert(relation_id(id.unwrap_or(0)), Watched::Noted);
         published.push(noted);
+        let told = published.join(", ");
+        if before == Some(told.as_str()) {
+            return Ok((watched, told));
+        }
         let name = self.feed_publication();
         let text = "SELECT count(*) FROM pg_publication WHERE pubname = ?";
         let there = tx.number(text, &[Arg::from(&name)]).await.on(side)?;
-        let (name, tables) = (quote(&name), published.join(", "));
+        let (name, tables) = (quote(&name), &told);
         let text = if there == Some(0) {
             format!(
                 "CREATE PUBLICATION {name} FOR TABLE {tables} WITH (publish = 'insert, update, delete', \
@@ -57,15 +101,18 @@ impl Database {
             format!("ALTER PUBLICATION {name} SET TABLE {tables}")
         };
         tx.script(text).await.on(side)?;
-        let make = format!(
-            "CREATE TABLE IF NOT EXISTS {} (id int PRIMARY KEY CHECK (id = 1), name text NOT NULL, \
-             lsn bigint NOT NULL)",
-            self.own("slot")
-        );
-        tx.script(make).await.on(side)?;
-        tx.commit().await.on(side)?;
-        feed.inner.lock().await.tables = Arc::new(watched);
-        self.make_slot().await
+        Ok((watched, told))
+    }
+
+    /// Whether rows of this table may come by the log: they are read from nowhere else, and have
+    /// no values that are kept outside of them, which it may not tell and which may be of any size.
+    async fn short_of(&self, tx: &mut Tx, plan: &Plan, table: &Table) -> Result<bool, sqlx::Error> {
+        let group = plan.group_of(self.side, &table.name);
+        let alone = group.is_some_and(|at| plan.groups[at].tables(self.side).len() == 1);
+        let text = "SELECT count(*) FROM pg_attribute a WHERE a.attrelid = to_regclass(?) \
+                    AND a.attgenerated <> '' AND NOT a.attisdropped";
+        let args = [Arg::from(&Dialect::Postgres.table(&table.name))];
+        Ok(alone && !has_large(tx, table).await? && tx.number(text, &args).await? == Some(0))
     }
 
     /// A slot that has no record of ours was never read from.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use pgwire_replication::{Lsn, ReplicationEvent};
 use sqlx::{Postgres, Row as _, Transaction};
 
-use super::logged::{Noted, before, changes_of, low, note_of, since_1970};
+use super::logged::places as places_of;
+use super::logged::{Noted, Told, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
 use super::{PREFIX, Stream, Watched};
 use crate::db::{Database, Tx, now_ms};
@@ -22,20 +23,57 @@ const ENOUGH: usize = 10_000;
 const VISIBLE: Duration = Duration::from_millis(2);
 
 /// What was gathered and is not committed yet.
-#[derive(Default)]
-struct Gathered {
-    waiting: Vec<Noted>,
-    put: usize,
-    head: Option<i64>,
-    transactions: Vec<u32>,
-    upto: Option<u64>,
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) waiting: Vec<Noted>,
+    /// Bytes of the messages of these.
+    pub(super) bytes: usize,
+    pub(super) put: usize,
+    pub(super) head: Option<i64>,
+    pub(super) transactions: Vec<u32>,
+    pub(super) upto: Option<u64>,
+    /// The transaction whose end that is.
+    pub(super) last: Option<Commit>,
     /// Ids of our own notes that came by the log.
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
+    /// Some table has another shape than it had.
+    pub(super) reshaped: bool,
+}
+
+/// What tells a transaction of a log from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Commit {
+    pub(super) end: u64,
+    pub(super) xid: u32,
+    pub(super) micros: i64,
+}
+
+/// What becomes of what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// It is put into the stream.
+    Put,
+    /// It is gathered, with rows, up to so many changes and about so many bytes.
+    Gather { most: usize, bytes: usize },
+    /// It was applied before, up to this transaction; nothing beyond it is read.
+    Skip(Commit),
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// At the end of a transaction, or with none.
+    Whole,
+    /// Within a transaction that is too large to be gathered.
+    TooLarge,
+    /// The transaction up to which it was to be skipped is not in the log.
+    Missed,
 }
 
 /// The transaction that the stream is in.
 struct Open {
     xid: u32,
+    micros: i64,
     /// Made by the bridge itself for this slice.
     ours: bool,
     at: i64,
@@ -45,8 +83,13 @@ struct Open {
 pub(super) struct Step<'a> {
     database: &'a Database,
     tables: &'a HashMap<u32, Watched>,
-    gathered: Gathered,
+    pub(super) gathered: Gathered,
+    manner: Manner,
+    /// Per relation the places of its table's columns.
+    places: HashMap<u32, Vec<Option<usize>>>,
     pub(super) came: u64,
+    /// What had come before this step.
+    began: u64,
     nonce: u64,
     fault: Option<&'a FaultHook>,
     /// Begun with the first change.
@@ -64,18 +107,37 @@ impl<'a> Step<'a> {
             database,
             tables,
             gathered: Gathered::default(),
+            manner: Manner::Put,
+            places: HashMap::new(),
             came,
+            began: came,
             nonce,
             fault,
             tx: None,
         }
     }
 
+    pub(super) fn doing(self, manner: Manner) -> Self {
+        Self { manner, ..self }
+    }
+
+    /// Takes in what has come, and puts it into the stream. Whether there was anything to put.
     pub(super) async fn run(
         &mut self,
         stream: &mut Stream,
         first: ReplicationEvent,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        self.read(stream, first).await?;
+        self.finish(stream).await?;
+        Ok(self.gathered.put > 0)
+    }
+
+    /// Takes in what has come.
+    pub(super) async fn read(
+        &mut self,
+        stream: &mut Stream,
+        first: ReplicationEvent,
+    ) -> Result<Ended, Error> {
         let mut next = Some(first);
         let mut open: Option<Open> = None;
         while let Some(event) = next {
@@ -87,6 +149,7 @@ impl<'a> Step<'a> {
                 } => {
                     open = Some(Open {
                         xid,
+                        micros: commit_time_micros,
                         ours: false,
                         at: since_1970(commit_time_micros),
                     });
@@ -102,24 +165,70 @@ impl<'a> Step<'a> {
                 }
                 ReplicationEvent::XLogData { data, .. } => {
                     self.data(stream, &data, open.as_ref())?;
+                    self.gathered.bytes += data.len();
                 }
                 ReplicationEvent::Commit { end_lsn, .. } => {
-                    if let Some(open) = open.take().filter(|open| !open.ours) {
-                        self.gathered.transactions.push(open.xid);
+                    if let Some(open) = open.take() {
+                        self.committed(&open, end_lsn.0);
                     }
-                    self.gathered.upto = Some(end_lsn.0);
                 }
                 _ => {}
             }
-            if self.gathered.waiting.len() >= PUT {
+            if self.manner == Manner::Put && self.gathered.waiting.len() >= PUT {
                 self.put().await?;
             }
-            if open.is_none() && self.gathered.put >= ENOUGH {
-                break;
+            if let Some(ended) = self.ended(open.is_some()) {
+                return Ok(ended);
             }
-            next = self.database.event(stream, open.is_some()).await?;
+            let skips = matches!(self.manner, Manner::Skip(_));
+            next = self.database.event(stream, open.is_some() || skips).await?;
         }
-        self.finish(stream).await
+        Ok(Ended::Whole)
+    }
+
+    fn committed(&mut self, open: &Open, end: u64) {
+        if !open.ours {
+            self.gathered.transactions.push(open.xid);
+        }
+        self.gathered.upto = Some(end);
+        self.gathered.last = Some(Commit {
+            end,
+            xid: open.xid,
+            micros: open.micros,
+        });
+        if matches!(self.manner, Manner::Skip(_)) {
+            self.gathered.waiting.clear();
+        }
+    }
+
+    /// Whether this is enough, within a transaction or not.
+    fn ended(&self, within: bool) -> Option<Ended> {
+        let gathered = &self.gathered;
+        match self.manner {
+            Manner::Put => (!within && gathered.put >= ENOUGH).then_some(Ended::Whole),
+            Manner::Gather { most, bytes } => {
+                let enough = gathered.waiting.len() >= most || gathered.bytes >= bytes;
+                match (enough, within) {
+                    (true, false) => Some(Ended::Whole),
+                    (true, true) if gathered.waiting.len() >= ENOUGH => Some(Ended::TooLarge),
+                    (true, true) if gathered.bytes >= bytes.saturating_mul(2) => {
+                        Some(Ended::TooLarge)
+                    }
+                    _ => None,
+                }
+            }
+            Manner::Skip(upto) => match gathered.last {
+                Some(last) if last == upto => Some(Ended::Whole),
+                Some(last) if last.end >= upto.end => Some(Ended::Missed),
+                // Our mark is behind all that it could be in.
+                _ => self.marked().then_some(Ended::Missed),
+            },
+        }
+    }
+
+    /// Whether a mark of ours has come in this step.
+    fn marked(&self) -> bool {
+        self.came > self.began
     }
 
     /// What one of our own messages says.
@@ -145,6 +254,7 @@ impl<'a> Step<'a> {
                 op: "h".to_owned(),
                 at: i64::try_from(at).unwrap_or(0),
                 keys: vec![None; KEY_COLUMNS],
+                told: Told::Gone,
             }),
             _ => {}
         }
@@ -154,12 +264,17 @@ impl<'a> Step<'a> {
         let message = pgoutput::decode(data).map_err(|e| self.database.stream_error(e))?;
         match message {
             Message::Relation(relation) => {
-                stream.relations.insert(relation.id, relation.columns);
+                self.places.remove(&relation.id);
+                let id = relation.id;
+                if let Some(before) = stream.relations.get(&id) {
+                    stream.reshaped |= !relation.agrees(before);
+                }
+                stream.relations.insert(id, relation);
             }
             Message::Row(row) if open.is_none_or(|open| !open.ours) => {
-                let columns = stream.relations.get(&row.relation);
+                let relation = stream.relations.get(&row.relation);
                 let at = open.map_or_else(now_ms, |open| open.at);
-                self.row(&row, columns.map_or(&[], Vec::as_slice), at)?;
+                self.row(&row, relation.map_or(&[], |r| r.columns.as_slice()), at)?;
             }
             Message::Row(_) | Message::Other => {}
         }
@@ -170,7 +285,10 @@ impl<'a> Step<'a> {
         match self.tables.get(&row.relation) {
             Some(Watched::Table(table)) => {
                 let side = self.database.side;
-                let noted = changes_of(table, columns, row, at).map_err(|column| {
+                let places = self.places.entry(row.relation);
+                let places = places.or_insert_with(|| places_of(table, columns));
+                let whole = matches!(self.manner, Manner::Gather { .. });
+                let noted = changes_of(table, places, row, (at, whole)).map_err(|column| {
                     Error::Discontinued {
                         side,
                         what: format!(
@@ -196,13 +314,8 @@ impl<'a> Step<'a> {
     /// Puts what was gathered behind the stream's head, in the transaction of this step.
     async fn put(&mut self) -> Result<(), Error> {
         let side = self.database.side;
-        let mut tx = match self.tx.take() {
-            Some(tx) => tx,
-            None => match self.database.write().await? {
-                Tx::Postgres(tx) => tx,
-                // The feed belongs to a database of this engine.
-                Tx::Sqlite(_) | Tx::Mysql(_) => return Ok(()),
-            },
+        let Some(mut tx) = self.begun().await? else {
+            return Ok(());
         };
         let head = match self.gathered.head {
             Some(head) => head,
@@ -245,8 +358,25 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
+    async fn begun(&mut self) -> Result<Option<Transaction<'static, Postgres>>, Error> {
+        match self.tx.take() {
+            Some(tx) => Ok(Some(tx)),
+            None => match self.database.write().await? {
+                Tx::Postgres(tx) => Ok(Some(tx)),
+                // The feed belongs to a database of this engine.
+                Tx::Sqlite(_) | Tx::Mysql(_) => Ok(None),
+            },
+        }
+    }
+
+    /// Commits a place in the log, up to which all was applied, with its number in the stream.
+    pub(super) async fn record(&mut self, stream: &mut Stream) -> Result<(), Error> {
+        self.tx = self.begun().await?;
+        self.finish(stream).await
+    }
+
     /// Commits what was put, with the place in the log.
-    async fn finish(&mut self, stream: &mut Stream) -> Result<(), Error> {
+    pub(super) async fn finish(&mut self, stream: &mut Stream) -> Result<(), Error> {
         if !self.gathered.waiting.is_empty() {
             self.put().await?;
         }

@@ -1,0 +1,360 @@
+//! What the short way needs of the log: transactions with their rows, handed over without a place
+//! in the stream table; the record of how far they were applied, made later; and the way back
+//! after a death between the two.
+//!
+//! Changes that are handed over have numbers as if they were in the stream: the first after its
+//! head, and so on. The target keeps the last number with the transaction of the log that it stands
+//! for, in the transaction of the rows. Here the head and the place in the log follow in one
+//! transaction, later: until then the log is kept. Where the target is ahead of the record, the log
+//! is read again up to exactly that transaction, and nothing of it is applied twice.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::logged::Noted;
+pub(crate) use super::logged::Told;
+use super::step::{Commit, Ended, Gathered, Manner, Step};
+use super::{Feed, Inner};
+use crate::db::{Arg, Database, PATIENCE, Tx, keys};
+use crate::error::{Error, OnSide};
+use crate::value::{Cell, Key};
+
+/// About the bytes of one batch.
+const BYTES: usize = 4 << 20;
+/// Transactions applied before it is asked whether they can be seen.
+const UNSEEN: usize = 10_000;
+/// Between two tries to have the slot from a process that does not know yet that it is superseded.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Applied, and not on record yet.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pub(super) head: i64,
+    pub(super) upto: u64,
+    transactions: Vec<u32>,
+}
+
+/// A transaction of the log, and the number of its last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) seq: i64,
+    commit: Commit,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Commit { end, xid, micros } = self.commit;
+        write!(f, "{} {end} {xid} {micros}", self.seq)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut words = text.split(' ');
+        let mut word = || words.next().ok_or(());
+        let place = Self {
+            seq: word()?.parse().map_err(|_| ())?,
+            commit: Commit {
+                end: word()?.parse().map_err(|_| ())?,
+                xid: word()?.parse().map_err(|_| ())?,
+                micros: word()?.parse().map_err(|_| ())?,
+            },
+        };
+        words.next().is_none().then_some(place).ok_or(())
+    }
+}
+
+/// What the log has next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Nothing,
+    Taken(Taken),
+    /// A transaction that is better spilled to the stream; nothing of it was taken.
+    TooLarge,
+}
+
+/// Whole transactions of the log.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    gathered: Gathered,
+    commit: Commit,
+}
+
+impl Taken {
+    /// How many places it has in the stream.
+    pub(crate) fn places(&self) -> i64 {
+        i64::try_from(self.gathered.waiting.len()).unwrap_or(i64::MAX)
+    }
+
+    pub(crate) fn transactions(&self) -> usize {
+        self.gathered.transactions.len()
+    }
+
+    /// Where in the log it ends, as the last of these places.
+    pub(crate) fn place(&self, seq: i64) -> Place {
+        Place {
+            seq,
+            commit: self.commit,
+        }
+    }
+
+    /// Time of the newest heartbeat in it.
+    pub(crate) fn beat(&self) -> Option<i64> {
+        let beats = self.gathered.waiting.iter().filter(|n| n.table.is_empty());
+        beats.map(|n| n.at).max()
+    }
+
+    /// Whether every change tells its row.
+    pub(crate) fn is_whole(&self) -> bool {
+        let told = |n: &Noted| n.told != Told::Nothing;
+        !self.gathered.reshaped && self.gathered.waiting.iter().all(told)
+    }
+
+    /// Some table's columns have other types than before.
+    pub(crate) fn is_reshaped(&self) -> bool {
+        self.gathered.reshaped
+    }
+
+    /// Tables with keys and rows, oldest first.
+    pub(crate) fn rows(&mut self, width: impl Fn(&str) -> usize) -> Vec<(String, Key, Told)> {
+        let changes = self.gathered.waiting.iter_mut();
+        changes
+            .filter(|n| !n.table.is_empty())
+            .map(|n| {
+                let stored = n.keys.iter().take(width(&n.table));
+                let cell = |text: &Option<String>| {
+                    let text = text.as_ref().map(|text| Cell::from(text.as_str()));
+                    text.map_or(Cell::Null, |text| keys::key_cell(&text))
+                };
+                let told = std::mem::replace(&mut n.told, Told::Nothing);
+                (n.table.clone(), stored.map(cell).collect(), told)
+            })
+            .collect()
+    }
+}
+
+impl Feed {
+    /// Has everything that is not on record come again.
+    pub(in crate::db) async fn forget(&self) {
+        let mut inner = self.inner.lock().await;
+        if inner.ahead.take().is_some() {
+            inner.stream = None;
+        }
+    }
+}
+
+impl Database {
+    /// Whole transactions that have come, without waiting for more.
+    pub(in crate::db) async fn gather(&self, feed: &Feed, most: usize) -> Result<Next, Error> {
+        let mut inner = feed.inner.lock().await;
+        let gathered = self.gather_once(feed, &mut inner, most).await;
+        if !matches!(gathered, Ok(Next::Nothing | Next::Taken(_))) {
+            // What was read comes again.
+            inner.stream = None;
+        }
+        gathered
+    }
+
+    async fn gather_once(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        most: usize,
+    ) -> Result<Next, Error> {
+        self.connected(feed, inner).await?;
+        let Inner { tables, came, .. } = &*inner;
+        let (tables, came) = (std::sync::Arc::clone(tables), *came);
+        let Some(stream) = inner.stream.as_mut() else {
+            return Ok(Next::Nothing);
+        };
+        let Some(first) = self.event(stream, false).await? else {
+            return Ok(Next::Nothing);
+        };
+        let step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
+        let mut step = step.doing(Manner::Gather { most, bytes: BYTES });
+        let ended = step.read(stream, first).await?;
+        inner.came = step.came;
+        let mut gathered = step.gathered;
+        if !gathered.waiting.is_empty() {
+            gathered.reshaped = std::mem::take(&mut stream.reshaped);
+        }
+        match (ended, gathered.last) {
+            (Ended::TooLarge, _) => Ok(Next::TooLarge),
+            (_, Some(commit)) if !gathered.waiting.is_empty() => {
+                Ok(Next::Taken(Taken { gathered, commit }))
+            }
+            _ => Ok(Next::Nothing),
+        }
+    }
+
+    /// Takes note that this was applied, up to this number. `true` when it is time to record it.
+    pub(in crate::db) async fn note_taken(&self, feed: &Feed, taken: Taken, head: i64) -> bool {
+        let mut inner = feed.inner.lock().await;
+        let ahead = inner.ahead.get_or_insert_with(|| Ahead {
+            head,
+            upto: taken.commit.end,
+            transactions: Vec::new(),
+        });
+        (ahead.head, ahead.upto) = (head, taken.commit.end);
+        ahead.transactions.extend(taken.gathered.transactions);
+        ahead.transactions.len() >= UNSEEN
+    }
+
+    /// Puts into the stream what was not applied. All before it is on record.
+    pub(in crate::db) async fn put_back(&self, feed: &Feed, taken: Taken) -> Result<(), Error> {
+        let mut inner = feed.inner.lock().await;
+        let done = self.put_back_once(feed, &mut inner, taken).await;
+        if done.is_err() {
+            inner.stream = None;
+        }
+        done
+    }
+
+    async fn put_back_once(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        taken: Taken,
+    ) -> Result<(), Error> {
+        let tables = std::sync::Arc::clone(&inner.tables);
+        let came = inner.came;
+        let Some(stream) = inner.stream.as_mut() else {
+            // It comes again.
+            return Ok(());
+        };
+        let mut step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
+        step.gathered = taken.gathered;
+        step.finish(stream).await
+    }
+
+    /// Has on record what was applied, once all of it can be seen.
+    pub(in crate::db) async fn record_taken(&self, feed: &Feed) -> Result<(), Error> {
+        let mut inner = feed.inner.lock().await;
+        if inner.ahead.is_none() {
+            return Ok(());
+        }
+        let done = self.record_once(feed, &mut inner).await;
+        match done {
+            Ok(()) => inner.ahead = None,
+            Err(_) => inner.stream = None,
+        }
+        done
+    }
+
+    async fn record_once(&self, feed: &Feed, inner: &mut Inner) -> Result<(), Error> {
+        self.connected(feed, inner).await?;
+        let tables = std::sync::Arc::clone(&inner.tables);
+        let came = inner.came;
+        let (Some(stream), Some(ahead)) = (inner.stream.as_mut(), &inner.ahead) else {
+            return Ok(());
+        };
+        let mut step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
+        step.gathered = Gathered {
+            head: Some(ahead.head),
+            upto: Some(ahead.upto),
+            transactions: ahead.transactions.clone(),
+            ..Gathered::default()
+        };
+        step.record(stream).await
+    }
+
+    /// Brings the record up to a place that the other side has applied, if it is behind.
+    pub(in crate::db) async fn overtake(&self, feed: &Feed, place: Place) -> Result<(), Error> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let mut tx = self.read().await?;
+            if self.head(&mut tx).await? >= place.seq {
+                return Ok(());
+            }
+            drop(tx);
+            let mut inner = feed.inner.lock().await;
+            inner.ahead = None;
+            let done = self.overtake_once(feed, &mut inner, place).await;
+            inner.stream = None;
+            drop(inner);
+            match done {
+                // A process before us may have the slot still.
+                Err(e) if e.passes() && tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn overtake_once(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        place: Place,
+    ) -> Result<(), Error> {
+        self.connected(feed, inner).await?;
+        // Behind all that is in the log by now.
+        self.order_mark(feed, inner).await?;
+        let tables = std::sync::Arc::clone(&inner.tables);
+        let came = inner.came;
+        let Some(stream) = inner.stream.as_mut() else {
+            return Ok(());
+        };
+        let Some(first) = self.event(stream, true).await? else {
+            return Ok(());
+        };
+        let step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
+        let mut step = step.doing(Manner::Skip(place.commit));
+        let ended = step.read(stream, first).await?;
+        inner.came = step.came;
+        if ended != Ended::Whole {
+            let side = self.side;
+            return Err(Error::Discontinued {
+                side,
+                what: format!(
+                    "its log does not have the transaction that ends at {:X}/{:X}, which was applied",
+                    place.commit.end >> 32,
+                    place.commit.end & 0xffff_ffff
+                ),
+            });
+        }
+        step.gathered.head = Some(place.seq);
+        step.record(stream).await
+    }
+
+    /// The place in the other side's log that this database has applied, as its position says it.
+    pub(in crate::db) async fn place_kept(
+        &self,
+        tx: &mut Tx,
+        stream: outgrow_rollout::Side,
+    ) -> Result<Option<Place>, Error> {
+        let text = format!(
+            "SELECT place FROM {} WHERE stream = ?",
+            self.own("position")
+        );
+        let rows = tx.fetch(&text, &[Arg::from(stream.as_str())]).await;
+        let rows = rows.on(self.side)?;
+        let place = rows.first().and_then(|row| row.maybe_text(0));
+        Ok(place.and_then(|text| text.parse().ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_come_back_as_they_were() {
+        let place = Place {
+            seq: 7,
+            commit: Commit {
+                end: u64::MAX,
+                xid: 5,
+                micros: -1,
+            },
+        };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for odd in ["", "1 2 3", "1 2 3 4 5", "1 x 3 4", "1 2 -3 4"] {
+            assert_eq!(odd.parse::<Place>(), Err(()), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The short way: rows go from the source's log into the target in one step, and no table of the
+//! source has them on their way.
+//!
+//! It is open only while nothing else is to be done: every row is copied, none is parked, the stream
+//! is applied to its end, and nobody reads it. What cannot go it (a value that the log does not tell,
+//! a row that the target refuses, a transaction that is too large) is put into the stream, and goes
+//! the long way as ever, until that is applied to its end again. Exactly once holds as on the long
+//! way: the position moves in the transaction of the rows, from exactly where it was. It names the
+//! log's transaction, so that a start can tell where to go on; see [`crate::db::Next`]'s module.
+//!
+//! A commit may be in the log before its row can be seen. So whoever reads rows of the source and
+//! writes them leaves the short way first, which waits until all that went it can be seen.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use outgrow_rollout::Side;
+
+use crate::apply::Outcome;
+use crate::batch::{Batch, Work, mapped};
+use crate::both;
+use crate::db::{Dialect, Next, Taken, Told};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::plan::{Group, Plan};
+use crate::value::Key;
+
+/// What was applied is on record after so long: until then the log is read again after a death.
+const RECORD: Duration = Duration::from_millis(100);
+
+/// Transactions of one batch from which on the next is waited for: one that costs as much for many
+/// as for few. Begun with the first, gone on with while the second holds.
+const BUSY: usize = 4;
+const STAYS_BUSY: usize = 8;
+
+/// How the short way stands.
+#[derive(Debug, Default)]
+pub(crate) struct Short {
+    open: bool,
+    /// Transactions come so fast that a short rest gathers many.
+    busy: bool,
+    /// The first change that is not on record was applied then.
+    ahead: Option<Instant>,
+    /// Something failed half-way: memory may not be what the databases say.
+    doubt: bool,
+}
+
+impl Engine {
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.short.doubt
+    }
+
+    /// Whether a rest of some milliseconds pays.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.short.open && self.short.busy
+    }
+
+    fn may_go_short(&self) -> bool {
+        let shared = &self.shared;
+        shared.spec.writes == both::Writes::One
+            && shared.events.is_none()
+            && !shared.stream_is_read()
+            && self.copied()
+            && self.parked == 0
+            && self.renamed.is_empty()
+            && self.plan.tables_alone(self.source)
+            && self.source().tells_rows()
+            && self.target().dialect() == Dialect::Postgres
+    }
+
+    /// Takes the next transactions of the log the short way, if it is open: whether there may be
+    /// more at once. `None` where the long way is to be gone.
+    pub(crate) async fn go_short(&mut self) -> Result<Option<bool>, Error> {
+        if !self.may_go_short() || !self.open_short().await? {
+            self.leave_short().await?;
+            return Ok(None);
+        }
+        let most = self.shared.limits().batch_changes;
+        let next = self.source().next_of_log(most as usize).await?;
+        let mut taken = match next {
+            Next::Nothing => {
+                if self
+                    .short
+                    .ahead
+                    .is_some_and(|since| since.elapsed() >= RECORD)
+                {
+                    self.record().await?;
+                }
+                return Ok(Some(false));
+            }
+            Next::TooLarge => {
+                self.leave_short().await?;
+                // Rows may have become too large to come by the log.
+                self.published = None;
+                self.source().settle_stream().await?;
+                return Ok(None);
+            }
+            Next::Taken(taken) => taken,
+        };
+        // From here on the log's client has forgotten what only this memory has.
+        self.short.doubt = true;
+        let transactions = taken.transactions();
+        self.short.busy = transactions >= if self.short.busy { STAYS_BUSY } else { BUSY };
+        let full = taken.places() >= i64::from(most);
+        let more = match self.apply_short(&mut taken).await {
+            Ok(Some((batch, parked))) => {
+                self.applied_short(taken, batch, parked).await?;
+                Some(full)
+            }
+            // Another process does it now.
+            Err(superseded @ Error::Superseded(_)) => return Err(superseded),
+            refused => {
+                let reshaped = taken.is_reshaped();
+                if !taken.is_whole() {
+                    self.published = None;
+                }
+                // All before it on record, so that its numbers are the next.
+                self.leave_short().await?;
+                self.source().give_back(taken).await?;
+                self.short.doubt = false;
+                refused?;
+                if reshaped {
+                    self.watch_schemas().await?;
+                }
+                None
+            }
+        };
+        self.short.doubt = false;
+        Ok(more)
+    }
+
+    /// Opens the short way if all of the stream is applied.
+    async fn open_short(&mut self) -> Result<bool, Error> {
+        if !self.short.open {
+            let source = self.source();
+            let mut tx = source.read().await?;
+            self.short.open = source.head(&mut tx).await? == self.applied;
+        }
+        Ok(self.short.open)
+    }
+
+    /// Applies what was taken; `None` where it has to go the long way. Whether it was written or
+    /// not, it can be done again there.
+    async fn apply_short(&self, taken: &mut Taken) -> Result<Option<(Batch, u64)>, Error> {
+        if !taken.is_whole() {
+            return Ok(None);
+        }
+        let seq = self.applied.saturating_add(taken.places());
+        let side = self.source;
+        let work = net(&self.plan, side, taken);
+        let batch = Batch {
+            upto: seq,
+            beat: taken.beat(),
+            work,
+            partial: true,
+            log: Some((self.applied, taken.place(seq))),
+            ..Batch::default()
+        };
+        self.shared.pass("after-read");
+        let outcome = self.applier().apply(&batch, true).await;
+        match outcome {
+            Ok(Outcome::Applied { parked }) => Ok(Some((batch, parked))),
+            Ok(Outcome::TakeMore | Outcome::Again | Outcome::ByRows(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn applied_short(
+        &mut self,
+        taken: Taken,
+        batch: Batch,
+        parked: u64,
+    ) -> Result<(), Error> {
+        let full = self.source().took(taken, batch.upto).await;
+        // Memory has it all again; what fails now can be tried again.
+        self.short.doubt = false;
+        self.applied_one(batch, parked).await?;
+        let since = *self.short.ahead.get_or_insert_with(Instant::now);
+        if full || since.elapsed() >= RECORD {
+            self.record().await?;
+        }
+        Ok(())
+    }
+
+    async fn record(&mut self) -> Result<(), Error> {
+        self.source().record().await?;
+        self.short.ahead = None;
+        Ok(())
+    }
+
+    /// Has all that went the short way on record, so that the long way can be gone. It can be seen
+    /// on the source then.
+    pub(crate) async fn leave_short(&mut self) -> Result<(), Error> {
+        if self.short.ahead.is_some() {
+            self.record().await?;
+        }
+        self.short.open = false;
+        Ok(())
+    }
+}
+
+/// What becomes of each key that was changed: as its last change left it.
+fn net(plan: &Plan, side: Side, taken: &mut Taken) -> Vec<Work> {
+    let group_of = |name: &str| plan.group_of(side, name);
+    let width =
+        |name: &str| group_of(name).map_or(0, |at| plan.groups[at].tables(side)[0].key.len());
+    let mut places: HashMap<(usize, Key), usize> = HashMap::new();
+    let mut work: Vec<Work> = Vec::new();
+    for (table, key, told) in taken.rows(width) {
+        // A table that is not mapped any more.
+        let Some(at) = group_of(&table) else { continue };
+        let group: &Group = &plan.groups[at];
+        let row = match told {
+            Told::Row(row) => Some(row),
+            Told::Gone | Told::Nothing => None,
+        };
+        let one = mapped(group, at, side, key, vec![row]);
+        match places.get(&(at, one.key.clone())) {
+            Some(&place) => work[place] = one,
+            None => {
+                places.insert((at, one.key.clone()), work.len());
+                work.push(one);
+            }
+        }
+    }
+    work
+}
