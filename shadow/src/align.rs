@@ -31,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a body in a stored pair.
 const BODY_KEPT: usize = 16 * 1024;
 
+/// Longer secrets are not known as such where a body is cut.
+const SECRET_MAX: usize = 1_024;
+
 /// Differences in a stored pair.
 const SHOWN_MAX: usize = 50;
 
@@ -215,15 +218,21 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
         false => [Side::Extracted, Side::Legacy],
     };
     let (mut own, mut theirs) = (None, None);
+    let mut took = Vec::new();
     for side in order {
-        let Ok(answer) = slice.ask(side, exchange).await else {
+        let Ok((answer, latency)) = slice.timed(side, exchange).await else {
             continue;
         };
+        took.push((side, latency));
         let found = raw(slice, &first, &answer).ok();
         match side {
             Side::Legacy => own = found,
             Side::Extracted => theirs = found,
         }
+    }
+    took.sort_by_key(|(side, _)| *side != Side::Legacy);
+    if let [(_, legacy), (_, extracted)] = took.as_slice() {
+        slice.record().latencies.add(*legacy, *extracted);
     }
     // Without an answer of the extracted side there is still something to learn of the legacy one.
     if let Some(own) = own {
@@ -281,12 +290,14 @@ fn pair(
         let plain = answer.map(|answer| {
             body::decoded(&answer.headers, &answer.body, slice.limits.body).unwrap_or_default()
         });
+        // Cut afterwards: half a secret would not be known as one.
         let bytes = plain
             .as_ref()
-            .map(|plain| &plain[..plain.len().min(BODY_KEPT)]);
-        slice
-            .redactor
-            .text(&String::from_utf8_lossy(bytes.unwrap_or_default()))
+            .map(|plain| &plain[..plain.len().min(BODY_KEPT + SECRET_MAX)]);
+        let text = String::from_utf8_lossy(bytes.unwrap_or_default());
+        let mut text = slice.redactor.text(&text);
+        text.truncate(text.floor_char_boundary(BODY_KEPT));
+        text
     };
     let target = slice.redactor.text(exchange.request.target.as_str());
     let curl = |side| slice.curl(side, exchange, &target);

@@ -21,6 +21,9 @@ const HEADERS: [HeaderName; 5] = [CONTENT_TYPE, CACHE_CONTROL, LOCATION, ETAG, V
 /// A text diff takes no longer; what is left then is one large change.
 const TEXT_TIME: Duration = Duration::from_millis(50);
 
+/// Of a line. Longer than what is shown, so that no secret is cut before it is known.
+const LINE_MAX: usize = 1_000;
+
 /// An answer of one side.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
@@ -152,7 +155,7 @@ fn changed_lines(legacy: &str, extracted: &str) -> (String, String) {
         .diff_lines(legacy, extracted);
     let first = |tag| {
         let line = diff.iter_all_changes().find(|change| change.tag() == tag);
-        let line = line.map(|change| change.value().trim_end().chars().take(200).collect());
+        let line = line.map(|change| change.value().trim_end().chars().take(LINE_MAX).collect());
         line.unwrap_or_else(|| "absent".to_owned())
     };
     (first(ChangeTag::Delete), first(ChangeTag::Insert))
@@ -200,6 +203,79 @@ mod tests {
         let late = answer(200, "text/plain;charset=utf-8", "a\nx\nc");
         assert_eq!(found(&page, &late), ["value $: b / x"]);
         assert!(found(&page, &page).is_empty());
+    }
+
+    #[test]
+    fn ids_are_one_renaming_in_bodies_links_and_headers() {
+        let rule = |path: &str| crate::settings::Rule {
+            path: path.to_owned(),
+            reason: "given anew".to_owned(),
+            until: None,
+            owner: None,
+            accept: crate::settings::Accept::RenamedAs("order".to_owned()),
+        };
+        let paths = ["$.id", "$.self", "header:location"].map(rule);
+        let rules = Rules::new(&paths, &[]).unwrap();
+        let side = |id: &str, link: &str, location: &str| {
+            let mut made = answer(201, "application/json", "");
+            made.body = Bytes::from(format!(
+                r#"{{"id":{id},"self":"/orders/{link}/lines?of={link}"}}"#
+            ));
+            let location = format!("https://shop.example/orders/{location}");
+            made.headers
+                .insert(LOCATION, HeaderValue::try_from(location).unwrap());
+            made
+        };
+        let differ = |a: &Answer, b: &Answer| {
+            let by = By {
+                headers: None,
+                rules: &rules,
+                body_cap: 1 << 20,
+                today: crate::rules::today(),
+            };
+            let found = compare(a, b, by).unwrap();
+            found
+                .iter()
+                .map(|one| one.place.to_string())
+                .collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(
+            differ(&side("17", "17", "17"), &side("\"a9\"", "a9", "a9")),
+            none
+        );
+        assert_eq!(
+            differ(&side("17", "17", "17"), &side("901", "a9", "a9")),
+            ["$.id"]
+        );
+        assert_eq!(
+            differ(&side("18", "18", "18"), &side("902", "902", "902")),
+            none
+        );
+        assert_eq!(
+            differ(&side("19", "19", "19"), &side("903", "903", "903")),
+            none
+        );
+        // One swapped id, wherever it is.
+        assert_eq!(
+            differ(&side("18", "18", "18"), &side("902", "903", "902")),
+            ["$.self"]
+        );
+        assert_eq!(
+            differ(&side("18", "18", "18"), &side("902", "902", "903")),
+            ["header:location"]
+        );
+        assert_eq!(
+            differ(&side("18", "18", "18"), &side("903", "902", "902")),
+            ["$.id"]
+        );
+        // Other paths are no renaming.
+        let mut moved = side("902", "902", "902");
+        moved.headers.insert(
+            LOCATION,
+            HeaderValue::from_static("https://shop.example/902"),
+        );
+        assert_eq!(differ(&side("18", "18", "18"), &moved), ["header:location"]);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 /// Deeper documents are compared as text; no recursion goes further.
 const DEPTH_MAX: usize = 100;
 
+/// Of a text, in short. Longer than what is shown, so that no secret is cut before it is known.
+const BRIEF_MAX: usize = 1_000;
+
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Json {
@@ -294,7 +297,7 @@ impl Json {
             Self::Bool(value) => value.to_string(),
             Self::Number(number) => number.to_string(),
             Self::String(text) => {
-                let cut: String = text.chars().take(80).collect();
+                let cut: String = text.chars().take(BRIEF_MAX).collect();
                 format!("{cut:?}")
             }
             Self::Array(all) => format!("array of {}", all.len()),

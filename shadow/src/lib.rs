@@ -15,6 +15,7 @@ mod error;
 mod features;
 mod fields;
 mod json;
+mod latency;
 mod matcher;
 mod mirror;
 mod mutants;
@@ -36,6 +37,7 @@ mod tap;
 
 pub use clusters::{ClusterField, ClusterRow};
 pub use error::Error;
+pub use latency::LatencyDifference;
 pub use places::{Place, Places};
 pub use render::{Format, render};
 pub use report::{Report, RouteRow, RuleRow};

@@ -51,7 +51,7 @@ impl Matcher {
             Accept::Presence => Self::Presence,
             Accept::Null => Self::Null,
             Accept::Instant => Self::Instant,
-            Accept::Renamed => Self::Renamed(Renaming::default()),
+            Accept::Renamed | Accept::RenamedAs(_) => Self::Renamed(Renaming::default()),
             Accept::Tolerance(text) => Self::Near(near(text).ok_or_else(|| {
                 wrong(format!(
                     "`{text}` is no tolerance: write \"0.01\", \"1%\" or \"2s\""

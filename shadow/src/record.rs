@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::diff::Difference;
 use crate::door::Door;
 use crate::features::Feature;
+use crate::latency::Latencies;
 use crate::samples::Samples;
 use crate::seen::{Seen, Shown};
 
@@ -118,6 +119,9 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) seeded: BTreeMap<String, Seeded>,
     pub(crate) expired: Vec<Expired>,
+    /// Of requests that the shadow has sent to both sides.
+    #[serde(default)]
+    pub(crate) latencies: Latencies,
     pub(crate) legacy_us: Vec<u64>,
     pub(crate) extracted_us: Vec<u64>,
 }

@@ -49,6 +49,16 @@ const NAMES: [&str; 30] = [
     "dateofbirth",
 ];
 
+/// What ends so is as secret: `x-auth-token`, `user_password`.
+const ENDINGS: [&str; 6] = [
+    "password",
+    "secret",
+    "token",
+    "apikey",
+    "privatekey",
+    "authorization",
+];
+
 /// Replaces what must not be kept.
 #[derive(Debug)]
 pub(crate) struct Redactor {
@@ -90,7 +100,11 @@ impl Redactor {
     }
 
     pub(crate) fn is_secret(&self, name: &str) -> bool {
-        self.names.contains(&plain(name))
+        let name = plain(name);
+        let bare = name.strip_prefix('x').unwrap_or(&name);
+        self.names.contains(&name)
+            || self.names.contains(bare)
+            || ENDINGS.iter().any(|ending| name.ends_with(ending))
     }
 
     fn token(&self, kind: &str, text: &str) -> String {
@@ -156,8 +170,9 @@ impl Redactor {
         if steps.iter().any(named) {
             return self.hidden(found);
         }
-        found.legacy = self.text(&found.legacy);
-        found.extracted = self.text(&found.extracted);
+        for text in [&mut found.legacy, &mut found.extracted] {
+            *text = clipped(&self.text(text));
+        }
         found
     }
 
@@ -168,6 +183,15 @@ impl Redactor {
             }
         }
         found
+    }
+}
+
+/// What is shown of a value.
+fn clipped(text: &str) -> String {
+    const SHOWN_MAX: usize = 160;
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -218,6 +242,12 @@ mod tests {
             r#""password":"[hidden "#,
         ] {
             assert!(found.contains(kept), "{kept}: {found}");
+        }
+        for name in ["X-Api-Key", "x-auth-token", "userPassword", "client_secret"] {
+            assert!(redactor.is_secret(name), "{name}");
+        }
+        for name in ["x-tenant", "spin", "company", "tokens_left"] {
+            assert!(!redactor.is_secret(name), "{name}");
         }
         let target = redactor.text("/a?q=1&token=t0p&mail=ada%40shop.example");
         assert!(

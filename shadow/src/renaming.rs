@@ -18,27 +18,68 @@ pub(crate) struct Renaming(Arc<Mutex<Known>>);
 
 #[derive(Debug, Clone, Default)]
 struct Known {
-    there: HashMap<Json, Json>,
-    back: HashMap<Json, Json>,
+    there: HashMap<String, String>,
+    back: HashMap<String, String>,
+}
+
+/// An id is the same as a number and as text: in a URL it is always text.
+fn text(json: &Json) -> Option<String> {
+    match json {
+        Json::String(text) => Some(text.clone()),
+        Json::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The parts in which two values differ: of URLs those between the signs, else the whole. `None`
+/// where they are not built alike.
+fn ids<'a>(legacy: &'a str, extracted: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+    const SIGNS: [char; 5] = ['/', '?', '&', '=', '#'];
+    if !legacy.starts_with('/') && !legacy.contains("://") {
+        return Some(vec![(legacy, extracted)]);
+    }
+    let signs = |text: &'a str| text.matches(SIGNS);
+    if !signs(legacy).eq(signs(extracted)) {
+        return None;
+    }
+    let parts = legacy.split(SIGNS).zip(extracted.split(SIGNS));
+    Some(parts.filter(|(old, new)| old != new).collect())
+}
+
+impl Known {
+    fn fits(&self, old: &str, new: &str) -> bool {
+        match (self.there.get(old), self.back.get(new)) {
+            (Some(known), Some(back)) => known == new && back == old,
+            (None, None) => self.there.len() < IDS_MAX,
+            _ => false,
+        }
+    }
+
+    fn learn(&mut self, old: &str, new: &str) -> bool {
+        let fits = self.fits(old, new);
+        if fits && !self.there.contains_key(old) {
+            self.there.insert(old.to_owned(), new.to_owned());
+            self.back.insert(new.to_owned(), old.to_owned());
+        }
+        fits
+    }
 }
 
 impl Renaming {
-    /// Whether these may be the same id on both sides; remembers it.
+    /// Whether these may be the same id on both sides, or URLs with such ids; remembers it.
     pub(crate) fn agrees(&self, legacy: &Json, extracted: &Json) -> bool {
-        let is_id = |json: &Json| matches!(json, Json::Number(_) | Json::String(_));
-        if !is_id(legacy) || !is_id(extracted) {
+        let (Some(legacy), Some(extracted)) = (text(legacy), text(extracted)) else {
+            return false;
+        };
+        let Some(ids) = ids(&legacy, &extracted) else {
+            return false;
+        };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // All or nothing: what contradicts is not learnt from.
+        if !ids.iter().all(|(old, new)| known.fits(old, new)) {
             return false;
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (known.there.get(legacy), known.back.get(extracted)) {
-            (Some(new), Some(old)) => new == extracted && old == legacy,
-            (None, None) if known.there.len() < IDS_MAX => {
-                known.there.insert(legacy.clone(), extracted.clone());
-                known.back.insert(extracted.clone(), legacy.clone());
-                true
-            }
-            _ => false,
-        }
+        ids.into_iter().all(|(old, new)| known.learn(old, new))
     }
 
     /// A copy that learns for itself.

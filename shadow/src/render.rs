@@ -78,6 +78,13 @@ fn markdown(report: &Report) -> String {
         "Builds: legacy `{}`, extracted `{}`.\n",
         seen.builds.legacy, seen.builds.extracted
     );
+    if let Some(latency) = report.latency {
+        let _ = writeln!(
+            out,
+            "Time to an answer, extracted less legacy: {} µs in the median, {} to {} µs with 95% confidence ({} requests).\n",
+            latency.median_us, latency.low_us, latency.high_us, latency.pairs
+        );
+    }
     out.push_str("| route | compared | against | rate at most, 95% | clean pairs needed |\n|---|---:|---:|---:|---:|\n");
     for row in &report.routes {
         let _ = writeln!(

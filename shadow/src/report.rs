@@ -5,6 +5,7 @@ use serde::Serialize;
 use time::Date;
 
 use crate::clusters::ClusterRow;
+use crate::latency::LatencyDifference;
 use crate::record::{Expired, Pair, Record};
 use crate::rules::Rules;
 
@@ -34,6 +35,8 @@ pub struct Report {
     /// Medians of the time to an answer's head, in microseconds.
     pub legacy_p50_us: Option<u64>,
     pub extracted_p50_us: Option<u64>,
+    /// How much later the extracted side answers the same requests.
+    pub latency: Option<LatencyDifference>,
 }
 
 /// One route and status class.
@@ -181,6 +184,7 @@ impl Report {
             rules: rows,
             warnings,
             expired: record.expired.clone(),
+            latency: record.latencies.difference(),
             legacy_p50_us: median(&record.legacy_us),
             extracted_p50_us: median(&record.extracted_us),
             evidence,

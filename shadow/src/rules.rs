@@ -1,5 +1,6 @@
 //! What may differ, how, why and until when; and how arrays are paired.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -75,13 +76,31 @@ impl Accepted {
 impl Rules {
     pub(crate) fn new(rules: &[Rule], arrays: &[ArrayRule]) -> Result<Self, Error> {
         let array = |rule: &ArrayRule| Ok((Pattern::parse(&rule.path)?, rule.by.clone()));
-        Ok(Self {
+        let mut made = Self {
             accepted: rules
                 .iter()
                 .map(Accepted::new)
                 .collect::<Result<_, Error>>()?,
             arrays: arrays.iter().map(array).collect::<Result<_, Error>>()?,
-        })
+        };
+        made.share_ids();
+        Ok(made)
+    }
+
+    pub(crate) fn add(&mut self, rule: Accepted) {
+        self.accepted.push(rule);
+        self.share_ids();
+    }
+
+    /// Rules that name the same ids know the same ids.
+    fn share_ids(&mut self) {
+        let mut known: BTreeMap<String, Matcher> = BTreeMap::new();
+        for one in &mut self.accepted {
+            if let Accept::RenamedAs(name) = &one.rule.accept {
+                let first = known.entry(name.clone());
+                one.matcher = first.or_insert_with(|| one.matcher.clone()).clone();
+            }
+        }
     }
 
     /// A copy that counts and learns apart, for what is no real difference.
@@ -91,6 +110,7 @@ impl Rules {
             accepted.hits = Arc::default();
             accepted.matcher = accepted.matcher.aside();
         }
+        copy.share_ids();
         copy
     }
 

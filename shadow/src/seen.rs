@@ -19,6 +19,9 @@ use crate::samples::{Sample, Samples, reservoir};
 const DIFFERENCES_MAX: usize = 500;
 /// Differences listed in the evidence.
 const TOP: usize = 10;
+/// Pairs that are kept of a slice, and bytes of their bodies.
+const PAIRS_MAX: usize = 2_000;
+const BYTES_MAX: usize = 16 << 20;
 /// Routes of which requests are sampled.
 const ROUTES_MAX: usize = 200;
 
@@ -200,6 +203,30 @@ impl Record {
             self.pairs.insert(pair.id.clone(), Arc::new(pair));
         }
         self.drop_unused(&gone);
+        if keep {
+            self.keep_within(PAIRS_MAX, BYTES_MAX);
+        }
+    }
+
+    /// Drops pairs until they are so few and small, first where most are kept of one cause.
+    fn keep_within(&mut self, pairs_max: usize, bytes_max: usize) {
+        let size = |pair: &Arc<Pair>| pair.legacy_body.len() + pair.extracted_body.len();
+        while self.pairs.len() > pairs_max
+            || self.pairs.values().map(size).sum::<usize>() > bytes_max
+        {
+            let kept = self
+                .differences
+                .values_mut()
+                .flat_map(|seen| &mut seen.kept);
+            let Some(most) = kept.max_by_key(|kept| kept.examples.len()) else {
+                return;
+            };
+            if most.examples.is_empty() {
+                return;
+            }
+            let oldest = most.examples.remove(0);
+            self.drop_unused(&[oldest]);
+        }
     }
 
     /// The requests of a route that could have shown this difference, and have not: where the
@@ -289,5 +316,48 @@ impl Record {
             extracted: seen.extracted.clone(),
         };
         all.into_iter().map(field).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::Step;
+
+    #[test]
+    fn pairs_keep_to_their_quota_and_each_cause_keeps_one() {
+        let mut record = Record::default();
+        for n in 0..400 {
+            let field = format!("f{}", n % 50);
+            let difference = Difference {
+                place: Place::Body(vec![Step::Name(field)]),
+                kind: "value",
+                legacy: "1".to_owned(),
+                extracted: "2".to_owned(),
+            };
+            let pair = Pair {
+                id: String::new(),
+                route: "GET /x".to_owned(),
+                request: "GET /x".to_owned(),
+                primary: "legacy".to_owned(),
+                legacy_status: Some(200),
+                extracted_status: Some(200),
+                legacy_body: "x".repeat(1_000),
+                extracted_body: "y".repeat(1_000),
+                differences: vec![Shown::of(&difference)],
+                features: Vec::new(),
+                curl: Vec::new(),
+            };
+            record.differ("GET /x", &[difference], pair, 3);
+        }
+        assert_eq!(record.pairs.len(), 150);
+        record.keep_within(2_000, 120_000);
+        assert_eq!(record.pairs.len(), 60);
+        let has_one = |seen: &Seen| seen.examples().any(|id| record.pairs.contains_key(id));
+        assert!(record.differences.values().all(has_one));
+        record.keep_within(10, 120_000);
+        assert_eq!(record.pairs.len(), 10);
+        let known = record.differences.values().flat_map(Seen::examples);
+        assert!(known.into_iter().all(|id| record.pairs.contains_key(id)));
     }
 }

@@ -92,6 +92,9 @@ pub enum Accept {
     Instant,
     /// Ids that are given anew, each for one old one, in all answers of the slice.
     Renamed,
+    /// The same for all rules of this name together, also within URLs: an id in a body, in a link
+    /// and in `Location` is one id.
+    RenamedAs(String),
     /// Numbers at most `0.01` or `1%` apart, moments at most `2s`.
     Tolerance(String),
     /// Numbers that are equal when rounded to this many places.

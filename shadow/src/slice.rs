@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use outgrow_rollout::Side;
 use tokio::sync::Semaphore;
@@ -122,20 +122,29 @@ impl Slice {
         let mut rules = lock(&self.rules);
         for one in added {
             if !rules.accepted.iter().any(|known| known.rule == one.rule) {
-                Arc::make_mut(&mut rules).accepted.push(one);
+                Arc::make_mut(&mut rules).add(one);
             }
         }
     }
 
     /// Asks one side; waits for a turn first.
     pub(crate) async fn ask(&self, side: Side, exchange: &Exchange) -> Result<Answer, String> {
+        Ok(self.timed(side, exchange).await?.0)
+    }
+
+    /// The same, with the time to the answer's head.
+    pub(crate) async fn timed(
+        &self,
+        side: Side,
+        exchange: &Exchange,
+    ) -> Result<(Answer, Duration), String> {
         // Closed never: the semaphore lives as long as the slice.
         let _turn = self.turns.acquire().await.ok();
         let (answer, latency) = self.mirror.ask(&self.settings, side, exchange).await?;
         let took = |wanted| (side == wanted).then_some(latency);
         self.record()
             .times(took(Side::Legacy), took(Side::Extracted));
-        Ok(answer)
+        Ok((answer, latency))
     }
 
     /// Learns which builds have answered a pair that began in generation `since`. The generation

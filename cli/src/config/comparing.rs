@@ -159,6 +159,7 @@ fn accept(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Acce
         "prefix",
         "format",
         "map",
+        "renamed",
     ];
     let given: Vec<(&str, Node<'_>)> = keys
         .into_iter()
@@ -187,6 +188,7 @@ fn accept(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Acce
             Some(Accept::OneOf(all?))
         }
         "prefix" => Some(Accept::Prefix(node.word(findings)?)),
+        "renamed" => Some(Accept::RenamedAs(node.word(findings)?)),
         "format" => format(node, findings),
         _ => {
             let mut map = BTreeMap::new();

@@ -10,3 +10,4 @@ mod comparing;
 mod harness;
 mod ledger;
 mod memory;
+mod secrets;
