@@ -1,5 +1,7 @@
 //! `outgrow shadow`: what the comparison of both sides' answers has found.
 
+mod rules;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,11 +12,11 @@ use outgrow_shadow::ClusterRow;
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::rules::IgnoreCommand;
 use super::Context;
 use super::change::Said;
 use crate::answers::{Shadow, typed};
 use crate::client::{ApiError, Code, escape};
-use crate::config::scalar;
 use crate::figures::{count, share};
 use crate::output::{Format, generic, sheet, table};
 
@@ -68,55 +70,6 @@ enum ReportFormat {
     Junit,
 }
 
-#[derive(Debug, Subcommand)]
-#[command(after_help = "\
-Examples:
-  outgrow shadow ignore list catalog
-  outgrow shadow ignore check catalog")]
-pub(crate) enum IgnoreCommand {
-    Add(AddArgs),
-    /// List the rules of a slice
-    #[command(after_help = "Examples:\n  outgrow shadow ignore list catalog")]
-    List {
-        /// Its name in the config
-        slice: String,
-    },
-    /// Exit with 1 when a rule has expired
-    #[command(after_help = "Examples:\n  outgrow shadow ignore check catalog")]
-    Check {
-        /// Its name in the config
-        slice: String,
-    },
-}
-
-/// Ignore differences at a path; drops the evidence gathered without the rule
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  outgrow shadow ignore add catalog '$.products[*].rank' --reason 'ranks are redone nightly' \\
-      --until 2027-01-31")]
-pub(crate) struct AddArgs {
-    /// Its name in the config
-    slice: String,
-    /// `$.a.b`, `$.list[*].c`, `header:NAME`
-    path: String,
-    /// Why it may differ
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// The day on which the rule expires, e.g. 2027-01-31
-    #[arg(long, value_name = "DAY", value_parser = day)]
-    until: String,
-    /// Who, for the journal
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "USER",
-        default_value = "cli",
-        hide_env_values = true
-    )]
-    by: String,
-}
-
 /// Drop a slice's evidence and gather it anew
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  outgrow shadow reset catalog --reason 'the cache was cold'")]
@@ -137,9 +90,7 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
             context.out.answer(&answer, || generic(&answer))?;
             Ok(ExitCode::SUCCESS)
         }
-        ShadowCommand::Ignore(IgnoreCommand::Add(args)) => add(context, &args).await,
-        ShadowCommand::Ignore(IgnoreCommand::List { slice }) => list(context, &slice).await,
-        ShadowCommand::Ignore(IgnoreCommand::Check { slice }) => check(context, &slice).await,
+        ShadowCommand::Ignore(command) => rules::run(context, command).await,
         ShadowCommand::Reset(args) => {
             let path = format!("/v1/shadow/{}/reset", escape(&args.slice));
             let body = Value::Object(args.said.body());
@@ -379,79 +330,4 @@ fn clip(text: &str) -> String {
     }
     let start: String = line.chars().take(CHARS_MAX - 3).collect();
     format!("{start}...")
-}
-
-fn rules_path(slice: &str) -> String {
-    format!("/v1/shadow/{}/rules", escape(slice))
-}
-
-async fn add(context: &Context, args: &AddArgs) -> anyhow::Result<ExitCode> {
-    let body = serde_json::json!({
-        "path": args.path,
-        "reason": args.reason,
-        "until": args.until,
-        "by": args.by,
-    });
-    let answer = context
-        .client()?
-        .post(&rules_path(&args.slice), body)
-        .await?;
-    context.out.answer(&answer, || {
-        format!(
-            "{}: differences at {} are ignored until {}; evidence is gathered anew\n",
-            args.slice, args.path, args.until
-        )
-    })?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn list(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
-    let answer = context.client()?.get(&rules_path(slice)).await?;
-    context.out.answer(&answer, || generic(&answer))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn check(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
-    let answer = context.client()?.get(&rules_path(slice)).await?;
-    let today = time::OffsetDateTime::now_utc().date();
-    let mut all = Vec::new();
-    collect_rules(&answer, &mut all);
-    let expired: Vec<Value> = all
-        .iter()
-        .filter(|rule| {
-            let until = rule.get("until").and_then(Value::as_str);
-            until.and_then(scalar::date).is_some_and(|day| day <= today)
-        })
-        .map(|rule| (*rule).clone())
-        .collect();
-    let found = Value::Array(expired);
-    let none = found.as_array().is_none_or(Vec::is_empty);
-    context.out.answer(&found, || {
-        if none {
-            format!("{} rules, none has expired\n", all.len())
-        } else {
-            format!(
-                "expired, so these differences count again:\n{}",
-                generic(&found)
-            )
-        }
-    })?;
-    Ok(ExitCode::from(u8::from(!none)))
-}
-
-/// Every object with a path, wherever the answer has it.
-fn collect_rules<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| collect_rules(item, found)),
-        Value::Object(fields) if fields.contains_key("path") => found.push(value),
-        Value::Object(fields) => fields.values().for_each(|item| collect_rules(item, found)),
-        _ => {}
-    }
-}
-
-fn day(text: &str) -> Result<String, String> {
-    match scalar::date(text) {
-        Some(_) => Ok(text.trim().to_owned()),
-        None => Err("write a day such as 2027-01-31".to_owned()),
-    }
 }

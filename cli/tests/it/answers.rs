@@ -281,6 +281,45 @@ async fn ignore_rules() {
 }
 
 #[tokio::test]
+async fn a_rule_that_is_added_says_what_it_accepts_and_one_that_hides_nothing_is_named() {
+    let rules =
+        json!([{"path": "$.rank", "owner": "ada", "until": "2999-01-01", "state": "unused"}]);
+    let stage = Stage::new(vec![
+        ("POST /v1/shadow/catalog/rules", 200, rules.clone()),
+        ("GET /v1/shadow/catalog/rules", 200, rules),
+    ])
+    .await;
+    let args = "shadow ignore add catalog $..price --tolerance 0.01 --owner ada \
+                --reason floats --until 2999-01-01 --by bob";
+    let args: Vec<&str> = args.split_whitespace().collect();
+    let ended = stage.run(&args).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let expected = json!({"path": "$..price", "accept": {"tolerance": "0.01"}, "owner": "ada",
+        "reason": "floats", "until": "2999-01-01", "by": "bob"});
+    assert_eq!(stage.last().1, expected);
+    let ended = stage.run(&["shadow", "ignore", "check", "catalog"]).await;
+    assert_eq!(ended.code, 0);
+    let warning = "the rule for $.rank (owner: ada) has hidden nothing";
+    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
+    let args = [
+        "--round",
+        "2",
+        "--prefix",
+        "x",
+        "--reason",
+        "r",
+        "--until",
+        "2999-01-01",
+    ];
+    let both = [
+        ["shadow", "ignore", "add", "catalog", "$.a"].as_slice(),
+        &args,
+    ]
+    .concat();
+    assert_eq!(stage.run(&both).await.code, 2);
+}
+
+#[tokio::test]
 async fn sync() {
     let one = json!({"slice": "catalog", "data": {"phase": "following"},
         "evidence": evidence()["sync"], "trouble": null,

@@ -115,6 +115,11 @@ struct RuleBody {
     #[serde(default)]
     until: Option<String>,
     #[serde(default)]
+    owner: Option<String>,
+    /// What it accepts; anything where nothing is said. The shadow reads it.
+    #[serde(default)]
+    accept: Option<Value>,
+    #[serde(default)]
     by: Option<String>,
 }
 
@@ -130,8 +135,14 @@ pub(super) async fn add_rule(
     }
     let note = Note::new(rule.by.as_deref(), Some(&rule.reason));
     let mut value = json!({"path": rule.path, "reason": rule.reason});
-    if let Some(until) = rule.until {
-        value["until"] = Value::from(until);
+    for (key, given) in [
+        ("until", rule.until.map(Value::from)),
+        ("owner", rule.owner.map(Value::from)),
+        ("accept", rule.accept),
+    ] {
+        if let Some(given) = given {
+            value[key] = given;
+        }
     }
     let own = controller.clone();
     let run = async move { own.add_rule(&name, value, note).await };

@@ -386,9 +386,10 @@ async fn a_slice_is_driven_by_the_api() {
         .await;
     assert!(answer.json()["reads_back_ms"].is_u64(), "{}", answer.text());
     assert_eq!(answer.json()["cutover"], Value::Null);
-    let rule = json!({"path": "$.price", "reason": "rounding", "until": "2030-01-01"});
+    let rule = json!({"path": "$.price", "reason": "rounding", "until": "2030-01-01",
+        "owner": "ada", "accept": {"round": 2}});
     let answer = served.post("/v1/shadow/quotes/rules", &rule).await;
-    assert_eq!(answer.json()[0]["path"], "$.price");
+    assert_eq!(answer.json()[0], rule);
     let answer = served
         .post("/v1/slices/quotes/freeze", &json!({"reason": "weekend"}))
         .await;
