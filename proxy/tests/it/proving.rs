@@ -1,5 +1,6 @@
 //! Who may ask: tokens, API keys, and services that are asked.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,10 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue, StatusCode};
 use outgrow_proxy::{
-    Algorithm, AuthRule, AuthSettings, Demand, Filters, IdentitySettings, IssuerSettings,
-    KeySource, Proxy, Secret, ServiceSettings, Settings, TokenRule, Way,
+    AccessLog, Algorithm, AuthRule, AuthSettings, Demand, Filters, IdentitySettings,
+    IssuerSettings, KeySource, LogFormat, Proxy, Secret, ServiceSettings, Settings, TokenRule, Way,
 };
 use outgrow_rollout::Weight;
+use outgrow_testkit::certificates::{Authority, Signed};
 use outgrow_testkit::{Answer, Upstream};
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -20,9 +22,15 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
     RsaKeyPair,
 };
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Front, authority, named, plain, sliced, start, text};
+use crate::harness::{Front, authority, named, plain, read_until, sliced, start, text};
 
 /// Made for these tests, and of no use anywhere else.
 const RSA: &str = include_str!("proving/rsa.pem");
@@ -400,6 +408,14 @@ async fn an_api_key_has_a_name_and_goes_no_further() {
         issuers: Vec::new(),
         api_keys: Some(file),
     };
+    let log = dir.path().join("access.log");
+    settings.access_log = Some(AccessLog {
+        file: Some(log.clone()),
+        format: LogFormat::Json,
+        sample: 1.0,
+        slow: None,
+        query: true,
+    });
     let front = start(settings);
     assert_eq!(
         front
@@ -420,6 +436,13 @@ async fn an_api_key_has_a_name_and_goes_no_further() {
     assert_eq!(legacy.seen().len(), 1);
     assert_eq!(legacy.seen()[0].header("x-api-key"), None);
     front.stop().await;
+    let log = std::fs::read_to_string(log).unwrap();
+    let callers: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["caller"].clone())
+        .collect();
+    assert_eq!(callers.iter().filter(|caller| *caller == "ann").count(), 1);
+    assert_eq!(callers.iter().filter(|caller| caller.is_null()).count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -568,4 +591,54 @@ async fn an_issuer_is_discovered() {
         401
     );
     front.stop().await;
+}
+
+/// Says this over TLS, to whoever asks.
+async fn over_tls(signed: &Signed, body: String) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(&signed.certificate).unwrap();
+    let key = PrivateKeyDer::from_pem_file(&signed.key).unwrap();
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.map(Result::unwrap).collect(), key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Who does not believe the certificate leaves.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            read_until(&mut stream, "\r\n\r\n").await;
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    at
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_come_over_tls_from_whom_the_config_believes() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let signer = Signer::new();
+    let authority = Authority::new("ours");
+    let at = over_tls(&authority.server(&["127.0.0.1"]), signer.jwks()).await;
+    let another = Authority::new("another");
+    for (ca, status) in [(authority.file(), 200), (another.file(), 503)] {
+        let mut settings = guarded(&legacy, &extracted, shown(None));
+        let url = format!("https://{at}/keys").parse().unwrap();
+        let mut login = issuer(KeySource::Url(url), LONG);
+        login.ca = Some(ca);
+        settings.auth.issuers = vec![login];
+        let front = start(settings);
+        let answer = ask(&front, &signer.token("ES256", &json!({}))).await;
+        assert_eq!(answer.status, status);
+        front.stop().await;
+    }
 }
