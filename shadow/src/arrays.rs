@@ -18,7 +18,7 @@ const GAP_MAX: usize = 4_096;
 const STRANGERS_MIN: usize = 3;
 
 /// Fields that name an element, the likeliest first, where no rule says which.
-const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 10] = [
     "id", "uuid", "_id", "key", "sku", "code", "slug", "number", "name", "href",
 ];
 

@@ -14,6 +14,7 @@ use crate::fields;
 use crate::json::Json;
 use crate::path::{Place, Root};
 use crate::rules::Rules;
+use crate::twin;
 
 /// The headers that say something about the content.
 const HEADERS: [HeaderName; 5] = [CONTENT_TYPE, CACHE_CONTROL, LOCATION, ETAG, VARY];
@@ -105,6 +106,13 @@ fn body(
     }
     let (kind, other) = (body::kind(&legacy.headers), body::kind(&extracted.headers));
     let kind = if kind == other { kind } else { "other" };
+    if kind == "json"
+        && by.rules.arrays_have_none()
+        && let Some((a, b)) = twin::read(&ours, &theirs)
+    {
+        found.extend(diff(&a, &b, &Root::Body, by.rules, by.today));
+        return Ok(());
+    }
     let left_out = by.rules.left_out(by.today);
     let (read, other) = (
         body::read(kind, &legacy.headers, &ours, &left_out),

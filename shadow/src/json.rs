@@ -1,7 +1,9 @@
 //! JSON without loss: duplicate keys and every digit of a number survive.
 
+use std::borrow::Cow;
+
 /// Deeper documents are compared as text; no recursion goes further.
-const DEPTH_MAX: usize = 100;
+pub(crate) const DEPTH_MAX: usize = 100;
 
 /// Of a text, in short. Longer than what is shown, so that no secret is cut before it is known.
 const BRIEF_MAX: usize = 1_000;
@@ -38,7 +40,12 @@ impl Decimal {
             Some(at) => (&plain[..at], &plain[at + 1..]),
             None => (plain, "0"),
         };
-        let Ok(exponent) = exponent.trim_start_matches('+').parse::<i32>() else {
+        let exponent = if exponent == "0" {
+            Ok(0)
+        } else {
+            exponent.trim_start_matches('+').parse::<i32>()
+        };
+        let Ok(exponent) = exponent else {
             let text = Some(text.to_owned());
             return Self {
                 negative,
@@ -48,7 +55,11 @@ impl Decimal {
             };
         };
         let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let all = format!("{whole}{part}");
+        // Most are whole, and need no text of their own.
+        let all = match part {
+            "" => Cow::Borrowed(whole),
+            _ => Cow::Owned(format!("{whole}{part}")),
+        };
         let digits = all.trim_start_matches('0').trim_end_matches('0').to_owned();
         if digits.is_empty() {
             return Self {
@@ -150,17 +161,153 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Json> {
 
 /// Reads a text once, from the front. Our own, because the reader must keep each number's text
 /// and each duplicate key, in one pass.
-struct Reader<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
 }
 
+/// For whoever reads only a part: see [`crate::twin`].
 impl<'a> Reader<'a> {
-    fn peek(&self) -> Option<u8> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn back_at(&self, at: usize) -> Self {
+        Self {
+            text: self.text,
+            at,
+        }
+    }
+
+    /// What was read since.
+    pub(crate) fn between(&self, from: usize) -> &'a str {
+        self.text.get(from..self.at).unwrap_or_default()
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.space();
+        self.at == self.text.len()
+    }
+
+    /// Passes over this text where it is the whole value that comes.
+    pub(crate) fn passes(&mut self, value: &str) -> bool {
+        let bytes = self.text.as_bytes();
+        let end = self.at + value.len();
+        let ends = bytes
+            .get(end)
+            .is_none_or(|byte| b",]} \t\r\n".contains(byte));
+        let passes = ends && bytes.get(self.at..end) == Some(value.as_bytes());
+        if passes {
+            self.at = end;
+        }
+        passes
+    }
+
+    /// Enters an array or an object; whether there is anything in it.
+    pub(crate) fn opens(&mut self, open: u8, close: u8) -> Option<bool> {
+        (self.peek()? == open).then_some(())?;
+        self.at += 1;
+        self.space();
+        let more = self.peek()? != close;
+        self.at += usize::from(!more);
+        Some(more)
+    }
+
+    /// After a value: whether another one comes.
+    pub(crate) fn goes_on(&mut self, close: u8) -> Option<bool> {
+        self.space();
+        let byte = self.peek()?;
+        (byte == close || byte == b',').then_some(())?;
+        self.at += 1;
+        Some(byte == b',')
+    }
+
+    /// The name of a member, and the colon; `None` also for one with escapes.
+    pub(crate) fn name(&mut self) -> Option<&'a str> {
+        self.space();
+        let from = self.at;
+        self.skip_string()?;
+        let name = self.between(from);
+        let name = name.get(1..name.len() - 1)?;
+        self.space();
+        self.eat(":")?;
+        (!name.contains('\\')).then_some(name)
+    }
+
+    /// The texts of the elements that are left of an array, if there are `more`.
+    pub(crate) fn elements(&mut self, mut more: bool, depth: usize) -> Option<Vec<&'a str>> {
+        let mut all = Vec::new();
+        while more {
+            self.space();
+            let from = self.at;
+            self.skip(depth)?;
+            all.push(self.between(from));
+            more = self.goes_on(b']')?;
+        }
+        Some(all)
+    }
+
+    /// Passes over a value; `None` for whatever [`Self::value`] does not read.
+    pub(crate) fn skip(&mut self, depth: usize) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        self.space();
+        match self.peek()? {
+            b'n' => self.eat("null"),
+            b't' => self.eat("true"),
+            b'f' => self.eat("false"),
+            b'"' => self.skip_string(),
+            b'[' => {
+                let mut more = self.opens(b'[', b']')?;
+                while more {
+                    self.skip(depth)?;
+                    more = self.goes_on(b']')?;
+                }
+                Some(())
+            }
+            b'{' => {
+                let mut more = self.opens(b'{', b'}')?;
+                while more {
+                    self.space();
+                    self.skip_string()?;
+                    self.space();
+                    self.eat(":")?;
+                    self.skip(depth)?;
+                    more = self.goes_on(b'}')?;
+                }
+                Some(())
+            }
+            _ => self.number().map(|_| ()),
+        }
+    }
+
+    fn skip_string(&mut self) -> Option<()> {
+        if self.peek()? != b'"' {
+            return None;
+        }
+        let rest = self.text.as_bytes().get(self.at + 1..)?;
+        let end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+        let len = rest.iter().position(end)?;
+        if rest[len] == b'"' {
+            self.at += len + 2;
+            return Some(());
+        }
+        // Escapes are rare; what is wrong with them is known there.
+        self.string().map(|_| ())
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn space(&mut self) {
+    pub(crate) fn space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
@@ -172,7 +319,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn value(&mut self, depth: usize) -> Option<Json> {
+    pub(crate) fn value(&mut self, depth: usize) -> Option<Json> {
         let depth = depth.checked_sub(1)?;
         self.space();
         match self.peek()? {

@@ -9,6 +9,7 @@ mod body;
 mod causes;
 mod clusters;
 mod compare;
+mod comparer;
 mod diff;
 mod door;
 mod error;
@@ -34,8 +35,10 @@ mod settings;
 mod shadow;
 mod slice;
 mod tap;
+mod twin;
 
 pub use clusters::{ClusterField, ClusterRow};
+pub use comparer::{Comparer, Finding};
 pub use error::Error;
 pub use latency::LatencyDifference;
 pub use places::{Place, Places};

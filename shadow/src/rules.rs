@@ -152,6 +152,11 @@ impl Rules {
             .collect()
     }
 
+    /// Whether nothing is said of arrays: then elements are paired by the usual names only.
+    pub(crate) fn arrays_have_none(&self) -> bool {
+        self.arrays.is_empty()
+    }
+
     /// How the array at this place is paired: the rule must name the array itself.
     pub(crate) fn array(&self, root: &Root, at: &[Step]) -> Option<&ArrayBy> {
         self.arrays
