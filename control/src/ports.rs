@@ -149,6 +149,9 @@ pub trait Shadow: Send + std::marker::Sync {
     fn rules(&self, slice: &SliceId) -> PortResult<Value>;
     /// Adds an ignore rule and drops the evidence gathered without it.
     fn add_rule(&self, slice: &SliceId, rule: &Value) -> PortResult<()>;
+    /// Begins to record requests, or goes on: `{lines, lost}` since the last visit of this
+    /// recorder. It ends when nobody visits for a while.
+    fn record(&self, slice: &SliceId, recorder: &str) -> PortResult<Value>;
     /// Drops the evidence, e.g. to start over.
     fn reset(&self, slice: &SliceId);
     /// Everything that must outlive a restart, and its way back in.

@@ -70,15 +70,8 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
         Some(belongs) => *generation = belongs,
         None => return STALE,
     }
-    if legacy.status.is_server_error() {
-        return Outcome::NotComparable("legacy-error");
-    }
-    if extracted.status.is_server_error() {
-        let pair = pair(slice, exchange, Some(&legacy), Some(&extracted), &[]);
-        return Outcome::CandidateError(format!("it answered {}", extracted.status), pair);
-    }
-    match differences(slice, exchange, &legacy, &extracted) {
-        Err(reason) => Outcome::NotComparable(reason),
+    match compared(slice, exchange, (&legacy, &extracted)) {
+        Err(outcome) => outcome,
         Ok(found) if found.counts.is_empty() || !slice.has_link() => {
             ended(slice, exchange, (&legacy, &extracted), found, false)
         }
@@ -86,15 +79,32 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
     }
 }
 
+/// What differs between two answers that are there, or why they say nothing.
+pub(crate) fn compared(
+    slice: &Slice,
+    exchange: &Exchange,
+    (legacy, extracted): (&Answer, &Answer),
+) -> Result<Found, Outcome> {
+    if legacy.status.is_server_error() {
+        return Err(Outcome::NotComparable("legacy-error"));
+    }
+    if extracted.status.is_server_error() {
+        let pair = pair(slice, exchange, Some(legacy), Some(extracted), &[]);
+        let text = format!("it answered {}", extracted.status);
+        return Err(Outcome::CandidateError(text, pair));
+    }
+    differences(slice, exchange, legacy, extracted).map_err(Outcome::NotComparable)
+}
+
 /// Differences of one pair.
-struct Found {
-    all: Vec<Difference>,
+pub(crate) struct Found {
+    pub(crate) all: Vec<Difference>,
     /// Those that are no noise.
-    counts: Vec<Difference>,
+    pub(crate) counts: Vec<Difference>,
 }
 
 /// The end of a pair whose differences are final.
-fn ended(
+pub(crate) fn ended(
     slice: &Slice,
     exchange: &Exchange,
     (legacy, extracted): (&Answer, &Answer),
@@ -241,7 +251,7 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
     }
 }
 
-fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
+pub(crate) fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
     let rules = slice.rules();
     let by = By {
         headers: slice.settings.headers.as_deref(),
@@ -278,7 +288,7 @@ async fn passed(slice: &Slice, moment: SystemTime) -> bool {
     true
 }
 
-fn pair(
+pub(crate) fn pair(
     slice: &Slice,
     exchange: &Exchange,
     legacy: Option<&Answer>,

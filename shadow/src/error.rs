@@ -31,6 +31,20 @@ pub enum Error {
     UnknownSlice(SliceId),
     #[error("`{0}` is no format: choose html, md, json, junit or table")]
     Format(String),
+    #[error("a side of a replay has no address of a host and a port")]
+    NoSide,
+    #[error("the login was refused by {to}: {request}: {refused}")]
+    Login {
+        to: String,
+        request: String,
+        refused: String,
+    },
+    #[error(
+        "a file of accepted differences is `{{\"accepted\": [{{route, path, kind, reason, until}}]}}`: {0}"
+    )]
+    Accepted(String),
+    #[error("another recorder is at work: {0}")]
+    Recording(String),
     #[error("the saved evidence cannot be read; it is gathered anew")]
     Snapshot(#[source] serde_json::Error),
     #[error("the report could not be written")]

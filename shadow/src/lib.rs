@@ -24,9 +24,11 @@ mod noise;
 mod path;
 mod places;
 mod record;
+mod recording;
 mod redact;
 mod renaming;
 mod render;
+mod replay;
 mod report;
 mod rules;
 mod samples;
@@ -42,7 +44,9 @@ pub use comparer::{Comparer, Finding};
 pub use error::Error;
 pub use latency::LatencyDifference;
 pub use places::{Place, Places};
+pub use recording::{Recorded, Recording, RecordingError, head};
 pub use render::{Format, render};
+pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, replay};
 pub use report::{Report, RouteRow, RuleRow};
 pub use settings::{
     Accept, ArrayBy, ArrayRule, Freshness, Known, Limits, Rule, ShadowSettings, SliceShadow,

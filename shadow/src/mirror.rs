@@ -174,7 +174,8 @@ fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
     fields
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
@@ -193,7 +193,23 @@ impl Shadow {
         Ok(())
     }
 
+    /// Begins to record a slice's requests, or goes on: what has come in since the last call, as
+    /// `{lines, lost}`. It ends when nobody calls for a while. `recorder` tells apart who asks.
+    ///
+    /// # Errors
+    /// [`Error`] when another one records, or of an unknown slice.
+    pub fn record(&self, id: &SliceId, recorder: &str) -> Result<Value, Error> {
+        let slice = self
+            .slice(id)
+            .ok_or_else(|| Error::UnknownSlice(id.clone()))?;
+        let fetched = slice.capture.fetch(recorder, Instant::now());
+        let fetched = fetched.map_err(Error::Recording)?;
+        serde_json::to_value(fetched).map_err(Error::Json)
+    }
+
     async fn judge(slice: Arc<Slice>, cancel: CancellationToken, exchange: Exchange) {
+        let (capture, redactor) = (&slice.capture, &slice.redactor);
+        capture.take(&exchange, redactor, Instant::now());
         let took = |side| (exchange.primary == side).then_some(exchange.latency);
         slice
             .record()

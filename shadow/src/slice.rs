@@ -17,6 +17,7 @@ use crate::features;
 use crate::mirror::Mirror;
 use crate::places::Place;
 use crate::record::{Outcome, Record};
+use crate::recording::Capture;
 use crate::redact::Redactor;
 use crate::rules::{Accepted, Rules};
 use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
@@ -35,6 +36,7 @@ pub(crate) struct Slice {
     build_header: http::HeaderName,
     mirror: Mirror,
     pub(crate) redactor: Redactor,
+    pub(crate) capture: Capture,
     freshness: Arc<dyn Freshness>,
     /// Requests to the sides at the same time.
     turns: Semaphore,
@@ -70,6 +72,7 @@ impl Slice {
             build_header: all.build_header.clone(),
             mirror: Mirror::new(&all.limits),
             redactor: Redactor::new(&slice.redact)?,
+            capture: Capture::default(),
             freshness,
             turns: Semaphore::new(all.limits.in_flight),
             dice: AtomicU64::new(0),

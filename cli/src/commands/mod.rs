@@ -9,6 +9,8 @@ pub(crate) mod demo;
 mod export;
 mod init;
 mod journal;
+mod record;
+mod replay;
 mod route;
 mod runbook;
 mod serve;
@@ -124,6 +126,7 @@ pub(crate) enum Command {
     Sync(sync::SyncCommand),
     #[command(subcommand)]
     Runbook(runbook::RunbookCommand),
+    Replay(replay::ReplayArgs),
     Journal(journal::JournalArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -131,7 +134,10 @@ pub(crate) enum Command {
 impl Command {
     /// Whether the command is worth several threads: those that only ask one thing are not.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self, Self::Demo(_) | Self::Serve(_) | Self::Check(_))
+        matches!(
+            self,
+            Self::Demo(_) | Self::Serve(_) | Self::Check(_) | Self::Replay(_)
+        )
     }
 
     /// What is logged when `OUTGROW_LOG` says nothing: a command that answers one question
@@ -211,6 +217,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Shadow(command) => shadow::run(&context, command).await,
         Command::Sync(command) => sync::run(&context, command).await,
         Command::Runbook(command) => runbook::run(&context, command).await,
+        Command::Replay(args) => Box::pin(replay::run(&context, args)).await,
         Command::Journal(args) => journal::run(&context, args).await,
         Command::Completions(args) => completions::run(&context, &args),
     }

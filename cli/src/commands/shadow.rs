@@ -15,6 +15,7 @@ use serde_json::Value;
 use self::rules::IgnoreCommand;
 use super::Context;
 use super::change::Said;
+use super::record::{self, RecordArgs};
 use crate::answers::{Shadow, typed};
 use crate::client::{ApiError, Code, escape};
 use crate::figures::{count, share};
@@ -42,6 +43,7 @@ pub(crate) enum ShadowCommand {
     #[command(subcommand)]
     Ignore(IgnoreCommand),
     Reset(ResetArgs),
+    Record(RecordArgs),
 }
 
 /// Report the differences of a slice
@@ -91,6 +93,7 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
         ShadowCommand::Ignore(command) => rules::run(context, command).await,
+        ShadowCommand::Record(args) => record::run(context, &args).await,
         ShadowCommand::Reset(args) => {
             let path = format!("/v1/shadow/{}/reset", escape(&args.slice));
             let body = Value::Object(args.said.body());

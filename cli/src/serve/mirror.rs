@@ -48,6 +48,10 @@ impl ShadowPort for Mirror {
         self.shadow.add_rule(slice, rule).map_err(refused)
     }
 
+    fn record(&self, slice: &SliceId, recorder: &str) -> PortResult<Value> {
+        self.shadow.record(slice, recorder).map_err(refused)
+    }
+
     fn reset(&self, slice: &SliceId) {
         self.shadow.reset(slice);
     }

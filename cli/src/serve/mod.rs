@@ -9,6 +9,8 @@ mod links;
 mod mirror;
 mod settings;
 
+pub(crate) use settings::shadow as shadow_settings;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

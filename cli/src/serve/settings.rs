@@ -115,7 +115,7 @@ fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
 }
 
 /// The shadow's settings.
-pub(super) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
+pub(crate) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
     let header = &config.shadow.build_header;
     let slices = config
         .slices

@@ -11,5 +11,6 @@ mod kill;
 mod kill_shop;
 mod postgres;
 mod refusals;
+mod replay;
 mod runbook;
 mod starting;

@@ -118,6 +118,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/slices/{slice}/unfreeze", post(operate::unfreeze))
         .route("/v1/slices/{slice}/maintenance", post(operate::maintenance))
         .route("/v1/shadow/{slice}/reset", post(operate::reset_shadow))
+        .route("/v1/shadow/{slice}/record", post(operate::record))
         .route("/v1/sync/{slice}/start", post(operate::sync_start))
         .route("/v1/sync/{slice}/pause", post(operate::sync_pause))
         .route("/v1/sync/{slice}/resume", post(operate::sync_resume))

@@ -161,6 +161,25 @@ pub(super) async fn reset_shadow(
     Ok(Json(json!({"reset": true})))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordBody {
+    recorder: String,
+}
+
+/// Changes nothing of the slice, so there is no journal entry; the lines have no secrets.
+pub(super) async fn record(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let slice = controller.known(&name)?;
+    let RecordBody { recorder } = read(&body)?;
+    let shadow = &controller.ports().shadow;
+    let fetched = shadow.record(&slice, &recorder);
+    Ok(Json(fetched.map_err(ControlError::Port)?))
+}
+
 pub(super) async fn sync_start(
     State(controller): State<Controller>,
     Path(name): Slice,

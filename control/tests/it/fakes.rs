@@ -448,6 +448,13 @@ impl Shadow for World {
         Ok(Value::from(self.see().rules.clone()))
     }
 
+    fn record(&self, _: &SliceId, recorder: &str) -> PortResult<Value> {
+        match recorder {
+            "two" => Err(PortError("another recorder is at work".to_owned())),
+            _ => Ok(json!({"lines": ["a line"], "lost": 0})),
+        }
+    }
+
     fn add_rule(&self, _: &SliceId, rule: &Value) -> PortResult<()> {
         if rule["path"]
             .as_str()

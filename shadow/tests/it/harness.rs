@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
@@ -191,6 +192,26 @@ pub(crate) fn offer(
     answer: &Response<Bytes>,
     headers: HeaderMap,
 ) -> bool {
+    offered(shadow, primary, answer, headers, "/api/products/1")
+}
+
+/// The same, of another target.
+pub(crate) fn offer_at(
+    shadow: &Shadow,
+    primary: Side,
+    answer: &Response<Bytes>,
+    target: &'static str,
+) -> bool {
+    offered(shadow, primary, answer, HeaderMap::new(), target)
+}
+
+fn offered(
+    shadow: &Shadow,
+    primary: Side,
+    answer: &Response<Bytes>,
+    headers: HeaderMap,
+    target: &'static str,
+) -> bool {
     let route: Arc<str> = "GET /api/products/{id}".into();
     let Some(ticket) = shadow.admit(&shop(), &route, &Method::GET) else {
         return false;
@@ -202,7 +223,7 @@ pub(crate) fn offer(
         primary,
         request: CapturedRequest {
             method: Method::GET,
-            target: "/api/products/1".parse().unwrap(),
+            target: PathAndQuery::from_static(target),
             headers,
             body: Bytes::new(),
         },

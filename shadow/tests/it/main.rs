@@ -10,4 +10,5 @@ mod comparing;
 mod harness;
 mod ledger;
 mod memory;
+mod replay;
 mod secrets;
