@@ -156,7 +156,8 @@ pub struct Limits {
     pub body: usize,
     /// For a whole answer of a candidate.
     pub timeout: Duration,
-    /// How long a differing pair waits for the bridge.
+    /// How long a differing pair waits for the bridge, each time: three times the lag of a bad
+    /// minute, for what is not compared proves nothing.
     pub lag: Duration,
     /// Example pairs kept of one difference.
     pub examples: usize,
@@ -169,7 +170,7 @@ impl Default for Limits {
             in_flight: 16,
             body: 256 * 1024,
             timeout: Duration::from_secs(5),
-            lag: Duration::from_secs(5),
+            lag: Duration::from_secs(15),
             examples: 3,
         }
     }

@@ -1,11 +1,15 @@
 //! A row that is on its way is no mismatch; a fault is one, however far behind the bridge is.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use outgrow_rollout::Side;
-use outgrow_testkit::eventually;
+use bytes::Bytes;
+use outgrow_rollout::{Side, SliceId};
+use outgrow_shadow::{Freshness, Limits, Shadow};
+use outgrow_testkit::{Upstream, eventually};
+use tokio::runtime::Handle;
 
-use crate::harness::{Bench, Position, WAIT, shop};
+use crate::harness::{Bench, Position, WAIT, offer_at, ok, settings, settled, shop};
 
 const OLD: &str = r#"{"id":1,"price":"9.95"}"#;
 const NEW: &str = r#"{"id":1,"price":"8.50"}"#;
@@ -122,4 +126,62 @@ async fn a_row_that_never_stands_still_is_called_racing() {
     let seen = crate::harness::settled(&shadow).await;
     assert_eq!((seen.mismatched, seen.not_comparable), (0, 1));
     assert_eq!(shadow.report(&shop()).unwrap().not_comparable["racing"], 1);
+}
+
+/// The extracted side, five seconds behind; with a fault that no lag explains.
+#[tokio::test(flavor = "multi_thread")]
+async fn five_seconds_of_lag_are_no_mismatch_and_hide_no_fault() {
+    const LAG: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    let price = move |behind: Duration| match begun.elapsed() >= behind {
+        true => "8.50",
+        false => "9.95",
+    };
+    let legacy = Upstream::start(move |_| {
+        let body = format!(r#"{{"price":"{}","stock":7}}"#, price(Duration::ZERO));
+        async move { ok(&body) }
+    })
+    .await;
+    let extracted = Upstream::start(move |asked: http::Request<Bytes>| {
+        let stock = if asked.uri().path().ends_with("/2") {
+            8
+        } else {
+            7
+        };
+        let body = format!(r#"{{"price":"{}","stock":{stock}}}"#, price(LAG));
+        async move { ok(&body) }
+    })
+    .await;
+    let mut settings = settings(&[&legacy], &[&extracted]);
+    settings.limits.lag = Limits::default().lag;
+    let shadow = Shadow::start(settings, Arc::new(Behind(LAG)), &Handle::current()).unwrap();
+    let given = ok(r#"{"price":"8.50","stock":7}"#);
+    for n in 0..40 {
+        let path = if n % 10 == 0 {
+            "/products/2"
+        } else {
+            "/products/1"
+        };
+        assert!(offer_at(&shadow, Side::Legacy, &given, path));
+    }
+    let seen = settled(&shadow).await;
+    assert_eq!(
+        (seen.matched, seen.mismatched, seen.not_comparable),
+        (36, 4, 0)
+    );
+    let paths: Vec<&str> = seen.top.iter().map(|top| top.path.as_str()).collect();
+    assert_eq!(paths, ["$.stock"]);
+}
+
+/// A bridge that is always so far behind.
+struct Behind(Duration);
+
+impl Freshness for Behind {
+    fn applied_through(&self, _: &SliceId) -> Option<SystemTime> {
+        SystemTime::now().checked_sub(self.0)
+    }
+
+    fn has_link(&self, _: &SliceId) -> bool {
+        true
+    }
 }

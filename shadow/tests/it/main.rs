@@ -11,4 +11,5 @@ mod harness;
 mod ledger;
 mod memory;
 mod replay;
+mod reverse;
 mod secrets;
