@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    DataPhase, LinesLost, Live, ProxyEvidence, RouteTimes, ShadowEvidence, Side, SideTimes,
-    SliceId, SyncEvidence, TableRows,
+    DataPhase, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures,
+    ShadowEvidence, Side, SideTimes, SliceId, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -38,6 +38,10 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes>;
     /// The same of every route that has had requests, and of what belongs to no slice.
     fn routes(&self) -> Vec<RouteTimes>;
+    /// Services, their upstreams and connections since the proxy started.
+    fn services(&self) -> Vec<ServiceFigures>;
+    /// Writes that wait, and have waited, by slice.
+    fn holds(&self) -> Vec<HoldFigures>;
     /// Lines that the access log lacks, for the metrics; `None` where there is none.
     fn lines_lost(&self) -> Option<LinesLost>;
     /// Everything else a person may want to see, for `status`.

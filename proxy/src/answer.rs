@@ -36,6 +36,9 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Upstream(UpstreamError::Connect { .. }) => {
             (StatusCode::SERVICE_UNAVAILABLE, "connect-failed")
         }
+        Refusal::Upstream(UpstreamError::Nobody { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no-upstream")
+        }
         Refusal::Upstream(UpstreamError::Timeout { .. }) => {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
         }

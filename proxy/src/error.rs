@@ -72,6 +72,9 @@ pub(crate) enum UpstreamError {
         #[source]
         source: WireError,
     },
+    /// Nobody to send to.
+    #[error("no upstream of {service} is known: {why}")]
+    Nobody { service: String, why: String },
     /// Nothing was sent, and it is better so for a while.
     #[error("{service} has failed too often; it is asked again {}", in_time(*.left))]
     Open { service: String, left: Duration },
@@ -91,24 +94,16 @@ fn in_time(left: Duration) -> String {
 }
 
 impl UpstreamError {
-    /// Of no upstream at all, which the settings' check refuses.
-    pub(crate) fn nowhere() -> Self {
-        Self::Connect {
-            to: http::uri::Authority::from_static("nowhere").into(),
-            why: "no upstream is left to ask".to_owned(),
-        }
-    }
-
     /// There was no connection, so the upstream can have seen nothing of the request: another one
     /// may be asked, and this one again, whatever the method.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Connect { .. })
+        matches!(self, Self::Connect { .. } | Self::Nobody { .. })
     }
 
     /// Whether it says something of the upstream; a client that broke its own body off does not.
     pub(crate) fn is_upstreams(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Timeout { .. } => true,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Nobody { .. } => true,
             Self::Broken { source, .. } => !source.is_clients(),
             Self::Open { .. } | Self::Crowded { .. } => false,
         }

@@ -18,7 +18,9 @@ use crate::auth::Doorman;
 use crate::recent::millis;
 use crate::saved::{self, Saved};
 use crate::slice::Slice;
+use crate::sources::DnsSettings;
 use crate::tls::Certificates;
+use crate::upstreams::discovery::Resolver;
 use crate::upstreams::{Keeper, Service};
 
 /// Between two looks at the counters. The hard rule needs ten failures, which at the traffic
@@ -61,6 +63,7 @@ pub(crate) struct Watch {
     lowered: mpsc::Sender<Lowered>,
     state_file: Option<PathBuf>,
     keepers: Vec<Keeper>,
+    dns: DnsSettings,
     certificates: Option<Arc<Certificates>>,
     doorman: Option<Arc<Doorman>>,
 }
@@ -90,13 +93,15 @@ impl Watch {
             lowered,
             state_file,
             keepers: Vec::new(),
+            dns: DnsSettings::default(),
             certificates: None,
             doorman: None,
         }
     }
 
     /// Looks after the upstreams of these, too.
-    pub(crate) fn keeping(mut self, services: &[Arc<Service>]) -> Self {
+    pub(crate) fn keeping(mut self, services: &[Arc<Service>], dns: &DnsSettings) -> Self {
+        self.dns = dns.clone();
         self.keepers = services.iter().cloned().map(Keeper::new).collect();
         self
     }
@@ -116,8 +121,9 @@ impl Watch {
     /// Runs until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut tick = tokio::time::interval(PERIOD);
-        for keeper in &self.keepers {
-            keeper.begin();
+        let resolver = Resolver::new(self.dns.clone());
+        for keeper in &mut self.keepers {
+            keeper.begin(&resolver);
         }
         if let Some(certificates) = self.certificates.take() {
             // Ends with this thread's runtime.

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
-    LinesLost, Live, ProxyEvidence, RouteTimes, Side, SideTimes, SliceId, bucket, side_for,
+    HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes,
+    SliceId, bucket, side_for,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -99,6 +100,17 @@ impl Handle {
     /// Errors and times of each route and side that has had requests, since the start.
     pub fn routes(&self) -> Vec<RouteTimes> {
         self.shared.routes.read(&self.shared.settings.slices)
+    }
+
+    /// Services, their upstreams and connections, the legacy side first.
+    pub fn services(&self) -> Vec<ServiceFigures> {
+        self.shared.services.iter().map(|s| s.figures()).collect()
+    }
+
+    /// Writes that wait, and have waited, for a cutover, by slice.
+    pub fn holds(&self) -> Vec<HoldFigures> {
+        let figures = |slice: &Arc<Slice>| slice.gate.figures(&slice.settings.id);
+        self.shared.slices.iter().map(figures).collect()
     }
 
     /// Lines that the access log lacks; `None` where there is none.

@@ -5,9 +5,10 @@
 //! the other, so no write slips through between "none in flight" and "held".
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
+use outgrow_rollout::{HoldFigures, SliceId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +22,10 @@ pub(crate) struct WriteGate {
     waiting: AtomicUsize,
     /// Writes that waited since the last hold began.
     waited: AtomicU64,
+    /// The same of all holds.
+    waited_all: AtomicU64,
+    refused: AtomicU64,
+    waited_us: AtomicU64,
     idle: Notify,
     released: Notify,
 }
@@ -67,12 +72,14 @@ impl WriteGate {
             let _waiting = Waiting::enter(self, most)?;
             if deadline.is_none() {
                 self.waited.fetch_add(1, SeqCst);
+                self.waited_all.fetch_add(1, Relaxed);
             }
             let until = *deadline.get_or_insert_with(|| Instant::now() + within);
             let released = self.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
             if self.held.load(SeqCst) && timeout_at(until, released).await.is_err() {
+                self.refused.fetch_add(1, Relaxed);
                 return Err(Refused::TooLong);
             }
         }
@@ -110,6 +117,18 @@ impl WriteGate {
         self.waited.load(SeqCst)
     }
 
+    /// For the metrics.
+    pub(crate) fn figures(&self, slice: &SliceId) -> HoldFigures {
+        HoldFigures {
+            slice: slice.clone(),
+            held: self.is_held(),
+            waiting: self.waiting.load(SeqCst) as u64,
+            waited: self.waited_all.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            waited_us: self.waited_us.load(Relaxed),
+        }
+    }
+
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(SeqCst)
     }
@@ -120,13 +139,20 @@ impl WriteGate {
 }
 
 /// Counts one waiting write, also when its client goes away.
-struct Waiting<'a>(&'a WriteGate);
+struct Waiting<'a> {
+    gate: &'a WriteGate,
+    since: Instant,
+}
 
 impl<'a> Waiting<'a> {
     fn enter(gate: &'a WriteGate, most: usize) -> Result<Self, Refused> {
         let before = gate.waiting.fetch_add(1, SeqCst);
-        let waiting = Self(gate);
+        let waiting = Self {
+            gate,
+            since: Instant::now(),
+        };
         if before >= most {
+            gate.refused.fetch_add(1, Relaxed);
             Err(Refused::TooMany)
         } else {
             Ok(waiting)
@@ -136,7 +162,9 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, SeqCst);
+        self.gate.waiting.fetch_sub(1, SeqCst);
+        let took = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.gate.waited_us.fetch_add(took, Relaxed);
     }
 }
 

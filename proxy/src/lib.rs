@@ -34,6 +34,7 @@ mod saved;
 mod server;
 mod settings;
 mod slice;
+mod sources;
 mod stages;
 mod tls;
 mod trace;
@@ -61,7 +62,9 @@ pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
 };
+pub use sources::{Consul, DnsSettings, Eureka, Family, FileList, Source};
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
 pub use trace::TraceSettings;
 pub use trust::{Network, Trust};
 pub use upstreams::address::{Address, AddressError};
+pub use upstreams::discovery::look_up;

@@ -26,6 +26,7 @@ use crate::upstreams::address::Address;
 use crate::upstreams::balance::{PeakEwma, Picker, Set};
 use crate::upstreams::budget::Budget;
 use crate::upstreams::gate::Turn;
+use crate::upstreams::roster::{Endpoint, Roster};
 use crate::wire::{Wire, WireError};
 
 /// The shortest time between two sweeps.
@@ -37,7 +38,11 @@ pub(crate) struct Cluster {
     core: usize,
     service: Arc<Service>,
     picker: RefCell<Picker>,
-    members: Box<[Member]>,
+    /// By place.
+    members: RefCell<Vec<Option<Rc<Member>>>>,
+    all: Cell<Set>,
+    /// The roster that these are of.
+    epoch: Cell<u64>,
     limits: Limits,
     /// To the head of an answer, over all tries.
     timeout: Duration,
@@ -48,7 +53,7 @@ pub(crate) struct Cluster {
 /// One upstream on one core.
 #[derive(Debug)]
 struct Member {
-    to: Address,
+    endpoint: Arc<Endpoint>,
     #[allow(clippy::vec_box)] // One word to move, on every request.
     idle: RefCell<Vec<Box<Wire>>>,
     ewma: Cell<PeakEwma>,
@@ -58,15 +63,14 @@ struct Member {
 #[derive(Debug)]
 pub(crate) struct Slot {
     cluster: Rc<Cluster>,
-    index: usize,
+    member: Rc<Member>,
     /// Where the upstream has only so many.
     turn: Option<Turn>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Cluster { core, service, .. } = &*self.cluster;
-        if let Some(tally) = service.tally(*core, self.index) {
+        if let Some(tally) = self.member.endpoint.tally(self.cluster.core) {
             tally.leave();
         }
     }
@@ -84,22 +88,23 @@ pub(crate) struct Lent {
 impl Lent {
     /// Who answered.
     pub(crate) fn upstream(&self) -> &Address {
-        &self.slot.cluster.members[self.slot.index].to
+        self.slot.member.to()
     }
 
     /// Puts the connection back, if it can carry another request.
     pub(crate) fn give_back(self, now: Instant) {
         let Self { slot, mut wire, .. } = self;
-        if !wire.is_reusable() {
+        // Nobody would take it from one that has left.
+        if !wire.is_reusable() || slot.member.endpoint.has_left() {
             return;
         }
         wire.rest(now);
-        let Cluster {
-            members, limits, ..
-        } = &*slot.cluster;
-        let mut idle = members[slot.index].idle.borrow_mut();
-        if idle.len() < limits.pool_max {
+        let mut idle = slot.member.idle.borrow_mut();
+        if idle.len() < slot.cluster.limits.pool_max {
             idle.push(wire);
+            if let Some(tally) = slot.member.endpoint.tally(slot.cluster.core) {
+                tally.rest(idle.len());
+            }
         }
     }
 }
@@ -128,29 +133,76 @@ pub(crate) enum Client<'a> {
     Nobody,
 }
 
+impl Member {
+    fn new(endpoint: &Arc<Endpoint>, now: Duration) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            idle: RefCell::default(),
+            ewma: Cell::new(PeakEwma::new(now)),
+        }
+    }
+
+    fn to(&self) -> &Address {
+        &self.endpoint.address
+    }
+}
+
 impl Cluster {
     pub(crate) fn new(core: usize, service: Arc<Service>, limits: Limits) -> Self {
         let begun = Instant::now();
         let rules = &service.settings.rules;
-        let upstreams = &service.settings.upstreams;
-        let names: Vec<&str> = upstreams.iter().map(Address::as_str).collect();
         // Each core with another one, so that they do not choose in step.
         let seed = RandomState::new().build_hasher().finish();
-        let member = |to: &Address| Member {
-            to: to.clone(),
-            idle: RefCell::default(),
-            ewma: Cell::new(PeakEwma::new(Duration::ZERO)),
-        };
-        Self {
+        let cluster = Self {
             core,
-            picker: RefCell::new(Picker::new(rules.balance, &names, seed)),
-            members: upstreams.iter().map(member).collect(),
+            picker: RefCell::new(Picker::new(rules.balance, seed)),
+            members: RefCell::default(),
+            all: Cell::new(Set::NONE),
+            epoch: Cell::new(0),
             timeout: rules.timeout.unwrap_or(limits.request_timeout),
             budget: Cell::default(),
             service,
             limits,
             begun,
+        };
+        cluster.refresh();
+        cluster
+    }
+
+    /// Sees to it that the members are those of the roster in force. Costs a look at one word
+    /// where nothing has changed.
+    fn refresh(&self) {
+        let epoch = self.service.epoch();
+        if epoch != self.epoch.get() {
+            self.epoch.set(epoch);
+            self.follow(&self.service.roster());
         }
+    }
+
+    /// Who stays keeps its connections and all that is known of it. Connections of one that has
+    /// left end with their requests.
+    #[cold]
+    fn follow(&self, roster: &Roster) {
+        let now = self.begun.elapsed();
+        let mut members = self.members.borrow_mut();
+        members.resize_with(roster.places.len(), || None);
+        for (member, place) in members.iter_mut().zip(&roster.places) {
+            let stays = match (member.as_ref(), place) {
+                (Some(member), Some(endpoint)) => Arc::ptr_eq(&member.endpoint, endpoint),
+                (None, None) => true,
+                _ => false,
+            };
+            if !stays {
+                *member = place.as_ref().map(|e| Rc::new(Member::new(e, now)));
+            }
+        }
+        let named = roster.iter().map(|e| (e.index, e.address.as_str()));
+        self.picker.borrow_mut().follow(named);
+        self.all.set(roster.all);
+    }
+
+    fn member(&self, index: usize) -> Option<Rc<Member>> {
+        self.members.borrow().get(index)?.clone()
     }
 
     fn take(&self, member: &Member, now: Instant) -> Option<Box<Wire>> {
@@ -162,6 +214,9 @@ impl Cluster {
                 return None;
             }
             if wire.is_alive() {
+                if let Some(tally) = member.endpoint.tally(self.core) {
+                    tally.reused(idle.len());
+                }
                 return Some(wire);
             }
         }
@@ -174,25 +229,36 @@ impl Cluster {
         let mut tick = tokio::time::interval((self.limits.pool_idle / 2).max(SWEEP_MIN));
         loop {
             let now = tick.tick().await.into_std();
-            for member in &self.members {
-                member.idle.borrow_mut().retain(|wire| {
+            self.refresh();
+            for member in self.members.borrow().iter().flatten() {
+                let mut idle = member.idle.borrow_mut();
+                idle.retain(|wire| {
                     now.saturating_duration_since(wire.rested) <= self.limits.pool_idle
                         && wire.is_alive()
                 });
+                if let Some(tally) = member.endpoint.tally(self.core) {
+                    tally.rest(idle.len());
+                }
             }
         }
     }
 
     fn pick(&self, among: Set, client: Client<'_>, out: &Outgoing, now: Instant) -> Option<usize> {
-        if self.members.len() == 1 {
-            return (!among.is_empty()).then_some(0);
+        if among.len() < 2 {
+            return among.iter().next();
         }
         let now = now.saturating_duration_since(self.begun);
-        let load = |index| {
-            let tally = self.service.tally(self.core, index);
+        let members = self.members.borrow();
+        let at = |index: usize| members.get(index).and_then(Option::as_ref);
+        let of = |member: &Member| {
+            let tally = member.endpoint.tally(self.core);
             tally.map_or(0, |tally| tally.in_flight())
         };
-        let cost = |index: usize| self.members[index].ewma.get().cost(now, load(index));
+        let load = |index| at(index).map_or(u32::MAX, |member| of(member));
+        let cost = |index| {
+            let cost = |member: &Rc<Member>| member.ewma.get().cost(now, of(member));
+            at(index).map_or(f64::INFINITY, cost)
+        };
         let key = || self.key(client, out);
         self.picker.borrow_mut().pick(among, key, load, cost)
     }
@@ -210,13 +276,13 @@ impl Cluster {
         }
     }
 
-    fn enter(self: &Rc<Self>, index: usize, turn: Option<Turn>) -> Slot {
-        if let Some(tally) = self.service.tally(self.core, index) {
+    fn enter(self: &Rc<Self>, member: Rc<Member>, turn: Option<Turn>) -> Slot {
+        if let Some(tally) = member.endpoint.tally(self.core) {
             tally.enter();
         }
         Slot {
             cluster: self.clone(),
-            index,
+            member,
             turn,
         }
     }
@@ -224,7 +290,7 @@ impl Cluster {
     /// How an upstream did, for whoever chooses next. Says when the try ended.
     fn observe(
         &self,
-        index: usize,
+        member: &Member,
         sent: &Result<(Response<()>, Lent), UpstreamError>,
         begun: Instant,
     ) -> Instant {
@@ -233,14 +299,14 @@ impl Cluster {
             Err(error) if error.is_upstreams() => (true, Instant::now()),
             Err(_) => return Instant::now(),
         };
-        self.service.observe(self.core, index, failed, now);
+        let of = (&*member.endpoint, self.all.get());
+        self.service.observe(self.core, of, failed, now);
         let rules = &self.service.settings.rules;
-        if rules.balance == Balance::PowerOfTwo && self.members.len() > 1 {
+        if rules.balance == Balance::PowerOfTwo && self.all.get().len() > 1 {
             let took = now.saturating_duration_since(begun);
-            let ewma = &self.members[index].ewma;
-            let mut seen = ewma.get();
+            let mut seen = member.ewma.get();
             seen.observe(now.saturating_duration_since(self.begun), took, failed);
-            ewma.set(seen);
+            member.ewma.set(seen);
         }
         now
     }
@@ -291,22 +357,26 @@ impl Cluster {
         begun: Instant,
         until: Instant,
     ) -> Result<(Response<()>, Lent), UpstreamError> {
-        let member = &self.members[slot.index];
+        let member = slot.member.clone();
+        let to = member.to();
         let lend = |wire| Lent {
             slot,
             wire,
             answered: Instant::now(),
         };
-        while let Some(mut wire) = self.take(member, begun) {
+        while let Some(mut wire) = self.take(&member, begun) {
             let may_repeat = out.may_repeat();
-            match self.ask(&member.to, &mut wire, out, (begun, until)).await {
+            match self.ask(to, &mut wire, out, (begun, until)).await {
                 Ok(response) => return Ok((response, lend(wire))),
                 Err(UpstreamError::Broken { .. }) if may_repeat => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut wire = self.connect(&member.to, until).await?;
-        let asked = self.ask(&member.to, &mut wire, out, (begun, until));
+        let mut wire = self.connect(to, until).await?;
+        if let Some(tally) = member.endpoint.tally(self.core) {
+            tally.connected();
+        }
+        let asked = self.ask(to, &mut wire, out, (begun, until));
         Ok((asked.await?, lend(wire)))
     }
 }

@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use outgrow_shadow::Places;
 
-use crate::upstreams::address::Address;
+use crate::sources::Source;
 
 /// A service: upstreams of which any may answer.
 #[derive(Debug, Clone)]
 pub struct ServiceSettings {
     /// What slices call it.
     pub name: String,
-    /// At most 64.
-    pub upstreams: Vec<Address>,
+    /// Who says where they are; 64 are used at a time.
+    pub upstreams: Vec<Source>,
     pub rules: UpstreamRules,
+    /// Told where they are, whenever that changes.
+    pub places: Places,
 }
 
 /// How requests are shared among the upstreams of a service.
@@ -200,11 +203,12 @@ pub struct UpstreamLimits {
 
 impl ServiceSettings {
     /// With the usual rules.
-    pub fn new<A: Into<Address>>(name: impl Into<String>, upstreams: Vec<A>) -> Self {
+    pub fn new<S: Into<Source>>(name: impl Into<String>, upstreams: Vec<S>) -> Self {
         Self {
             name: name.into(),
             upstreams: upstreams.into_iter().map(Into::into).collect(),
             rules: UpstreamRules::default(),
+            places: Places::default(),
         }
     }
 }

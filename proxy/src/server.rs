@@ -118,7 +118,7 @@ impl Proxy {
             .map(|service| Arc::new(Service::new(service.clone(), workers)))
             .collect();
         let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
-            .keeping(&services)
+            .keeping(&services, &settings.dns)
             .showing(certificates)
             .letting_in(doorman.clone());
         let shared = Arc::new(Shared {

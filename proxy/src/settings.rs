@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::pages::ErrorPage;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
+use crate::sources::DnsSettings;
 use crate::tls::TlsSettings;
 use crate::trace::TraceSettings;
 use crate::trust::Trust;
@@ -34,6 +35,7 @@ pub struct Settings {
     /// What slices name.
     pub services: Vec<ServiceSettings>,
     pub slices: Vec<SliceSettings>,
+    pub dns: DnsSettings,
     pub limits: Limits,
     pub trust: Trust,
     /// Of what belongs to no slice.

@@ -86,7 +86,7 @@ impl Trail {
                 | UpstreamError::Timeout { to, .. }
                 | UpstreamError::Broken { to, .. }
                 | UpstreamError::Crowded { to, .. } => Some(to.clone()),
-                UpstreamError::Open { .. } => None,
+                UpstreamError::Nobody { .. } | UpstreamError::Open { .. } => None,
             };
         }
     }

@@ -1,117 +1,97 @@
-//! What all cores know of a service's upstreams: which of them are well, and how they did.
+//! What all cores know of a service's upstreams: who they are, which of them are well, and how they
+//! did.
 //!
-//! A request reads two words of it. Words are changed by failures, and by the guard's thread.
+//! A request reads three words of it. They are changed by failures, and by the guard's thread.
 
 pub(crate) mod address;
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod budget;
+pub(crate) mod discovery;
 pub(crate) mod gate;
 mod health;
+mod keeper;
 mod outlier;
+pub(crate) mod roster;
 
-use std::sync::atomic::{
-    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use outgrow_rollout::{ServiceFigures, UpstreamState};
 use serde_json::json;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::rules::ServiceSettings;
 use address::Address;
 use balance::Set;
-use breaker::{Breaker, Window};
+use breaker::Breaker;
+use discovery::Told;
 use gate::Gate;
-use outlier::Outlier;
+pub(crate) use keeper::Keeper;
+use roster::{Change, Endpoint, Roster};
 
 /// A service at work, shared by all cores.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) settings: ServiceSettings,
-    pub(crate) all: Set,
+    cores: usize,
+    roster: ArcSwap<Roster>,
+    /// Raised when the roster has changed: a core looks at this word alone.
+    epoch: AtomicU64,
     healthy: AtomicU64,
     ejected: AtomicU64,
-    outliers: Box<[Outlier]>,
-    /// What the last check found wrong, for `status`. Touched by the guard's thread only.
-    troubles: Box<[Mutex<Option<String>>]>,
-    /// By core, then by upstream.
-    tallies: Box<[Box<[Tally]>]>,
+    /// By source of the settings.
+    told: Mutex<Vec<Told>>,
+    /// Whether every source has said something.
+    known: watch::Sender<bool>,
     begun: Instant,
     pub(crate) breaker: Option<Arc<Breaker>>,
-    /// By upstream; none where nothing is bounded.
-    pub(crate) gates: Box<[Gate]>,
+    /// By core, which alone writes it.
+    again: Box<[Again]>,
 }
 
-/// What one core counts of one upstream. Only that core writes.
+/// What one core counts of requests that are to be sent again.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// Up to the end of the answer.
-    in_flight: AtomicU32,
-    requests: AtomicU64,
-    failures: AtomicU64,
-}
-
-impl Tally {
-    pub(crate) fn enter(&self) {
-        let now = self.in_flight.load(Relaxed).wrapping_add(1);
-        self.in_flight.store(now, Relaxed);
-    }
-
-    pub(crate) fn leave(&self) {
-        let now = self.in_flight.load(Relaxed).wrapping_sub(1);
-        self.in_flight.store(now, Relaxed);
-    }
-
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
-    }
-
-    fn count(&self, failed: bool) {
-        let raise = |counter: &AtomicU64| {
-            counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
-        };
-        raise(&self.requests);
-        if failed {
-            raise(&self.failures);
-        }
-    }
+#[repr(align(64))]
+struct Again {
+    tried: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Service {
     pub(crate) fn new(settings: ServiceSettings, cores: usize) -> Self {
-        let count = settings.upstreams.len();
-        let all = Set::first(count);
-        Self {
-            all,
-            healthy: AtomicU64::new(all.0),
+        let told: Vec<Told> = settings.upstreams.iter().map(Told::at_first).collect();
+        let breaker = settings.rules.breaker.clone();
+        let service = Self {
+            cores,
+            roster: ArcSwap::from_pointee(Roster::empty()),
+            epoch: AtomicU64::new(0),
+            healthy: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
-            outliers: (0..count).map(|_| Outlier::default()).collect(),
-            troubles: (0..count).map(|_| Mutex::default()).collect(),
-            tallies: (0..cores)
-                .map(|_| (0..count).map(|_| Tally::default()).collect())
-                .collect(),
+            told: Mutex::new(told),
+            known: watch::Sender::new(false),
             begun: Instant::now(),
-            breaker: settings
-                .rules
-                .breaker
-                .clone()
-                .map(|rule| Arc::new(Breaker::new(rule, cores))),
-            gates: match &settings.rules.limits {
-                Some(rule) => (0..count).map(|_| Gate::new(rule)).collect(),
-                None => Box::default(),
-            },
+            again: (0..cores).map(|_| Again::default()).collect(),
+            breaker: breaker.map(|rule| Arc::new(Breaker::new(rule, cores))),
             settings,
-        }
+        };
+        service.update();
+        service
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
+    }
+
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
     }
 
     pub(crate) fn well(&self) -> Set {
         Set(self.healthy.load(Relaxed)).without(Set(self.ejected.load(Relaxed)))
-    }
-
-    pub(crate) fn tally(&self, core: usize, index: usize) -> Option<&Tally> {
-        self.tallies.get(core)?.get(index)
     }
 
     pub(crate) fn since_start(&self, now: Instant) -> u64 {
@@ -120,16 +100,24 @@ impl Service {
     }
 
     /// How an upstream did. Called on the core's own thread only.
-    pub(crate) fn observe(&self, core: usize, index: usize, failed: bool, now: Instant) {
-        if let Some(tally) = self.tally(core, index) {
+    pub(crate) fn observe(
+        &self,
+        core: usize,
+        (endpoint, all): (&Endpoint, Set),
+        failed: bool,
+        now: Instant,
+    ) {
+        if let Some(tally) = endpoint.tally(core) {
             tally.count(failed);
         }
         let Some(rule) = &self.settings.rules.ejection else {
             return;
         };
-        let Some(outlier) = self.outliers.get(index).filter(|_| self.all.len() > 1) else {
+        // The place of one that has left may be another's.
+        if all.len() < 2 || endpoint.has_left() {
             return;
-        };
+        }
+        let (outlier, index) = (&endpoint.outlier, endpoint.index);
         if !failed {
             outlier.succeeded();
             return;
@@ -137,7 +125,7 @@ impl Service {
         let (healthy, ejected) = (self.healthy.load(Relaxed), self.ejected.load(Relaxed));
         if outlier.failed(rule)
             && !Set(ejected).has(index)
-            && outlier::may_eject(rule, self.all, Set(healthy), Set(ejected), index)
+            && outlier::may_eject(rule, all, Set(healthy), Set(ejected), index)
         {
             outlier.eject(rule, self.since_start(now));
             // Whoever sees it in the set sees its time, too.
@@ -145,133 +133,166 @@ impl Service {
         }
     }
 
-    fn trouble(&self, index: usize) -> MutexGuard<'_, Option<String>> {
-        self.troubles[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// A request is sent again, or not because the budget is spent. Called on the core's own thread
+    /// only.
+    pub(crate) fn count_again(&self, core: usize, tried: bool) {
+        let Some(again) = self.again.get(core) else {
+            return;
+        };
+        let counter = if tried { &again.tried } else { &again.refused };
+        counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// For the metrics.
+    pub(crate) fn figures(&self) -> ServiceFigures {
+        let now = self.since_start(Instant::now());
+        let roster = self.roster.load();
+        let upstreams = roster.iter().map(|e| e.figures(self.state_of(e.index)));
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |of: fn(&Again) -> &AtomicU64| -> u64 {
+            self.again.iter().map(|again| of(again).load(Relaxed)).sum()
+        };
+        ServiceFigures {
+            service: self.settings.name.clone(),
+            upstreams: upstreams.collect(),
+            circuit: self.breaker.as_ref().map(|breaker| breaker.figures(now)),
+            retries: sum(|again| &again.tried),
+            retries_refused: sum(|again| &again.refused),
+            sources: told.iter().filter_map(Told::figures).collect(),
+        }
+    }
+
+    fn state_of(&self, index: usize) -> UpstreamState {
+        let (healthy, ejected) = (
+            Set(self.healthy.load(Relaxed)),
+            Set(self.ejected.load(Relaxed)),
+        );
+        match (healthy.has(index), ejected.has(index)) {
+            (false, _) => UpstreamState::Unhealthy,
+            (true, true) => UpstreamState::Ejected,
+            (true, false) => UpstreamState::Well,
+        }
     }
 
     /// What a check found. `changed` is the new state where this check changed it.
-    fn checked(&self, index: usize, changed: Option<bool>, trouble: Option<String>) {
-        *self.trouble(index) = trouble;
+    fn checked(&self, endpoint: &Endpoint, changed: Option<bool>, trouble: Option<String>) {
+        *endpoint.trouble() = trouble;
+        if endpoint.has_left() {
+            return;
+        }
         match changed {
-            Some(true) => self.healthy.fetch_or(Set::of(index).0, Relaxed),
-            Some(false) => self.healthy.fetch_and(!Set::of(index).0, Relaxed),
+            Some(true) => self.healthy.fetch_or(Set::of(endpoint.index).0, Relaxed),
+            Some(false) => self.healthy.fetch_and(!Set::of(endpoint.index).0, Relaxed),
             None => 0,
         };
+    }
+
+    /// What a source says. Who is named no more gets nothing new; where a source does not know,
+    /// what it said last holds.
+    pub(crate) fn tell(&self, source: usize, found: Result<Vec<Address>, String>) {
+        let name = &self.settings.name;
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(told) = told.get_mut(source) else {
+                return;
+            };
+            told.take(name, found);
+        }
+        self.update();
+    }
+
+    /// Puts a new roster into force where the sources name other upstreams.
+    fn update(&self) {
+        let (wanted, known) = {
+            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            (discovery::union(&told), told.iter().all(Told::has_spoken))
+        };
+        let limits = self.settings.rules.limits.as_ref();
+        let (next, change) = self.roster.load().change(&wanted, self.cores, limits);
+        if !change.is_none() {
+            self.enforce(next, &change);
+        }
+        if known {
+            self.known
+                .send_if_modified(|known| !std::mem::replace(known, true));
+        }
+    }
+
+    fn enforce(&self, next: Roster, change: &Change) {
+        let name = &self.settings.name;
+        let gone = change.left.iter();
+        let gone = gone.fold(Set::NONE, |all, endpoint| all.with(endpoint.index));
+        let new = change.joined.iter();
+        let new = new.fold(Set::NONE, |all, endpoint| all.with(endpoint.index));
+        // First: what is said of a place then is said of who has it now.
+        change.take_leave();
+        self.ejected.fetch_and(!gone.0, Relaxed);
+        self.healthy.fetch_and(!gone.0, Relaxed);
+        // Taken for well until found to be ill, as at the start.
+        self.healthy.fetch_or(new.0, Relaxed);
+        let places = next.iter().filter_map(|endpoint| endpoint.address.place());
+        self.settings.places.set(places.collect());
+        self.roster.store(Arc::new(next));
+        let epoch = self.epoch.fetch_add(1, Release);
+        if change.surplus > 0 {
+            let surplus = change.surplus;
+            warn!(service = %name, surplus, "more upstreams than can be used");
+        }
+        if epoch > 0 {
+            for endpoint in &change.joined {
+                info!(service = %name, upstream = %endpoint.address, "joined");
+            }
+            for endpoint in &change.left {
+                info!(service = %name, upstream = %endpoint.address, "left");
+            }
+        }
+    }
+
+    /// Waits until it is known who the upstreams are. Cancel safe.
+    pub(crate) async fn known(&self) {
+        // The sender is here: there is always an end of it.
+        let _ = self.known.subscribe().wait_for(|known| *known).await;
+    }
+
+    /// Why nobody is known.
+    pub(crate) fn why_nobody(&self) -> String {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let troubles: Vec<String> = told.iter().filter_map(Told::trouble).collect();
+        match troubles.is_empty() {
+            true => "nobody has named one yet".to_owned(),
+            false => troubles.join("; "),
+        }
     }
 
     /// For `status`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let now = self.since_start(Instant::now());
-        let (healthy, ejected) = (
-            Set(self.healthy.load(Relaxed)),
-            Set(self.ejected.load(Relaxed)),
-        );
-        let upstream = |(index, to): (usize, &Address)| {
-            let of_cores = || self.tallies.iter().filter_map(|core| core.get(index));
-            let state = match (healthy.has(index), ejected.has(index)) {
-                (false, _) => "unhealthy",
-                (true, true) => "ejected",
-                (true, false) => "well",
-            };
+        let upstream = |endpoint: &Arc<Endpoint>| {
+            let index = endpoint.index;
+            let state = self.state_of(index);
+            let ejected = state == UpstreamState::Ejected;
             json!({
-                "to": to.as_str(),
+                "to": endpoint.address.as_str(),
                 "state": state,
-                "last_check": *self.trouble(index),
-                "back_in_ms": ejected.has(index).then(|| self.outliers[index].left(now)),
-                "waiting": self.gates.get(index).map_or(0, Gate::waiting),
-                "in_flight": of_cores().map(|t| u64::from(t.in_flight())).sum::<u64>(),
-                "requests": of_cores().map(|t| t.requests.load(Relaxed)).sum::<u64>(),
-                "failures": of_cores().map(|t| t.failures.load(Relaxed)).sum::<u64>(),
+                "last_check": *endpoint.trouble(),
+                "back_in_ms": ejected.then(|| endpoint.outlier.left(now)),
+                "waiting": endpoint.gate.as_ref().map_or(0, Gate::waiting),
+                "in_flight": endpoint.sum(|t| u64::from(t.in_flight())),
+                "requests": endpoint.sum(|t| t.requests.load(Relaxed)),
+                "failures": endpoint.sum(|t| t.failures.load(Relaxed)),
             })
         };
-        let upstreams = self.settings.upstreams.iter().enumerate().map(upstream);
         let circuit = self.breaker.as_ref().map(|breaker| {
             let (state, left) = breaker.told(now);
             json!({ "state": state, "asked_again_in_ms": left })
         });
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         json!({
             "service": self.settings.name,
             "circuit": circuit,
             "balance": self.settings.rules.balance.name(),
-            "upstreams": upstreams.collect::<Vec<_>>(),
+            "upstreams": self.roster.load().iter().map(upstream).collect::<Vec<_>>(),
+            "discovery": told.iter().filter_map(Told::describe).collect::<Vec<_>>(),
         })
-    }
-}
-
-/// What the guard's thread does for a service.
-#[derive(Debug)]
-pub(crate) struct Keeper {
-    service: Arc<Service>,
-    /// Those that were said to be ejected.
-    told: Set,
-    /// Whether the circuit was said to be open.
-    told_open: bool,
-    window: Window,
-}
-
-impl Keeper {
-    pub(crate) fn new(service: Arc<Service>) -> Self {
-        Self {
-            service,
-            told: Set::NONE,
-            told_open: false,
-            window: Window::default(),
-        }
-    }
-
-    /// Begins the health checks. They end with the runtime of this thread.
-    pub(crate) fn begin(&self) {
-        let Some(rule) = &self.service.settings.rules.health else {
-            return;
-        };
-        for index in self.service.all.iter() {
-            let (service, rule) = (self.service.clone(), rule.clone());
-            tokio::task::spawn_local(health::watch(service, rule, index));
-        }
-    }
-
-    /// Takes back those whose time is over, and says what has changed.
-    pub(crate) fn look(&mut self, now: Instant) {
-        let now = self.service.since_start(now);
-        self.look_at_circuit(now);
-        let service = &self.service;
-        let Some(rule) = &service.settings.rules.ejection else {
-            return;
-        };
-        let ejected = Set(service.ejected.load(Acquire));
-        for index in ejected.iter() {
-            let outlier = &service.outliers[index];
-            let (name, to) = (&service.settings.name, &service.settings.upstreams[index]);
-            if !self.told.has(index) {
-                let ms = outlier.left(now);
-                warn!(service = %name, upstream = %to, ms, "left alone: it failed too often in a row");
-                self.told = self.told.with(index);
-            }
-            if outlier.is_over(now) {
-                outlier.try_again(rule);
-                service.ejected.fetch_and(!Set::of(index).0, Relaxed);
-                self.told = self.told.without(Set::of(index));
-                info!(service = %name, upstream = %to, "asked again");
-            }
-        }
-    }
-
-    fn look_at_circuit(&mut self, now: u64) {
-        let Some(breaker) = &self.service.breaker else {
-            return;
-        };
-        self.window.look(breaker, now);
-        let (state, ms) = breaker.told(now);
-        let open = state != "closed";
-        if open != self.told_open {
-            self.told_open = open;
-            let service = &self.service.settings.name;
-            match open {
-                true => warn!(%service, ms, "spared: it failed too often"),
-                false => info!(%service, "no longer spared"),
-            }
-        }
     }
 }

@@ -16,6 +16,7 @@ mod moves;
 pub mod paired;
 mod plan;
 pub mod samples;
+mod services;
 mod split;
 mod state;
 
@@ -28,5 +29,8 @@ pub use guard::{Guard, GuardLimits, Verdict};
 pub use ids::{BuildId, IdError, Revision, Side, SliceId, Weight, WeightError};
 pub use moves::{IllegalMove, Move, advance};
 pub use plan::{Plan, Step, StepState, next_step, steps_with_state};
+pub use services::{
+    CircuitFigures, HoldFigures, ServiceFigures, SourceFigures, UpstreamFigures, UpstreamState,
+};
 pub use split::{BUCKETS, bucket, key_hash, side_for};
 pub use state::{DataPhase, LinkState, Live, SliceState, Traffic};

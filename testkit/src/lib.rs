@@ -8,6 +8,7 @@
 pub mod certificates;
 pub mod client;
 pub mod database;
+pub mod dns;
 pub mod local;
 pub mod mariadb;
 pub mod nats;
@@ -21,6 +22,7 @@ mod waiting;
 pub use certificates::Authority;
 pub use client::Answer;
 pub use database::TempDatabase;
+pub use dns::DnsServer;
 pub use local::LocalSocket;
 pub use mariadb::Mariadb;
 pub use nats::Nats;

@@ -32,7 +32,15 @@ impl Relay {
     /// # Panics
     /// Panics when there is no free port.
     pub async fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), server).await
+    }
+
+    /// As [`Self::to`], at an address of the test's.
+    ///
+    /// # Panics
+    /// Panics when somebody else is there.
+    pub async fn at(address: SocketAddr, server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await;
         let listener = listener.expect("a free loopback port");
         let address = listener.local_addr().expect("it is bound");
         let weather = Arc::new(watch::channel(Weather::Fair).0);

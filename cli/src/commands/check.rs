@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use outgrow_proxy::Address;
+use outgrow_proxy::{Address, Source};
 use serde::Serialize;
 
 use super::Context;
@@ -72,23 +72,37 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// Connects to every upstream, all at once.
+/// Asks every source who the upstreams are, and connects to each of them, all at once.
 async fn upstreams(config: &Config) -> Vec<Finding> {
     let legacy = config.legacy.urls.iter().map(|url| ("legacy", url));
     let services = config
         .services
         .iter()
         .flat_map(|(name, service)| service.urls.iter().map(move |url| (name.as_str(), url)));
-    let within = config.proxy.connect_timeout;
     let all = legacy
         .chain(services)
-        .map(|(name, url)| connect(name, url, within));
-    futures_util::future::join_all(all).await
+        .map(|(name, source)| source_of(config, name, source));
+    let found = futures_util::future::join_all(all).await;
+    found.into_iter().flatten().collect()
 }
 
-async fn connect(name: &str, url: &Address, within: Duration) -> Finding {
-    let seen = tokio::time::timeout(within, url.reach()).await;
-    let (ok, detail) = match seen {
+async fn source_of(config: &Config, name: &str, source: &Source) -> Vec<Finding> {
+    let within = config.proxy.connect_timeout;
+    match outgrow_proxy::look_up(source, &config.proxy.dns).await {
+        Ok(found) => {
+            let all = found.iter().map(|to| connect(name, to, within));
+            futures_util::future::join_all(all).await
+        }
+        Err(why) => vec![Finding {
+            what: format!("{name} {source}"),
+            ok: false,
+            detail: why,
+        }],
+    }
+}
+
+async fn connect(name: &str, to: &Address, within: Duration) -> Finding {
+    let (ok, detail) = match tokio::time::timeout(within, to.reach()).await {
         Ok(Ok(())) => (true, "it accepts connections".to_owned()),
         Ok(Err(error)) => (false, format!("{error}; is it running there?")),
         Err(_) => (
@@ -97,7 +111,7 @@ async fn connect(name: &str, url: &Address, within: Duration) -> Finding {
         ),
     };
     Finding {
-        what: format!("{name} {url}"),
+        what: format!("{name} {to}"),
         ok,
         detail,
     }

@@ -17,6 +17,7 @@ mod serve;
 mod shadow;
 mod status;
 mod sync;
+mod top;
 mod verify;
 
 use std::path::PathBuf;
@@ -118,6 +119,7 @@ pub(crate) enum Command {
     Check(check::CheckArgs),
     Init(init::InitArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     #[command(subcommand)]
     Route(route::RouteCommand),
     #[command(subcommand)]
@@ -213,6 +215,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => Box::pin(check::run(&context, args)).await,
         Command::Init(args) => init::run(&context, &args),
         Command::Status(args) => status::run(&context, args).await,
+        Command::Top(args) => top::run(&context, args).await,
         Command::Route(command) => route::run(&context, command).await,
         Command::Shadow(command) => shadow::run(&context, command).await,
         Command::Sync(command) => sync::run(&context, command).await,

@@ -33,7 +33,7 @@ pub(crate) struct StatusArgs {
     every: Duration,
 }
 
-fn every(text: &str) -> Result<Duration, String> {
+pub(super) fn every(text: &str) -> Result<Duration, String> {
     // Faster than ten times a second nobody reads, and the server has other things to do.
     const LEAST: Duration = Duration::from_millis(100);
     match scalar::duration(text)? {

@@ -21,6 +21,7 @@ pub(crate) mod scalar;
 pub(crate) mod secret;
 mod section;
 mod slices;
+mod sources;
 mod sync;
 mod tables;
 #[cfg(test)]

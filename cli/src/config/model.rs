@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outgrow_proxy::{AccessLog, Address, TlsSettings, TraceSettings, Trust, UpstreamRules};
+use outgrow_proxy::{AccessLog, DnsSettings, TlsSettings, TraceSettings, Trust, UpstreamRules};
 use outgrow_rollout::{GuardLimits, Plan, SliceId};
 
 use super::events::Events;
@@ -75,6 +75,7 @@ pub(crate) struct Proxy {
     /// `None`: requests are not logged.
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) trace: TraceSettings,
+    pub(crate) dns: DnsSettings,
 }
 
 /// `[proxy.identity]`: how the extracted services learn who calls.
@@ -93,7 +94,7 @@ pub(crate) struct Identity {
 /// `[legacy]`: the monolith.
 #[derive(Debug)]
 pub(crate) struct Legacy {
-    pub(crate) urls: Vec<Address>,
+    pub(crate) urls: Vec<outgrow_proxy::Source>,
     pub(crate) rules: UpstreamRules,
     /// Present when any slice has tables.
     pub(crate) database: Option<Database>,
@@ -119,7 +120,7 @@ pub(crate) struct Shadow {
 /// `[services.NAME]`: an extracted service.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) urls: Vec<Address>,
+    pub(crate) urls: Vec<outgrow_proxy::Source>,
     pub(crate) rules: UpstreamRules,
     /// Present when a slice of this service has tables.
     pub(crate) database: Option<Database>,

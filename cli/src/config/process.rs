@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
-use outgrow_proxy::{Address, Network, Trust};
+use outgrow_proxy::{Network, Trust};
 
 use super::Surroundings;
 use super::access_log;
@@ -18,12 +18,13 @@ use super::problem::{Findings, Place};
 use super::scalar;
 use super::secret::Secret;
 use super::section::{Node, Section};
+use super::sources;
 use super::tls;
 use super::trace;
 use super::upstreams;
 
 /// What is wrong is among the findings already.
-struct Reported;
+pub(super) struct Reported;
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -42,8 +43,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY_TTL: Duration = Duration::from_secs(5);
 /// More threads than any machine that this runs on has cores.
 const WORKERS_MAX: u64 = 512;
-/// As many as the proxy keeps in one word of bits.
-const URLS_MAX: usize = 64;
 const BUILD_HEADER: &str = "x-build-id";
 const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 const STORE: &str = "outgrow-store.db";
@@ -99,6 +98,7 @@ pub(super) fn proxy(
     let access_log = section
         .get("access_log")
         .map(|node| access_log::read(node.section(findings)?, findings, around));
+    let dns = sources::dns(&mut section, findings);
     let trace = section
         .get("trace")
         .and_then(|node| node.section(findings))
@@ -121,6 +121,7 @@ pub(super) fn proxy(
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,
         trace,
+        dns,
         access_log: access_log.map_or(Some(None), |found| found.map(Some))?,
     })
 }
@@ -185,7 +186,7 @@ fn identity(
 }
 
 /// A secret that a file or a variable holds, if any is named.
-fn secret(
+pub(super) fn secret(
     section: &mut Section<'_>,
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
@@ -227,7 +228,7 @@ pub(super) fn legacy(
 ) -> Option<Legacy> {
     let fix = "add [legacy] with urls = [\"http://127.0.0.1:9000\"]";
     let mut section = root.need(findings, "legacy", fix)?.section(findings)?;
-    let urls = urls(&mut section, findings);
+    let urls = sources::read(&mut section, findings, around);
     let rules = upstreams::rules(&mut section, findings);
     let database = database(&mut section, findings, around);
     section.finish(findings);
@@ -322,7 +323,7 @@ pub(super) fn services(
     };
     for (name, place, node) in section.entries() {
         let service = node.section(findings).and_then(|mut section| {
-            let urls = urls(&mut section, findings);
+            let urls = sources::read(&mut section, findings, around);
             let rules = upstreams::rules(&mut section, findings);
             let database = database(&mut section, findings, around);
             section.finish(findings);
@@ -335,35 +336,6 @@ pub(super) fn services(
         found.insert(name, (place, service));
     }
     found
-}
-
-fn urls(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Vec<Address>> {
-    const FIX: &str = "write urls = [\"http://HOST:PORT\"]";
-    let node = section.need(findings, "urls", FIX)?;
-    let words = node.words(findings);
-    let count = words.len();
-    let mut found = Vec::with_capacity(count);
-    for (place, text) in words {
-        match scalar::upstream(&text) {
-            Ok(url) if found.contains(&url) => {
-                findings.refuse(&place, "it is listed twice", "remove one of them");
-            }
-            Ok(url) => found.push(url),
-            Err(rule) => {
-                let fix = "write \"http://HOST:PORT\" or \"unix:/PATH\"";
-                findings.refuse(&place, rule, fix);
-            }
-        }
-    }
-    if count == 0 && node.is_list() {
-        findings.refuse(&node.place, "it names no upstream", FIX);
-    }
-    if count > URLS_MAX {
-        let rule = format!("there are more than {URLS_MAX} upstreams");
-        let fix = "put a balancer before them, or name fewer";
-        findings.refuse(&node.place, rule, fix);
-    }
-    (!found.is_empty()).then_some(found)
 }
 
 fn database(

@@ -9,7 +9,7 @@ use time::macros::format_description;
 
 use outgrow_bridge::DatabaseUrl;
 
-use outgrow_proxy::{Address, AddressError};
+use outgrow_proxy::{AddressError, Source};
 
 use super::model::{Database, HttpUrl};
 
@@ -156,11 +156,18 @@ pub(crate) fn http_url(text: &str) -> Result<HttpUrl, String> {
     })
 }
 
-/// Reads an upstream: `http://HOST:PORT` or `unix:/PATH`.
+/// Reads an upstream: `http://HOST:PORT`, `unix:/PATH` or `srv:NAME`.
 ///
 /// # Errors
 /// Returns the rule that was broken.
-pub(crate) fn upstream(text: &str) -> Result<Address, String> {
+pub(crate) fn upstream(text: &str) -> Result<Source, String> {
+    if let Some(name) = text.strip_prefix("srv:") {
+        let is_service = name.starts_with('_') && name.contains("._") && is_host(name);
+        return match is_service {
+            true => Ok(Source::Srv(name.to_ascii_lowercase())),
+            false => Err("it is no name of a service: srv:_http._tcp.shop.internal".to_owned()),
+        };
+    }
     let address = match text.strip_prefix("unix:") {
         Some(_) => text.to_owned(),
         None => http_url(text)?.authority(),
@@ -322,8 +329,13 @@ mod tests {
     fn upstreams() {
         let shown = |text| upstream(text).map(|address| address.to_string());
         assert_eq!(shown("http://a:80").as_deref(), Ok("a:80"));
+        assert_eq!(shown("srv:_http._tcp.A"), Ok("srv:_http._tcp.a".to_owned()));
         assert_eq!(shown("unix:/run/a.sock").as_deref(), Ok("unix:/run/a.sock"));
-        for (bad, rule) in [("unix:run/a.sock", "absolute"), ("/run/a.sock", "scheme")] {
+        for (bad, rule) in [
+            ("unix:run/a.sock", "absolute"),
+            ("srv:shop", "_http"),
+            ("/run/a.sock", "scheme"),
+        ] {
             let found = shown(bad).unwrap_err();
             assert!(found.contains(rule), "{bad}: {found}");
         }

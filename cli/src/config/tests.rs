@@ -9,6 +9,7 @@ mod access_log;
 mod auth;
 mod filters;
 mod pages;
+mod sources;
 mod sync;
 mod tls;
 mod trace;
@@ -74,7 +75,7 @@ fn a_database_says_how_its_changes_are_found() {
 fn the_shop_is_a_good_config() {
     let config = good(SHOP);
     assert_eq!(config.warnings, []);
-    assert_eq!(config.legacy.urls[0].as_str(), "127.0.0.1:9000");
+    assert_eq!(config.legacy.urls[0].to_string(), "127.0.0.1:9000");
     let database = config.legacy.database.as_ref().unwrap();
     assert_eq!(database.to_string(), "sqlite:/srv/shop/data/shop.db");
     assert_eq!(

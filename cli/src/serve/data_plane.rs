@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
-use outgrow_rollout::{LinesLost, Live, ProxyEvidence, RouteTimes, Side, SideTimes, SliceId};
+use outgrow_rollout::{
+    HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes,
+    SliceId,
+};
 use serde_json::Value;
 
 /// The one proxy of this process.
@@ -56,6 +59,14 @@ impl DataPlane for Carrier {
 
     fn routes(&self) -> Vec<RouteTimes> {
         self.proxy.routes()
+    }
+
+    fn services(&self) -> Vec<ServiceFigures> {
+        self.proxy.services()
+    }
+
+    fn holds(&self) -> Vec<HoldFigures> {
+        self.proxy.holds()
     }
 
     fn lines_lost(&self) -> Option<LinesLost> {

@@ -9,7 +9,7 @@ mod links;
 mod mirror;
 mod settings;
 
-pub(crate) use settings::shadow as shadow_settings;
+pub(crate) use settings::replayed as shadow_settings;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -57,13 +57,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let store = opened.with_context(|| format!("cannot use the store `{at}` (control.store)"))?;
 
     let links = Arc::new(Links::new(&config)?);
+    let carried = settings::proxy(&config)?;
     let shadow = outgrow_shadow::Shadow::start(
-        settings::shadow(&config)?,
+        settings::shadow(&config, &carried)?,
         links.clone(),
         &tokio::runtime::Handle::current(),
     )?;
-    let proxy =
-        outgrow_proxy::Proxy::bind(settings::proxy(&config)?, Some(Arc::new(shadow.clone())))?;
+    let proxy = outgrow_proxy::Proxy::bind(carried, Some(Arc::new(shadow.clone())))?;
     let handle = proxy.handle();
     let ports = Ports {
         data_plane: Arc::new(Carrier::new(handle.clone())),

@@ -7,8 +7,8 @@ use outgrow_bridge::{
     AlsoSpec, Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
 };
 use outgrow_proxy::{
-    Address, CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret,
-    ServiceSettings, Settings, SliceSettings,
+    CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, ServiceSettings,
+    Settings, SliceSettings,
 };
 use outgrow_shadow::{Limits as ShadowLimits, Places, ShadowSettings, SliceShadow};
 
@@ -40,6 +40,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             name: name.clone(),
             upstreams: service.urls.clone(),
             rules: service.rules.clone(),
+            places: Places::default(),
         })
     });
     Ok(Settings {
@@ -50,6 +51,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             name: LEGACY.to_owned(),
             upstreams: config.legacy.urls.clone(),
             rules: config.legacy.rules.clone(),
+            places: Places::default(),
         },
         services: services.collect::<anyhow::Result<_>>()?,
         slices: slices.collect::<anyhow::Result<_>>()?,
@@ -59,6 +61,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             hold_timeout: config.proxy.hold_timeout,
             ..ProxyLimits::default()
         },
+        dns: config.proxy.dns.clone(),
         trust: config.proxy.trust.clone(),
         filters: config.proxy.filters.clone(),
         auth: config.proxy.auth.clone(),
@@ -115,12 +118,12 @@ fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
 }
 
 /// The shadow's settings.
-pub(crate) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
+pub(super) fn shadow(config: &Config, carried: &Settings) -> anyhow::Result<ShadowSettings> {
     let header = &config.shadow.build_header;
     let slices = config
         .slices
         .iter()
-        .map(|slice| shadow_slice(config, slice));
+        .map(|slice| shadow_slice(carried, slice));
     Ok(ShadowSettings {
         slices: slices.collect::<anyhow::Result<_>>()?,
         build_header: header
@@ -130,15 +133,21 @@ pub(crate) fn shadow(config: &Config) -> anyhow::Result<ShadowSettings> {
     })
 }
 
-fn places(urls: &[Address]) -> Places {
-    urls.iter().filter_map(Address::place).collect()
+/// The same for what is played again: the builds of a command line take the places of upstreams.
+pub(crate) fn replayed(config: &Config) -> anyhow::Result<ShadowSettings> {
+    shadow(config, &proxy(config)?)
 }
 
-fn shadow_slice(config: &Config, slice: &Slice) -> anyhow::Result<SliceShadow> {
+fn shadow_slice(carried: &Settings, slice: &Slice) -> anyhow::Result<SliceShadow> {
+    // The proxy tells it who the upstreams are, and how that changes.
+    let mut services = carried.services.iter();
+    let service = services.find(|service| service.name == slice.service);
+    let extracted = service.map(|service| service.places.clone());
+    let extracted = extracted.with_context(|| format!("slice `{}` has no service", slice.id))?;
     Ok(SliceShadow {
         id: slice.id.clone(),
-        legacy: places(&config.legacy.urls),
-        extracted: places(&service(config, slice)?.urls),
+        legacy: carried.legacy.places.clone(),
+        extracted,
         sample: slice.shadow.sample,
         noise_sample: slice.shadow.noise_sample,
         rules: slice.shadow.rules.clone(),

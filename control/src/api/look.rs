@@ -32,6 +32,16 @@ pub(super) async fn slice(
     Ok(Json(controller.slice_status(&name)?))
 }
 
+/// Counters of the data plane; whoever wants rates asks twice.
+pub(super) async fn figures(State(controller): State<Controller>) -> Json<Value> {
+    let data_plane = &controller.ports().data_plane;
+    Json(json!({
+        "routes": data_plane.routes(),
+        "services": data_plane.services(),
+        "holds": data_plane.holds(),
+    }))
+}
+
 pub(super) async fn explain(State(controller): State<Controller>, uri: Uri) -> Answer<Value> {
     let pairs: Vec<(String, String)> = query(&uri)?;
     let (mut method, mut target, mut headers) = (None, None, Vec::new());

@@ -5,6 +5,7 @@
 //! No label grows with traffic: slices, tables and sides are those of the config.
 
 mod families;
+mod services;
 
 use std::fmt;
 
@@ -36,6 +37,8 @@ struct Sample {
 #[derive(Debug, Clone)]
 enum Value {
     Count(u64),
+    /// A sum of what is no whole number.
+    Sum(f64),
     Now(f64),
     Times(SideTimes),
 }
@@ -90,6 +93,10 @@ pub(super) async fn metrics(State(controller): State<Controller>) -> Result<Resp
     all.extend(families::of_slices(&told));
     all.extend(families::of_requests(&told));
     all.extend(families::of_routes(&ports.data_plane.routes()));
+    let figures = ports.data_plane.services();
+    all.extend(services::of_upstreams(&figures));
+    all.extend(services::of_services(&figures));
+    all.extend(services::of_holds(&ports.data_plane.holds()));
     all.extend(families::of_access_log(ports.data_plane.lines_lost()));
     all.extend(families::of_links(&told));
     all.extend(families::of_shadow(&told));
@@ -184,6 +191,7 @@ impl Collector for Scrape {
 fn encode(sample: &Sample, metric: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
     match &sample.value {
         Value::Count(value) => metric.encode_counter(value, None::<&Exemplar<Labels, f64>>),
+        Value::Sum(value) => metric.encode_counter(value, None::<&Exemplar<Labels, f64>>),
         Value::Now(value) => metric.encode_gauge(value),
         Value::Times(times) => {
             let mut buckets: Vec<(f64, u64)> = times

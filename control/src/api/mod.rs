@@ -96,6 +96,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/v1/status", get(look::status))
         .route("/v1/slices/{slice}", get(look::slice))
+        .route("/v1/figures", get(look::figures))
         .route("/v1/explain", get(look::explain))
         .route("/v1/shadow", get(look::shadow))
         .route("/v1/shadow/{slice}/report", get(look::report))

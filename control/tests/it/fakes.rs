@@ -13,8 +13,9 @@ use outgrow_control::ports::{
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
-    BuildId, Builds, ClassEvidence, DataPhase, LinesLost, Live, Plan, ProxyEvidence, RouteTimes,
-    ShadowEvidence, Side, SideCounts, SideTimes, SliceId, SyncEvidence, TableRows, Weight,
+    BuildId, Builds, CircuitFigures, ClassEvidence, DataPhase, HoldFigures, LinesLost, Live, Plan,
+    ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideCounts, SideTimes,
+    SliceId, SourceFigures, SyncEvidence, TableRows, UpstreamFigures, UpstreamState, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -200,6 +201,48 @@ impl DataPlane for World {
             of(Some("catalog"), "GET /api/products/{id}", 2),
             of(None, "other", 3),
         ]
+    }
+
+    fn services(&self) -> Vec<ServiceFigures> {
+        let upstream = UpstreamFigures {
+            upstream: "10.0.0.1:80".to_owned(),
+            state: UpstreamState::Ejected,
+            requests: 50,
+            failures: 5,
+            in_flight: 3,
+            waiting: 1,
+            connected: 4,
+            reused: 46,
+            idle: 2,
+            ejections: 1,
+        };
+        vec![ServiceFigures {
+            service: "catalog".to_owned(),
+            upstreams: vec![upstream],
+            circuit: Some(CircuitFigures {
+                state: "open".to_owned(),
+                opened: 2,
+            }),
+            retries: 8,
+            retries_refused: 9,
+            sources: vec![SourceFigures {
+                source: "consul:catalog".to_owned(),
+                failing: true,
+                failures: 6,
+                age_s: Some(1.5),
+            }],
+        }]
+    }
+
+    fn holds(&self) -> Vec<HoldFigures> {
+        vec![HoldFigures {
+            slice: SliceId::new("catalog").unwrap(),
+            held: false,
+            waiting: 0,
+            waited: 7,
+            refused: 1,
+            waited_us: 250_000,
+        }]
     }
 
     fn lines_lost(&self) -> Option<LinesLost> {

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 
-use super::{Client, Cluster, Lent, Outgoing, Slot};
+use tokio::time::timeout_at;
+
+use super::{Client, Cluster, Lent, Member, Outgoing, Slot};
 use crate::body::Body;
 use crate::error::UpstreamError;
 use crate::rules::Retries;
 use crate::upstreams::balance::{Set, candidates};
 use crate::upstreams::breaker::Pass;
+use crate::upstreams::gate::Gate;
 
 type Sent = Result<(Response<()>, Lent), UpstreamError>;
 
@@ -90,20 +93,29 @@ impl Cluster {
         let mut again = self.again(out);
         let until = begun + self.timeout;
         let (mut tried, mut last, mut from) = (Set::NONE, None, begun);
+        self.refresh();
+        if self.all.get().is_empty() {
+            self.known(until).await;
+        }
         loop {
-            let among = candidates(self.service.all, self.service.well(), tried);
-            let slot = match self.pick(among, client, out, from) {
-                None => break,
-                Some(index) if self.service.gates.is_empty() => self.enter(index, None),
-                Some(index) => self.admit(index, among, (client, out), until).await?,
+            let among = candidates(self.all.get(), self.service.well(), tried);
+            let chosen = self.pick(among, client, out, from);
+            let Some(member) = chosen.and_then(|index| self.member(index)) else {
+                break;
             };
-            let (index, bound) = match again.per_try() {
-                Some(per_try) => (slot.index, until.min(from + per_try)),
-                None => (slot.index, until),
+            let slot = match member.endpoint.gate {
+                None => self.enter(member, None),
+                Some(_) => self.admit(member, among, (client, out), until).await?,
             };
+            let bound = match again.per_try() {
+                Some(per_try) => until.min(from + per_try),
+                None => until,
+            };
+            let member = slot.member.clone();
             let sent = self.attempt(slot, out, from, bound).await;
-            from = self.observe(index, &sent, from);
-            tried = tried.with(index);
+            from = self.observe(&member, &sent, from);
+            tried = tried.with(member.endpoint.index);
+            self.refresh();
             match sent {
                 // Nothing was sent: that is no second time.
                 Err(error) if error.is_unreachable() && from < until => last = Some(error),
@@ -113,14 +125,25 @@ impl Cluster {
                         // What has come whole gives its connection back.
                         drop(Body::answer(lent, None));
                     }
-                    if self.service.all.without(tried).is_empty() {
+                    if self.all.get().without(tried).is_empty() {
                         tried = Set::NONE;
                     }
                 }
                 sent => return sent,
             }
         }
-        Err(last.unwrap_or_else(UpstreamError::nowhere))
+        Err(last.unwrap_or_else(|| UpstreamError::Nobody {
+            service: self.service.settings.name.clone(),
+            why: self.service.why_nobody(),
+        }))
+    }
+
+    /// Waits until it is known who the upstreams are, as long as for a connection.
+    async fn known(&self, until: Instant) {
+        let until = until.min(Instant::now() + self.limits.connect_timeout);
+        // Where it stays unknown the answer says so.
+        let _ = timeout_at(until.into(), self.service.known()).await;
+        self.refresh();
     }
 
     fn again(&self, out: &Outgoing) -> Again<'_> {
@@ -141,6 +164,7 @@ impl Cluster {
         let mut budget = self.budget.get();
         let enough = budget.withdraw(now.saturating_duration_since(self.begun));
         self.budget.set(budget);
+        self.service.count_again(self.core, enough);
         enough
     }
 
@@ -148,24 +172,27 @@ impl Cluster {
     /// chosen one's.
     async fn admit(
         self: &Rc<Self>,
-        chosen: usize,
+        chosen: Rc<Member>,
         among: Set,
         (client, out): (Client<'_>, &Outgoing),
         until: Instant,
     ) -> Result<Slot, UpstreamError> {
-        let gates = &self.service.gates;
-        let (mut at, mut open) = (Some(chosen), among);
-        while let Some(index) = at {
-            if let Some(turn) = gates[index].enter() {
-                return Ok(self.enter(index, Some(turn)));
+        let (mut at, mut open) = (Some(chosen.clone()), among);
+        while let Some(member) = at {
+            open = open.without(Set::of(member.endpoint.index));
+            if let Some(turn) = member.endpoint.gate.as_ref().and_then(Gate::enter) {
+                return Ok(self.enter(member, Some(turn)));
             }
-            open = open.without(Set::of(index));
-            at = self.pick(open, client, out, Instant::now());
+            let next = self.pick(open, client, out, Instant::now());
+            at = next.and_then(|index| self.member(index));
         }
-        let mut slot = self.enter(chosen, None);
-        let turn = gates[chosen].wait(until.into()).await;
+        let mut slot = self.enter(chosen.clone(), None);
+        let Some(gate) = &chosen.endpoint.gate else {
+            return Ok(slot);
+        };
+        let turn = gate.wait(until.into()).await;
         slot.turn = Some(turn.map_err(|why| UpstreamError::Crowded {
-            to: self.members[chosen].to.clone(),
+            to: chosen.to().clone(),
             why,
         })?);
         Ok(slot)

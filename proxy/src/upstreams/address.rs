@@ -24,6 +24,8 @@ pub struct Address(Arc<Inner>);
 struct Inner {
     text: Box<str>,
     way: Way,
+    /// Of which name it is an address.
+    host: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +59,17 @@ pub enum AddressError {
 impl Address {
     fn new(text: impl Into<Box<str>>, way: Way) -> Self {
         let text = text.into();
-        Self(Arc::new(Inner { text, way }))
+        let host = None;
+        Self(Arc::new(Inner { text, way, host }))
+    }
+
+    /// An address of `host`, which is `HOST:PORT`.
+    pub(crate) fn resolved(at: SocketAddr, host: &str) -> Self {
+        Self(Arc::new(Inner {
+            text: at.to_string().into(),
+            way: Way::Socket(at),
+            host: Some(host.into()),
+        }))
     }
 
     pub fn as_str(&self) -> &str {
@@ -74,10 +86,21 @@ impl Address {
 
     /// What a request of the proxy's own says as `Host`.
     pub(crate) fn host(&self) -> &str {
-        match self.0.way {
-            Way::Socket(_) | Way::Name => &self.0.text,
+        match (&self.0.host, self.0.way) {
+            (Some(host), _) => host,
+            (None, Way::Socket(_) | Way::Name) => &self.0.text,
             // It has none; this one is what curl says.
-            Way::Unix => "localhost",
+            (None, Way::Unix) => "localhost",
+        }
+    }
+
+    /// Whether it says all that a connection needs.
+    pub(crate) fn has_port(&self) -> bool {
+        match self.route() {
+            Route::Socket(_) | Route::Unix(_) => true,
+            Route::Name(name) => name
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)),
         }
     }
 

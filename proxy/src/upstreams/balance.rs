@@ -32,6 +32,7 @@ impl Set {
     pub(crate) const NONE: Self = Self(0);
 
     /// The first `count`.
+    #[cfg(test)]
     pub(crate) fn first(count: usize) -> Self {
         match count {
             UPSTREAMS_MAX.. => Self(u64::MAX),
@@ -103,18 +104,21 @@ pub(crate) struct Picker {
 }
 
 impl Picker {
-    /// `names` tell upstreams apart on the ring; `seed` keeps cores from choosing alike.
-    pub(crate) fn new<N: AsRef<str>>(balance: Balance, names: &[N], seed: u64) -> Self {
-        let ring = match balance {
-            Balance::RingHash => ring(names),
-            _ => Box::default(),
-        };
+    /// `seed` keeps cores from choosing alike.
+    pub(crate) fn new(balance: Balance, seed: u64) -> Self {
         let seed = seed | 1;
         Self {
             balance,
-            ring,
+            ring: Box::default(),
             next: usize::try_from(seed >> 32).unwrap_or(0),
             random: seed,
+        }
+    }
+
+    /// From now on there are these; names tell them apart on the ring.
+    pub(crate) fn follow<'n>(&mut self, named: impl Iterator<Item = (usize, &'n str)>) {
+        if self.balance == Balance::RingHash {
+            self.ring = ring(named);
         }
     }
 
@@ -176,14 +180,11 @@ fn two(among: Set, random: u64) -> Option<[usize; 2]> {
     Some([one, other])
 }
 
-fn ring<N: AsRef<str>>(names: &[N]) -> Box<[(u64, usize)]> {
-    let mut places: Vec<(u64, usize)> = Vec::with_capacity(names.len() * PLACES);
-    for (index, name) in names.iter().enumerate() {
+fn ring<'n>(named: impl Iterator<Item = (usize, &'n str)>) -> Box<[(u64, usize)]> {
+    let mut places: Vec<(u64, usize)> = Vec::new();
+    for (index, name) in named {
         for place in 0..PLACES {
-            places.push((
-                key_hash(name.as_ref(), &(place as u64).to_le_bytes()),
-                index,
-            ));
+            places.push((key_hash(name, &(place as u64).to_le_bytes()), index));
         }
     }
     places.sort_unstable();
@@ -257,7 +258,9 @@ mod tests {
     ];
 
     fn picker(balance: Balance, seed: u64) -> Picker {
-        Picker::new(balance, &NAMES, seed)
+        let mut picker = Picker::new(balance, seed);
+        picker.follow(NAMES.into_iter().enumerate());
+        picker
     }
 
     fn counts(picker: &mut Picker, among: Set, cost: impl Fn(usize) -> f64) -> [usize; 8] {

@@ -12,6 +12,8 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
+use outgrow_rollout::CircuitFigures;
+
 use crate::rules::BreakerRule;
 
 const CLOSED: u8 = 0;
@@ -34,6 +36,8 @@ pub(crate) struct Breaker {
     until: AtomicU64,
     /// Times that it closed again: what was counted before says nothing.
     closings: AtomicU32,
+    /// Times that it opened.
+    opened: AtomicU64,
     /// By core, which alone writes it.
     calls: Box<[Calls]>,
 }
@@ -87,6 +91,7 @@ impl Breaker {
             openings: AtomicU32::new(0),
             until: AtomicU64::new(0),
             closings: AtomicU32::new(0),
+            opened: AtomicU64::new(0),
             calls: (0..cores).map(|_| Calls::default()).collect(),
         }
     }
@@ -163,6 +168,7 @@ impl Breaker {
         let opened = self.state.compare_exchange(from, OPEN, Release, Relaxed);
         if opened.is_ok() {
             self.openings.store(number.saturating_add(1), Relaxed);
+            self.opened.fetch_add(1, Relaxed);
         }
     }
 
@@ -173,6 +179,14 @@ impl Breaker {
             CLOSED => ("closed", 0),
             OPEN if left > 0 => ("open", left),
             _ => ("half-open", 0),
+        }
+    }
+
+    /// For the metrics.
+    pub(crate) fn figures(&self, now: u64) -> CircuitFigures {
+        CircuitFigures {
+            state: self.told(now).0.to_owned(),
+            opened: self.opened.load(Relaxed),
         }
     }
 

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Service;
 use super::address::Address;
+use super::roster::Endpoint;
 use crate::rules::Health;
 use crate::wire::Wire;
 
@@ -55,17 +56,21 @@ impl Streak {
     }
 }
 
-/// Checks one upstream for ever.
-pub(super) async fn watch(service: Arc<Service>, rule: Health, index: usize) {
-    let (name, to) = (&service.settings.name, &service.settings.upstreams[index]);
-    let count = u32::try_from(service.settings.upstreams.len()).unwrap_or(u32::MAX);
+/// Checks one upstream until it has left.
+pub(super) async fn watch(service: Arc<Service>, rule: Health, endpoint: Arc<Endpoint>) {
+    let (name, to) = (&service.settings.name, &endpoint.address);
+    let count = service.roster().all.len();
     // Spread over the period, so that they do not come in a burst.
-    let ahead = rule.every * u32::try_from(index).unwrap_or(0) / count.max(1);
+    let ahead = rule.every * u32::try_from(endpoint.index).unwrap_or(0) / count.max(1);
+    let ahead = ahead.min(rule.every);
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + ahead, rule.every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut streak = Streak::new();
     loop {
         tick.tick().await;
+        if endpoint.has_left() {
+            return;
+        }
         let found = check(to, &rule).await;
         let changed = streak.observe(&rule, found.is_ok());
         match (changed, &found) {
@@ -73,7 +78,7 @@ pub(super) async fn watch(service: Arc<Service>, rule: Health, index: usize) {
             (Some(true), _) => info!(service = %name, upstream = %to, "healthy again"),
             _ => {}
         }
-        service.checked(index, changed, found.err());
+        service.checked(&endpoint, changed, found.err());
     }
 }
 

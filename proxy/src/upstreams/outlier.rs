@@ -17,6 +17,8 @@ pub(crate) struct Outlier {
     ejections: AtomicU32,
     /// Milliseconds since the start; the end of the present or last ejection.
     until: AtomicU64,
+    /// Since the start.
+    all: AtomicU64,
 }
 
 /// Whether one more may go: never the last one that is well, and no more than its share.
@@ -65,8 +67,14 @@ impl Outlier {
         let before = self.ejections.load(Relaxed);
         let (number, lasts) = term(rule, before, Duration::from_millis(quiet));
         self.ejections.store(number, Relaxed);
+        self.all.fetch_add(1, Relaxed);
         let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
         self.until.store(now.saturating_add(lasts), Relaxed);
+    }
+
+    /// All ejections since the start.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.all.load(Relaxed)
     }
 
     pub(crate) fn is_over(&self, now: u64) -> bool {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use outgrow_proxy::{
-    AuthSettings, Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings, Settings,
-    SliceSettings, TraceSettings, Trust,
+    AuthSettings, DnsSettings, Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings,
+    Settings, SliceSettings, TraceSettings, Trust,
 };
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
@@ -35,6 +35,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         legacy: ServiceSettings::new("legacy", vec![authority(legacy)]),
         services: Vec::new(),
         slices: Vec::new(),
+        dns: DnsSettings::default(),
         limits: Limits {
             request_timeout: Duration::from_secs(5),
             connect_retry: Duration::from_millis(200),

@@ -22,7 +22,7 @@ async fn requests_bodies_and_checks_go_through_a_socket() {
     .await;
     let socket = LocalSocket::before(echo.addr(), &folder.path().join("shop.sock"));
     let mut settings = plain(&echo);
-    let address: outgrow_proxy::Address = socket.url().parse().unwrap();
+    let address: outgrow_proxy::Source = socket.url().parse().unwrap();
     settings.legacy = ServiceSettings::new("legacy", vec![address]);
     settings.legacy.rules.health = Some(Health {
         every: Duration::from_millis(100),
