@@ -10,6 +10,7 @@ const COMMANDS: &[&str] = &[
     "check",
     "init",
     "status",
+    "top",
     "route",
     "route list",
     "route explain",
