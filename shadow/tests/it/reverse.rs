@@ -14,7 +14,12 @@ async fn the_ledger_goes_on_over_a_flip_and_a_rollback() {
     })
     .await;
     let mut offered = 0;
-    for stage in [Side::Legacy, Side::Extracted, Side::Legacy, Side::Extracted] {
+    let stages = [Side::Legacy, Side::Extracted, Side::Legacy, Side::Extracted];
+    for (flips, stage) in stages.into_iter().enumerate() {
+        if flips == 3 {
+            // What waits from before may fill the queue; of these some are asked for sure.
+            bench.settled().await;
+        }
         let answer = match stage {
             Side::Legacy => bench.legacy.answer(),
             Side::Extracted => bench.extracted.answer(),
@@ -29,7 +34,8 @@ async fn the_ledger_goes_on_over_a_flip_and_a_rollback() {
     assert_eq!(seen.eligible, offered);
     assert_eq!((seen.mismatched, seen.candidate_errors), (0, 0));
     assert_eq!(seen.matched + seen.shed, offered);
-    assert!(bench.at_legacy.seen().len() + bench.at_extracted.seen().len() >= 80);
+    let asked = bench.at_legacy.seen().len() + bench.at_extracted.seen().len();
+    assert!(asked as u64 >= seen.matched, "{asked}");
     assert!(!bench.at_legacy.seen().is_empty(), "asked as the candidate");
 }
 
