@@ -151,7 +151,13 @@ async fn a_truncate_is_carried_over() {
         (link.evidence()?.foreign_writes == 1).then_some(())
     })
     .await;
-    assert_eq!(link.verify().await.unwrap().different, 1);
+    eventually("what is missing to be found", WAIT, || async {
+        // A change that had no place in the stream yet is written a second time when it has.
+        pair.legacy.execute("TRUNCATE item").await;
+        let report = link.verify().await.ok()?;
+        (report.different == 1).then_some(())
+    })
+    .await;
     link.shutdown().await;
 }
 
