@@ -218,17 +218,17 @@ mod tests {
     #[test]
     fn planted_secrets_are_gone_and_the_rest_stays() {
         let redactor = Redactor::new(&["maiden_name".to_owned()]).unwrap();
-        let text = r#"{"id":7,"password":"hunter2","Access-Token" : "abc\"def","n":"ada@shop.example",
-            "card":"4111 1111 1111 1111","order":"4111111111111112","pin":1234,"maidenName":"Byron",
+        let text = r#"{"id":7,"password":"hunter2","Access-Token" : "xyz\"uvw","n":"ada@shop.example",
+            "card":"4111 1111 1111 1111","order":"4111111111111112","pin":123456789,"maidenName":"Byron",
             "jwt":"eyJhbGciOi.eyJzdWIi.c2ln","cut":1,"secret":"to the en"#;
         let found = redactor.text(text);
         for secret in [
             "hunter2",
-            "abc",
-            "def",
+            "xyz",
+            "uvw",
             "ada@",
             "4111 1111",
-            "1234",
+            "123456789",
             "Byron",
             "eyJ",
             "to the en",
