@@ -63,6 +63,29 @@ impl Trait {
             Test::AtMost(most) => named.any(|f| number(f).is_some_and(|n| n <= *most)),
         }
     }
+
+    /// A bound no wider than these requests need; anything else as it is.
+    fn within(&self, samples: &[&Sample]) -> Self {
+        let all = samples.iter().flat_map(|sample| sample.features.iter());
+        let numbers = all
+            .filter(|feature| feature.part == self.part && feature.name == self.name)
+            .filter_map(|feature| feature.value.as_ref()?.parse::<i64>().ok());
+        let test = match &self.test {
+            Test::AtLeast(least) => numbers
+                .filter(|number| number >= least)
+                .min()
+                .map(Test::AtLeast),
+            Test::AtMost(most) => numbers
+                .filter(|number| number <= most)
+                .max()
+                .map(Test::AtMost),
+            _ => None,
+        };
+        Self {
+            test: test.unwrap_or_else(|| self.test.clone()),
+            ..self.clone()
+        }
+    }
 }
 
 impl fmt::Display for Trait {
@@ -127,11 +150,9 @@ pub(crate) fn explain(failing: &[Sample], passing: &[&Sample]) -> Vec<Cause> {
         false => candidates(failing, passing),
     };
     let all = u32::try_from(passing.len()).unwrap_or(u32::MAX);
+    let chosen = chosen(&candidates, left, all);
     let mut found = Vec::new();
-    while left.count_ones() >= FAILING_MIN && found.len() < CAUSES_MAX {
-        let Some(best) = best(&candidates, left, all) else {
-            break;
-        };
+    for best in tightened(&chosen, failing, passing) {
         let members = left & best.failing;
         let as_well = |other: &&Candidate| {
             other.traits.len() == 1
@@ -159,6 +180,46 @@ pub(crate) fn explain(failing: &[Sample], passing: &[&Sample]) -> Vec<Cause> {
     }
     // Where one cause is all there is, its share is that of all failing requests.
     found.sort_by_key(|cause| std::cmp::Reverse(cause.members.count_ones()));
+    found
+}
+
+/// One by one, the one that explains most of what those before it have left.
+fn chosen(candidates: &[Candidate], mut left: u64, passing: u32) -> Vec<&Candidate> {
+    let mut found = Vec::new();
+    while left.count_ones() >= FAILING_MIN && found.len() < CAUSES_MAX {
+        let Some(best) = best(candidates, left, passing) else {
+            break;
+        };
+        left &= !best.failing;
+        found.push(best);
+    }
+    found
+}
+
+/// The same with bounds that are those of the requests which nothing else explains. One that fails
+/// for another reason may by chance lie beyond all passing ones that were sampled, and would
+/// draw the bound to itself.
+fn tightened(chosen: &[&Candidate], failing: &[Sample], passing: &[&Sample]) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    for (at, one) in chosen.iter().enumerate() {
+        let others = chosen.iter().enumerate().filter(|(other, _)| *other != at);
+        let own = others.fold(one.failing, |own, (_, other)| own & !other.failing);
+        let own: Vec<&Sample> = failing
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| own >> at & 1 == 1)
+            .map(|(_, sample)| sample)
+            .collect();
+        let traits = one.traits.iter().map(|one| match own.is_empty() {
+            true => one.clone(),
+            false => one.within(&own),
+        });
+        let traits: Vec<Trait> = traits.collect();
+        found.push(match traits == one.traits {
+            true => (*one).clone(),
+            false => candidate(traits, failing, passing),
+        });
+    }
     found
 }
 
@@ -192,7 +253,7 @@ fn candidates(failing: &[Sample], passing: &[&Sample]) -> Vec<Candidate> {
     all.extend(thresholds(failing, passing));
     let mut singles: Vec<Candidate> = all
         .into_iter()
-        .map(|one| candidate(one, failing, passing))
+        .map(|one| candidate(vec![one], failing, passing))
         .filter(|one| one.failing.count_ones() >= FAILING_MIN)
         .collect();
     let mut often: Vec<usize> = (0..singles.len()).collect();
@@ -219,19 +280,21 @@ fn candidates(failing: &[Sample], passing: &[&Sample]) -> Vec<Candidate> {
     singles
 }
 
-fn candidate(one: Trait, failing: &[Sample], passing: &[&Sample]) -> Candidate {
+fn candidate(traits: Vec<Trait>, failing: &[Sample], passing: &[&Sample]) -> Candidate {
     let mut found = Candidate {
         failing: 0,
         passing: Passing::default(),
-        traits: Vec::new(),
+        traits,
+    };
+    let holds = |sample: &Sample, traits: &[Trait]| {
+        u64::from(traits.iter().all(|one| one.holds(&sample.features)))
     };
     for (at, sample) in failing.iter().enumerate() {
-        found.failing |= u64::from(one.holds(&sample.features)) << at;
+        found.failing |= holds(sample, &found.traits) << at;
     }
     for (at, sample) in passing.iter().enumerate() {
-        found.passing[at / 64] |= u64::from(one.holds(&sample.features)) << (at % 64);
+        found.passing[at / 64] |= holds(sample, &found.traits) << (at % 64);
     }
-    found.traits.push(one);
     found
 }
 

@@ -112,6 +112,31 @@ fn two_causes_of_one_difference_are_told_apart() {
 }
 
 #[test]
+fn a_bound_is_not_drawn_to_what_fails_for_another_reason() {
+    let request = |currency, limit: usize| {
+        let limit = limit.to_string();
+        sample(&[
+            (Part::Query, "currency", currency),
+            (Part::Query, "limit", &limit),
+        ])
+    };
+    // The largest limit that passed is 97; in CHF, two below 100 have failed.
+    let in_francs = (0..20)
+        .map(|n| request("CHF", n))
+        .chain([98, 99].map(|n| request("CHF", n)));
+    let large = (100..125).map(|n| request("EUR", n));
+    let failing: Vec<Sample> = in_francs.chain(large).collect();
+    let passing: Vec<Sample> = (0..98).map(|n| request("EUR", n)).collect();
+    assert_eq!(
+        causes(&failing, &passing),
+        [
+            "query limit >= 100 (25/47, 0/98)",
+            "query currency=CHF (22/22, 0/98)"
+        ]
+    );
+}
+
+#[test]
 fn without_enough_to_go_by_no_cause_is_named() {
     let by_chance = of_bug(|_, n| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()).is_multiple_of(5));
     assert_eq!(by_chance, [" (40/40, 200/200)"]);
