@@ -51,15 +51,20 @@ impl std::fmt::Debug for Copy {
 
 impl Copy {
     fn take(&mut self, data: &Bytes) {
-        let cap = self
-            .exchange
-            .as_ref()
-            .map_or(0, |exchange| exchange.ticket.body_cap());
-        if self.whole && self.kept.len() + data.len() <= cap {
+        let Some(exchange) = &self.exchange else {
+            return;
+        };
+        if !self.whole || self.kept.len() + data.len() > exchange.ticket.body_cap() {
+            self.whole = false;
+            self.kept = BytesMut::new();
+            exchange.ticket.release();
+        } else if exchange.ticket.hold(data.len()) {
             self.kept.extend_from_slice(data);
         } else {
-            self.whole = false;
-            self.kept.clear();
+            self.kept = BytesMut::new();
+            if let Some(exchange) = self.exchange.take() {
+                exchange.ticket.lose("memory");
+            }
         }
     }
 

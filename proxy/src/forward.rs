@@ -471,7 +471,8 @@ impl Call {
             return None;
         }
         let tap = self.core.shared.tap.as_ref()?;
-        let ticket = tap.admit(&self.slice.settings.id, &self.label, &out.parts.method)?;
+        let (slice, client) = (&self.slice.settings.id, self.cohort.hash);
+        let ticket = tap.admit(slice, &self.label, &out.parts.method, client)?;
         Some((tap.clone(), ticket))
     }
 

@@ -19,7 +19,7 @@ use crate::path::Root;
 use crate::record::{Outcome, Pair};
 use crate::rules::today;
 use crate::seen::Shown;
-use crate::slice::Slice;
+use crate::slice::{Held, NoAnswer, Slice};
 use crate::tap::Exchange;
 
 /// Reads of both sides before a pair is called racing.
@@ -56,24 +56,25 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
     };
     let candidate = exchange.primary.other();
     let asked = slice.ask(candidate, exchange).await;
-    let (legacy, extracted) = match (candidate, asked) {
-        (Side::Extracted, Ok(answer)) => (given, answer),
-        (Side::Legacy, Ok(answer)) => (answer, given),
+    let (legacy, extracted) = match (candidate, &asked) {
+        (Side::Extracted, Ok(answer)) => (&given, &**answer),
+        (Side::Legacy, Ok(answer)) => (&**answer, &given),
+        (_, Err(NoAnswer::Memory)) => return Outcome::NotComparable("memory"),
         // The legacy side as candidate is no measure of the extracted one.
         (Side::Legacy, Err(_)) => return Outcome::NotComparable("legacy-unreachable"),
-        (Side::Extracted, Err(why)) => {
+        (Side::Extracted, Err(NoAnswer::Failed(why))) => {
             let pair = pair(slice, exchange, Some(&given), None, &[]);
-            return Outcome::CandidateError(why, pair);
+            return Outcome::CandidateError(why.clone(), pair);
         }
     };
-    match slice.builds(&legacy, &extracted, *generation) {
+    match slice.builds(legacy, extracted, *generation) {
         Some(belongs) => *generation = belongs,
         None => return STALE,
     }
-    match compared(slice, exchange, (&legacy, &extracted)) {
+    match compared(slice, exchange, (legacy, extracted)) {
         Err(outcome) => outcome,
         Ok(found) if found.counts.is_empty() || !slice.has_link() => {
-            ended(slice, exchange, (&legacy, &extracted), found, false)
+            ended(slice, exchange, (legacy, extracted), found, false)
         }
         Ok(_) => settle(slice, exchange, generation).await,
     }
@@ -154,7 +155,7 @@ async fn settle(slice: &Slice, exchange: &Exchange, generation: &mut u64) -> Out
         match differences(slice, exchange, &legacy, &extracted) {
             Err(reason) => return Outcome::NotComparable(reason),
             Ok(found) if found.counts.is_empty() => {
-                return ended(slice, exchange, (&legacy, &extracted), found, true);
+                return ended(slice, exchange, (&*legacy, &*extracted), found, true);
             }
             Ok(_) => {}
         }
@@ -178,7 +179,7 @@ async fn settle(slice: &Slice, exchange: &Exchange, generation: &mut u64) -> Out
         return match differences(slice, exchange, &legacy_again, &extracted_again) {
             Err(reason) => Outcome::NotComparable(reason),
             Ok(found) => {
-                let answers = (&legacy_again, &extracted_again);
+                let answers: (&Answer, &Answer) = (&legacy_again, &extracted_again);
                 ended(slice, exchange, answers, found, true)
             }
         };
@@ -190,7 +191,7 @@ async fn both(
     slice: &Slice,
     exchange: &Exchange,
     generation: &mut u64,
-) -> Result<(Answer, Answer), Outcome> {
+) -> Result<(Held, Held), Outcome> {
     let failed = |_| Outcome::NotComparable("recheck-failed");
     let legacy = slice.ask(Side::Legacy, exchange).await.map_err(failed)?;
     let extracted = slice.ask(Side::Extracted, exchange).await.map_err(failed)?;

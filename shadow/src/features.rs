@@ -186,7 +186,7 @@ mod tests {
             (name, HeaderValue::from_static(value))
         };
         Exchange {
-            ticket: Ticket::new(0, || {}),
+            ticket: Ticket::new(0, |_| {}),
             slice: SliceId::new("shop").unwrap(),
             route: route.into(),
             primary: Side::Legacy,

@@ -6,6 +6,8 @@
 mod align;
 mod arrays;
 mod body;
+mod breaker;
+mod budget;
 mod causes;
 mod clusters;
 mod compare;
@@ -23,6 +25,7 @@ mod mutants;
 mod noise;
 mod path;
 mod places;
+mod rate;
 mod record;
 mod recording;
 mod redact;
@@ -49,7 +52,8 @@ pub use render::{Format, render};
 pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, replay};
 pub use report::{Report, RouteRow, RuleRow};
 pub use settings::{
-    Accept, ArrayBy, ArrayRule, Freshness, Known, Limits, Rule, ShadowSettings, SliceShadow,
+    Accept, ArrayBy, ArrayRule, Flow, Freshness, Known, Limits, RouteShadow, Rule, ShadowSettings,
+    SliceShadow,
 };
 pub use shadow::Shadow;
 pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap, Ticket};

@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -31,6 +31,21 @@ const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-identity");
 /// Idle connections to one side; as many as may be busy at once.
 const IDLE_FOR: Duration = Duration::from_secs(3);
 
+/// Why a side has given no answer.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    /// False where it answers, but more than is read.
+    pub(crate) is_down: bool,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        let is_down = true;
+        Self { text, is_down }
+    }
+}
+
 /// Asks both sides.
 #[derive(Debug)]
 pub(crate) struct Mirror {
@@ -43,11 +58,11 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, in_flight: usize) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_idle_timeout(IDLE_FOR)
-            .pool_max_idle_per_host(limits.in_flight);
+            .pool_max_idle_per_host(in_flight);
         Self {
             client: builder.build_http(),
             local: builder.build(UnixDialer),
@@ -59,19 +74,21 @@ impl Mirror {
     /// The answer of one side, and how long its head took.
     ///
     /// # Errors
-    /// Says why there is none.
+    /// [`Failure`] where there is none.
     pub(crate) async fn ask(
         &self,
         slice: &SliceShadow,
         side: Side,
         exchange: &Exchange,
-    ) -> Result<(Answer, Duration), String> {
+    ) -> Result<(Answer, Duration), Failure> {
         let upstreams = match side {
             Side::Legacy => &slice.legacy,
             Side::Extracted => &slice.extracted,
         };
         let turn = self.turn.fetch_add(1, Relaxed);
-        let to = upstreams.at(turn).ok_or("no upstream is known")?;
+        let to = upstreams
+            .at(turn)
+            .ok_or_else(|| "no upstream is known".to_owned())?;
         let request = self.request(&to, side, exchange)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
@@ -80,13 +97,18 @@ impl Mirror {
                 Place::Tcp(_) => self.client.request(request),
                 Place::Unix(_) => self.local.request(request),
             };
-            let response = response.await.map_err(|error| chain(&error))?;
+            let response = response
+                .await
+                .map_err(|error| Failure::from(chain(&error)))?;
             let latency = begun.elapsed();
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, self.limits.body.saturating_mul(GROWTH_MAX))
                 .collect()
                 .await
-                .map_err(|error| error.to_string())?
+                .map_err(|error| Failure {
+                    is_down: !error.is::<LengthLimitError>(),
+                    text: error.to_string(),
+                })?
                 .to_bytes();
             Ok((
                 Answer {
@@ -99,7 +121,7 @@ impl Mirror {
         };
         timeout(within, whole)
             .await
-            .map_err(|_| format!("no answer within {within:?}"))?
+            .map_err(|_| Failure::from(format!("no answer within {within:?}")))?
     }
 
     fn request(

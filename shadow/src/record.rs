@@ -143,17 +143,13 @@ impl Record {
         self.eligible += came.eligible;
         self.sampled_out += came.sampled_out;
         self.waiting += came.admitted;
-        self.waiting = self.waiting.saturating_sub(came.abandoned);
-        for (counts, more) in [
-            (&mut self.shed, &came.shed),
-            (&mut self.ineligible, &came.ineligible),
-        ] {
-            for (reason, count) in more {
-                add(counts, reason, *count);
-            }
+        let lost: u64 = came.lost.values().sum();
+        self.waiting = self.waiting.saturating_sub(lost);
+        for (reason, count) in came.shed.iter().chain(&came.lost) {
+            add(&mut self.shed, reason, *count);
         }
-        if came.abandoned > 0 {
-            add(&mut self.shed, "abandoned", came.abandoned);
+        for (reason, count) in &came.ineligible {
+            add(&mut self.ineligible, reason, *count);
         }
     }
 
@@ -324,9 +320,12 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::settings::Flow;
 
     fn pair() -> Box<Pair> {
         Box::new(Pair {
@@ -353,14 +352,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_eligible_request_is_accounted_for(acts in prop::collection::vec(0u8..11, 0..200)) {
-            let (mut record, mut door) = (Record::default(), Door::default());
+            let flow = Flow { waiting: 50, ..Flow::default() };
+            let (mut record, mut door) = (Record::default(), Door::new(&flow));
             for act in acts {
                 match act {
                     0 => { record.eligible += 1; record.sampled_out += 1; }
                     1 => { door.eligible += 1; door.shed("busy"); }
                     2 => { door.eligible += 1; door.ineligible("method"); }
-                    3 | 4 => { door.eligible += 1; door.admit(50); }
-                    5 if record.waiting > 0 => door.abandon(),
+                    3 | 4 => { door.eligible += 1; door.admit("GET /x", Instant::now()); }
+                    5 if record.waiting > 0 => door.lose("GET /x", "memory"),
                     6 => {
                         let build = if record.matched % 2 == 0 { "b" } else { "c" };
                         record.builds(Some("a"), Some(build), record.generation);

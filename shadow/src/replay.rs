@@ -288,7 +288,7 @@ impl Replay {
         {
             let mut door = self.slice.door();
             door.eligible += 1;
-            door.admit(usize::MAX);
+            door.let_in();
         }
         // Closed never: the semaphore lives as long as the replay.
         let _turn = self.turns.acquire().await.ok();
@@ -425,7 +425,7 @@ fn exchange(
         }
     };
     Exchange {
-        ticket: Ticket::new(slice.limits.body, || {}),
+        ticket: Ticket::new(slice.limits.body, |_| {}),
         slice: slice.settings.id.clone(),
         route: route.clone(),
         primary: Side::Legacy,

@@ -20,6 +20,8 @@ pub struct Report {
     pub shed: std::collections::BTreeMap<String, u64>,
     pub ineligible: std::collections::BTreeMap<String, u64>,
     pub not_comparable: std::collections::BTreeMap<String, u64>,
+    /// Bytes of copies in memory, now.
+    pub memory: usize,
     pub routes: Vec<RouteRow>,
     /// Mismatches by their cause.
     pub clusters: Vec<ClusterRow>,
@@ -176,6 +178,7 @@ impl Report {
             shed: record.shed.clone(),
             ineligible: record.ineligible.clone(),
             not_comparable: record.not_comparable.clone(),
+            memory: 0,
             routes: record.classes.iter().map(row).collect(),
             clusters,
             differences: record.fields(),

@@ -29,6 +29,7 @@ pub struct SliceShadow {
     pub extracted: Places,
     /// Share of the reads that is mirrored, 0.0 to 1.0.
     pub sample: f64,
+    pub flow: Flow,
     /// Share of the mirrored reads that is asked twice of the legacy side, 0.0 to 1.0.
     pub noise_sample: f64,
     pub rules: Vec<Rule>,
@@ -47,6 +48,49 @@ impl SliceShadow {
     pub(crate) fn fingerprint(&self) -> u64 {
         let rules = (&self.rules, &self.arrays, &self.headers);
         xxh3_64(&serde_json::to_vec(&rules).unwrap_or_default())
+    }
+}
+
+/// How much of a slice is mirrored at the most.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    /// Whether a client is mirrored always or never, and not each read by chance.
+    pub by_client: bool,
+    /// Mirrored reads a second.
+    pub rate: Option<f64>,
+    /// Exchanges that are copied, wait, or are being compared.
+    pub waiting: usize,
+    /// Bytes of their requests and answers.
+    pub memory: usize,
+    /// Requests to the sides at the same time; the candidate also has clients to serve.
+    pub in_flight: usize,
+    /// By the route's label, what is said apart for it.
+    pub routes: BTreeMap<String, RouteShadow>,
+}
+
+/// What is said apart for one route.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RouteShadow {
+    /// In place of the slice's.
+    pub sample: Option<f64>,
+    /// Besides the slice's.
+    pub rate: Option<f64>,
+    /// Besides the slice's.
+    pub waiting: Option<usize>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self {
+            by_client: false,
+            rate: None,
+            // Some seconds of what `in_flight` requests to a slow candidate can take away.
+            waiting: 512,
+            // A full queue of answers of usual size; a slice of large answers is shed by this.
+            memory: 64 << 20,
+            in_flight: 16,
+            routes: BTreeMap::new(),
+        }
     }
 }
 
@@ -147,11 +191,6 @@ pub enum ArrayBy {
 /// Bounds of the shadow's work.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Exchanges of one slice that wait or are being compared. Each holds a body of at most
-    /// `body` bytes, so a slice holds 128 MiB at the very most, and some MiB in practice.
-    pub waiting: usize,
-    /// Requests to a candidate at the same time; the candidate also has clients to serve.
-    pub in_flight: usize,
     /// Bytes of a body that are kept; a longer one is not compared.
     pub body: usize,
     /// For a whole answer of a candidate.
@@ -166,8 +205,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            waiting: 512,
-            in_flight: 16,
             body: 256 * 1024,
             timeout: Duration::from_secs(5),
             lag: Duration::from_secs(15),

@@ -104,7 +104,9 @@ impl Shadow {
         // A copy, so that nobody waits for the causes to be found.
         let (rules, record) = (slice.rules(), slice.record().clone());
         let rate = slice.settings.mismatch_max;
-        Some(Report::new(id, &record, &rules, rate, today()))
+        let mut report = Report::new(id, &record, &rules, rate, today());
+        report.memory = slice.held();
+        Some(report)
     }
 
     /// A stored pair by its id, `SLICE:pN`.
@@ -232,15 +234,22 @@ impl Shadow {
 }
 
 impl Tap for Shadow {
-    fn admit(&self, id: &SliceId, _route: &Arc<str>, method: &Method) -> Option<Ticket> {
+    fn admit(
+        &self,
+        id: &SliceId,
+        route: &Arc<str>,
+        method: &Method,
+        client: u64,
+    ) -> Option<Ticket> {
         let slice = self.slice(id)?;
+        let in_sample = slice.samples(route, client);
         let mut door = slice.door();
         door.eligible += 1;
         if !matches!(*method, Method::GET | Method::HEAD) {
             door.ineligible("method");
             return None;
         }
-        if !slice.draw(slice.settings.sample) {
+        if !in_sample {
             door.sampled_out += 1;
             return None;
         }
@@ -248,13 +257,14 @@ impl Tap for Shadow {
             door.shed("shutdown");
             return None;
         }
-        if !door.admit(slice.limits.waiting) {
+        if !door.admit(route, Instant::now()) {
             return None;
         }
         drop(door);
-        let (kept, generation) = (slice.clone(), slice.generation());
-        let ticket = Ticket::new(slice.limits.body, move || kept.door().abandon());
-        Some(ticket.since(generation))
+        let (of, label, generation) = (slice.clone(), route.clone(), slice.generation());
+        let lost = move |reason| of.door().lose(&label, reason);
+        let ticket = Ticket::new(slice.limits.body, lost);
+        Some(ticket.since(generation, slice.share()))
     }
 
     fn offer(&self, exchange: Exchange) {
@@ -263,6 +273,10 @@ impl Tap for Shadow {
             return;
         };
         if self.inner.tasks.is_closed() {
+            return;
+        }
+        if !exchange.ticket.hold(exchange.heads()) {
+            exchange.ticket.lose("memory");
             return;
         }
         // The number of these tasks is bounded by `waiting`, checked at admission.

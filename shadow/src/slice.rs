@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use outgrow_rollout::Side;
 use tokio::sync::Semaphore;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::breaker::Breaker;
+use crate::budget::{Budget, Share};
 use crate::compare::Answer;
 use crate::diff::Difference;
 use crate::door::Door;
@@ -29,12 +31,37 @@ const SEEDED_ANSWERS: u64 = 10;
 /// Routes in whose answers faults are seeded.
 const SEEDED_ROUTES_MAX: usize = 500;
 
+/// An answer to the shadow, with its part of the slice's memory.
+pub(crate) struct Held {
+    answer: Answer,
+    _memory: Share,
+}
+
+impl std::ops::Deref for Held {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        &self.answer
+    }
+}
+
+/// Why there is no answer.
+pub(crate) enum NoAnswer {
+    /// The side has failed, so.
+    Failed(String),
+    /// The slice's memory has no room for it.
+    Memory,
+}
+
 /// Locks are taken in the order rules, record, door.
 pub(crate) struct Slice {
     pub(crate) settings: SliceShadow,
     pub(crate) limits: Limits,
     build_header: http::HeaderName,
     mirror: Mirror,
+    /// Of the legacy side, and of the extracted one.
+    breakers: [Breaker; 2],
+    memory: Arc<Budget>,
     pub(crate) redactor: Redactor,
     pub(crate) capture: Capture,
     freshness: Arc<dyn Freshness>,
@@ -70,14 +97,16 @@ impl Slice {
     ) -> Result<Self, Error> {
         Ok(Self {
             build_header: all.build_header.clone(),
-            mirror: Mirror::new(&all.limits),
+            mirror: Mirror::new(&all.limits, slice.flow.in_flight),
+            breakers: Default::default(),
+            memory: Budget::new(slice.flow.memory),
             redactor: Redactor::new(&slice.redact)?,
             capture: Capture::default(),
             freshness,
-            turns: Semaphore::new(all.limits.in_flight),
+            turns: Semaphore::new(slice.flow.in_flight),
             dice: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            door: Mutex::default(),
+            door: Mutex::new(Door::new(&slice.flow)),
             record: Mutex::new(Record::of(&slice.id)),
             rules: Mutex::new(Arc::new(Rules::new(&slice.rules, &slice.arrays)?)),
             limits: all.limits.clone(),
@@ -131,7 +160,7 @@ impl Slice {
     }
 
     /// Asks one side; waits for a turn first.
-    pub(crate) async fn ask(&self, side: Side, exchange: &Exchange) -> Result<Answer, String> {
+    pub(crate) async fn ask(&self, side: Side, exchange: &Exchange) -> Result<Held, NoAnswer> {
         Ok(self.timed(side, exchange).await?.0)
     }
 
@@ -140,14 +169,30 @@ impl Slice {
         &self,
         side: Side,
         exchange: &Exchange,
-    ) -> Result<(Answer, Duration), String> {
+    ) -> Result<(Held, Duration), NoAnswer> {
+        let breaker = &self.breakers[usize::from(side == Side::Extracted)];
         // Closed never: the semaphore lives as long as the slice.
         let _turn = self.turns.acquire().await.ok();
-        let (answer, latency) = self.mirror.ask(&self.settings, side, exchange).await?;
+        if !breaker.admits(Instant::now()) {
+            let text = "not asked: it has failed again and again".to_owned();
+            return Err(NoAnswer::Failed(text));
+        }
+        let asked = self.mirror.ask(&self.settings, side, exchange).await;
+        let is_down = asked.as_ref().is_err_and(|failure| failure.is_down);
+        breaker.ended(!is_down, Instant::now());
+        let (answer, latency) = asked.map_err(|failure| NoAnswer::Failed(failure.text))?;
+        let memory = self.memory.share();
+        if !memory.grow(answer.body.len()) {
+            return Err(NoAnswer::Memory);
+        }
         let took = |wanted| (side == wanted).then_some(latency);
         self.record()
             .times(took(Side::Legacy), took(Side::Extracted));
-        Ok((answer, latency))
+        let held = Held {
+            answer,
+            _memory: memory,
+        };
+        Ok((held, latency))
     }
 
     /// Learns which builds have answered a pair that began in generation `since`. The generation
@@ -183,7 +228,7 @@ impl Slice {
         let features = || features::of(exchange, &self.redactor);
         let mut record = self.record();
         record.settle(of, outcome, generation, examples, features);
-        self.door().leave();
+        self.door().leave(&exchange.route);
     }
 
     /// What is no noise.
@@ -257,6 +302,30 @@ impl Slice {
 
     pub(crate) fn applied_through(&self) -> Option<SystemTime> {
         self.freshness.applied_through(&self.settings.id)
+    }
+
+    /// Bytes of copies that are in memory.
+    pub(crate) fn held(&self) -> usize {
+        self.memory.held()
+    }
+
+    /// Of the memory for copies, a part that is empty yet.
+    pub(crate) fn share(&self) -> Share {
+        self.memory.share()
+    }
+
+    /// Whether this read of this client is in the sample of its route.
+    pub(crate) fn samples(&self, route: &str, client: u64) -> bool {
+        let flow = &self.settings.flow;
+        let own = flow.routes.get(route).and_then(|route| route.sample);
+        let share = own.unwrap_or(self.settings.sample);
+        if !flow.by_client {
+            return self.draw(share);
+        }
+        // With a seed, so that slices do not all mirror the same clients.
+        let seed = xxh3_64(self.settings.id.as_str().as_bytes());
+        let drawn = xxh3_64_with_seed(&client.to_le_bytes(), seed) as f64 / u64::MAX as f64;
+        share >= 1.0 || drawn < share
     }
 
     /// True for this share of the calls, evenly spread.

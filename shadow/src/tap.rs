@@ -11,32 +11,66 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outgrow_rollout::{Side, SliceId};
 
+use crate::budget::Share;
+
 /// Marks a mirrored request, so that it is never mirrored again.
 pub const SHADOW_MARK: &str = "x-outgrow-shadow";
 
 /// Takes copies of answered requests.
 pub trait Tap: Send + Sync + 'static {
     /// Says whether a copy of this request is wanted. Cheap and non-blocking. `None` means no:
-    /// sampled out, ineligible or shed, and counted so.
-    fn admit(&self, slice: &SliceId, route: &Arc<str>, method: &Method) -> Option<Ticket>;
+    /// sampled out, ineligible or shed, and counted so. `client` is the same for all requests of
+    /// a client that can be recognised.
+    fn admit(
+        &self,
+        slice: &SliceId,
+        route: &Arc<str>,
+        method: &Method,
+        client: u64,
+    ) -> Option<Ticket>;
     /// Takes the copy, or counts its loss. Never blocks.
     fn offer(&self, exchange: Exchange);
 }
+
+/// What is told of a ticket that was dropped.
+const ABANDONED: &str = "abandoned";
 
 /// One place in the ledger. Dropped without being offered, it counts as abandoned.
 pub struct Ticket {
     body_cap: usize,
     generation: u64,
-    abandoned: Option<Box<dyn FnOnce() + Send + Sync>>,
+    memory: Option<Share>,
+    lost: Option<Box<dyn FnOnce(&'static str) + Send + Sync>>,
 }
 
 impl Ticket {
-    /// `abandoned` runs when the ticket is dropped before [`Ticket::settle`].
-    pub fn new(body_cap: usize, abandoned: impl FnOnce() + Send + Sync + 'static) -> Self {
+    /// `lost` runs, with the reason, when the ticket is dropped before [`Ticket::settle`].
+    pub fn new(body_cap: usize, lost: impl FnOnce(&'static str) + Send + Sync + 'static) -> Self {
         Self {
             body_cap,
             generation: 0,
-            abandoned: Some(Box::new(abandoned)),
+            memory: None,
+            lost: Some(Box::new(lost)),
+        }
+    }
+
+    /// Says that so many bytes more are about to be copied. False where the slice's memory has no
+    /// room for them: the ticket is to be [lost](Self::lose) then.
+    pub fn hold(&self, bytes: usize) -> bool {
+        self.memory.as_ref().is_none_or(|memory| memory.grow(bytes))
+    }
+
+    /// Nothing that was copied is kept.
+    pub fn release(&self) {
+        if let Some(memory) = &self.memory {
+            memory.give_back();
+        }
+    }
+
+    /// Gives it up, for this reason.
+    pub fn lose(mut self, reason: &'static str) {
+        if let Some(lost) = self.lost.take() {
+            lost(reason);
         }
     }
 
@@ -47,8 +81,9 @@ impl Ticket {
 
     /// Which evidence was gathered when the request came.
     #[must_use]
-    pub(crate) fn since(mut self, generation: u64) -> Self {
+    pub(crate) fn since(mut self, generation: u64, memory: Share) -> Self {
         self.generation = generation;
+        self.memory = Some(memory);
         self
     }
 
@@ -58,14 +93,14 @@ impl Ticket {
 
     /// The ledger knows how the exchange ended.
     pub fn settle(mut self) {
-        self.abandoned = None;
+        self.lost = None;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(abandoned) = self.abandoned.take() {
-            abandoned();
+        if let Some(lost) = self.lost.take() {
+            lost(ABANDONED);
         }
     }
 }
@@ -95,6 +130,17 @@ pub struct Exchange {
     pub latency: Duration,
     /// The signed identity of the caller, where it is known without asking.
     pub identity: Option<HeaderValue>,
+}
+
+impl Exchange {
+    /// Bytes of both heads.
+    pub(crate) fn heads(&self) -> usize {
+        let fields = self.request.headers.iter().chain(&self.response.headers);
+        let fields: usize = fields
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        fields + self.request.target.as_str().len()
+    }
 }
 
 /// The client's request.

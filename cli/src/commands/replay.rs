@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use outgrow_rollout::SliceId;
 use outgrow_shadow::{
-    AcceptedDifference, Format, Limits, Pace, Place, Places, Progress, Recording, ReplaySettings,
-    Replayed, SliceShadow, render, replay,
+    AcceptedDifference, Flow, Format, Limits, Pace, Place, Places, Progress, Recording,
+    ReplaySettings, Replayed, SliceShadow, render, replay,
 };
 
 use super::Context;
@@ -245,6 +245,7 @@ fn plain() -> anyhow::Result<SliceShadow> {
         legacy: Places::default(),
         extracted: Places::default(),
         sample: 1.0,
+        flow: Flow::default(),
         noise_sample: 0.0,
         rules: Vec::new(),
         arrays: Vec::new(),

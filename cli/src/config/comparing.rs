@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use outgrow_shadow::{Accept, ArrayBy, ArrayRule, Known, Rule};
+use outgrow_shadow::{Accept, ArrayBy, ArrayRule, Flow, Known, Rule};
 
 use super::Surroundings;
-use super::model::SliceShadow;
-use super::problem::Findings;
+use super::mirroring;
+use super::model::{Route, SliceShadow};
+use super::problem::{Findings, Place};
 use super::scalar;
 use super::section::{Node, Section};
 
@@ -26,9 +27,11 @@ pub(super) fn read(
     section: &mut Section<'_>,
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
+    routes: &[(Place, Route)],
 ) -> SliceShadow {
     let mut found = SliceShadow {
         sample: SAMPLE,
+        flow: Flow::default(),
         noise_sample: NOISE_SAMPLE,
         arrays: Vec::new(),
         rules: Vec::new(),
@@ -42,6 +45,7 @@ pub(super) fn read(
         return found;
     };
     found.sample = section.share(findings, "sample", SAMPLE);
+    found.flow = mirroring::read(&mut section, findings, routes);
     found.noise_sample = section.share(findings, "noise_sample", NOISE_SAMPLE);
     if let Some(node) = section.get("arrays") {
         let rules = node.list(findings).into_iter();

@@ -11,6 +11,7 @@ mod columns;
 mod comparing;
 mod events;
 mod filters;
+mod mirroring;
 mod model;
 mod pages;
 mod plan;

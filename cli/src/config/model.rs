@@ -294,6 +294,8 @@ pub(crate) enum Source {
 pub(crate) struct SliceShadow {
     /// Share of the reads that is mirrored, 0.0 to 1.0.
     pub(crate) sample: f64,
+    /// How much of that at the most.
+    pub(crate) flow: outgrow_shadow::Flow,
     /// Share of the mirrored reads that is also asked of the primary a second time, to learn
     /// what differs by itself; 0.0 to 1.0.
     pub(crate) noise_sample: f64,

@@ -121,7 +121,7 @@ fn slice(
         .collect();
     tables::cross_check(&tables, findings);
     let sync = sync::read(&mut section, findings, !tables.is_empty());
-    let shadow = comparing::read(&mut section, findings, around);
+    let shadow = comparing::read(&mut section, findings, around, &routes);
     let (plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
     let guard = plan::guard(&mut section, findings);
     let fallback = section

@@ -8,6 +8,7 @@ use super::*;
 mod access_log;
 mod auth;
 mod filters;
+mod mirroring;
 mod pages;
 mod sources;
 mod sync;

@@ -149,6 +149,7 @@ fn shadow_slice(carried: &Settings, slice: &Slice) -> anyhow::Result<SliceShadow
         legacy: carried.legacy.places.clone(),
         extracted,
         sample: slice.shadow.sample,
+        flow: slice.shadow.flow.clone(),
         noise_sample: slice.shadow.noise_sample,
         rules: slice.shadow.rules.clone(),
         arrays: slice.shadow.arrays.clone(),

@@ -186,8 +186,8 @@ struct Keeper {
 }
 
 impl Tap for Keeper {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, method: &Method) -> Option<Ticket> {
-        (*method == Method::GET).then(|| Ticket::new(1_000, || {}))
+    fn admit(&self, _: &SliceId, _: &Arc<str>, method: &Method, _: u64) -> Option<Ticket> {
+        (*method == Method::GET).then(|| Ticket::new(1_000, |_| {}))
     }
 
     fn offer(&self, exchange: Exchange) {

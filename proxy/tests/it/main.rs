@@ -25,6 +25,7 @@ mod local;
 mod logging;
 mod malformed;
 mod marking;
+mod mirrored;
 mod naming;
 mod origins;
 mod proving;

@@ -86,7 +86,7 @@ async fn a_bridge_that_never_arrives_leaves_it_open() {
 async fn waiting_for_the_bridge_takes_no_turn() {
     let position = Position::stuck();
     let bench = Bench::with(position.clone(), &|settings| {
-        settings.limits.in_flight = 1;
+        settings.slices[0].flow.in_flight = 1;
     })
     .await;
     bench.legacy.set(NEW);

@@ -1,5 +1,7 @@
 //! Candidates that are dead, hang, break off or lie: never green, never in anybody's way.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -58,8 +60,8 @@ async fn a_hanging_candidate_fills_its_bounds_and_no_more() {
     .await;
     let legacy = Upstream::always(200, "{}").await;
     let mut settings = settings(&[&legacy], &[&hanging]);
-    settings.limits.waiting = 4;
-    settings.limits.in_flight = 2;
+    settings.slices[0].flow.waiting = 4;
+    settings.slices[0].flow.in_flight = 2;
     settings.limits.timeout = Duration::from_millis(300);
     let shadow = start(settings, Position::default());
     let taken = (0..PAIRS)
@@ -77,6 +79,35 @@ async fn a_hanging_candidate_fills_its_bounds_and_no_more() {
     assert_eq!((seen.candidate_errors, seen.shed), (4, PAIRS - 4));
     let text = &shadow.report(&shop()).unwrap().differences[0].extracted;
     assert!(text.contains("no answer within"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_fails_again_and_again_is_left_alone_and_counted_each_time() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let closing = Upstream::raw({
+        let asked = asked.clone();
+        move |stream| {
+            asked.fetch_add(1, Relaxed);
+            async move { drop(stream) }
+        }
+    })
+    .await;
+    let legacy = Upstream::always(200, "{}").await;
+    let mut settings = settings(&[&legacy], &[&closing]);
+    settings.slices[0].flow.in_flight = 1;
+    let shadow = start(settings, Position::default());
+    let answer = crate::harness::ok("{}");
+    for _ in 0..400 {
+        offer(&shadow, Side::Legacy, &answer, HeaderMap::new());
+    }
+    let seen = settled(&shadow).await;
+    assert_eq!(
+        (seen.candidate_errors, seen.matched),
+        (400, 0),
+        "never green"
+    );
+    // Five, and one for each second that this has taken.
+    assert!(asked.load(Relaxed) < 100, "{}", asked.load(Relaxed));
 }
 
 #[tokio::test(flavor = "multi_thread")]

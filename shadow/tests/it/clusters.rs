@@ -152,7 +152,7 @@ fn offer(shadow: &Shadow, asked: Asked) {
     let headers: HeaderMap = asked.headers.into_iter().map(pair).collect();
     let route: Arc<str> = asked.route.into();
     let given = answer(&asked.method, &asked.target, &headers, false);
-    let ticket = shadow.admit(&shop(), &route, &asked.method).unwrap();
+    let ticket = shadow.admit(&shop(), &route, &asked.method, 0).unwrap();
     shadow.offer(Exchange {
         ticket,
         slice: shop(),

@@ -8,8 +8,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, CapturedRequest, CapturedResponse, Exchange, Freshness, Limits, Place, Rule, Shadow,
-    ShadowSettings, SliceShadow, Tap,
+    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Rule,
+    Shadow, ShadowSettings, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
 use tokio::runtime::Handle;
@@ -112,6 +112,7 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
             legacy: at(legacy),
             extracted: at(extracted),
             sample: 1.0,
+            flow: Flow::default(),
             noise_sample: 0.0,
             rules: Vec::new(),
             arrays: Vec::new(),
@@ -213,7 +214,7 @@ fn offered(
     target: &'static str,
 ) -> bool {
     let route: Arc<str> = "GET /api/products/{id}".into();
-    let Some(ticket) = shadow.admit(&shop(), &route, &Method::GET) else {
+    let Some(ticket) = shadow.admit(&shop(), &route, &Method::GET, 0) else {
         return false;
     };
     shadow.offer(Exchange {

@@ -10,7 +10,7 @@ const WRONG: &str = r#"{"id":1,"price":"9.90"}"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_goes_on_over_a_flip_and_a_rollback() {
     let bench = Bench::with(Position::default(), &|settings| {
-        settings.limits.waiting = 40;
+        settings.slices[0].flow.waiting = 40;
     })
     .await;
     let mut offered = 0;

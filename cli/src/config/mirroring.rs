@@ -1,0 +1,113 @@
+//! The part of `[slices.ID.shadow]` that says how much is mirrored: shares, rates and bounds, of the
+//! slice and of single routes.
+
+use std::ops::RangeInclusive;
+
+use outgrow_shadow::{Flow, RouteShadow};
+
+use super::model::Route;
+use super::problem::{Findings, Place, nearest};
+use super::section::{Node, Section};
+
+/// Less than one in a quarter of an hour is no rate; more than the upper end nobody mirrors.
+const RATE: RangeInclusive<f64> = 0.001..=1_000_000.0;
+/// Each takes a task and a place in a map.
+const WAITING: RangeInclusive<u64> = 1..=100_000;
+/// Each takes a connection.
+const IN_FLIGHT: RangeInclusive<u64> = 1..=512;
+/// The least has room for some of the largest bodies.
+const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 30;
+
+pub(super) fn read(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    known: &[(Place, Route)],
+) -> Flow {
+    let mut flow = Flow::default();
+    if let Some(node) = section.get("by") {
+        flow.by_client = by_client(&node, findings);
+    }
+    flow.rate = section.get("rate").and_then(|node| rate(&node, findings));
+    if let Some(most) = bound(section.get("waiting"), WAITING, findings) {
+        flow.waiting = most;
+    }
+    if let Some(most) = bound(section.get("in_flight"), IN_FLIGHT, findings) {
+        flow.in_flight = most;
+    }
+    let memory = section.size(findings, "memory", flow.memory as u64, MEMORY);
+    flow.memory = usize::try_from(memory).unwrap_or(usize::MAX);
+    let entries = section.get("by_route");
+    let entries = entries.map(|node| node.list(findings)).unwrap_or_default();
+    for node in entries {
+        by_route(&node, &mut flow, findings, known);
+    }
+    flow
+}
+
+fn by_client(node: &Node<'_>, findings: &mut Findings<'_>) -> bool {
+    match node.word(findings).as_deref() {
+        Some("client") => return true,
+        Some("request") | None => {}
+        Some(_) => {
+            let fix = "write \"request\" or \"client\"";
+            findings.refuse(&node.place, "it is not what can be sampled", fix);
+        }
+    }
+    false
+}
+
+fn bound(
+    node: Option<Node<'_>>,
+    range: RangeInclusive<u64>,
+    findings: &mut Findings<'_>,
+) -> Option<usize> {
+    usize::try_from(node?.integer(findings, range)?).ok()
+}
+
+/// A second.
+fn rate(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<f64> {
+    let found = node.number(findings)?;
+    if RATE.contains(&found) {
+        return Some(found);
+    }
+    let fix = "write requests a second, 0.001 to 1000000";
+    findings.refuse(&node.place, "it is not a rate", fix);
+    None
+}
+
+/// What is said apart for some routes.
+fn by_route(
+    node: &Node<'_>,
+    flow: &mut Flow,
+    findings: &mut Findings<'_>,
+    known: &[(Place, Route)],
+) {
+    let Some(mut section) = node.section(findings) else {
+        return;
+    };
+    let fix = "write routes = [\"GET /path/{name}\"], as the slice has them";
+    let named = section.need(findings, "routes", fix);
+    let sample = section.get("sample").is_some();
+    let sample = sample.then(|| section.share(findings, "sample", 1.0));
+    let rate = section.get("rate").and_then(|node| rate(&node, findings));
+    let waiting = bound(section.get("waiting"), WAITING, findings);
+    section.finish(findings);
+    let own = RouteShadow {
+        sample,
+        rate,
+        waiting,
+    };
+    let named = named.map(|node| node.words(findings)).unwrap_or_default();
+    for (place, text) in named {
+        let known: Vec<String> = known.iter().map(|(_, route)| route.to_string()).collect();
+        if !known.contains(&text) {
+            let fix = match nearest(&text, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "name it as `routes` of the slice does".to_owned(),
+            };
+            findings.refuse(&place, "the slice has no such route", fix);
+        } else if flow.routes.insert(text, own).is_some() {
+            findings.refuse(&place, "it is said apart already", "name it once");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `[slices.ID.shadow]`: how much is mirrored.
+
+use super::{SHOP, good, parse};
+
+fn with(text: &str) -> String {
+    SHOP.replacen("sample = 1.0", &format!("sample = 1.0\n{text}"), 1)
+}
+
+#[test]
+fn bounds_of_the_slice_and_of_routes_are_read() {
+    let text = "by = \"client\"\nrate = 0.5\nwaiting = 7\nin_flight = 3\nmemory = \"8MiB\"\n\
+         by_route = [{ routes = [\"GET /api/products/{id}\"], sample = 0.25, rate = 10, waiting = 2 }]";
+    let config = good(&with(text));
+    let flow = &config.slice("catalog").unwrap().shadow.flow;
+    assert!(flow.by_client);
+    assert_eq!(
+        (flow.rate, flow.waiting, flow.in_flight, flow.memory),
+        (Some(0.5), 7, 3, 8 << 20)
+    );
+    let route = flow.routes["GET /api/products/{id}"];
+    assert_eq!(
+        (route.sample, route.rate, route.waiting),
+        (Some(0.25), Some(10.0), Some(2))
+    );
+    assert_eq!(flow.routes.len(), 1);
+}
+
+#[test]
+fn what_is_no_bound_is_refused_with_its_fix() {
+    for (text, rule) in [
+        ("by = \"cookie\"", "it is not what can be sampled"),
+        ("rate = 0", "it is not a rate"),
+        ("memory = \"1KiB\"", "memory"),
+        ("in_flight = 0", "it must be a whole number in range"),
+        ("by_route = [{ sample = 0.5 }]", "`routes` is missing"),
+        (
+            "by_route = [{ routes = [\"GET /api/product/{id}\"] }]",
+            "the slice has no such route",
+        ),
+        (
+            "by_route = [{ routes = [\"GET /api/products\", \"GET /api/products\"] }]",
+            "it is said apart already",
+        ),
+    ] {
+        let errors = parse(&with(text)).expect_err(text).to_string();
+        assert!(errors.contains(rule), "{errors}");
+    }
+    let near = "by_route = [{ routes = [\"GET /api/product/{id}\"] }]";
+    let errors = parse(&with(near)).expect_err(near).to_string();
+    assert!(
+        errors.contains("did you mean \"GET /api/products/{id}\"?"),
+        "{errors}"
+    );
+}
