@@ -27,7 +27,6 @@ use std::collections::{HashMap, HashSet};
 
 use outgrow_rollout::Side;
 
-use crate::both::at;
 use crate::db::books::Copy;
 use crate::db::postgres::copy::{self, Shape};
 use crate::db::stream::Change;
@@ -217,7 +216,7 @@ impl Take<'_> {
         let mut keys = distinct(plan, source.side, seen);
         let light = portion::light(plan, source, tx, &keys, self.bytes).await?;
         let Light { mut images, heavy } = light;
-        let ats = seen.iter().map(|change| at(plan, source.side, change));
+        let ats = seen.iter().map(|change| change.row(plan, source.side));
         let cut = portion::cut(ats, &heavy, Each::Key, self.bytes);
         if let Some(count) = cut {
             keys = distinct(plan, source.side, &seen[..count]);
@@ -405,12 +404,11 @@ fn emptied(plan: &Plan, side: Side, change: &Change) -> Batch {
 fn distinct(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize, Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
-    for change in changes.iter().filter(|c| !c.is_beat() && !c.is_of_all()) {
+    for change in changes.iter().filter(|c| !c.is_of_all()) {
         // A table that is not mapped any more has triggers left from an older config.
-        let Some(group) = plan.group_of(side, &change.table) else {
+        let Some((group, key)) = change.row(plan, side) else {
             continue;
         };
-        let key = change.key(plan.groups[group].tables(side)[0].key.len());
         if seen.insert((group, key.clone())) {
             keys.entry(group).or_default().push(key);
         }

@@ -359,10 +359,9 @@ impl Engine {
         let mut room = self.shared.limits().chunk_bytes;
         let mut found: Vec<(usize, Key, Foreign)> = Vec::new();
         for change in changes.iter().filter(|c| !c.is_beat()) {
-            let Some(group) = self.plan.group_of(passive.side, &change.table) else {
+            let Some((group, key)) = change.row(&self.plan, passive.side) else {
                 continue;
             };
-            let key = change.key(self.plan.groups[group].tables(passive.side)[0].key.len());
             let image = images(
                 &self.plan.groups[group],
                 passive,

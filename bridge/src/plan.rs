@@ -11,6 +11,7 @@ mod check;
 mod cover;
 mod filter;
 mod group;
+mod keys;
 mod straight;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,8 @@ use crate::value::{Cell, Kind};
 use beside::Legacy;
 pub(crate) use filter::Filter;
 pub(crate) use group::{Group, Way};
+use keys::KeyForm;
+pub(crate) use keys::shown;
 pub(crate) use straight::Straight;
 
 /// Key columns that the change table has room for.
@@ -66,6 +69,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// Places of the key in `columns`.
     pub(crate) key: Vec<usize>,
+    /// Per key column how it is written here, where that is not as the link knows it; or none.
+    pub(crate) forms: Vec<Option<KeyForm>>,
     /// Unique columns beside the key: a REPLACE may remove a row through them.
     pub(crate) other_unique: Vec<Vec<String>>,
     pub(crate) autoincrement: bool,
@@ -83,8 +88,9 @@ pub(crate) struct Column {
 }
 
 impl Table {
+    /// The key of a row, as the link knows it.
     pub(crate) fn key_of(&self, row: &[Cell]) -> Vec<Cell> {
-        self.key.iter().map(|&at| row[at].clone()).collect()
+        self.known(self.key.iter().map(|&at| row[at].clone()).collect())
     }
 
     fn place(&self, column: &str) -> Option<usize> {
@@ -226,7 +232,10 @@ impl Build<'_> {
             return None;
         }
         let (mut legacy, filters) = (legacy?, filters?);
-        check::keys_alike(&legacy.wide, &parts, problems);
+        for (part, spec) in parts.iter_mut().zip(specs) {
+            let columns = Some(spec.columns.as_slice());
+            keys::forms(&mut legacy.tables[0], part, columns, problems);
+        }
         legacy.check(&reverse, &parts, &forward, problems);
         if filters.iter().all(Option::is_some) {
             legacy.tables[0].only = filters.iter().flatten().cloned().collect();

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use outgrow_rollout::Side;
 
-use crate::both::{At, at};
+use crate::both::At;
 use crate::db::stream::Change;
 use crate::db::{Database, Tx, rows, sizes};
 use crate::error::{Error, OnSide};
@@ -128,7 +128,7 @@ pub(crate) async fn fitting(
     let ats = || {
         let of = |change: &Change| match change.is_of_all() {
             true => None,
-            false => at(plan, side.side, change),
+            false => change.row(plan, side.side),
         };
         changes.iter().map(of)
     };

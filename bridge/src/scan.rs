@@ -5,6 +5,7 @@
 //! the stride is looked at again in pieces, a piece once more when the stream is past what the
 //! source had, and then row by row.
 
+mod apart;
 mod kept;
 mod pace;
 mod read;
@@ -150,6 +151,8 @@ impl Verifier<'_> {
         );
         let mut sums = if options.by_rows {
             Err("asked for".to_owned())
+        } else if group.keys_apart() {
+            Err("the other side writes its keys otherwise, in another order".to_owned())
         } else if self.shared.legacy.encoding().await? != self.shared.extracted.encoding().await? {
             // The same bytes would be other letters.
             Err("the databases have different encodings".to_owned())
@@ -201,6 +204,9 @@ impl Verifier<'_> {
                     tracing::warn!(%slice, %error, "how far the verification is could not be noted");
                 }
             }
+        }
+        if group.keys_apart() {
+            self.strangers(at, picker, pace, found).await?;
         }
         let way = TableWay {
             by: if sums.is_ok() { "checksums" } else { "rows" }.to_owned(),

@@ -208,7 +208,9 @@ fn net(plan: &Plan, side: Side, taken: &mut Taken) -> Vec<Work> {
     let mut work: Vec<Work> = Vec::new();
     for (table, key, told) in taken.rows(width) {
         // A table that is not mapped any more.
-        let Some(at) = group_of(&table) else { continue };
+        let Some((at, key)) = plan.known(side, &table, &key) else {
+            continue;
+        };
         let group: &Group = &plan.groups[at];
         let row = match told {
             Told::Row(row) => Some(row),

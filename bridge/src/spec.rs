@@ -267,7 +267,7 @@ impl FromStr for DatabaseUrl {
 pub struct TableSpec {
     pub legacy: String,
     pub extracted: String,
-    /// Legacy columns; each must be in `columns` as a plain rename.
+    /// Legacy columns; each must make one in `columns` alone, by something that stays the same.
     pub key: Vec<String>,
     pub columns: Vec<ColumnSpec>,
     /// What a legacy column gets that no extracted column feeds, when rows flow back.

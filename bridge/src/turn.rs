@@ -361,7 +361,7 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
         new_drained(new, &mut here, &mut there, old).await?;
         Vec::new()
     } else {
-        old_sequences(old, &mut there, plan).await?
+        old_sequences(old, &mut there, new, plan).await?
     };
     let begin = Position {
         epoch: old
@@ -411,6 +411,7 @@ async fn new_drained(
 pub(crate) async fn old_sequences(
     old: &Database,
     tx: &mut Tx,
+    new: &Database,
     plan: &Plan,
 ) -> Result<Vec<(String, i64)>, Error> {
     let mut values = Vec::new();
@@ -423,8 +424,15 @@ pub(crate) async fn old_sequences(
             // Where keys are generated otherwise, or come from elsewhere.
             last = last.max(rows::largest(&mut *tx, table).await.on(old.side)?);
         }
-        let new = group.tables(old.side.other());
-        for table in new.iter().filter(|t| t.autoincrement && last > 0) {
+        let tables = group.tables(new.side);
+        if group.keys_apart() && tables.iter().any(|table| table.autoincrement) {
+            // The old side's keys are no numbers; all that is there of them is here, too.
+            let mut here = new.read().await?;
+            for table in tables {
+                last = last.max(rows::largest(&mut here, table).await.on(new.side)?);
+            }
+        }
+        for table in tables.iter().filter(|t| t.autoincrement && last > 0) {
             values.push((table.name.clone(), last));
         }
     }

@@ -51,6 +51,11 @@ impl Class {
         }
     }
 
+    /// Whether its values are numbers that a database may give out.
+    pub(crate) fn is_numbered(self) -> bool {
+        matches!(self, Self::Int | Self::Decimal(_))
+    }
+
     /// Whether the order of values depends on a collation.
     pub(crate) fn collates(self) -> bool {
         matches!(self, Self::Text)

@@ -243,6 +243,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether its values are numbers that a database may give out.
+    pub(crate) fn is_numbered(&self) -> bool {
+        match self {
+            Self::Sqlite(affinity) => matches!(affinity, Affinity::Integer | Affinity::Numeric),
+            Self::Postgres(kind) | Self::Mysql(kind) => kind.class.is_numbered(),
+        }
+    }
+
     /// How keys of this kind are compared and ordered; columns of one key must agree.
     pub(crate) fn family(&self) -> &'static str {
         match self {

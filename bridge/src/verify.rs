@@ -16,11 +16,11 @@ use crate::batch::images;
 use crate::both::verify as both;
 use crate::db::rows;
 use crate::error::{Error, OnSide};
-use crate::plan::{Filter, Group, Image, Plan, Row};
+use crate::plan::{Filter, Group, Image, Plan, Row, shown};
 use crate::portion;
 use crate::scan::TableWay;
 use crate::shared::Shared;
-use crate::value::{Key, key_text};
+use crate::value::Key;
 
 /// Suspects looked at together.
 const SUSPECTS: usize = 500;
@@ -166,7 +166,7 @@ impl Verifier<'_> {
             let difference = Difference {
                 legacy: group.name().to_owned(),
                 extracted: tables[at].name.clone(),
-                key: key_text(key),
+                key: shown(key),
                 kind,
                 columns,
                 why,
@@ -251,7 +251,10 @@ impl Verifier<'_> {
     }
 
     /// Keys whose rows may be read at once, of either side.
-    async fn parts(&self, keys: HashMap<usize, Vec<Key>>) -> Result<Vec<(usize, Vec<Key>)>, Error> {
+    pub(crate) async fn parts(
+        &self,
+        keys: HashMap<usize, Vec<Key>>,
+    ) -> Result<Vec<(usize, Vec<Key>)>, Error> {
         let bytes = self.shared.limits().chunk_bytes;
         let mut all = vec![keys];
         for side in [&self.shared.legacy, &self.shared.extracted] {

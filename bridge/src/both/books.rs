@@ -11,7 +11,7 @@ use crate::db::stream::{Change, KEYS};
 use crate::db::{Arg, Database, Dialect, Tx, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan};
-use crate::value::{Key, key_text};
+use crate::value::{Cell, Key, key_text};
 
 /// As many as are kept.
 const FOREIGN_KEPT: u32 = 10_000;
@@ -159,8 +159,15 @@ impl Database {
         after: i64,
     ) -> Result<HashMap<At, Pending>, Error> {
         let mut firsts: Vec<Arg> = Vec::new();
-        for (_, key) in keys {
-            firsts.push(tx.key_arg(key.first()));
+        for (group, key) in keys {
+            // Tables of one group may write it in ways of their own.
+            let mut known: Vec<Cell> = Vec::new();
+            for table in plan.groups[*group].tables(self.side) {
+                let own = table.own(key);
+                let first = own.and_then(|own| own.first().cloned());
+                known.extend(first.filter(|first| !known.contains(first)));
+            }
+            firsts.extend(known.iter().map(|first| tx.key_arg(Some(first))));
         }
         let mut found = HashMap::new();
         for some in firsts.chunks(AT_ONCE) {
@@ -174,7 +181,7 @@ impl Database {
             args.extend(some.iter().cloned());
             for row in tx.fetch(&text, &args).await.on(self.side)? {
                 let change = Change::read(tx, &row).on(self.side)?;
-                let Some(at) = at(plan, self.side, &change) else {
+                let Some(at) = change.row(plan, self.side) else {
                     continue;
                 };
                 if keys.contains(&at) {
@@ -440,14 +447,4 @@ impl Database {
             .collect::<Result<_, sqlx::Error>>()
             .on(self.side)
     }
-}
-
-/// The key of a change; `None` for heartbeats and tables that are not mapped any more.
-pub(crate) fn at(plan: &Plan, side: Side, change: &Change) -> Option<At> {
-    if change.is_beat() {
-        return None;
-    }
-    let group = plan.group_of(side, &change.table)?;
-    let width = plan.groups[group].tables(side)[0].key.len();
-    Some((group, change.key(width)))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use outgrow_rollout::Side;
 
-use super::books::{At, at};
+use super::books::At;
 use super::guard::{Done, Guard};
 use crate::apply::{Applier, Outcome};
 use crate::batch::{Batch, UNPLACED, Work, current};
@@ -204,7 +204,7 @@ impl Engine {
         let seen = database.seen(&mut tx, &self.plan, lane.applied).await?;
         let mut times: HashMap<At, i64> = HashMap::new();
         for change in &changes {
-            if let Some(at) = at(&self.plan, from, change)
+            if let Some(at) = change.row(&self.plan, from)
                 && seen.get(&at).is_none_or(|seq| change.seq > *seq)
             {
                 times.insert(at, change.at);
@@ -253,7 +253,7 @@ impl Engine {
         let of = |changes: &[Change]| -> Vec<At> {
             changes
                 .iter()
-                .filter_map(|c| at(&self.plan, from, c))
+                .filter_map(|c| c.row(&self.plan, from))
                 .collect()
         };
         later.extend(of(&unplaced));

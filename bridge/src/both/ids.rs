@@ -176,7 +176,7 @@ impl Engine {
         }
         let source = self.source();
         let mut here = source.read().await?;
-        let last = old_sequences(source, &mut here, &self.plan).await?;
+        let last = old_sequences(source, &mut here, passive, &self.plan).await?;
         drop(here);
         let mut there = passive.write().await?;
         for (table, value) in last {

@@ -12,6 +12,8 @@ use crate::db::Database;
 use crate::db::books::{Foreign, Parked};
 use crate::error::Error;
 use crate::link::Link;
+use crate::plan::shown;
+use crate::value::key_text;
 
 /// Rows of each kind that are listed of one database.
 pub(super) const LISTED: u32 = 1_000;
@@ -214,9 +216,13 @@ async fn gather(database: &Database, found: &mut Conflicts) -> Result<(), Error>
         let some = some.into_iter().map(|conflict| listed(side, conflict));
         found.conflicts.extend(some);
     }
-    found
-        .parked
-        .extend(database.parked(&mut tx, None, LISTED).await?);
+    for mut parked in database.parked(&mut tx, None, LISTED).await? {
+        // Not of a key with NULL, whose cells are not all known.
+        if parked.key == key_text(&parked.cells) {
+            parked.key = shown(&parked.cells);
+        }
+        found.parked.push(parked);
+    }
     let took = database.foreign_settled(&mut tx).await?;
     let writes = database.foreign(&mut tx, LISTED).await?;
     let writes = writes.into_iter().map(|write| foreign(side, write, &took));

@@ -61,7 +61,7 @@ use std::collections::HashSet;
 
 use outgrow_rollout::Side;
 
-pub(crate) use books::{At, Carried, at};
+pub(crate) use books::{At, Carried};
 pub(crate) use flow::State;
 pub(crate) use guard::Guard;
 pub use list::Conflicts;

@@ -1,5 +1,8 @@
 //! Reads and writes rows of the slice's tables.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use super::sums::Range;
 use super::tx::Fetched;
 use super::{Arg, Dialect, Tx, keys, list, mysql, postgres, quote, sizes};
@@ -48,7 +51,9 @@ pub(super) async fn select_by_keys(
     let mut found = Vec::with_capacity(keys.len());
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
         let some: Vec<&Key> = some.iter().collect();
-        let (mut condition, mut args) = in_keys(tx.dialect(), table, &some);
+        let Some((mut condition, mut args)) = in_keys(tx.dialect(), table, &some) else {
+            continue;
+        };
         if let Some((only, arg)) = &only {
             condition = format!("{condition} AND {only}");
             args.push(arg.clone());
@@ -85,7 +90,9 @@ pub(crate) async fn lock(tx: &mut Tx, table: &Table, keys: &[Key]) -> Result<(),
     }
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
         let some: Vec<&Key> = some.iter().collect();
-        let (condition, args) = in_keys(tx.dialect(), table, &some);
+        let Some((condition, args)) = in_keys(tx.dialect(), table, &some) else {
+            continue;
+        };
         let name = tx.dialect().table(&table.name);
         let text = format!("SELECT 1 FROM {name} WHERE {condition} FOR UPDATE");
         tx.fetch(&text, &args).await?;
@@ -140,8 +147,43 @@ pub(crate) async fn keys_after(
     after: Option<&Key>,
     limit: u32,
 ) -> Result<Vec<Key>, sqlx::Error> {
-    let found = select_within(tx, table, &key_columns(table), &Range::after(after), limit).await?;
+    keys_within(tx, table, &Range::after(after), limit).await
+}
+
+/// Keys of the first rows of a range, in key order, of those that the table is about.
+pub(crate) async fn keys_within(
+    tx: &mut Tx,
+    table: &Table,
+    range: &Range,
+    limit: u32,
+) -> Result<Vec<Key>, sqlx::Error> {
+    let found = select_within(tx, table, &key_columns(table), range, limit).await?;
     Ok(found.into_iter().map(|row| read_key(table, row)).collect())
+}
+
+/// Which of these keys rows have, of those that the table is about.
+pub(crate) async fn present(
+    tx: &mut Tx,
+    table: &Table,
+    keys: &[Key],
+) -> Result<HashSet<Key>, sqlx::Error> {
+    let mut found = HashSet::with_capacity(keys.len());
+    let (only, more) = only(tx, table);
+    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let some: Vec<&Key> = some.iter().collect();
+        let Some((condition, mut args)) = in_keys(tx.dialect(), table, &some) else {
+            continue;
+        };
+        args.extend(more.iter().cloned());
+        let text = format!(
+            "SELECT {} FROM {} WHERE {condition} AND {only}",
+            key_columns(table),
+            tx.dialect().table(&table.name)
+        );
+        let rows = tx.fetch(&text, &args).await?;
+        found.extend(rows.into_iter().map(|row| read_key(table, row)));
+    }
+    Ok(found)
 }
 
 /// The last keys in key order, of the rows that the table is about.
@@ -180,12 +222,23 @@ pub(crate) async fn largest(tx: &mut Tx, table: &Table) -> Result<i64, sqlx::Err
     let [key] = table.key.as_slice() else {
         return Ok(0);
     };
+    let kind = &table.columns[*key].kind;
+    if !kind.is_numbered() {
+        return Ok(0);
+    }
+    // The largest first, and then as text: texts have an order of their own.
+    let most = format!("max({})", quote(&table.columns[*key].name));
     let text = format!(
-        "SELECT max({}) FROM {}",
-        column(&table.columns[*key]),
+        "SELECT {} FROM {}",
+        shown(kind, &most),
         tx.dialect().table(&table.name)
     );
-    Ok(tx.number(&text, &[]).await?.unwrap_or(0))
+    let rows = tx.fetch(&text, &[]).await?;
+    let Some(row) = rows.first() else {
+        return Ok(0);
+    };
+    let text = || row.maybe_text(0).and_then(|text| text.parse().ok());
+    Ok(row.maybe(0).or_else(text).unwrap_or(0))
 }
 
 pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<(), sqlx::Error> {
@@ -244,7 +297,9 @@ pub(super) async fn insert(
 
 pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<(), sqlx::Error> {
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
-        let (condition, args) = in_keys(tx.dialect(), table, some);
+        let Some((condition, args)) = in_keys(tx.dialect(), table, some) else {
+            continue;
+        };
         let text = format!(
             "DELETE FROM {} WHERE {condition}",
             tx.dialect().table(&table.name)
@@ -268,16 +323,20 @@ pub(super) fn key_columns(table: &Table) -> String {
 /// A key of a row that begins with its columns.
 pub(super) fn read_key(table: &Table, mut row: Fetched) -> Key {
     row.0.truncate(table.key.len());
-    read_as(table.key.iter().map(|&at| &table.columns[at]), row)
+    table.known(read_as(table.key.iter().map(|&at| &table.columns[at]), row))
 }
 
 /// A column as it is read.
 pub(super) fn column(column: &Column) -> String {
-    let name = quote(&column.name);
-    match &column.kind {
-        Kind::Sqlite(_) => name,
-        Kind::Postgres(kind) => postgres::canonical(kind.class, &name),
-        Kind::Mysql(kind) => mysql::canonical(kind.class, &name),
+    shown(&column.kind, &quote(&column.name))
+}
+
+/// A value of this kind as it is read.
+fn shown(kind: &Kind, sql: &str) -> String {
+    match kind {
+        Kind::Sqlite(_) => sql.to_owned(),
+        Kind::Postgres(kind) => postgres::canonical(kind.class, sql),
+        Kind::Mysql(kind) => mysql::canonical(kind.class, sql),
     }
 }
 
@@ -297,11 +356,17 @@ pub(super) fn arg(kind: &Kind, cell: &Cell) -> Arg {
     }
 }
 
-pub(super) fn key_args<'a>(table: &'a Table, key: &'a Key) -> impl Iterator<Item = Arg> + 'a {
+/// The values of a key that the link knows.
+pub(super) fn key_args(table: &Table, key: &Key) -> Vec<Arg> {
+    let own = table.own(key);
+    bound_args(table, own.as_deref().unwrap_or(key))
+}
+
+/// The values of a key as the table writes it.
+pub(super) fn bound_args(table: &Table, own: &[Cell]) -> Vec<Arg> {
     let columns = table.key.iter().map(|&at| &table.columns[at]);
-    columns
-        .zip(key)
-        .map(|(column, cell)| arg(&column.kind, cell))
+    let args = columns.zip(own);
+    args.map(|(column, cell)| arg(&column.kind, cell)).collect()
 }
 
 /// The key's columns in the order in which both sides are walked.
@@ -324,13 +389,18 @@ pub(super) fn key_marks(table: &Table) -> String {
     marks.join(", ")
 }
 
-/// A condition that is true of the rows with these keys, and its values.
-fn in_keys(dialect: Dialect, table: &Table, keys: &[&Key]) -> (String, Vec<Arg>) {
-    if dialect == Dialect::Postgres {
-        return postgres::arrays::has_key(table, keys);
+/// A condition that is true of the rows with these keys, and its values. `None` where the table can
+/// have no such rows.
+fn in_keys(dialect: Dialect, table: &Table, keys: &[&Key]) -> Option<(String, Vec<Arg>)> {
+    let own: Vec<Cow<'_, [Cell]>> = keys.iter().filter_map(|key| table.own(key)).collect();
+    if own.is_empty() {
+        return None;
     }
-    let args = keys.iter().flat_map(|key| key_args(table, key)).collect();
-    (key_list(dialect, table, keys.len()), args)
+    if dialect == Dialect::Postgres {
+        return Some(postgres::arrays::has_key(table, &own));
+    }
+    let args = own.iter().flat_map(|key| bound_args(table, key)).collect();
+    Some((key_list(dialect, table, own.len()), args))
 }
 
 fn key_list(dialect: Dialect, table: &Table, count: usize) -> String {
@@ -413,6 +483,10 @@ pub(super) fn ordered(table: &Table, at: usize) -> String {
         Kind::Sqlite(Affinity::Integer | Affinity::Numeric | Affinity::Real) => name,
         Kind::Postgres(kind) if kind.class.collates() => format!("{name} COLLATE \"C\""),
         Kind::Mysql(kind) if kind.class.collates() => format!("CAST({name} AS BINARY)"),
+        // MariaDB has an order of its own for it: by the last part first.
+        Kind::Mysql(kind) if kind.class == Class::Uuid => {
+            format!("CAST(CAST({name} AS CHAR) AS BINARY)")
+        }
         Kind::Postgres(_) | Kind::Mysql(_) => name,
     }
 }

@@ -1,10 +1,12 @@
 //! A side's change stream: the keys that its triggers noted, in commit order, and the heartbeats
 //! among them.
 
+use outgrow_rollout::Side;
+
 use super::tx::Fetched;
 use super::{Arg, Database, Dialect, Tx, now_ms};
 use crate::error::{Error, OnSide};
-use crate::plan::Table;
+use crate::plan::{Plan, Table};
 use crate::value::{Cell, Key};
 
 /// One noted change. A heartbeat has no table.
@@ -27,8 +29,13 @@ impl Change {
         self.op == super::mysql::binlog::EVERY_ROW
     }
 
-    pub(crate) fn key(&self, width: usize) -> Key {
-        self.columns.iter().take(width).cloned().collect()
+    /// The row that it is of: its group, and its key. `None` for heartbeats and tables that are not
+    /// mapped any more.
+    pub(crate) fn row(&self, plan: &Plan, side: Side) -> Option<(usize, Key)> {
+        match self.is_beat() {
+            true => None,
+            false => plan.known(side, &self.table, &self.columns),
+        }
     }
 
     pub(crate) fn read(tx: &Tx, row: &Fetched) -> Result<Self, sqlx::Error> {
@@ -168,22 +175,30 @@ impl Database {
         key: &Key,
         after: i64,
     ) -> Result<bool, Error> {
-        let names = vec!["?"; tables.len()].join(", ");
         let keys: Vec<String> = (0..key.len())
             .map(|at| match self.dialect() {
                 Dialect::Sqlite => format!("k{at} IS ?"),
                 Dialect::Postgres | Dialect::Mysql => format!("k{at} = ?"),
             })
             .collect();
-        let text = format!(
-            "SELECT count(*) FROM {} WHERE seq > ? AND tbl IN ({names}) AND (op = '{}' OR {})",
-            self.all(),
-            super::mysql::binlog::EVERY_ROW,
-            keys.join(" AND ")
-        );
+        let keys = keys.join(" AND ");
+        let every = format!("op = '{}'", super::mysql::binlog::EVERY_ROW);
         let mut args = vec![Arg::from(after)];
-        args.extend(tables.iter().map(|table| Arg::from(&table.name)));
-        args.extend(key.iter().map(|value| tx.key_arg(Some(value))));
+        let mut noted = Vec::with_capacity(tables.len());
+        for table in tables {
+            args.push(Arg::from(&table.name));
+            let Some(own) = table.own(key) else {
+                noted.push(format!("tbl = ? AND {every}"));
+                continue;
+            };
+            args.extend(own.iter().map(|value| tx.key_arg(Some(value))));
+            noted.push(format!("tbl = ? AND ({every} OR {keys})"));
+        }
+        let text = format!(
+            "SELECT count(*) FROM {} WHERE seq > ? AND ({})",
+            self.all(),
+            noted.join(" OR ")
+        );
         let found = tx.number(&text, &args).await.on(self.side)?;
         Ok(found.unwrap_or(0) > 0)
     }

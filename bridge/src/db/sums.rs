@@ -1,11 +1,11 @@
 //! Walks a table in strides of keys, and sums up the hashes of its rows between two keys, in the
 //! database.
 
-use super::rows::{arg, column, key_args, key_marks, mark, only, ordered, read_as};
+use super::rows::{arg, bound_args, column, key_marks, mark, only, ordered, read_as};
 use super::{Arg, Database, Dialect, Tx};
 use crate::error::{Error, OnSide};
 use crate::plan::Table;
-use crate::value::{Key, Kind};
+use crate::value::{Cell, Key, Kind};
 
 /// Keys after the first and up to the second, both of which may be left out.
 #[derive(Debug, Clone, Default)]
@@ -50,12 +50,13 @@ impl Range {
         let mut args = Vec::new();
         for (sign, key) in [(">", &self.after), ("<=", &self.until)] {
             if let Some(key) = key {
-                if let Some((first, mark, arg)) = leading(table, key) {
+                let key = table.bound(key);
+                if let Some((first, mark, arg)) = leading(table, &key) {
                     text.push_str(&format!(" AND {first} {}= {mark}", &sign[..1]));
                     args.push(arg);
                 }
                 text.push_str(&format!(" AND ({keys}) {sign} ({marks})"));
-                args.extend(key_args(table, key));
+                args.extend(bound_args(table, &key));
             }
         }
         (text, args)
@@ -64,7 +65,7 @@ impl Range {
 
 /// The first of several key columns, which MySQL finds by its index: rows of columns it compares
 /// one by one, from the beginning of the table.
-fn leading(table: &Table, key: &Key) -> Option<(String, String, Arg)> {
+fn leading(table: &Table, key: &[Cell]) -> Option<(String, String, Arg)> {
     let (&at, value) = (table.key.first()?, key.first()?);
     let column = &table.columns[at];
     let mysql = matches!(column.kind, Kind::Mysql(_)) && table.key.len() > 1;
@@ -92,7 +93,8 @@ pub(crate) async fn nth(
         n.saturating_sub(1)
     );
     let rows = tx.fetch(&text, &args).await?;
-    Ok(rows.into_iter().next().map(|row| read_as(columns(), row)))
+    let key = rows.into_iter().next().map(|row| read_as(columns(), row));
+    Ok(key.map(|key| table.known(key)))
 }
 
 /// How many rows of a range there are, of those that the table is about, and the sum of what

@@ -4,6 +4,7 @@
 //! sides of a cutover, so that a consumer sees one schema. Capture notes keys only: there is no
 //! row from before a change, and a change that was overtaken shows the newest row.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use outgrow_rollout::{Side, SliceId};
@@ -65,7 +66,7 @@ pub(crate) fn keys(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize
     let mut seen = HashSet::new();
     let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
     for change in changes {
-        if let Some((group, key)) = subject(plan, side, change)
+        if let Some((group, key)) = change.row(plan, side)
             && usable(&key)
             && seen.insert((group, key.clone()))
         {
@@ -75,21 +76,12 @@ pub(crate) fn keys(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize
     keys
 }
 
-fn subject(plan: &Plan, side: Side, change: &Change) -> Option<(usize, Key)> {
-    if change.is_beat() {
-        return None;
-    }
-    let group = plan.group_of(side, &change.table)?;
-    let width = plan.groups[group].tables(side)[0].key.len();
-    Some((group, change.key(width)))
-}
-
 impl Stream<'_> {
     /// The events of these changes, in their order: one for each table of the extracted shape.
     pub(crate) fn events(&self, plan: &Plan, changes: &[Change], present: &Present) -> Vec<Event> {
         let mut events = Vec::with_capacity(changes.len());
         for change in changes {
-            let Some((at, key)) = subject(plan, self.side, change) else {
+            let Some((at, key)) = change.row(plan, self.side) else {
                 continue;
             };
             let image = present.get(&at).and_then(|rows| rows.get(&key));
@@ -137,6 +129,8 @@ impl Stream<'_> {
         key: &Key,
         row: Result<Option<&Row>, &str>,
     ) -> Event {
+        // Whoever reads it knows the extracted side's keys.
+        let key = table.own(key).unwrap_or(Cow::Borrowed(key));
         // What is not there any more is told as gone, whatever the change was.
         let (op, kind) = match (change.op.as_str(), &row) {
             ("d", _) | (_, Ok(None)) => ("d", "deleted"),
@@ -150,12 +144,12 @@ impl Stream<'_> {
             "source": self.source(&table.name, change.seq, change.at),
         });
         match row {
-            _ if op == "d" => data["before"] = named(table, key),
+            _ if op == "d" => data["before"] = named(table, &key),
             Ok(Some(row)) => data["after"] = whole(table, row),
             Ok(None) => {}
             Err(why) => {
                 data["error"] = Value::from(why);
-                data["key"] = named(table, key);
+                data["key"] = named(table, &key);
             }
         }
         let texts: Vec<String> = key.iter().map(text).collect();

@@ -3,6 +3,7 @@
 
 use super::check::{self, problem};
 use super::group::{Back, Undo, Way};
+use super::keys;
 use super::{Image, Problem, Row, Schema, Table, TableSpec};
 use crate::transform::Unmappable;
 use crate::value::Cell;
@@ -58,8 +59,8 @@ impl Legacy {
                 continue;
             }
             named.push((also.table.clone(), also));
-            let table = check::legacy_table(&also.table, &also.key, schema, problems)?;
-            check::keys_alike(&found.wide, std::slice::from_ref(&table), problems);
+            let mut table = check::legacy_table(&also.table, &also.key, schema, problems)?;
+            keys::forms(&mut found.tables[0], &mut table, None, problems);
             if table.key.len() != found.wide.key.len() {
                 let what = format!("its key has {} columns", table.key.len());
                 let fix = "name the columns that hold the first table's key";

@@ -1,8 +1,9 @@
 //! Every rule a mapping must keep, each failing as a [`Problem`] with the way out.
 
+use super::keys::makes_key;
 use super::{Column, ColumnSchema, KEY_COLUMNS, Schema, Table, TableSchema, TableSpec};
 use crate::preflight::Problem;
-use crate::spec::{LinkSpec, Source};
+use crate::spec::LinkSpec;
 
 pub(super) fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Problem {
     Problem {
@@ -84,6 +85,7 @@ fn table_of(
         name: name.to_owned(),
         columns,
         key,
+        forms: Vec::new(),
         other_unique,
         autoincrement: schema.autoincrement,
         written_by_others: schema.written_by_others,
@@ -233,38 +235,17 @@ fn extracted_key(
 ) -> Option<Vec<String>> {
     let mut names = Vec::new();
     for wanted in &spec.key {
-        let renamed = spec
-            .columns
-            .iter()
-            .find(|c| matches!(&c.source, Source::Rename(from) if from == wanted));
-        match renamed {
+        let mut made = spec.columns.iter();
+        match made.find(|c| makes_key(&c.source, wanted)) {
             Some(c) => names.push(c.extracted.clone()),
             None => problems.push(problem(
                 label,
                 Some(wanted),
-                "the key column is not mapped by a plain rename".to_owned(),
-                "map it as `column = \"key\"`",
+                "no extracted column is made from this key column alone".to_owned(),
+                "map it as `column = \"key\"`, or by a transform of one column; a `lookup` may \
+                 change, so it makes no key",
             )),
         }
     }
     (names.len() == spec.key.len()).then_some(names)
-}
-
-/// Keys are compared and ordered on both sides, so both must store them alike.
-pub(super) fn keys_alike(legacy: &Table, parts: &[Table], problems: &mut Vec<Problem>) {
-    for part in parts {
-        for (&here, &there) in legacy.key.iter().zip(&part.key) {
-            let (a, b) = (&legacy.columns[here], &part.columns[there]);
-            if a.kind.family() != b.kind.family() {
-                let label = format!("{} -> {}", legacy.name, part.name);
-                let what = format!(
-                    "the key is {} in the legacy table and {} here",
-                    a.kind.family(),
-                    b.kind.family()
-                );
-                let fix = "give both key columns one type";
-                problems.push(problem(&label, Some(&b.name), what, fix));
-            }
-        }
-    }
 }

@@ -94,10 +94,13 @@ impl Group {
     /// # Errors
     /// Names the table, the column and the value that cannot be carried over.
     pub(crate) fn map(&self, from: Side, image: &Image) -> Result<Image, Unmappable> {
-        match from {
-            Side::Legacy => self.split(image),
-            Side::Extracted => self.join(image),
-        }
+        let mapped = match from {
+            Side::Legacy => self.split(image)?,
+            Side::Extracted => self.join(image)?,
+        };
+        let (from, into) = (self.tables(from), self.tables(from.other()));
+        self.keeps_key((from, image), (into, &mapped))?;
+        Ok(mapped)
     }
 
     fn split(&self, image: &Image) -> Result<Image, Unmappable> {

@@ -24,29 +24,45 @@ impl Verifier<'_> {
         found: &mut Found,
     ) -> Result<(), Error> {
         let group = &self.plan.groups[at];
-        let parts = group.tables(Side::Extracted);
+        if group.keys_apart() {
+            return self.looked_up(at, range, found).await;
+        }
         let mut rest = range.clone();
         loop {
             let (images, end) = self.images(group, &rest).await?;
             for (key, (legacy, extracted)) in images {
-                let here = u64::from(legacy.iter().any(Option::is_some));
-                found.looked_at += here;
-                found.read_rows += here;
-                if !self.alike(group, &legacy, &extracted) {
-                    found.suspects.push((at, key));
-                    continue;
-                }
-                let taken = group.taken(&legacy);
-                for ((part, row), taken) in parts.iter().zip(&extracted).zip(&taken) {
-                    let counts = found.tables.entry(part.name.clone()).or_default();
-                    counts.legacy += u64::from(*taken);
-                    counts.extracted += u64::from(row.is_some());
-                }
+                self.pair(at, key, &legacy, &extracted, found);
             }
             match end {
                 Some(end) => rest.after = Some(end),
                 None => return Ok(()),
             }
+        }
+    }
+
+    /// Counts what both sides have for a key, or suspects it.
+    pub(super) fn pair(
+        &self,
+        at: usize,
+        key: Key,
+        legacy: &Image,
+        extracted: &Image,
+        found: &mut Found,
+    ) {
+        let group = &self.plan.groups[at];
+        let here = u64::from(legacy.iter().any(Option::is_some));
+        found.looked_at += here;
+        found.read_rows += here;
+        if !self.alike(group, legacy, extracted) {
+            found.suspects.push((at, key));
+            return;
+        }
+        let taken = group.taken(legacy);
+        let parts = group.tables(Side::Extracted);
+        for ((part, row), taken) in parts.iter().zip(extracted).zip(&taken) {
+            let counts = found.tables.entry(part.name.clone()).or_default();
+            counts.legacy += u64::from(*taken);
+            counts.extracted += u64::from(row.is_some());
         }
     }
 
@@ -72,7 +88,9 @@ impl Verifier<'_> {
                     .map(|row| (table.key_of(&row), row))
                     .collect();
                 if let (true, Some((last, _))) = (full, rows.last())
-                    && end.as_ref().is_none_or(|end| last < end)
+                    && end
+                        .as_ref()
+                        .is_none_or(|end| group.key_order(last, end).is_lt())
                 {
                     end = Some(last.clone());
                 }
@@ -83,7 +101,8 @@ impl Verifier<'_> {
         let mut images: HashMap<Key, (Image, Image)> = HashMap::new();
         for (side, at, rows) in found {
             for (key, row) in rows {
-                if end.as_ref().is_some_and(|end| key > *end) {
+                let beyond = |end: &Key| group.key_order(&key, end).is_gt();
+                if end.as_ref().is_some_and(beyond) {
                     break;
                 }
                 let image = images

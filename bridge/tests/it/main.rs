@@ -12,6 +12,7 @@ mod events;
 mod large;
 mod mapping;
 mod mapping_also;
+mod mapping_keys;
 mod mapping_lookup;
 mod mapping_rows;
 mod mysql;

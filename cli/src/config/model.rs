@@ -201,7 +201,7 @@ impl fmt::Display for Cohort {
 pub(crate) struct Table {
     pub(crate) legacy: String,
     pub(crate) extracted: String,
-    /// Legacy columns, each mapped by a plain rename.
+    /// Legacy columns, each of which makes an extracted column alone.
     pub(crate) key: Vec<String>,
     /// In the order of the file.
     pub(crate) columns: Vec<Column>,

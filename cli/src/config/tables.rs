@@ -162,14 +162,18 @@ fn check_key(words: &[(Place, String)], columns: &[Column], findings: &mut Findi
         if !seen.insert(word) {
             findings.refuse(place, "it is listed twice", "remove one of them");
         }
-        let renamed = columns
-            .iter()
-            .any(|column| matches!(&column.source, Source::Rename(from) if from == word));
-        if !renamed {
+        // A lookup's words may change, and a key must not.
+        let makes_key = |source: &Source| {
+            !matches!(source, Source::Lookup { .. } | Source::Part { .. }) && from(source) == [word]
+        };
+        if !columns.iter().any(|column| makes_key(&column.source)) {
             findings.refuse(
                 place,
-                "a key column must be mapped by a plain rename",
-                format!("add to columns: extracted_column = \"{word}\""),
+                "a key column needs an extracted column that is made from it alone",
+                format!(
+                    "add to columns: extracted_column = \"{word}\", or make it by a template of \
+                     this column, `map`, `cents`, `local_time`, or `forward` with `reverse`"
+                ),
             );
         }
     }

@@ -289,7 +289,7 @@ fn mappings_that_cannot_be_inverted() {
     refused(
         "key_by_transform",
         "id = \"id\", sku",
-        "id = { from = \"id\", cents = 2 }, sku",
+        "id = { lookup = \"ids\", from = \"id\", key = \"id\", value = \"name\" }, sku",
     );
     refused(
         "fed_twice",

@@ -1,17 +1,19 @@
 //! Statements over many rows with one array a column: their text is the same for any number of
 //! rows, so the server plans it once, and a value costs neither a parameter nor a cast in the text.
 
+use std::borrow::Cow;
+
 use crate::db::{Arg, Dialect, Tx, list, quote, rows};
 use crate::plan::{Column, Row, Table};
 use crate::typed::Class;
-use crate::value::{Cell, Key, Kind};
+use crate::value::{Cell, Kind};
 
 /// Rows of one statement, and bytes of their values: a message of the protocol has 1 GiB at most.
 const ROWS: usize = 2_000;
 const BYTES: usize = 8 << 20;
 
 /// A condition that is true of the rows with these keys, and its values.
-pub(in crate::db) fn has_key(table: &Table, keys: &[&Key]) -> (String, Vec<Arg>) {
+pub(in crate::db) fn has_key(table: &Table, keys: &[Cow<'_, [Cell]>]) -> (String, Vec<Arg>) {
     let columns: Vec<&Column> = table.key.iter().map(|&at| &table.columns[at]).collect();
     let args = (0..columns.len())
         .map(|at| array(columns[at], keys.iter().filter_map(|key| key.get(at))))

@@ -245,6 +245,7 @@ mod tests {
             name: "item".to_owned(),
             columns: vec![column("id"), column("n")],
             key: vec![0],
+            forms: Vec::new(),
             other_unique: Vec::new(),
             autoincrement: false,
             written_by_others: false,
