@@ -38,6 +38,9 @@ impl Sums {
         if group.tables(Side::Legacy).len() > 1 {
             return Err("several legacy tables make its rows".to_owned());
         }
+        if group.refuses_zero() {
+            return Err("its zero dates are refused".to_owned());
+        }
         let hash = match (legacy, extracted) {
             (Dialect::Postgres, Dialect::Postgres) if alike => Hash::Values,
             (Dialect::Postgres, Dialect::Postgres) => Hash::Record,

@@ -60,7 +60,7 @@ pub use preflight::{Preflight, Problem};
 pub use scan::{TableWay, VerifyOptions};
 pub use spec::{
     AlsoSpec, Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec,
-    Watch,
+    Watch, ZeroDates,
 };
 pub use value::{Cell, Key};
 pub use verify::{ColumnDifference, Difference, RepairReport, VerifyReport};

@@ -9,6 +9,7 @@
 mod beside;
 mod check;
 mod cover;
+mod dates;
 mod filter;
 mod group;
 mod keys;

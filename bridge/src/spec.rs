@@ -277,6 +277,21 @@ pub struct TableSpec {
     /// Legacy tables with the same key that add columns, named `table.column` in `columns` and
     /// `defaults`.
     pub also: Vec<AlsoSpec>,
+    /// What becomes of the legacy table's `0000-00-00`.
+    pub zero_dates: ZeroDates,
+}
+
+/// What becomes of a date of MySQL that has no year, month or day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ZeroDates {
+    /// It is carried over like any other. A database that has no such dates refuses its row.
+    #[default]
+    Keep,
+    /// Its row is parked.
+    Refuse,
+    /// `0000-00-00` is NULL on the other side. What comes back is `0000-00-00` where the legacy
+    /// column cannot be NULL, and NULL where it can.
+    Null,
 }
 
 /// A legacy table beside the first.

@@ -223,7 +223,7 @@ fn envelope(slice: &SliceId, id: &str, kind: &str, about: &str, at_ms: i64, data
 }
 
 /// A key as the extracted table's columns.
-fn named(table: &Table, key: &Key) -> Value {
+fn named(table: &Table, key: &[Cell]) -> Value {
     let columns = table.key.iter().map(|&at| &table.columns[at]);
     let cells = columns.zip(key).map(|(column, cell)| {
         let stored = cell.clone().stored_in(&column.kind);

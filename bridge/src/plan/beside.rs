@@ -2,6 +2,7 @@
 //! columns and of those of the tables beside it, their keys left out.
 
 use super::check::{self, problem};
+use super::dates::Dates;
 use super::group::{Back, Undo, Way};
 use super::keys;
 use super::{Image, Problem, Row, Schema, Table, TableSpec};
@@ -17,6 +18,7 @@ pub(crate) struct Legacy {
     pub(super) wide: Table,
     /// Per table after the first.
     beside: Vec<Beside>,
+    dates: Dates,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl Legacy {
             wide: first.clone(),
             tables: vec![first],
             beside: Vec::new(),
+            dates: Dates::default(),
         };
         let mut named = Vec::new();
         for also in specs.iter().flat_map(|spec| &spec.also) {
@@ -69,6 +72,8 @@ impl Legacy {
             }
             found.add(table, also.optional);
         }
+        let (columns, key) = (&found.wide.columns, &found.wide.key);
+        found.dates = Dates::of(specs, name, columns, key, problems);
         Some(found)
     }
 
@@ -152,6 +157,7 @@ impl Legacy {
         };
         let mut wide = first.clone();
         wide.resize(self.wide.columns.len(), Cell::Null);
+        self.dates.read(&self.wide.columns, &mut wide)?;
         for ((beside, table), row) in self.beside.iter().zip(&self.tables[1..]).zip(&image[1..]) {
             let name = &table.name;
             let Some(row) = row else {
@@ -163,6 +169,7 @@ impl Legacy {
             for (from, into) in &beside.places {
                 wide[*into] = row[*from].clone();
             }
+            self.dates.read(&self.wide.columns, &mut wide)?;
             if beside.is_absent(&wide) {
                 let what = "has a row of nothing but NULL, which would not come back";
                 return Err(Unmappable(format!("`{name}` {what}")));
@@ -171,12 +178,25 @@ impl Legacy {
         Ok(Some(wide))
     }
 
+    /// Whether zero dates of a column of the wide row are NULL to the other side.
+    pub(crate) fn nulls_zero(&self, wide: usize) -> bool {
+        self.dates.nulls(wide)
+    }
+
+    pub(crate) fn refuses_zero(&self) -> bool {
+        self.dates.refuses()
+    }
+
     /// The rows that one wide row is made of.
     pub(super) fn unmerge(&self, mut wide: Row) -> Image {
+        // NULL in all columns of a table beside the first means that it has no row, a zero date does not.
+        let absent: Vec<bool> = self.beside.iter().map(|b| b.is_absent(&wide)).collect();
+        self.dates.write(&self.wide.columns, &mut wide);
         let key = self.tables[0].key_of(&wide);
         let mut image: Image = Vec::with_capacity(self.tables.len());
-        for (beside, table) in self.beside.iter().zip(&self.tables[1..]) {
-            if beside.is_absent(&wide) {
+        let tables = self.beside.iter().zip(&self.tables[1..]);
+        for ((beside, table), absent) in tables.zip(absent) {
+            if absent {
                 image.push(None);
                 continue;
             }

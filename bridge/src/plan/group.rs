@@ -85,6 +85,16 @@ impl Group {
         &self.forward[part]
     }
 
+    /// Whether a legacy column's zero dates are NULL to the other side.
+    pub(crate) fn nulls_zero(&self, column: usize) -> bool {
+        self.legacy.nulls_zero(column)
+    }
+
+    /// Whether rows with zero dates are refused.
+    pub(crate) fn refuses_zero(&self) -> bool {
+        self.legacy.refuses_zero()
+    }
+
     pub(crate) fn lookups(&self) -> &[((usize, usize), LookupName)] {
         &self.lookups
     }

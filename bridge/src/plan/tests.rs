@@ -44,7 +44,7 @@ fn entry(extracted: &str, columns: &[(&str, Source)], rows: Option<(&[&str], boo
             values: values.iter().map(|v| Cell::from(*v)).collect(),
             not,
         }),
-        also: Vec::new(),
+        ..TableSpec::default()
     }
 }
 

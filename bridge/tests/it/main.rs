@@ -35,3 +35,4 @@ mod verify_checksums;
 mod verify_killed;
 mod verify_ways;
 mod verifying;
+mod zero_dates;

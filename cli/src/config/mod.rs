@@ -41,7 +41,7 @@ pub(crate) use events::Events;
 #[allow(unused_imports)] // Names of the checked config, for whoever wires it.
 pub(crate) use model::{
     Also, Cohort, Column, Config, Control, Database, HttpUrl, Identity, Legacy, Proxy, Route, Rows,
-    Service, Shadow, Slice, SliceShadow, Source, Table,
+    Service, Shadow, Slice, SliceShadow, Source, Table, ZeroDates,
 };
 pub(crate) use problem::{ConfigErrors, nearest};
 pub(crate) use secret::Secret;

@@ -212,6 +212,16 @@ pub(crate) struct Table {
     pub(crate) rows: Option<Rows>,
     /// Legacy tables with the same key that add columns.
     pub(crate) also: Vec<Also>,
+    pub(crate) zero_dates: ZeroDates,
+}
+
+/// What becomes of the `0000-00-00` of a legacy table of MySQL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ZeroDates {
+    #[default]
+    Keep,
+    Refuse,
+    Null,
 }
 
 /// A legacy table beside the first.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::columns::source;
-use super::model::{Also, Column, Rows, Source, Table};
+use super::model::{Also, Column, Rows, Source, Table, ZeroDates};
 use super::problem::{Findings, Place};
 use super::section::{Node, Section};
 
@@ -54,6 +54,8 @@ pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Opt
     let rows = rows_node.and_then(|node| rows(&node, findings));
     let also_node = section.get("also");
     let also = also_node.map_or(Some(Vec::new()), |node| also(&node, key_len, findings));
+    let zero_node = section.get("zero_dates");
+    let zero_dates = zero_node.map_or(Some(ZeroDates::default()), |n| zero_dates(&n, findings));
     section.finish(findings);
     if has_rows && rows.is_none() {
         return None;
@@ -66,7 +68,21 @@ pub(super) fn read(mut section: Section<'_>, findings: &mut Findings<'_>) -> Opt
         defaults,
         rows,
         also: also?,
+        zero_dates: zero_dates?,
     })
+}
+
+fn zero_dates(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<ZeroDates> {
+    match node.text(findings)? {
+        "keep" => Some(ZeroDates::Keep),
+        "refuse" => Some(ZeroDates::Refuse),
+        "null" => Some(ZeroDates::Null),
+        _ => {
+            let fix = "write \"keep\", \"refuse\" or \"null\"";
+            findings.refuse(&node.place, "there is no such choice", fix);
+            None
+        }
+    }
 }
 
 /// `[{ table = "profiles", key = ["user_id"], optional = true }]`.

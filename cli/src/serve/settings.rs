@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use anyhow::Context as _;
 use outgrow_bridge::{
     AlsoSpec, Cell, ColumnSpec, DatabaseUrl, Limits as LinkLimits, LinkSpec, RowFilter, TableSpec,
+    ZeroDates,
 };
 use outgrow_proxy::{
     CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, ServiceSettings,
@@ -216,6 +217,11 @@ fn table(table: &Table) -> anyhow::Result<TableSpec> {
             .collect::<anyhow::Result<_>>()?,
         rows: table.rows.as_ref().map(rows).transpose()?,
         also: table.also.iter().map(also).collect(),
+        zero_dates: match table.zero_dates {
+            crate::config::ZeroDates::Keep => ZeroDates::Keep,
+            crate::config::ZeroDates::Refuse => ZeroDates::Refuse,
+            crate::config::ZeroDates::Null => ZeroDates::Null,
+        },
     })
 }
 
