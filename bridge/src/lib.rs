@@ -37,6 +37,7 @@ mod portion;
 mod preflight;
 mod recent;
 mod repair;
+mod replan;
 mod scan;
 mod shared;
 mod short;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::link::{Link, lock};
 use crate::value::Key;
-use crate::verify::{RepairReport, Settled};
+use crate::verify::RepairReport;
 
 /// Keys repaired in one transaction.
 const REPAIR_AT_ONCE: usize = 500;
@@ -18,41 +18,38 @@ impl Link {
     /// # Errors
     /// [`Error::RepairCap`] when more rows differ than one repair may write.
     pub async fn repair(&self, dry_run: bool) -> Result<RepairReport, Error> {
-        let known = lock(&self.inner.report).as_ref().map(|r| r.keys.clone());
-        let keys = match known {
-            Some(keys) => keys,
-            None => self.verify().await?.keys,
+        let known = lock(&self.inner.report)
+            .as_ref()
+            .map(|r| (r.keys.clone(), r.different));
+        let (keys, counted) = match known {
+            Some(known) => known,
+            None => {
+                let report = self.verify().await?;
+                (report.keys, report.different)
+            }
         };
         let (plan, source, _reader) = self.view().await?;
         let verifier = self.verifier(&plan, source);
-        let wrong: Vec<Settled> = differing(verifier.settle(keys).await?);
+        let wrong = verifier.now(keys).await?;
         let cap = self.inner.shared.limits().repair_rows;
-        if wrong.len() > cap {
-            let found = wrong.len();
+        if wrong.keys.len() > cap {
+            // Those beyond are not known by their keys.
+            let found = usize::try_from(wrong.different.max(counted)).unwrap_or(usize::MAX);
             return Err(Error::RepairCap { cap, found });
         }
-        let keys: Vec<(usize, Key)> = wrong.iter().map(|s| (s.group, s.key.clone())).collect();
-        let show = self.inner.shared.limits().report_rows;
+        let keys = wrong.keys;
         let mut report = RepairReport {
             dry_run,
             found: keys.len() as u64,
             remaining: keys.len() as u64,
-            differences: wrong
-                .into_iter()
-                .flat_map(Settled::into_differences)
-                .take(show)
-                .collect(),
+            differences: wrong.differences,
             ..RepairReport::default()
         };
         if dry_run || keys.is_empty() {
             return Ok(report);
         }
         self.refresh(keys.clone()).await?;
-        let left: Vec<(usize, Key)> = differing(verifier.settle(keys).await?)
-            .into_iter()
-            .map(|s| (s.group, s.key))
-            .collect();
-        report.remaining = left.len() as u64;
+        report.remaining = verifier.now(keys).await?.different;
         report.repaired = report.found - report.remaining;
         // The figures of before are not those of now: a gate must ask for a new verification.
         self.inner.shared.status(|s| s.verified = None);
@@ -77,8 +74,4 @@ impl Link {
         })
         .await
     }
-}
-
-fn differing(settled: Vec<Settled>) -> Vec<Settled> {
-    settled.into_iter().filter(Settled::differs).collect()
 }

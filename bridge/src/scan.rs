@@ -30,6 +30,8 @@ use pace::{Pace, Picker, Shown};
 const PIECES: u32 = 10;
 /// Looks at the target's position before a piece is compared again.
 const PATIENCE: u32 = 50;
+/// Suspects that are looked at before there are more: of so many the keys are in memory.
+const SUSPECTS: usize = 10_000;
 /// Strides between two notes of how far it is.
 const KEEP_EVERY: u32 = 8;
 
@@ -65,6 +67,8 @@ pub(crate) struct Found {
     pub(crate) ways: BTreeMap<String, TableWay>,
     /// Keys that look different, not counted in `tables`.
     pub(crate) suspects: Vec<(usize, Key)>,
+    /// What became of those that were too many to be kept until the end.
+    pub(crate) settled: VerifyReport,
     pub(crate) looked_at: u64,
     pub(crate) left_out: u64,
     pub(crate) read_rows: u64,
@@ -113,18 +117,20 @@ impl Verifier<'_> {
         if options.keep {
             self.forget().await?;
         }
+        self.settle_suspects(&mut found).await?;
         let mut report = VerifyReport {
-            tables: found.tables,
             ways: found.ways,
             looked_at: found.looked_at,
             left_out: found.left_out,
             read_rows: found.read_rows,
             share: options.share,
             resumed,
-            ..VerifyReport::default()
+            ..found.settled
         };
-        for settled in self.settle(found.suspects).await? {
-            self.count(settled, &mut report);
+        for (table, rows) in found.tables {
+            let counts = report.tables.entry(table).or_default();
+            counts.legacy += rows.legacy;
+            counts.extracted += rows.extracted;
         }
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let rows = found.looked_at.saturating_mul(1_000);
@@ -133,6 +139,13 @@ impl Verifier<'_> {
         let age = u64::try_from(now_ms().saturating_sub(found.began_ms)).unwrap_or(0);
         let as_of = resumed.and_then(|_| Instant::now().checked_sub(Duration::from_millis(age)));
         Ok((report, as_of.unwrap_or_else(Instant::now)))
+    }
+
+    async fn settle_suspects(&self, found: &mut Found) -> Result<(), Error> {
+        let suspects = std::mem::take(&mut found.suspects);
+        let report = &mut found.settled;
+        self.settle(suspects, |settled| self.count(settled, report))
+            .await
     }
 
     /// Walks one group in key order.
@@ -145,20 +158,7 @@ impl Verifier<'_> {
     ) -> Result<(), Error> {
         let at = found.group;
         let group = &self.plan.groups[at];
-        let engines = (
-            self.shared.legacy.dialect(),
-            self.shared.extracted.dialect(),
-        );
-        let mut sums = if options.by_rows {
-            Err("asked for".to_owned())
-        } else if group.keys_apart() {
-            Err("the other side writes its keys otherwise, in another order".to_owned())
-        } else if self.shared.legacy.encoding().await? != self.shared.extracted.encoding().await? {
-            // The same bytes would be other letters.
-            Err("the databases have different encodings".to_owned())
-        } else {
-            Sums::of(group, self.source, engines, self.alike_hashed().await?)
-        };
+        let mut sums = self.sums(group, options).await?;
         let stride = self.shared.limits().verify_rows.max(1);
         let mut picker = Picker::new(options.share);
         for table in group.tables(Side::Extracted) {
@@ -191,6 +191,9 @@ impl Verifier<'_> {
             } else {
                 found.left_out += u64::from(if range.until.is_some() { stride } else { 0 });
             }
+            if found.suspects.len() > SUSPECTS {
+                self.settle_suspects(found).await?;
+            }
             shown.now(found);
             found.after = range.until;
             if found.after.is_none() {
@@ -216,6 +219,29 @@ impl Verifier<'_> {
             found.ways.insert(table.name.clone(), way.clone());
         }
         Ok(())
+    }
+
+    /// What to have the databases sum up of a group, or why its rows are read.
+    async fn sums(
+        &self,
+        group: &Group,
+        options: &VerifyOptions,
+    ) -> Result<Result<Sums, String>, Error> {
+        if options.by_rows {
+            return Ok(Err("asked for".to_owned()));
+        }
+        if group.keys_apart() {
+            let why = "the other side writes its keys otherwise, in another order";
+            return Ok(Err(why.to_owned()));
+        }
+        let (legacy, extracted) = (&self.shared.legacy, &self.shared.extracted);
+        if legacy.encoding().await? != extracted.encoding().await? {
+            // The same bytes would be other letters.
+            return Ok(Err("the databases have different encodings".to_owned()));
+        }
+        let engines = (legacy.dialect(), extracted.dialect());
+        let alike = self.alike_hashed().await?;
+        Ok(Sums::of(group, self.source, engines, alike))
     }
 
     /// Whether both servers have hash functions of rows, and the same ones.

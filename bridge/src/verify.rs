@@ -48,10 +48,14 @@ pub struct VerifyReport {
     pub resumed: Option<u64>,
     /// By extracted table, how it was compared.
     pub ways: BTreeMap<String, TableWay>,
-    /// The first differences, with values; bounded by `Limits::report_rows`.
+    /// The first differences, with values; bounded by `Limits::report_rows` and by bytes.
     pub differences: Vec<Difference>,
+    /// The first keys that differ: as many as a repair may write, and one.
     #[serde(skip)]
     pub(crate) keys: Vec<(usize, Key)>,
+    /// Bytes of the values among the differences.
+    #[serde(skip)]
+    pub(crate) shown: usize,
 }
 
 impl VerifyReport {
@@ -110,9 +114,17 @@ impl Settled {
     pub(crate) fn differs(&self) -> bool {
         !self.differences.is_empty()
     }
+}
 
-    pub(crate) fn into_differences(self) -> impl Iterator<Item = Difference> {
-        self.differences.into_iter().map(|(_, d)| d)
+impl Difference {
+    /// About the bytes of its values.
+    fn size(&self) -> usize {
+        let size = |value: &Value| match value {
+            Value::String(text) => text.len(),
+            _ => 8,
+        };
+        let columns = self.columns.iter();
+        columns.map(|c| size(&c.legacy) + size(&c.extracted)).sum()
     }
 }
 
@@ -142,15 +154,30 @@ impl Verifier<'_> {
             .iter()
             .any(|(_, d)| d.kind == "unsettled");
         report.unsettled += u64::from(unsettled);
-        report.keys.push((settled.group, settled.key.clone()));
-        let room = self
-            .shared
-            .limits()
-            .report_rows
-            .saturating_sub(report.differences.len());
-        report
-            .differences
-            .extend(settled.into_differences().take(room));
+        let limits = self.shared.limits();
+        if report.keys.len() <= limits.repair_rows {
+            report.keys.push((settled.group, settled.key));
+        }
+        let room = limits.report_rows.saturating_sub(report.differences.len());
+        for (_, mut difference) in settled.differences.into_iter().take(room) {
+            let shown = report.shown.saturating_add(difference.size());
+            if shown > limits.chunk_bytes {
+                difference.columns.clear();
+                difference.why =
+                    Some("its values are too large to be shown beside the others".to_owned());
+            } else {
+                report.shown = shown;
+            }
+            report.differences.push(difference);
+        }
+    }
+
+    /// What is so of these keys now.
+    pub(crate) async fn now(&self, keys: Vec<(usize, Key)>) -> Result<VerifyReport, Error> {
+        let mut report = VerifyReport::default();
+        self.settle(keys, |settled| self.count(settled, &mut report))
+            .await?;
+        Ok(report)
     }
 
     /// Every difference of a key, by part.
@@ -224,9 +251,13 @@ impl Verifier<'_> {
             .collect()
     }
 
-    /// Looks at suspects until each is proven alike or different.
-    pub(crate) async fn settle(&self, keys: Vec<(usize, Key)>) -> Result<Vec<Settled>, Error> {
-        let mut settled = Vec::with_capacity(keys.len());
+    /// Looks at suspects until each is proven alike or different, and tells of each at once: the
+    /// values of many are more than memory holds.
+    pub(crate) async fn settle(
+        &self,
+        keys: Vec<(usize, Key)>,
+        mut tell: impl FnMut(Settled),
+    ) -> Result<(), Error> {
         let mut open = keys;
         for attempt in 1..=self.shared.limits().settle_tries.max(1) {
             let last = attempt == self.shared.limits().settle_tries.max(1);
@@ -237,8 +268,7 @@ impl Verifier<'_> {
                     by_group.entry(*group).or_default().push(key.clone());
                 }
                 for (group, keys) in self.parts(by_group).await? {
-                    self.look(group, keys, last, &mut settled, &mut again)
-                        .await?;
+                    self.look(group, keys, last, &mut tell, &mut again).await?;
                 }
             }
             open = again;
@@ -247,7 +277,7 @@ impl Verifier<'_> {
             }
             tokio::time::sleep(self.shared.limits().poll).await;
         }
-        Ok(settled)
+        Ok(())
     }
 
     /// Keys whose rows may be read at once, of either side.
@@ -274,7 +304,7 @@ impl Verifier<'_> {
         at: usize,
         keys: Vec<Key>,
         last: bool,
-        settled: &mut Vec<Settled>,
+        tell: &mut impl FnMut(Settled),
         again: &mut Vec<(usize, Key)>,
     ) -> Result<(), Error> {
         let group = &self.plan.groups[at];
@@ -321,7 +351,7 @@ impl Verifier<'_> {
                     }
                 }
             }
-            settled.push(Settled {
+            tell(Settled {
                 group: at,
                 legacy: group.taken(&legacy),
                 extracted: extracted.iter().map(Option::is_some).collect(),
@@ -361,12 +391,13 @@ impl Verifier<'_> {
             .into_iter()
             .flat_map(|(group, keys)| keys.into_iter().map(move |key| (group, key)))
             .collect();
-        for settled in self.settle(keys).await? {
+        self.settle(keys, |settled| {
             for (_, difference) in &settled.differences {
                 let counts = tables.entry(difference.extracted.clone()).or_default();
                 counts.different += 1;
             }
-        }
+        })
+        .await?;
         Ok(tables)
     }
 }

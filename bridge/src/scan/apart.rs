@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use outgrow_rollout::Side;
 
 use super::pace::{Pace, Picker};
-use super::Found;
+use super::{Found, SUSPECTS};
 use crate::batch::images;
 use crate::db::rows;
 use crate::db::sums::Range;
@@ -94,6 +94,9 @@ impl Verifier<'_> {
                     found
                         .suspects
                         .extend(strangers.into_iter().map(|key| (at, key)));
+                    if found.suspects.len() > SUSPECTS {
+                        self.settle_suspects(found).await?;
+                    }
                 }
                 if !more {
                     break;

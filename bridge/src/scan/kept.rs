@@ -11,10 +11,7 @@ use crate::db::keys::{key_cell, key_text};
 use crate::db::{Arg, Database, Dialect};
 use crate::error::{Error, OnSide};
 use crate::value::{Cell, Key};
-use crate::verify::Verifier;
-
-/// Keys that look different and are kept; with more, no further progress is noted.
-const SUSPECTS: usize = 10_000;
+use crate::verify::{Verifier, VerifyReport};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
@@ -47,7 +44,8 @@ impl Verifier<'_> {
     }
 
     pub(super) async fn keep(&self, found: &Found, millis: u64) -> Result<(), Error> {
-        if found.suspects.len() > SUSPECTS {
+        // What was too much to be kept in memory is not kept here: no further progress is noted.
+        if !found.settled.tables.is_empty() {
             return Ok(());
         }
         let kept = Kept {
@@ -99,6 +97,7 @@ impl Verifier<'_> {
                 .filter(|(group, _)| *group < self.plan.groups.len())
                 .map(|(group, key)| (group, read(key)))
                 .collect(),
+            settled: VerifyReport::default(),
             looked_at: kept.looked_at,
             read_rows: kept.read_rows,
             left_out: 0,

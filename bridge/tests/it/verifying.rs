@@ -212,3 +212,41 @@ async fn repair_has_a_cap() {
     );
     link.shutdown().await;
 }
+
+/// What differs is counted to the last row; what is kept of it has a bound.
+#[tokio::test]
+async fn more_differences_than_memory_holds_are_counted() {
+    let shop = Shop::with(11_500).await;
+    let mut spec = shop.catalog_spec();
+    (spec.limits.chunk_bytes, spec.limits.report_rows) = (400_000, 1_000);
+    spec.limits.verify_rows = 4_000;
+    let link = outgrow_bridge::Link::open(spec).await.unwrap();
+    link.ensure(outgrow_rollout::DataPhase::Copying, Side::Legacy)
+        .await
+        .unwrap();
+    crate::shop::copied(&link).await;
+    corrupt(
+        &shop,
+        "update product set description = printf('%.*c', 800, 'x');",
+    )
+    .await;
+    let report = link.verify().await.unwrap();
+    assert_eq!((report.different, report.unsettled), (11_500, 0));
+    let product = report.tables["product"];
+    let counted = (product.legacy, product.extracted, product.different);
+    assert_eq!(counted, (11_500, 11_500, 11_500));
+    // As many as are reported, of which some have room for their values.
+    assert_eq!(report.differences.len(), 1_000);
+    let with_values = |d: &&outgrow_bridge::Difference| !d.columns.is_empty();
+    let shown = report.differences.iter().filter(with_values).count();
+    assert!((300..600).contains(&shown), "{shown}");
+    let left_out = report.differences.iter().filter_map(|d| d.why.as_ref());
+    assert!(left_out.clone().all(|why| why.contains("too large")));
+    assert_eq!(shown + left_out.count(), 1_000);
+    let refused = link.repair(false).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("capped at 10000 rows and 11500 differ"),
+        "{refused}"
+    );
+    link.shutdown().await;
+}
