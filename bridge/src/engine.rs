@@ -10,6 +10,7 @@ use outgrow_rollout::Side;
 
 use crate::apply::{Applier, Outcome, Why};
 use crate::batch::{Batch, Chunk, Take, current, images};
+use crate::beats::Beats;
 use crate::both;
 use crate::db::Database;
 use crate::db::books::{Copy, Foreign};
@@ -54,6 +55,7 @@ pub(crate) struct Engine {
     pub(crate) recent: Recent,
     pub(crate) schema_versions: (i64, i64),
     pub(crate) schemas: Schemas,
+    pub(crate) beats: Beats,
     pub(crate) next_beat: Instant,
     pub(crate) next_chores: Instant,
     pub(crate) next_emptied: Instant,
@@ -89,8 +91,8 @@ impl Engine {
     /// Not cancel safe as to the engine's own memory: the worker never drops it half-way.
     pub(crate) async fn step(&mut self) -> Result<bool, Error> {
         if Instant::now() >= self.next_beat {
-            self.source().beat().await?;
-            self.target().beat().await?;
+            self.beat(self.source).await?;
+            self.beat(self.source.other()).await?;
             self.next_beat = Instant::now() + self.shared.limits().heartbeat;
         }
         let short = self.go_short().await?;
@@ -115,6 +117,19 @@ impl Engine {
             self.next_chores = Instant::now() + CHORES;
         }
         Ok(more)
+    }
+
+    async fn beat(&mut self, from: Side) -> Result<(), Error> {
+        let began = Instant::now();
+        let beat_ms = self.shared.on(from).beat().await?;
+        self.beats.sent(from, beat_ms, began);
+        Ok(())
+    }
+
+    /// A heartbeat of a side's that has come.
+    pub(crate) fn crossed(&mut self, from: Side, beat_ms: i64) -> Crossing {
+        let took = self.beats.took(from, beat_ms, Instant::now());
+        Crossing::of(beat_ms, took, self.shared.limits().clock.now_ms())
     }
 
     /// Applies the next batch of the stream, with a chunk of the backfill if one is due.
@@ -259,7 +274,7 @@ impl Engine {
         for work in &batch.work {
             self.recent.note(work.group, &work.key);
         }
-        let beat = batch.beat.map(Crossing::of);
+        let beat = batch.beat.map(|beat| self.crossed(self.source, beat));
         self.shared.status(|s| {
             s.applied = batch.upto;
             s.crossed = beat.or(s.crossed);
@@ -419,7 +434,7 @@ impl Engine {
         tx.commit().await.on(authority.side)?;
         self.applied_back = upto;
         if let Some(beat_ms) = beat {
-            let crossed = Crossing::of(beat_ms);
+            let crossed = self.crossed(self.source.other(), beat_ms);
             self.shared.status(|s| s.crossed_back = Some(crossed));
         }
         Ok(())

@@ -18,8 +18,10 @@
 
 mod apply;
 mod batch;
+mod beats;
 mod both;
 mod checksum;
+mod clock;
 mod db;
 mod drift;
 mod emptied;
@@ -54,6 +56,7 @@ mod worker;
 
 pub use both::Conflicts;
 pub use both::{Both, Policy, SettleReport, Settled, Which, Writes};
+pub use clock::Clock;
 pub use error::Error;
 pub use fault::FaultHook;
 pub use link::Link;

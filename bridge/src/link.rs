@@ -152,9 +152,13 @@ impl Link {
         crate::events::resume(&self.inner.shared).await
     }
 
-    /// Everything that the source committed before this moment is on the passive side.
+    /// Everything that the source committed before this moment is on the passive side. `None` while
+    /// the clock says that it is still to come: it was set back, and what is written now has times of
+    /// before.
     pub fn applied_through(&self) -> Option<SystemTime> {
-        let beat = self.inner.shared.status(|s| s.beat_ms)?;
+        let shared = &self.inner.shared;
+        let now = shared.limits().clock.now_ms();
+        let beat = shared.status(|s| s.beat_ms).filter(|beat| *beat <= now)?;
         Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(beat).ok()?))
     }
 

@@ -12,6 +12,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::both::Writes;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::fault::FaultHook;
 use crate::tls::{Options, Tls};
@@ -456,6 +457,8 @@ pub struct Limits {
     /// Bytes of its log that a server may keep for a link that reads it. From the half on it is
     /// warned of; beyond it the slot is given up, so that the server's disk does not fill.
     pub log_bytes: u64,
+    /// What heartbeats take their time of day from: the machine's clock, but in tests of clocks.
+    pub clock: Clock,
     /// Told of every point at which a crash must lose nothing. For crash tests.
     pub fault: Option<FaultHook>,
 }
@@ -481,6 +484,7 @@ impl Default for Limits {
             busy: Duration::from_secs(5),
             stall: Duration::from_mins(5),
             log_bytes: 64 << 30,
+            clock: Clock::default(),
             fault: None,
         }
     }

@@ -2,7 +2,7 @@
 //! anybody; never waits for a database.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outgrow_rollout::{Side, SyncEvidence, TableRows};
 use serde_json::{Value, json};
@@ -54,11 +54,13 @@ pub(crate) struct Crossing {
 }
 
 impl Crossing {
-    /// A heartbeat that came now.
-    pub(crate) fn of(beat_ms: i64) -> Self {
+    /// A heartbeat that came now, after so long; where that is not known, by its time of day.
+    pub(crate) fn of(beat_ms: i64, took: Option<Duration>, now_ms: i64) -> Self {
+        let by_clock = now_ms.saturating_sub(beat_ms).max(0);
+        let took = took.map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX));
         Self {
             beat_ms,
-            took_ms: now_ms() - beat_ms,
+            took_ms: took.unwrap_or(by_clock),
             came: Instant::now(),
         }
     }
@@ -278,12 +280,20 @@ mod tests {
         let hour = 3_600_000;
         let now = now_ms();
         // The clock was set back an hour since the heartbeat began, or forward.
-        let ahead = Crossing::of(now + hour);
-        let behind = Crossing::of(now - hour);
+        let ahead = Crossing::of(now + hour, None, now);
+        let behind = Crossing::of(now - hour, None, now);
         assert_eq!(ahead.lag_ms(150), 0);
-        assert!(behind.lag_ms(150) >= 3_600_000, "until the next one comes");
+        assert!(
+            behind.lag_ms(150) >= 3_600_000,
+            "another process's, until the next one comes"
+        );
+        let ours = Crossing::of(now - hour, Some(Duration::from_millis(20)), now);
+        assert!(
+            (20..1_000).contains(&ours.lag_ms(150)),
+            "it is known how long it took"
+        );
         // Nothing has come for a minute.
-        let came = Instant::now().checked_sub(std::time::Duration::from_mins(1));
+        let came = Instant::now().checked_sub(Duration::from_mins(1));
         let silent = Crossing {
             came: came.expect("the machine is up for longer"),
             ..ahead

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use outgrow_rollout::{DataPhase, Side};
 
+use crate::beats::Beats;
 use crate::db::books::{Copy, Position};
 use crate::db::{Database, Tx, rows};
 use crate::engine::Engine;
@@ -100,6 +101,7 @@ impl Engine {
             recent: crate::recent::Recent::default(),
             schema_versions: versions,
             schemas,
+            beats: Beats::default(),
             next_beat: now,
             next_chores: now,
             next_emptied: now,
@@ -259,6 +261,7 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     let mut tx = from.read().await?;
     let head = from.head(&mut tx).await?;
     let birth = from.control(&mut tx).await?.birth;
+    let beat = from.last_beat(&mut tx, "").await?;
     drop(tx);
     let mut tx = into.write().await?;
     let place = into.place_of(&mut tx, stream).await?;
@@ -283,16 +286,19 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
                 ..known
             }
         }
-        Some(known) if known.seq > head => {
+        Some(known) if known.seq <= head => {
+            from.has_beaten(beat, known.beat)?;
+            Position {
+                epoch: known.epoch + 1,
+                ..known
+            }
+        }
+        Some(known) => {
             return Err(Error::Discontinued {
                 side: stream,
                 what: format!("its last change is {head}, {} was applied", known.seq),
             });
         }
-        Some(known) => Position {
-            epoch: known.epoch + 1,
-            ..known
-        },
     };
     into.set_position(&mut tx, stream, &position).await?;
     tx.commit().await.on(into.side)?;

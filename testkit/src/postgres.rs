@@ -140,6 +140,37 @@ impl Postgres {
     /// # Panics
     /// As [`Self::crash`].
     pub async fn restart(&mut self, settings: &[&str]) {
+        self.kill().await;
+        self.go_on(settings).await;
+    }
+
+    /// Takes a copy of all files, as of a crash at this moment.
+    ///
+    /// # Panics
+    /// Panics when the files cannot be copied, or the server does not come back.
+    pub async fn backup(&mut self) {
+        self.kill().await;
+        let copied = Command::new("cp")
+            .args(["-a", "data", "backup"])
+            .current_dir(self.dir.path())
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()), "cp");
+        self.go_on(&[]).await;
+    }
+
+    /// A crash, and a start from what [`Self::backup`] has taken.
+    ///
+    /// # Panics
+    /// Panics when there is no backup, or the server does not come back.
+    pub async fn restore(&mut self) {
+        self.kill().await;
+        let (data, backup) = (self.dir.path().join("data"), self.dir.path().join("backup"));
+        std::fs::remove_dir_all(&data).expect("there is a data folder");
+        std::fs::rename(backup, data).expect("there is a backup");
+        self.go_on(&[]).await;
+    }
+
+    async fn kill(&mut self) {
         // Of the postmaster alone: its children see its end and stop by themselves.
         let _ = self.server.kill();
         let _ = self.server.wait();
@@ -150,6 +181,9 @@ impl Postgres {
             std::net::TcpListener::bind(("127.0.0.1", port)).ok()
         })
         .await;
+    }
+
+    async fn go_on(&mut self, settings: &[&str]) {
         // The shared memory of the old server is still in use until its last child has ended.
         let mut tries = 0;
         loop {

@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::parked::{self, Retries};
 use crate::portion;
 use crate::spec::Capture;
-use crate::status::Crossing;
 use crate::value::Key;
 
 /// What an engine knows of writes on both sides beside its streams' positions.
@@ -295,8 +294,8 @@ impl Engine {
             self.both.retries.parked(Instant::now());
         }
         if let Some(beat_ms) = batch.beat {
-            self.shared
-                .status(|s| s.crossed_back = Some(Crossing::of(beat_ms)));
+            let crossed = self.crossed(self.source.other(), beat_ms);
+            self.shared.status(|s| s.crossed_back = Some(crossed));
         }
         Ok(())
     }

@@ -103,6 +103,9 @@ impl Shared {
         };
         let mut problems = self.cannot_both();
         problems.extend(newest(plan, &both.policy));
+        if matches!(both.policy, Policy::Newest(_)) {
+            problems.extend(self.check_clocks().await?);
+        }
         if both.ids_apart {
             return Ok(problems);
         }

@@ -46,6 +46,7 @@
 //! on one side and on its way to the other. Rows that one side refuses are parked, as ever.
 
 mod books;
+mod clocks;
 mod flow;
 mod guard;
 mod ids;

@@ -2,6 +2,7 @@
 //! of its name: how to connect, how capture and fences are made, how values look. All else speaks
 //! of tables, keys and cells, in SQL that every engine understands.
 
+mod beat;
 pub(crate) mod books;
 pub(crate) mod keys;
 pub(crate) mod mysql;
@@ -14,13 +15,14 @@ pub(crate) mod stream;
 pub(crate) mod sums;
 mod tx;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{Side, SliceId};
 use sqlx::{MySqlPool, PgPool, SqlitePool};
 
+use crate::clock::Clock;
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Schema};
 use crate::spec::{Capture, DatabaseUrl, Limits};
@@ -50,6 +52,9 @@ pub(crate) struct Database {
     spoiled: Arc<AtomicBool>,
     /// Where changes are found in the database's log, not by triggers.
     feed: Option<Feed>,
+    clock: Clock,
+    /// The last heartbeat that it is known to have sent, if any.
+    beaten: Arc<AtomicI64>,
 }
 
 /// A log that changes are taken from.
@@ -151,6 +156,8 @@ impl Database {
             pool: Arc::new(RwLock::new(Pool::new(url, busy, limits.stall))),
             spoiled: Arc::default(),
             feed,
+            clock: limits.clock.clone(),
+            beaten: Arc::new(AtomicI64::new(i64::MIN)),
         }
     }
 
@@ -336,6 +343,7 @@ impl Database {
             Some(Feed::Mysql(feed)) => self.install_binlog(feed, plan).await?,
             None => {}
         }
+        self.install_beat().await?;
         self.install_events().await?;
         self.install_verify().await?;
         self.install_both().await
@@ -343,6 +351,7 @@ impl Database {
 
     /// Removes everything that [`Self::install`] made.
     pub(crate) async fn uninstall(&self) -> Result<(), Error> {
+        self.beaten.store(i64::MIN, Ordering::Release);
         match self.dialect() {
             Dialect::Sqlite => self.uninstall_sqlite().await,
             Dialect::Postgres => {

@@ -4,7 +4,7 @@
 use outgrow_rollout::Side;
 
 use super::tx::Fetched;
-use super::{Arg, Database, Dialect, Tx, now_ms};
+use super::{Arg, Database, Dialect, Tx};
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
 use crate::value::{Cell, Key};
@@ -53,33 +53,11 @@ pub(crate) const KEYS: &str = "k0, k1, k2, k3, k4, k5";
 
 impl Database {
     /// Where new changes are noted first: with one writer at a time that is the stream itself.
-    fn noted(&self) -> String {
+    pub(super) fn noted(&self) -> String {
         match self.dialect() {
             Dialect::Sqlite => self.own("changes"),
             Dialect::Postgres | Dialect::Mysql => self.own("noted"),
         }
-    }
-
-    /// Puts a heartbeat into the stream. Everything that was committed before its time comes
-    /// before it: where there is one writer, the time is read once this is the one; where places
-    /// are given later, heartbeats get theirs after all else that is there.
-    pub(crate) async fn beat(&self) -> Result<(), Error> {
-        let early = now_ms();
-        let mut tx = self.write().await?;
-        if self.feed.is_some() {
-            self.tell(&mut tx, &format!("beat {early}")).await?;
-            return tx.commit().await.on(self.side);
-        }
-        let at = match self.dialect() {
-            Dialect::Sqlite => now_ms(),
-            Dialect::Postgres | Dialect::Mysql => early,
-        };
-        let text = format!(
-            "INSERT INTO {} (tbl, op, at) VALUES ('', 'h', ?)",
-            self.noted()
-        );
-        tx.execute(&text, &[Arg::from(at)]).await.on(self.side)?;
-        tx.commit().await.on(self.side)
     }
 
     /// The number of the newest change, also when it was trimmed already.

@@ -25,6 +25,9 @@ const DO: &str = "OUTGROW_CRASH_DO";
 /// A child that verifies, and goes on with what another left.
 pub(crate) const VERIFY: &str = "verify";
 
+/// A child with limits for many rows.
+pub(crate) const MANY: &str = "items, many";
+
 fn child(shop: &Shop, what: &str, point: &str, after: u32) -> Child {
     child_between(&shop.legacy.url(), &shop.catalog.url(), what, point, after)
 }
@@ -66,6 +69,9 @@ fn child_spec() -> LinkSpec {
         }
     }));
     let what = var(DO);
+    if what.starts_with(MANY) {
+        limits = outgrow_bridge::Limits::default();
+    }
     let items = ["items", "both", VERIFY].iter();
     let (slice, tables) = if items.into_iter().any(|of| what.starts_with(of)) {
         ("items", crate::postgres::tables())
@@ -76,12 +82,7 @@ fn child_spec() -> LinkSpec {
     };
     let url = |name| {
         let url: DatabaseUrl = var(name).parse().unwrap();
-        if [
-            crate::postgres::REPLICATED,
-            crate::postgres_copy::REPLICATED,
-        ]
-        .contains(&what.as_str())
-        {
+        if what.ends_with("by replication") {
             url.capturing(Capture::Replication).unwrap()
         } else {
             url

@@ -7,6 +7,7 @@ use std::time::Duration;
 use outgrow_bridge::{FaultHook, Link, Writes};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
+use tokio::process::Child;
 
 use crate::crash::child_between;
 use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
@@ -109,6 +110,15 @@ const LARGE: u32 = 100_000_000;
 /// What the bridge may have in memory with one such value on its way; see `docs/databases.md`.
 const MOST_KB: u64 = 1_000_000;
 
+/// What a process had in memory at most.
+pub(crate) fn peak_kb(process: &Child) -> u64 {
+    let status = format!("/proc/{}/status", process.id().unwrap());
+    let status = std::fs::read_to_string(status).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap()
+}
+
 /// A value of 100 MB beside others of 2 MB is copied, changed and followed by a process whose
 /// memory is looked at.
 async fn followed(pair: Pair) {
@@ -131,12 +141,7 @@ async fn followed(pair: Pair) {
     update(&pair.legacy, 2_000_000, "t", "id > 20").await;
     there(LARGE, "b", 1).await;
     there(2_000_000, "t", 40).await;
-    let status = format!("/proc/{}/status", bridge.id().unwrap());
-    let status = std::fs::read_to_string(status).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak: u64 = peak
-        .and_then(|text| text.split_whitespace().next()?.parse().ok())
-        .unwrap();
+    let peak = peak_kb(&bridge);
     bridge.kill().await.unwrap();
     assert!(peak < MOST_KB, "{peak} kB");
     let link = Link::open(pair.spec()).await.unwrap();

@@ -1,0 +1,211 @@
+//! A source that was restored from a backup is not the one that was followed, whatever it has by now:
+//! what the passive side has beyond it would stay there, and what comes has numbers that were applied.
+
+use outgrow_bridge::{Clock, Link, LinkSpec, Policy};
+use outgrow_rollout::{DataPhase, Side};
+use outgrow_testkit::{TempDatabase, eventually};
+use sqlx::SqlitePool;
+
+use crate::both::both;
+use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
+use crate::mysql_binlog::{begun, stopped};
+use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
+use crate::shop::{WAIT, copied};
+
+async fn backup(db: &mut Db) {
+    match db {
+        Db::Pg(server) => server.backup().await,
+        Db::My(server) => server.backup().await,
+        Db::Lite(_) => unreachable!("it is a server"),
+    }
+}
+
+async fn restore(db: &mut Db) {
+    match db {
+        Db::Pg(server) => server.restore().await,
+        Db::My(server) => server.restore().await,
+        Db::Lite(_) => unreachable!("it is a server"),
+    }
+}
+
+async fn refusal(spec: LinkSpec) -> String {
+    let link = Link::open(spec).await.unwrap();
+    let refused = link.ensure(DataPhase::Following, Side::Legacy).await;
+    link.shutdown().await;
+    refused.err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+/// More changes than the backup lacks: the numbers of the stream tell nothing any more.
+const LATER: &str = "UPDATE item SET note = 'of another history'";
+
+async fn noticed(mut pair: Pair) {
+    pair.legacy.execute(&items(1, 40)).await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    link.shutdown().await;
+    backup(&mut pair.legacy).await;
+    let link = begun(&pair).await;
+    pair.legacy
+        .execute("UPDATE item SET note = 'after the backup' WHERE id < 4")
+        .await;
+    pair.equal().await;
+    // At rest, or at work: what comes first from the restored one is a writer's.
+    link.shutdown().await;
+    restore(&mut pair.legacy).await;
+    for _ in 0..3 {
+        pair.legacy.execute(LATER).await;
+    }
+    let text = refusal(pair.spec()).await;
+    assert!(text.contains("restored from a backup"), "{text}");
+    // And once more: asking has not made it the right one.
+    assert_eq!(refusal(pair.spec()).await, text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_is_noticed() {
+    noticed(Pair::of(
+        Db::pg(LEGACY_PG).await,
+        Db::pg(EXTRACTED_PG).await,
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_mariadb_is_noticed() {
+    noticed(Pair::of(
+        Db::my(LEGACY_MY).await,
+        Db::my(EXTRACTED_MY).await,
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_is_restored_under_a_running_link_is_noticed() {
+    let mut pair = Pair::of(Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
+    pair.legacy.execute(&items(1, 40)).await;
+    backup_of_a_running_link(&mut pair).await;
+}
+
+async fn backup_of_a_running_link(pair: &mut Pair) {
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    backup(&mut pair.legacy).await;
+    pair.legacy
+        .execute("UPDATE item SET note = 'after the backup' WHERE id < 4")
+        .await;
+    pair.equal().await;
+    restore(&mut pair.legacy).await;
+    let said = stopped(&link).await;
+    assert!(said.contains("restored from a backup"), "{said}");
+    link.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_restored_file_is_noticed() {
+    let pair = Pair::of(
+        Db::lite(LEGACY_SQLITE).await,
+        Db::lite(EXTRACTED_SQLITE).await,
+    );
+    pair.legacy.execute(&items(1, 40)).await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    let copy = TempDatabase::with("").await;
+    let path = copy.path().with_extension("backup");
+    pair.legacy
+        .execute(&format!("vacuum into '{}'", path.display()))
+        .await;
+    pair.legacy
+        .execute("UPDATE item SET note = 'after the backup' WHERE id < 4")
+        .await;
+    pair.equal().await;
+    link.shutdown().await;
+    let url = format!("sqlite:{}", path.display());
+    let restored = SqlitePool::connect(&url).await.unwrap();
+    for _ in 0..3 {
+        sqlx::query(LATER).execute(&restored).await.unwrap();
+    }
+    restored.close().await;
+    let spec = LinkSpec {
+        legacy: url.parse().unwrap(),
+        ..pair.spec()
+    };
+    let text = refusal(spec).await;
+    assert!(text.contains("its last heartbeat is"), "{text}");
+}
+
+const HOUR: i64 = 3_600_000;
+
+/// Clocks that are set change no row, and no lag; and nobody is told that what was written since is on
+/// the other side.
+async fn clocks_jump(pair: Pair) {
+    pair.legacy.execute(&items(1, 20)).await;
+    let clock = Clock::default();
+    let mut spec = pair.spec();
+    spec.limits.clock = clock.clone();
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    for (round, ahead) in [0, HOUR, -HOUR, 0].into_iter().enumerate() {
+        clock.set_ahead(ahead);
+        let text = format!(
+            "UPDATE item SET note = 'round {round}'; DELETE FROM item WHERE id = {}",
+            round + 1
+        );
+        pair.legacy.execute(&text).await;
+        pair.equal().await;
+        // Some heartbeats after that.
+        let position = link.describe()["position"].as_i64().unwrap();
+        eventually("heartbeats to cross", WAIT, || async {
+            let evidence = link.evidence()?;
+            for lag in [evidence.lag_ms, evidence.reverse_lag_ms] {
+                assert!(lag.is_none_or(|lag| lag < 1_000_000), "{lag:?}");
+            }
+            (link.describe()["position"].as_i64()? > position + 5).then_some(())
+        })
+        .await;
+        // Set back by two hours, and still by one: the last heartbeat's time is to come yet.
+        assert_eq!(link.applied_through().is_none(), round >= 2, "{ahead}");
+    }
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
+
+#[tokio::test]
+async fn clocks_jump_between_files() {
+    let legacy = Db::lite(LEGACY_SQLITE).await;
+    clocks_jump(Pair::of(legacy, Db::lite(EXTRACTED_SQLITE).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_jump_between_servers() {
+    clocks_jump(Pair::of(
+        Db::pg(LEGACY_PG).await,
+        Db::my(EXTRACTED_MY).await,
+    ))
+    .await;
+}
+
+/// Where times of both sides decide, their clocks must agree.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_is_not_told_by_clocks_that_are_apart() {
+    let pair = Pair::of(Db::lite(LEGACY_SQLITE).await, Db::pg(EXTRACTED_PG).await);
+    let mut spec = pair.spec();
+    spec.writes = both(Policy::Newest("made_at".to_owned()));
+    for (ahead, refused) in [(HOUR, true), (-5_000, true), (0, false)] {
+        let clock = Clock::default();
+        clock.set_ahead(ahead);
+        spec.limits.clock = clock;
+        let link = Link::open(spec.clone()).await.unwrap();
+        let found = format!("{:?}", link.preflight().await.unwrap().problems);
+        assert_eq!(
+            found.contains("clocks of the two databases are"),
+            refused,
+            "{found}"
+        );
+        link.shutdown().await;
+    }
+}
