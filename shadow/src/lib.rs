@@ -46,7 +46,7 @@ pub use clusters::{ClusterField, ClusterRow};
 pub use comparer::{Comparer, Finding};
 pub use error::Error;
 pub use latency::LatencyDifference;
-pub use places::{Place, Places};
+pub use places::{Dial, Dialed, Dialing, Io, Place, Places};
 pub use recording::{Recorded, Recording, RecordingError, head};
 pub use render::{Format, render};
 pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, replay};

@@ -1,6 +1,7 @@
 //! Asking a side once more, for the shadow only: own connections, own bounds, no client waits.
 
 mod dial;
+mod dialed;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
@@ -25,6 +26,7 @@ use crate::places::Place;
 use crate::settings::{Limits, SliceShadow};
 use crate::tap::{Exchange, SHADOW_MARK};
 use dial::UnixDialer;
+use dialed::Connections;
 
 const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-identity");
 
@@ -52,6 +54,7 @@ pub(crate) struct Mirror {
     client: Client<HttpConnector, Empty<Bytes>>,
     /// For sockets of this machine.
     local: Client<UnixDialer, Empty<Bytes>>,
+    dialed: Connections,
     limits: Limits,
     /// Counts requests: the upstreams of a side are asked in turn.
     turn: AtomicUsize,
@@ -66,6 +69,7 @@ impl Mirror {
         Self {
             client: builder.build_http(),
             local: builder.build(UnixDialer),
+            dialed: Connections::new(in_flight, IDLE_FOR),
             limits: limits.clone(),
             turn: AtomicUsize::new(0),
         }
@@ -93,13 +97,15 @@ impl Mirror {
         let within = self.limits.timeout;
         let begun = Instant::now();
         let whole = async {
-            let response = match &to {
-                Place::Tcp(_) => self.client.request(request),
-                Place::Unix(_) => self.local.request(request),
+            let (response, lease) = match &to {
+                Place::Tcp(_) => (self.client.request(request).await, None),
+                Place::Unix(_) => (self.local.request(request).await, None),
+                Place::Dialed(by) => {
+                    let (response, lease) = self.dialed.ask(by, request).await?;
+                    (Ok(response), Some(lease))
+                }
             };
-            let response = response
-                .await
-                .map_err(|error| Failure::from(chain(&error)))?;
+            let response = response.map_err(|error| Failure::from(chain(&error)))?;
             let latency = begun.elapsed();
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, self.limits.body.saturating_mul(GROWTH_MAX))
@@ -110,6 +116,9 @@ impl Mirror {
                     text: error.to_string(),
                 })?
                 .to_bytes();
+            if let Some(lease) = lease {
+                self.dialed.keep(lease);
+            }
             Ok((
                 Answer {
                     status: parts.status,
@@ -133,6 +142,8 @@ impl Mirror {
         let authority = match to {
             Place::Tcp(authority) => authority.clone(),
             Place::Unix(path) => dial::host(path)?,
+            // The request's own host is what counts.
+            Place::Dialed(_) => Authority::from_static("localhost"),
         };
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)

@@ -126,7 +126,7 @@ pub async fn replay(
 ) -> Result<Replayed, Error> {
     let first = |side: &Places| match side.at(0) {
         Some(Place::Tcp(authority)) => Ok(authority),
-        Some(Place::Unix(_)) | None => Err(Error::NoSide),
+        Some(Place::Unix(_) | Place::Dialed(_)) | None => Err(Error::NoSide),
     };
     let all = ShadowSettings {
         slices: Vec::new(),

@@ -273,6 +273,7 @@ impl Slice {
                 line.push_str(&format!(" --unix-socket {}", quoted(&path)));
                 format!("http://localhost{target}")
             }
+            Place::Dialed(by) => format!("{}{target}", by.url()),
         };
         Some(format!("{line} {}", quoted(&url)))
     }

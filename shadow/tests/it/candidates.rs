@@ -1,14 +1,16 @@
 //! Candidates that are dead, hang, break off or lie: never green, never in anybody's way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use outgrow_rollout::Side;
-use outgrow_shadow::Place;
+use outgrow_shadow::{Dial, Dialed, Dialing, Place};
 use outgrow_testkit::{LocalSocket, Upstream, process::free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::{Bench, Position, header, offer, settings, settled, shop, start};
 
@@ -183,6 +185,64 @@ async fn a_candidate_may_be_a_socket_of_this_machine_and_may_move() {
     offer(&shadow, Side::Legacy, &answer, HeaderMap::new());
     assert_eq!(settled(&shadow).await.compared(), 2);
     assert_eq!((one.seen().len(), two.seen().len()), (1, 1));
+}
+
+/// Makes connections for the shadow, and counts them.
+#[derive(Debug)]
+struct Counted {
+    to: SocketAddr,
+    streams: bool,
+    made: Arc<AtomicUsize>,
+}
+
+impl Dial for Counted {
+    fn dial(&self) -> Dialing {
+        let (to, streams) = (self.to, self.streams);
+        self.made.fetch_add(1, SeqCst);
+        Box::pin(async move {
+            let stream = TcpStream::connect(to).await;
+            let stream = stream.map_err(|error| error.to_string())?;
+            Ok(Dialed {
+                io: Box::new(stream),
+                streams,
+                safe: false,
+            })
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.to)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_is_asked_on_connections_that_somebody_else_makes() {
+    for (streams, version) in [(false, Version::HTTP_11), (true, Version::HTTP_2)] {
+        let (legacy, one) = (
+            Upstream::always(200, "{}").await,
+            Upstream::always(200, "{}").await,
+        );
+        let settings = settings(&[&legacy], &[]);
+        let made = Arc::new(AtomicUsize::new(0));
+        settings.slices[0]
+            .extracted
+            .set(vec![Place::Dialed(Arc::new(Counted {
+                to: one.addr(),
+                streams,
+                made: made.clone(),
+            }))]);
+        let shadow = start(settings, Position::default());
+        let answer = crate::harness::ok("{}");
+        let host = || HeaderMap::from_iter([header("host", "shop.example")]);
+        for compared in 1..4 {
+            offer(&shadow, Side::Legacy, &answer, host());
+            assert_eq!(settled(&shadow).await.compared(), compared);
+        }
+        let seen = one.seen();
+        assert!(seen.len() == 3 && seen.iter().all(|seen| seen.version == version));
+        assert_eq!(made.load(SeqCst), 1, "one connection for all");
+        drop(one);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
