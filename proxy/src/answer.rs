@@ -36,10 +36,11 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Upstream(UpstreamError::Connect { .. }) => {
             (StatusCode::SERVICE_UNAVAILABLE, "connect-failed")
         }
+        Refusal::Upstream(UpstreamError::Tls { .. }) => (StatusCode::BAD_GATEWAY, "tls-failed"),
         Refusal::Upstream(UpstreamError::Nobody { .. }) => {
             (StatusCode::SERVICE_UNAVAILABLE, "no-upstream")
         }
-        Refusal::Upstream(UpstreamError::Timeout { .. }) => {
+        Refusal::Upstream(UpstreamError::Timeout { .. } | UpstreamError::Expired { .. }) => {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
         }
         Refusal::Upstream(UpstreamError::Broken { source, .. }) if source.is_clients() => {

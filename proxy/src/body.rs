@@ -1,6 +1,7 @@
 //! Every body that goes down to a client. An enum and not a box: the common ones need no allocation,
 //! and none of them leaves its core.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
@@ -8,7 +9,10 @@ use std::time::{Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use outgrow_shadow::{Exchange, Tap};
+use tokio::time::{Sleep, sleep_until};
 
+use crate::forward::Verdict;
+use crate::grpc;
 use crate::pool::Lent;
 use crate::trail::Ending;
 use crate::wire::WireError;
@@ -30,6 +34,10 @@ pub(crate) struct Answer {
     pub(crate) copy: Option<Copy>,
     /// Who wants to know how it ends.
     pub(crate) ending: Option<Ending>,
+    /// Who counts a call that fails at its end (gRPC).
+    pub(crate) verdict: Option<Box<Verdict>>,
+    /// When the client waits no longer, where it says so.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// The copy of an answer for the shadow.
@@ -104,8 +112,10 @@ impl Answer {
         let Some(lent) = &mut self.lent else {
             return Poll::Ready(None);
         };
-        let frame = ready!(lent.wire.poll_frame(cx));
-        let over = lent.wire.is_over();
+        let Poll::Ready(frame) = lent.flow.poll_frame(cx) else {
+            return self.poll_late(cx);
+        };
+        let over = lent.flow.is_over();
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(copy), Some(data)) = (&mut self.copy, frame.data_ref()) {
@@ -113,6 +123,9 @@ impl Answer {
                 }
                 if let (Some(ending), Some(data)) = (&mut self.ending, frame.data_ref()) {
                     ending.bytes += data.len() as u64;
+                }
+                if let (Some(verdict), Some(trailers)) = (&self.verdict, frame.trailers_ref()) {
+                    verdict.hear(trailers);
                 }
                 if over {
                     self.finish(None);
@@ -125,29 +138,45 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Ends an answer that takes longer than its client waits. Its upstream is told so.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        let Some(deadline) = &mut self.deadline else {
+            return Poll::Pending;
+        };
+        ready!(deadline.as_mut().poll(cx));
+        self.lent = None;
+        Poll::Ready(Some(Ok(Frame::trailers(grpc::late()))))
+    }
+}
+
 impl Body {
     /// Wraps an answer. One that is whole already gives its connection back here and now.
     pub(crate) fn answer(lent: Lent, copy: Option<Copy>) -> Self {
         let now = Some(lent.answered);
+        let until = lent.until;
         let mut answer = Answer {
             lent: Some(lent),
             copy,
             ending: None,
+            verdict: None,
+            deadline: None,
         };
-        let Some(wire) = answer.lent.as_mut().map(|lent| &mut lent.wire) else {
+        let Some(flow) = answer.lent.as_mut().map(|lent| &mut lent.flow) else {
             return Self::Empty;
         };
-        if wire.is_over() {
+        if flow.is_over() {
             answer.finish(now);
             return Self::Empty;
         }
-        if let Some(whole) = wire.take_whole() {
+        if let Some(whole) = flow.take_whole() {
             if let Some(copy) = &mut answer.copy {
                 copy.take(&whole);
             }
             answer.finish(now);
             return Self::Full(Some(whole));
         }
+        answer.deadline = until.map(|until| Box::pin(sleep_until(until.into())));
         Self::Answer(Box::new(answer))
     }
 }
@@ -181,7 +210,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Answer(answer) => match answer.lent.as_ref().map(|lent| lent.wire.left()) {
+            Self::Answer(answer) => match answer.lent.as_ref().map(|lent| lent.flow.left()) {
                 None => SizeHint::with_exact(0),
                 Some(Some(left)) => SizeHint::with_exact(left),
                 Some(None) => SizeHint::default(),

@@ -70,6 +70,14 @@ impl Counts {
         raise(&counters.times[bucket(took)], 1);
     }
 
+    /// What was counted as an answer has turned out to be an error at its end. Called on the core's
+    /// own thread only.
+    pub(crate) fn fail(&self, core: usize, side: Side) {
+        if let Some(sides) = self.cores.get(core) {
+            raise(&sides[index(side)].errors, 1);
+        }
+    }
+
     pub(crate) fn read(&self) -> ProxyEvidence {
         ProxyEvidence {
             legacy: self.side(Side::Legacy),

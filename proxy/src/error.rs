@@ -63,8 +63,14 @@ pub(crate) enum UpstreamError {
     /// Nothing was sent: safe to try again, whatever the method.
     #[error("cannot connect to {to}: {why}")]
     Connect { to: Address, why: String },
+    /// Nothing was sent either, and nothing will be before somebody has mended it.
+    #[error("cannot connect to {to}: no TLS with {why}")]
+    Tls { to: Address, why: String },
     #[error("no answer from {to} within {within:?}")]
     Timeout { to: Address, within: Duration },
+    /// By its own word; that says nothing of the upstream.
+    #[error("no answer from {to} within the {within:?} that the client waits")]
+    Expired { to: Address, within: Duration },
     /// The request may have been carried out.
     #[error("{to} broke the connection off: {source}")]
     Broken {
@@ -97,15 +103,26 @@ impl UpstreamError {
     /// There was no connection, so the upstream can have seen nothing of the request: another one
     /// may be asked, and this one again, whatever the method.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Nobody { .. })
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Tls { .. } | Self::Nobody { .. }
+        )
+    }
+
+    /// Whether the same upstream may well take the same request a moment later.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_unreachable() && !matches!(self, Self::Tls { .. })
     }
 
     /// Whether it says something of the upstream; a client that broke its own body off does not.
     pub(crate) fn is_upstreams(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Timeout { .. } | Self::Nobody { .. } => true,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::Nobody { .. } => true,
             Self::Broken { source, .. } => !source.is_clients(),
-            Self::Open { .. } | Self::Crowded { .. } => false,
+            Self::Expired { .. } | Self::Open { .. } | Self::Crowded { .. } => false,
         }
     }
 }

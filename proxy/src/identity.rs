@@ -91,7 +91,11 @@ impl Identities {
             .body(())
             .map_err(|e| failed(&e.to_string()))?
             .into_parts();
-        let mut out = Outgoing { parts, body: None };
+        let mut out = Outgoing {
+            parts,
+            body: None,
+            until: None,
+        };
         let sent = legacy.send(&mut out, Client::Nobody, Instant::now());
         let (answer, lent) = sent.await?;
         let status = answer.status();

@@ -13,9 +13,11 @@ mod connection;
 mod core;
 mod counts;
 mod deadline;
+mod dial;
 mod error;
 mod filters;
 mod forward;
+mod grpc;
 mod guard;
 mod handle;
 mod headers;
@@ -48,6 +50,7 @@ pub use access::{AccessLog, LogFormat};
 pub use auth::{
     Algorithm, ApiKeys, AuthRule, AuthSettings, Demand, IssuerSettings, KeySource, TokenRule, Way,
 };
+pub use dial::{ReachError, reach};
 pub use error::{BindError, HoldError};
 pub use filters::{Cors, CorsRule, Edit, Edits, Filters, Link, Origin};
 pub use guard::Lowered;
@@ -56,7 +59,8 @@ pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::Limits;
 pub use pages::{ERROR_CODES, ErrorPage};
 pub use rules::{
-    Balance, BreakerRule, Ejection, Health, Retries, ServiceSettings, UpstreamLimits, UpstreamRules,
+    Balance, BreakerRule, Ejection, Health, Protocol, Retries, ServiceSettings, Transport,
+    UpstreamLimits, UpstreamRules, UpstreamTls,
 };
 pub use server::{DrainReport, Proxy, Running};
 pub use settings::{

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 const PAGE_MAX: usize = 1 << 20;
 
 /// What the proxy says in `x-outgrow-error` when it answers itself.
-pub const ERROR_CODES: [&str; 18] = [
+pub const ERROR_CODES: [&str; 20] = [
     "malformed",
     "head-too-long",
     "connect",
@@ -23,6 +23,8 @@ pub const ERROR_CODES: [&str; 18] = [
     "auth-unavailable",
     "rate-limited",
     "connect-failed",
+    "tls-failed",
+    "no-upstream",
     "timeout",
     "broken",
     "broken-upload",

@@ -5,6 +5,8 @@
 //! when its answer's body has ended and nothing of the request is left on it; a body that is
 //! dropped half-way closes its connection, which cancels the request.
 
+mod flow;
+mod reach;
 mod send;
 
 use std::cell::{Cell, RefCell};
@@ -15,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Response, request};
 use outgrow_rollout::key_hash;
-use tokio::time::timeout;
 
 use crate::error::UpstreamError;
+use crate::grpc;
 use crate::inbound::ClientBody;
 use crate::limits::Limits;
 use crate::rules::Balance;
@@ -27,7 +29,9 @@ use crate::upstreams::balance::{PeakEwma, Picker, Set};
 use crate::upstreams::budget::Budget;
 use crate::upstreams::gate::Turn;
 use crate::upstreams::roster::{Endpoint, Roster};
-use crate::wire::{Wire, WireError};
+use crate::wire::Wire;
+pub(crate) use flow::Flow;
+use reach::Trunk;
 
 /// The shortest time between two sweeps.
 const SWEEP_MIN: Duration = Duration::from_millis(100);
@@ -57,6 +61,7 @@ struct Member {
     #[allow(clippy::vec_box)] // One word to move, on every request.
     idle: RefCell<Vec<Box<Wire>>>,
     ewma: Cell<PeakEwma>,
+    trunk: Trunk,
 }
 
 /// A request in flight: counted as such until this is dropped.
@@ -80,9 +85,11 @@ impl Drop for Slot {
 #[derive(Debug)]
 pub(crate) struct Lent {
     pub(crate) slot: Slot,
-    pub(crate) wire: Box<Wire>,
+    pub(crate) flow: Flow,
     /// When its answer's head had come.
     pub(crate) answered: Instant,
+    /// When all of it must have come, where the client says so.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Lent {
@@ -91,9 +98,23 @@ impl Lent {
         self.slot.member.to()
     }
 
+    /// Whether the answer comes by HTTP/2.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.flow, Flow::Stream(_))
+    }
+
+    /// Whether the upstream has failed, as far as an answer's head tells.
+    pub(crate) fn has_failed(&self, answer: &Response<()>) -> bool {
+        answer.status().is_server_error() || self.is_stream() && grpc::has_failed(answer.headers())
+    }
+
     /// Puts the connection back, if it can carry another request.
     pub(crate) fn give_back(self, now: Instant) {
-        let Self { slot, mut wire, .. } = self;
+        let Self { slot, flow, .. } = self;
+        // A stream is over with its answer; its connection never was the request's alone.
+        let Flow::Line(mut wire) = flow else {
+            return;
+        };
         // Nobody would take it from one that has left.
         if !wire.is_reusable() || slot.member.endpoint.has_left() {
             return;
@@ -115,6 +136,9 @@ pub(crate) struct Outgoing {
     pub(crate) parts: request::Parts,
     /// `None` for a request without a body, which may be sent again.
     pub(crate) body: Option<ClientBody>,
+    /// When all of the answer must have come, where the client says so (gRPC). Then this counts and
+    /// no time of the service.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Outgoing {
@@ -139,6 +163,7 @@ impl Member {
             endpoint: endpoint.clone(),
             idle: RefCell::default(),
             ewma: Cell::new(PeakEwma::new(now)),
+            trunk: Trunk::default(),
         }
     }
 
@@ -207,7 +232,7 @@ impl Cluster {
 
     fn take(&self, member: &Member, now: Instant) -> Option<Box<Wire>> {
         let mut idle = member.idle.borrow_mut();
-        while let Some(wire) = idle.pop() {
+        while let Some(mut wire) = idle.pop() {
             if now.saturating_duration_since(wire.rested) > self.limits.pool_idle {
                 // All below are older still.
                 idle.clear();
@@ -232,12 +257,16 @@ impl Cluster {
             self.refresh();
             for member in self.members.borrow().iter().flatten() {
                 let mut idle = member.idle.borrow_mut();
-                idle.retain(|wire| {
+                idle.retain_mut(|wire| {
                     now.saturating_duration_since(wire.rested) <= self.limits.pool_idle
                         && wire.is_alive()
                 });
+                let trunks = member.trunk.sweep(now);
+                if trunks == 0 && idle.is_empty() {
+                    member.trunk.forget();
+                }
                 if let Some(tally) = member.endpoint.tally(self.core) {
-                    tally.rest(idle.len());
+                    tally.rest(idle.len() + trunks);
                 }
             }
         }
@@ -295,7 +324,7 @@ impl Cluster {
         begun: Instant,
     ) -> Instant {
         let (failed, now) = match sent {
-            Ok((response, lent)) => (response.status().is_server_error(), lent.answered),
+            Ok((response, lent)) => (lent.has_failed(response), lent.answered),
             Err(error) if error.is_upstreams() => (true, Instant::now()),
             Err(_) => return Instant::now(),
         };
@@ -309,74 +338,5 @@ impl Cluster {
             member.ewma.set(seen);
         }
         now
-    }
-
-    async fn connect(&self, to: &Address, until: Instant) -> Result<Box<Wire>, UpstreamError> {
-        let refused = |why: String| UpstreamError::Connect {
-            to: to.clone(),
-            why,
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let within = self.limits.connect_timeout.min(left);
-        let wire = timeout(within, Wire::connect(to))
-            .await
-            .map_err(|_| refused(format!("no connection within {within:?}")))?
-            .map_err(|error| refused(error.to_string()))?;
-        Ok(Box::new(wire))
-    }
-
-    async fn ask(
-        &self,
-        to: &Address,
-        wire: &mut Wire,
-        out: &mut Outgoing,
-        (begun, until): (Instant, Instant),
-    ) -> Result<Response<()>, UpstreamError> {
-        let body = out.body.take();
-        let asked = wire.ask(&out.parts, body, until, self.limits.headers_max);
-        asked.await.map_err(|error| match error {
-            WireError::Late => UpstreamError::Timeout {
-                to: to.clone(),
-                within: until.saturating_duration_since(begun),
-            },
-            source => UpstreamError::Broken {
-                to: to.clone(),
-                source,
-            },
-        })
-    }
-
-    /// Asks one upstream, until `until`.
-    ///
-    /// A connection from the pool may have died: then the request is sent again on another one,
-    /// if it may be repeated.
-    async fn attempt(
-        &self,
-        slot: Slot,
-        out: &mut Outgoing,
-        begun: Instant,
-        until: Instant,
-    ) -> Result<(Response<()>, Lent), UpstreamError> {
-        let member = slot.member.clone();
-        let to = member.to();
-        let lend = |wire| Lent {
-            slot,
-            wire,
-            answered: Instant::now(),
-        };
-        while let Some(mut wire) = self.take(&member, begun) {
-            let may_repeat = out.may_repeat();
-            match self.ask(to, &mut wire, out, (begun, until)).await {
-                Ok(response) => return Ok((response, lend(wire))),
-                Err(UpstreamError::Broken { .. }) if may_repeat => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let mut wire = self.connect(to, until).await?;
-        if let Some(tally) = member.endpoint.tally(self.core) {
-            tally.connected();
-        }
-        let asked = self.ask(to, &mut wire, out, (begun, until));
-        Ok((asked.await?, lend(wire)))
     }
 }

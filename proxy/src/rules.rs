@@ -1,11 +1,13 @@
 //! What a proxy is told of a service: its upstreams, and how requests are shared among them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 use outgrow_shadow::Places;
 
 use crate::sources::Source;
+use crate::tls::CertificateFiles;
 
 /// A service: upstreams of which any may answer.
 #[derive(Debug, Clone)]
@@ -37,6 +39,7 @@ pub struct UpstreamRules {
     pub limits: Option<UpstreamLimits>,
     /// To the head of the answer, all tries included; else that of the proxy.
     pub timeout: Option<Duration>,
+    pub transport: Transport,
 }
 
 impl Default for UpstreamRules {
@@ -50,6 +53,59 @@ impl Default for UpstreamRules {
             retries: None,
             limits: None,
             timeout: None,
+            transport: Transport::default(),
+        }
+    }
+}
+
+/// How the proxy speaks with the upstreams of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// `None` speaks in clear text.
+    pub tls: Option<UpstreamTls>,
+    pub protocol: Protocol,
+}
+
+/// Which HTTP an upstream is asked in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// Also in clear text, where both sides must know it before (RFC 9113 section 3.3).
+    Http2,
+    /// As each connection agrees (ALPN); in clear text HTTP/1.1.
+    Auto,
+}
+
+impl Protocol {
+    /// Names as the config has them.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("http1", Self::Http1),
+        ("h2", Self::Http2),
+        ("auto", Self::Auto),
+    ];
+}
+
+/// TLS with the upstreams of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// In place of the authorities that the machine trusts.
+    pub ca: Option<PathBuf>,
+    /// Shown to upstreams that want to know who asks.
+    pub client: Option<CertificateFiles>,
+    /// What their certificates are for; else the host of each address.
+    pub name: Option<String>,
+    /// How often the files are looked at.
+    pub reload: Duration,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            client: None,
+            name: None,
+            reload: Duration::from_secs(10),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outgrow_shadow::Tap;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -41,6 +41,9 @@ const WRITE_OUT: Duration = Duration::from_secs(2);
 
 /// A pause when no more connections can be accepted (no descriptors), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where descriptors are gone they may be so for hours: it is said from time to time.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// A proxy whose addresses are taken, and that serves nobody yet.
 #[derive(Debug)]
@@ -115,8 +118,8 @@ impl Proxy {
         let (lower, lowered) = mpsc::channel(LOWERED_MAX);
         let services = std::iter::once(&settings.legacy).chain(&settings.services);
         let services: Vec<Arc<Service>> = services
-            .map(|service| Arc::new(Service::new(service.clone(), workers)))
-            .collect();
+            .map(|service| Service::new(service.clone(), workers).map(Arc::new))
+            .collect::<Result<_, _>>()?;
         let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
             .keeping(&services, &settings.dns)
             .showing(certificates)
@@ -364,6 +367,7 @@ async fn flush(core: Rc<Core>) {
 }
 
 async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: Ends) {
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = ends.stop.cancelled() => return,
@@ -379,7 +383,11 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
                 });
             }
             Err(failure) => {
-                warn!(%failure, "a connection could not be accepted");
+                let now = Instant::now();
+                if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
+                    told = Some(now);
+                    warn!(%failure, "connections cannot be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

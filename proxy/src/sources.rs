@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::rules::UpstreamTls;
 use crate::settings::Secret;
 use crate::upstreams::address::{Address, AddressError};
 
@@ -34,6 +35,8 @@ pub struct FileList {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consul {
     pub agent: Address,
+    /// `None` asks it in clear text.
+    pub tls: Option<UpstreamTls>,
     /// Letters, digits, `-`, `_` and `.`, as the tag and the datacenter.
     pub service: String,
     pub tag: Option<String>,
@@ -48,6 +51,8 @@ pub struct Consul {
 pub struct Eureka {
     /// With the path before `/apps`; asked in this order until one answers.
     pub servers: Vec<(Address, String)>,
+    /// `None` asks them in clear text.
+    pub tls: Option<UpstreamTls>,
     pub app: String,
     pub every: Duration,
 }

@@ -17,7 +17,7 @@
 //!    - post: the proxy's own cohort cookie, which no filter may change;
 //!    - post: who may read the answer (CORS), also one of the proxy's own.
 //! 5. error: a refusal is an answer of the proxy's own, with a page of the config where there is one
-//!    (`pages.rs`), and no other filter changes it (1).
+//!    (`pages.rs`), and no other filter changes it (1). Who calls by gRPC gets a status (`grpc.rs`).
 //!
 //! One future for all of them: a box a stage and a request is dearer than what the stages do.
 
@@ -33,6 +33,7 @@ use crate::body::Body;
 use crate::core::{Core, Peer};
 use crate::error::Declined;
 use crate::forward;
+use crate::grpc;
 use crate::headers;
 use crate::inbound::ClientBody;
 use crate::trace;
@@ -58,6 +59,7 @@ pub(crate) async fn answer(
         [] => None,
         _ => request.headers().get(ACCEPT).cloned(),
     };
+    let call = grpc::is_call((request.method(), request.version()), request.headers());
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
     let answered = checked(core, &peer, request, trail).await;
     let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {
@@ -65,7 +67,10 @@ pub(crate) async fn answer(
         if let Some(ending) = &ending {
             ending.refused(&refusal);
         }
-        let mut response = refuse(&refusal, pages, accept.as_ref());
+        let mut response = match call {
+            true => grpc::refuse(&refusal),
+            false => refuse(&refusal, pages, accept.as_ref()),
+        };
         if let Some(grant) = grant {
             grant.dress(response.headers_mut());
         }

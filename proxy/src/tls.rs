@@ -1,7 +1,9 @@
 //! TLS towards clients: a certificate for each name, read again when its files change.
 
+pub(crate) mod files;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +11,15 @@ use arc_swap::ArcSwap;
 use rustls::client::verify_server_name;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConfig,
 };
 use rustls::sign::CertifiedKey;
-use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+
+use files::{Loaded, Seen};
 
 /// Where and how clients are served over TLS.
 #[derive(Debug, Clone)]
@@ -55,9 +58,18 @@ pub enum CertificateError {
         key: PathBuf,
         source: rustls::Error,
     },
+    #[error("{} holds a certificate that is no authority's: {source}", path.display())]
+    Authority {
+        path: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("this machine trusts no authority: name one with `ca`")]
+    NoAuthority,
+    #[error("`{0}` is no name that a certificate is for")]
+    Name(String),
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] rustls::Error),
 }
-
-type Fingerprint = [u8; 32];
 
 impl CertificateFiles {
     /// Whether they can be used as they are now.
@@ -68,34 +80,33 @@ impl CertificateFiles {
         self.load().map(|_| ())
     }
 
-    fn load(&self) -> Result<(CertifiedKey, Fingerprint), CertificateError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| CertificateError::Read {
-                path: path.to_owned(),
+    /// The pair, and what tells it from another one.
+    pub(crate) fn load(&self) -> Result<(CertifiedKey, [u8; 32]), CertificateError> {
+        let (cert, key) = (files::read(&self.cert)?, files::read(&self.key)?);
+        let chain = files::certificates(&self.cert, &cert)?;
+        let private =
+            PrivateKeyDer::from_pem_slice(&key).map_err(|source| CertificateError::Pem {
+                path: self.key.clone(),
+                what: "private key",
                 source,
-            })
-        };
-        let (cert, key) = (read(&self.cert)?, read(&self.key)?);
-        let pem = |path: &Path, what| {
-            let path = path.to_owned();
-            move |source| CertificateError::Pem { path, what, source }
-        };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert).collect();
-        let chain = chain.and_then(|chain| match chain.is_empty() {
-            true => Err(rustls::pki_types::pem::Error::NoItemsFound),
-            false => Ok(chain),
-        });
-        let chain = chain.map_err(pem(&self.cert, "certificate"))?;
-        let private = PrivateKeyDer::from_pem_slice(&key).map_err(pem(&self.key, "private key"))?;
+            })?;
         let pair = CertifiedKey::from_der(chain, private, &ring::default_provider());
         let pair = pair.map_err(|source| CertificateError::Pair {
             cert: self.cert.clone(),
             key: self.key.clone(),
             source,
         })?;
-        let seen = Sha256::new().chain_update(&cert).chain_update(&key);
-        Ok((pair, seen.finalize().into()))
+        Ok((pair, files::fingerprint(&[&cert, &key])))
     }
+}
+
+fn load(all: &[CertificateFiles]) -> Loaded<Vec<Arc<CertifiedKey>>> {
+    let loaded: Vec<_> = all
+        .iter()
+        .map(CertificateFiles::load)
+        .collect::<Result<_, _>>()?;
+    let (pairs, seen): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
+    Ok((pairs.into_iter().map(Arc::new).collect(), seen))
 }
 
 /// What is shown to clients now.
@@ -105,7 +116,7 @@ pub(crate) struct Certificates {
     reload: Duration,
     current: ArcSwap<Vec<Arc<CertifiedKey>>>,
     /// Of the files at the start.
-    begun: Vec<Fingerprint>,
+    begun: Seen,
 }
 
 impl Certificates {
@@ -114,10 +125,7 @@ impl Certificates {
     /// # Errors
     /// The first that cannot be used.
     pub(crate) fn load(settings: &TlsSettings) -> Result<Arc<Self>, CertificateError> {
-        let loaded = settings.certificates.iter().map(CertificateFiles::load);
-        let loaded: Vec<_> = loaded.collect::<Result<_, _>>()?;
-        let (pairs, begun): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
-        let pairs = pairs.into_iter().map(Arc::new).collect();
+        let (pairs, begun) = load(&settings.certificates)?;
         Ok(Arc::new(Self {
             files: settings.certificates.clone(),
             reload: settings.reload,
@@ -145,77 +153,15 @@ impl Certificates {
     /// Looks at the files for ever. Clients that are connected stay; new ones see the new
     /// certificates. Files that cannot be used change nothing.
     pub(crate) async fn watch(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(self.reload);
-        let mut look = Look {
-            shown: self.begun.clone(),
-            wrong: None,
-        };
-        loop {
-            tick.tick().await;
-            let files = self.files.clone();
-            // A disk may hang, and the guard must not.
-            let read = tokio::task::spawn_blocking(move || {
-                files.iter().map(CertificateFiles::load).collect()
-            });
-            let Ok(read) = read.await else {
-                continue;
-            };
-            match look.judge(read) {
-                Verdict::Same => {}
-                Verdict::New(pairs) => {
-                    self.current.store(Arc::new(pairs));
-                    info!("new certificates are shown");
-                }
-                Verdict::Bad(why) => warn!(%why, "certificates have changed and cannot be used"),
+        let all = self.files.clone();
+        let tell = |found| match found {
+            Ok(pairs) => {
+                self.current.store(Arc::new(pairs));
+                info!("new certificates are shown");
             }
-        }
-    }
-}
-
-/// What was found before.
-#[derive(Debug)]
-struct Look {
-    shown: Vec<Fingerprint>,
-    /// What was wrong the last time, and whether that was said.
-    wrong: Option<(String, bool)>,
-}
-
-enum Verdict {
-    Same,
-    New(Vec<Arc<CertifiedKey>>),
-    Bad(String),
-}
-
-impl Look {
-    /// Certificate and key are written one after the other, so that they may not fit for a
-    /// moment: what is wrong is said when it is still so at the next look.
-    fn judge(
-        &mut self,
-        read: Vec<Result<(CertifiedKey, Fingerprint), CertificateError>>,
-    ) -> Verdict {
-        let read: Result<Vec<_>, _> = read.into_iter().collect();
-        let read = match read {
-            Ok(read) => read,
-            Err(error) => {
-                let why = error.to_string();
-                let (again, told) = match &self.wrong {
-                    Some((before, told)) => (*before == why, *told),
-                    None => (false, false),
-                };
-                self.wrong = Some((why.clone(), again));
-                return match again && !told {
-                    true => Verdict::Bad(why),
-                    false => Verdict::Same,
-                };
-            }
+            Err(why) => warn!(%why, "certificates have changed and cannot be used"),
         };
-        self.wrong = None;
-        let (pairs, seen): (Vec<_>, Vec<_>) = read.into_iter().unzip();
-        if self.shown == seen {
-            return Verdict::Same;
-        }
-        self.shown = seen;
-        Verdict::New(pairs.into_iter().map(Arc::new).collect())
+        files::watch(self.reload, self.begun.clone(), move || load(&all), tell).await;
     }
 }
 

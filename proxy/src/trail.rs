@@ -83,7 +83,9 @@ impl Trail {
         if let Refusal::Upstream(error) = refusal {
             known.upstream = match error {
                 UpstreamError::Connect { to, .. }
+                | UpstreamError::Tls { to, .. }
                 | UpstreamError::Timeout { to, .. }
+                | UpstreamError::Expired { to, .. }
                 | UpstreamError::Broken { to, .. }
                 | UpstreamError::Crowded { to, .. } => Some(to.clone()),
                 UpstreamError::Nobody { .. } | UpstreamError::Open { .. } => None,

@@ -4,15 +4,20 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tracing::debug;
 
 use crate::inbound::ClientHalf;
-use crate::pool::Lent;
+use crate::pool::{Flow, Lent};
 
 /// Joins both halves once both sides have switched. The task belongs to the core and ends with
 /// either side.
 pub(crate) fn join(client: ClientHalf, upstream: Lent) {
     tokio::task::spawn_local(async move {
         // The slot is kept: a tunnel is a request in flight as long as it is open.
-        let Lent { wire, slot, .. } = upstream;
-        let Some((mut upstream, said)) = wire.into_tunnel() else {
+        let Lent { flow, slot, .. } = upstream;
+        let opened = match flow {
+            Flow::Line(wire) => wire.into_tunnel(),
+            // HTTP/2 changes no protocol.
+            Flow::Stream(_) => None,
+        };
+        let Some((mut upstream, said)) = opened else {
             debug!("a tunnel was not opened: the upload before it is not through");
             return;
         };
@@ -24,6 +29,9 @@ pub(crate) fn join(client: ClientHalf, upstream: Lent) {
         let joined = async {
             upstream.write_all(&asked).await?;
             client.write_all(&said).await?;
+            // What TLS keeps back would wait for more.
+            upstream.flush().await?;
+            client.flush().await?;
             copy_bidirectional(&mut client, &mut upstream).await
         };
         if let Err(error) = joined.await {

@@ -24,7 +24,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::dial::Dialer;
 use crate::rules::ServiceSettings;
+use crate::tls::CertificateError;
 use address::Address;
 use balance::Set;
 use breaker::Breaker;
@@ -48,6 +50,7 @@ pub(crate) struct Service {
     /// Whether every source has said something.
     known: watch::Sender<bool>,
     begun: Instant,
+    pub(crate) dialer: Arc<Dialer>,
     pub(crate) breaker: Option<Arc<Breaker>>,
     /// By core, which alone writes it.
     again: Box<[Again]>,
@@ -62,7 +65,9 @@ struct Again {
 }
 
 impl Service {
-    pub(crate) fn new(settings: ServiceSettings, cores: usize) -> Self {
+    /// # Errors
+    /// Of TLS: what is wrong with which file.
+    pub(crate) fn new(settings: ServiceSettings, cores: usize) -> Result<Self, CertificateError> {
         let told: Vec<Told> = settings.upstreams.iter().map(Told::at_first).collect();
         let breaker = settings.rules.breaker.clone();
         let service = Self {
@@ -76,10 +81,11 @@ impl Service {
             begun: Instant::now(),
             again: (0..cores).map(|_| Again::default()).collect(),
             breaker: breaker.map(|rule| Arc::new(Breaker::new(rule, cores))),
+            dialer: Arc::new(Dialer::new(&settings.rules.transport)?),
             settings,
         };
         service.update();
-        service
+        Ok(service)
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -230,7 +236,9 @@ impl Service {
         self.healthy.fetch_and(!gone.0, Relaxed);
         // Taken for well until found to be ill, as at the start.
         self.healthy.fetch_or(new.0, Relaxed);
-        let places = next.iter().filter_map(|endpoint| endpoint.address.place());
+        let places = next
+            .iter()
+            .filter_map(|endpoint| self.dialer.place(&endpoint.address));
         self.settings.places.set(places.collect());
         self.roster.store(Arc::new(next));
         let epoch = self.epoch.fetch_add(1, Release);

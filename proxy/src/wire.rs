@@ -5,6 +5,7 @@
 //! belongs to the pool.
 
 mod head;
+mod mux;
 mod stream;
 mod upload;
 
@@ -25,8 +26,8 @@ use tracing::debug;
 use crate::chunks::{BadChunk, Step};
 use crate::deadline::Deadline;
 use crate::inbound::{ClientBody, ClientBodyError};
-use crate::upstreams::address::Address;
 use head::{Framing, Head, Names};
+pub(crate) use mux::{Mux, MuxAnswer, Unanswered};
 pub(crate) use stream::Stream;
 use stream::{ReadHalf, WriteHalf};
 use upload::Upload;
@@ -59,12 +60,17 @@ pub(crate) enum WireError {
     Upload(#[source] ClientBodyError),
     #[error("the client's body is not as long as it says")]
     UploadLength,
+    /// On a connection of HTTP/2.
+    #[error("{0}")]
+    Stream(h2::Error),
+    #[error("HTTP/2 has no place for {0}")]
+    Head(&'static str),
 }
 
 impl WireError {
     /// The client's doing, not the upstream's.
     pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Self::Upload(_) | Self::UploadLength)
+        matches!(self, Self::Upload(_) | Self::UploadLength | Self::Head(_))
     }
 }
 
@@ -93,16 +99,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// A new connection. Bounded by its caller.
-    ///
-    /// # Errors
-    /// What failed.
-    pub(crate) async fn connect(to: &Address) -> io::Result<Self> {
-        let stream = Stream::connect(to).await?;
-        Ok(Self::new(stream, Instant::now()))
-    }
-
-    fn new(stream: Stream, now: Instant) -> Self {
+    /// Of a connection that was just made.
+    pub(crate) fn new(stream: Stream, now: Instant) -> Self {
         Self {
             io: Io::Whole(stream),
             input: BytesMut::new(),
@@ -117,13 +115,12 @@ impl Wire {
     }
 
     /// Whether a connection at rest can still be used. One that was closed, or on which the
-    /// upstream spoke unasked, cannot. Costs no system call unless something has come.
-    pub(crate) fn is_alive(&self) -> bool {
-        let Io::Whole(stream) = &self.io else {
-            return false;
-        };
-        let nothing = stream.try_read(&mut [0]);
-        nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    /// upstream spoke unasked, cannot.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        match &mut self.io {
+            Io::Whole(stream) => stream.is_quiet(),
+            Io::Parted(_) | Io::Gone => false,
+        }
     }
 
     /// Sends a request, and waits for the head of its answer. Dropping it leaves the connection

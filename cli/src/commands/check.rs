@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use outgrow_proxy::{Address, Source};
+use outgrow_proxy::{Address, ReachError, Source, Transport};
 use serde::Serialize;
 
 use super::Context;
@@ -74,23 +74,29 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> anyhow::Result<Ex
 
 /// Asks every source who the upstreams are, and connects to each of them, all at once.
 async fn upstreams(config: &Config) -> Vec<Finding> {
-    let legacy = config.legacy.urls.iter().map(|url| ("legacy", url));
-    let services = config
-        .services
-        .iter()
-        .flat_map(|(name, service)| service.urls.iter().map(move |url| (name.as_str(), url)));
-    let all = legacy
-        .chain(services)
-        .map(|(name, source)| source_of(config, name, source));
+    let services = config.services.iter();
+    let services = services.map(|(name, service)| (name.as_str(), &service.urls, &service.rules));
+    let legacy = ("legacy", &config.legacy.urls, &config.legacy.rules);
+    let all = std::iter::once(legacy).chain(services);
+    let all = all.flat_map(|(name, urls, rules)| {
+        let transport = &rules.transport;
+        urls.iter()
+            .map(move |source| source_of(config, name, source, transport))
+    });
     let found = futures_util::future::join_all(all).await;
     found.into_iter().flatten().collect()
 }
 
-async fn source_of(config: &Config, name: &str, source: &Source) -> Vec<Finding> {
+async fn source_of(
+    config: &Config,
+    name: &str,
+    source: &Source,
+    transport: &Transport,
+) -> Vec<Finding> {
     let within = config.proxy.connect_timeout;
-    match outgrow_proxy::look_up(source, &config.proxy.dns).await {
+    match outgrow_proxy::look_up(source, &config.proxy.dns, transport).await {
         Ok(found) => {
-            let all = found.iter().map(|to| connect(name, to, within));
+            let all = found.iter().map(|to| connect(name, to, transport, within));
             futures_util::future::join_all(all).await
         }
         Err(why) => vec![Finding {
@@ -101,10 +107,12 @@ async fn source_of(config: &Config, name: &str, source: &Source) -> Vec<Finding>
     }
 }
 
-async fn connect(name: &str, to: &Address, within: Duration) -> Finding {
-    let (ok, detail) = match tokio::time::timeout(within, to.reach()).await {
+async fn connect(name: &str, to: &Address, transport: &Transport, within: Duration) -> Finding {
+    let reached = outgrow_proxy::reach(to, transport);
+    let (ok, detail) = match tokio::time::timeout(within, reached).await {
         Ok(Ok(())) => (true, "it accepts connections".to_owned()),
-        Ok(Err(error)) => (false, format!("{error}; is it running there?")),
+        Ok(Err(ReachError::Away(why))) => (false, format!("{why}; is it running there?")),
+        Ok(Err(ReachError::Tls(why))) => (false, why),
         Err(_) => (
             false,
             format!("no connection within {within:?} (proxy.connect_timeout)"),

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Context;
-use crate::config::{HttpUrl, scalar};
+use crate::config::scalar;
 
 /// Write a first outgrow.toml: a pass-through, with a slice to fill in as comments
 #[derive(Debug, Args)]
@@ -23,8 +23,8 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = scalar::listen)]
     listen: SocketAddr,
     /// Where the monolith is
-    #[arg(long, value_name = "URL", value_parser = scalar::http_url)]
-    legacy: HttpUrl,
+    #[arg(long, value_name = "URL", value_parser = scalar::upstream_url)]
+    legacy: String,
 }
 
 pub(crate) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<ExitCode> {
@@ -54,7 +54,7 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<ExitCode
 }
 
 /// A config that passes everything through, and the rest as comments that can be uncommented.
-fn starter(listen: SocketAddr, legacy: &HttpUrl) -> String {
+fn starter(listen: SocketAddr, legacy: &str) -> String {
     format!(
         r#"# Outgrow passes everything through to the monolith until a slice says otherwise.
 # `outgrow check` checks this file; `outgrow serve` runs it. The state of the slices is kept in
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn text() -> String {
-        let legacy = scalar::http_url("http://127.0.0.1:9000").unwrap();
+        let legacy = scalar::upstream_url("http://127.0.0.1:9000").unwrap();
         starter("127.0.0.1:8080".parse().unwrap(), &legacy)
     }
 

@@ -29,6 +29,7 @@ mod tables;
 mod tests;
 mod tls;
 mod trace;
+mod transport;
 mod upstreams;
 
 use std::collections::BTreeMap;

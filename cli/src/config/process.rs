@@ -229,11 +229,12 @@ pub(super) fn legacy(
     let fix = "add [legacy] with urls = [\"http://127.0.0.1:9000\"]";
     let mut section = root.need(findings, "legacy", fix)?.section(findings)?;
     let urls = sources::read(&mut section, findings, around);
-    let rules = upstreams::rules(&mut section, findings);
+    let safe = urls.as_ref().and_then(|urls| urls.safe);
+    let rules = upstreams::rules(&mut section, findings, around, safe);
     let database = database(&mut section, findings, around);
     section.finish(findings);
     Some(Legacy {
-        urls: urls?,
+        urls: urls?.all,
         rules,
         database: database.ok()?,
     })
@@ -324,11 +325,12 @@ pub(super) fn services(
     for (name, place, node) in section.entries() {
         let service = node.section(findings).and_then(|mut section| {
             let urls = sources::read(&mut section, findings, around);
-            let rules = upstreams::rules(&mut section, findings);
+            let safe = urls.as_ref().and_then(|urls| urls.safe);
+            let rules = upstreams::rules(&mut section, findings, around, safe);
             let database = database(&mut section, findings, around);
             section.finish(findings);
             Some(Service {
-                urls: urls?,
+                urls: urls?.all,
                 rules,
                 database: database.ok()?,
             })

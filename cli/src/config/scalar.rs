@@ -123,14 +123,26 @@ pub(crate) fn offset(text: &str) -> Result<i32, String> {
 /// # Errors
 /// Returns the rule that was broken.
 pub(crate) fn http_url(text: &str) -> Result<HttpUrl, String> {
-    let rest = match text.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => {
-            return Err("upstreams over TLS are not supported; use the cleartext port".to_owned());
-        }
-        Some((scheme, _)) => return Err(format!("`{scheme}` is not supported, only http is")),
-        None => return Err("the scheme is missing".to_owned()),
-    };
+    match text.split_once("://") {
+        Some(("http", rest)) => host_and_port(rest),
+        Some(("https", _)) => Err("TLS is not supported here; use the cleartext port".to_owned()),
+        Some((scheme, _)) => Err(format!("`{scheme}` is not supported, only http is")),
+        None => Err("the scheme is missing".to_owned()),
+    }
+}
+
+/// Reads `http://HOST:PORT` or `https://HOST:PORT`, as a config has it.
+///
+/// # Errors
+/// Returns the rule that was broken.
+pub(crate) fn upstream_url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("https://") {
+        Some(rest) => Ok(format!("https://{}", host_and_port(rest)?.authority())),
+        None => Ok(http_url(text)?.to_string()),
+    }
+}
+
+fn host_and_port(rest: &str) -> Result<HttpUrl, String> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
         return Err("an upstream has no path; requests keep theirs".to_owned());
@@ -156,25 +168,27 @@ pub(crate) fn http_url(text: &str) -> Result<HttpUrl, String> {
     })
 }
 
-/// Reads an upstream: `http://HOST:PORT`, `unix:/PATH` or `srv:NAME`.
+/// Reads an upstream: `http://HOST:PORT`, `https://HOST:PORT`, `unix:/PATH` or `srv:NAME`; and
+/// whether that is one over TLS, where it says so.
 ///
 /// # Errors
 /// Returns the rule that was broken.
-pub(crate) fn upstream(text: &str) -> Result<Source, String> {
+pub(crate) fn upstream(text: &str) -> Result<(Source, Option<bool>), String> {
     if let Some(name) = text.strip_prefix("srv:") {
         let is_service = name.starts_with('_') && name.contains("._") && is_host(name);
         return match is_service {
-            true => Ok(Source::Srv(name.to_ascii_lowercase())),
+            true => Ok((Source::Srv(name.to_ascii_lowercase()), None)),
             false => Err("it is no name of a service: srv:_http._tcp.shop.internal".to_owned()),
         };
     }
-    let address = match text.strip_prefix("unix:") {
-        Some(_) => text.to_owned(),
-        None => http_url(text)?.authority(),
+    let (address, safe) = match (text.strip_prefix("unix:"), text.strip_prefix("https://")) {
+        (Some(_), _) => (text.to_owned(), false),
+        (None, Some(rest)) => (host_and_port(rest)?.authority(), true),
+        (None, None) => (http_url(text)?.authority(), false),
     };
-    address
-        .parse()
-        .map_err(|error: AddressError| error.to_string())
+    let source = address.parse();
+    let source = source.map_err(|error: AddressError| error.to_string())?;
+    Ok((source, Some(safe)))
 }
 
 /// A DNS name, an IPv4 address, or an IPv6 address in brackets.
@@ -308,6 +322,13 @@ mod tests {
         ] {
             assert_eq!(http_url(text).unwrap().to_string(), shown);
         }
+        let url = upstream_url("https://Shop.internal:443/");
+        assert_eq!(url.as_deref(), Ok("https://shop.internal:443"));
+        assert!(
+            upstream_url("https://shop.internal")
+                .unwrap_err()
+                .contains("port")
+        );
         for (bad, rule) in [
             ("127.0.0.1:9000", "scheme"),
             ("https://a:1", "TLS"),
@@ -327,13 +348,22 @@ mod tests {
 
     #[test]
     fn upstreams() {
-        let shown = |text| upstream(text).map(|address| address.to_string());
+        let shown = |text| upstream(text).map(|(address, _)| address.to_string());
+        let safe = |text| upstream(text).unwrap().1;
+        assert_eq!(safe("https://a:443"), Some(true));
+        assert_eq!(
+            (safe("http://a:80"), safe("unix:/a")),
+            (Some(false), Some(false))
+        );
+        assert_eq!(safe("srv:_http._tcp.a"), None);
+        assert_eq!(shown("https://a:443").as_deref(), Ok("a:443"));
         assert_eq!(shown("http://a:80").as_deref(), Ok("a:80"));
         assert_eq!(shown("srv:_http._tcp.A"), Ok("srv:_http._tcp.a".to_owned()));
         assert_eq!(shown("unix:/run/a.sock").as_deref(), Ok("unix:/run/a.sock"));
         for (bad, rule) in [
             ("unix:run/a.sock", "absolute"),
             ("srv:shop", "_http"),
+            ("https://a:443/x", "path"),
             ("/run/a.sock", "scheme"),
         ] {
             let found = shown(bad).unwrap_err();

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use outgrow_proxy::{Address, Consul, DnsSettings, Eureka, Family, FileList, Source};
+use outgrow_proxy::{
+    Address, Consul, DnsSettings, Eureka, Family, FileList, Source, Transport, UpstreamTls,
+};
 
 use super::Surroundings;
 use super::problem::{Findings, Place};
 use super::process::secret;
-use super::scalar;
 use super::section::{Node, Section};
+use super::{scalar, transport};
 
 /// What a word of the proxy has bits for.
 const URLS_MAX: usize = 64;
@@ -25,39 +27,55 @@ const DAY: Duration = Duration::from_secs(86_400);
 const URLS: &str = "write urls = [\"http://HOST:PORT\"]";
 
 /// All of a service; at least one.
+pub(super) struct Upstreams {
+    pub(super) all: Vec<Source>,
+    /// Whether their URLs say `https`; `None` where there are none that say anything.
+    pub(super) safe: Option<bool>,
+}
+
 pub(super) fn read(
     section: &mut Section<'_>,
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
-) -> Option<Vec<Source>> {
+) -> Option<Upstreams> {
     let discovery = section.get("discovery");
     let urls = match &discovery {
         None => section.need(findings, "urls", URLS),
         Some(_) => section.get("urls"),
     };
-    let mut found = urls
+    let (mut all, safe) = urls
         .map(|node| urls_of(&node, findings))
         .unwrap_or_default();
     let discovered = match discovery {
         None => None,
         Some(node) => Some(discovery_of(node.section(findings)?, findings, around)?),
     };
-    found.extend(discovered);
-    (!found.is_empty()).then_some(found)
+    all.extend(discovered);
+    (!all.is_empty()).then_some(Upstreams { all, safe })
 }
 
-fn urls_of(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Source> {
+fn urls_of(node: &Node<'_>, findings: &mut Findings<'_>) -> (Vec<Source>, Option<bool>) {
     let words = node.words(findings);
     let count = words.len();
     let mut found = Vec::with_capacity(count);
+    let mut said = None;
     for (place, text) in words {
         match scalar::upstream(&text) {
-            Ok(source) if found.contains(&source) => {
+            Ok((source, _)) if found.contains(&source) => {
                 findings.refuse(&place, "it is listed twice", "remove one of them");
             }
-            Ok(source) => found.push(source),
+            Ok((source, safe)) => {
+                if let (Some(said), Some(safe)) = (said, safe)
+                    && said != safe
+                {
+                    let rule = "some upstreams are asked over TLS and others are not";
+                    findings.refuse(&place, rule, "make two services of them, or one of a kind");
+                }
+                said = said.or(safe);
+                found.push(source);
+            }
             Err(rule) => {
-                let fix = "write \"http://HOST:PORT\", \"unix:/PATH\" or \"srv:NAME\"";
+                let fix = "write \"http://HOST:PORT\", \"https://HOST:PORT\", \"unix:/PATH\" or \"srv:NAME\"";
                 findings.refuse(&place, rule, fix);
             }
         }
@@ -70,7 +88,7 @@ fn urls_of(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Source> {
         let fix = "put a balancer before them, or name fewer";
         findings.refuse(&node.place, rule, fix);
     }
-    found
+    (found, said)
 }
 
 fn discovery_of(
@@ -87,7 +105,7 @@ fn discovery_of(
     let found = match (file, consul, eureka) {
         (Some(node), None, None) => file_list(&node, &mut section, findings, around),
         (None, Some(node), None) => from_consul(&node, &mut section, findings, around),
-        (None, None, Some(node)) => from_eureka(&node, &mut section, findings),
+        (None, None, Some(node)) => from_eureka(&node, &mut section, findings, around),
         _ => {
             let fix = "write one of `file`, `consul`, `eureka`";
             findings.refuse(&place, "it does not say by what", fix);
@@ -120,7 +138,7 @@ fn from_consul(
         let found = scalar::upstream(&text);
         let found = found.map_err(|rule| findings.refuse(&node.place, rule, fix));
         match found.ok()? {
-            Source::At(address) => Some(address),
+            (Source::At(address), safe) => Some((address, safe)),
             _ => {
                 findings.refuse(&node.place, "it is no address", fix);
                 None
@@ -137,8 +155,11 @@ fn from_consul(
     let (tag, datacenter) = (optional("tag"), optional("datacenter"));
     let token = secret(section, findings, around, ["token_file", "token_env"]);
     let wait = section.duration(findings, "wait", CONSUL_WAIT, SECOND..=10 * MINUTE);
+    let safe = agent.as_ref().and_then(|(_, safe)| *safe);
+    let tls = registry_tls(section, findings, around, safe);
     Some(Source::Consul(Consul {
-        agent: agent?,
+        agent: agent?.0,
+        tls,
         service: service?,
         tag: tag?,
         datacenter: datacenter?,
@@ -149,10 +170,48 @@ fn from_consul(
     }))
 }
 
+/// TLS with a registry, where its URL wants that.
+fn registry_tls(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+    safe: Option<bool>,
+) -> Option<UpstreamTls> {
+    let node = section.get("ca");
+    let ca = node
+        .as_ref()
+        .and_then(|node| transport::path(node, findings, around));
+    if safe != Some(true) {
+        if let Some(node) = node {
+            let rule = "the registry is asked without TLS";
+            findings.refuse(
+                &node.place,
+                rule,
+                "write its URL with https://, or remove it",
+            );
+        }
+        return None;
+    }
+    let tls = UpstreamTls {
+        ca,
+        ..UpstreamTls::default()
+    };
+    let transport = Transport {
+        tls: Some(tls.clone()),
+        ..Transport::default()
+    };
+    if let Err(error) = transport.check() {
+        let place = node.map_or_else(|| section.place.clone(), |node| node.place);
+        findings.lack(&place, error.to_string(), transport::fix(&error));
+    }
+    Some(tls)
+}
+
 fn from_eureka(
     node: &Node<'_>,
     section: &mut Section<'_>,
     findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
 ) -> Option<Source> {
     let fix = "write eureka = [\"http://127.0.0.1:8761/eureka\"]";
     let words = node.words(findings);
@@ -163,20 +222,28 @@ fn from_eureka(
         let found = eureka_server(&text).map_err(|rule| findings.refuse(&place, rule, fix));
         found.ok()
     };
-    let servers: Vec<(Address, String)> = words.into_iter().filter_map(server).collect();
+    let found: Vec<_> = words.into_iter().filter_map(server).collect();
+    let safe = found.first().and_then(|(_, safe)| *safe);
+    if found.iter().any(|(_, other)| *other != safe) {
+        let rule = "some servers are asked over TLS and others are not";
+        findings.refuse(&node.place, rule, "write all of them with https://");
+    }
+    let servers: Vec<(Address, String)> = found.into_iter().map(|(server, _)| server).collect();
     let fix = "name the application as Eureka knows it: app = \"CATALOG\"";
     let app = section.need(findings, "app", fix);
     let app = app.and_then(|node| name(&node, findings));
     let every = section.duration(findings, "every", EUREKA_EVERY, TENTH..=DAY);
+    let tls = registry_tls(section, findings, around, safe);
     Some(Source::Eureka(Eureka {
         servers: (!servers.is_empty()).then_some(servers)?,
+        tls,
         app: app?,
         every,
     }))
 }
 
-/// `http://HOST:PORT/PATH`, in parts.
-fn eureka_server(text: &str) -> Result<(Address, String), String> {
+/// `http://HOST:PORT/PATH`, in parts, and whether that is over TLS.
+fn eureka_server(text: &str) -> Result<((Address, String), Option<bool>), String> {
     let at = text.find("://").map_or(0, |at| at + 3);
     let path = text[at..].find('/').map_or(text.len(), |path| at + path);
     let (server, path) = text.split_at(path);
@@ -185,7 +252,7 @@ fn eureka_server(text: &str) -> Result<(Address, String), String> {
         return Err("its path is more than letters and digits".to_owned());
     }
     match scalar::upstream(server)? {
-        Source::At(address) => Ok((address, path.trim_end_matches('/').to_owned())),
+        (Source::At(address), safe) => Ok(((address, path.trim_end_matches('/').to_owned()), safe)),
         _ => Err("it is no address".to_owned()),
     }
 }

@@ -14,6 +14,7 @@ mod sources;
 mod sync;
 mod tls;
 mod trace;
+mod transport;
 mod upstreams;
 
 const SHOP: &str = include_str!("shop.toml");
@@ -229,7 +230,6 @@ fn services() {
 
 #[test]
 fn addresses() {
-    refused("https", "http://127.0.0.1:9000", "https://127.0.0.1:9000");
     refused(
         "admin_api_for_all",
         "listen = \"127.0.0.1:7070\"",

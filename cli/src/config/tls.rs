@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use outgrow_proxy::{CertificateError, CertificateFiles, TlsSettings};
+use outgrow_proxy::{CertificateFiles, TlsSettings};
 
 use super::Surroundings;
 use super::problem::Findings;
 use super::process::needed_addresses;
 use super::section::{Node, Section};
+use super::transport;
 
 /// A certificate is changed days before the old one ends; sooner than this nobody waits for it.
 const RELOAD: Duration = Duration::from_secs(10);
@@ -62,12 +63,7 @@ fn certificate(
         key: key?,
     };
     if let Err(error) = files.check() {
-        let fix = match &error {
-            CertificateError::Read { .. } => "put it there, readable for who runs `outgrow serve`",
-            CertificateError::Pem { .. } => "a file in PEM form has lines `-----BEGIN ..-----`",
-            CertificateError::Pair { .. } => "give the key that the certificate was made for",
-        };
-        findings.lack(&node.place, error.to_string(), fix);
+        findings.lack(&node.place, error.to_string(), transport::fix(&error));
         return None;
     }
     Some(files)

@@ -8,9 +8,10 @@ use outgrow_proxy::{
     Balance, BreakerRule, Ejection, Health, Retries, UpstreamLimits, UpstreamRules,
 };
 
+use super::Surroundings;
 use super::problem::Findings;
-use super::scalar;
 use super::section::{Node, Section};
+use super::{scalar, transport};
 
 /// More than this in a row is no row any more.
 const FAILURES_MAX: u64 = 1_000;
@@ -26,7 +27,13 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-pub(super) fn rules(section: &mut Section<'_>, findings: &mut Findings<'_>) -> UpstreamRules {
+/// `safe`: what the schemes of the service's URLs say, where they say anything.
+pub(super) fn rules(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+    safe: Option<bool>,
+) -> UpstreamRules {
     let balance = balance(section, findings);
     let usual = UpstreamRules::default();
     UpstreamRules {
@@ -46,6 +53,7 @@ pub(super) fn rules(section: &mut Section<'_>, findings: &mut Findings<'_>) -> U
         timeout: section
             .get("timeout")
             .and_then(|node| node.duration(findings, 10 * MS..=HOUR)),
+        transport: transport::read(section, findings, around, safe),
     }
 }
 

@@ -36,7 +36,11 @@ async fn init_refuses_what_the_check_would_refuse() {
     let dir = tempfile::tempdir().unwrap();
     let ended = run_in(dir.path(), &["init", "--legacy", "https://shop.example"]).await;
     assert_eq!(ended.code, 2);
-    assert!(ended.stderr.contains("TLS"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("the port is missing"),
+        "{}",
+        ended.stderr
+    );
     assert!(!dir.path().join("outgrow.toml").exists());
 }
 

@@ -68,6 +68,15 @@ impl RouteCounts {
         raise(&counters.times[bucket(took)], 1);
     }
 
+    /// What was counted as an answer has turned out to be an error at its end. Called on the core's
+    /// own thread only.
+    pub(crate) fn fail(&self, core: usize, route: usize, side: Side) {
+        let of_core = self.cores.get(core).and_then(|routes| routes.get(route));
+        if let Some(sides) = of_core {
+            raise(&sides[index(side)].errors, 1);
+        }
+    }
+
     /// Of routes and sides that have had requests.
     pub(crate) fn read(&self, slices: &[SliceSettings]) -> Vec<RouteTimes> {
         let of_slices = slices.iter().flat_map(|slice| {

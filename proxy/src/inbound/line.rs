@@ -2,6 +2,7 @@
 //! by whoever reads a request's body. All on one core; each takes it for the length of one poll.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -246,6 +248,38 @@ pub(crate) enum ClientBody {
     Line(LineBody),
     /// A stream of HTTP/2.
     Stream(Incoming),
+    /// One that was sent before, in part or whole, to an upstream that did not look at it.
+    Again(Box<Again>),
+}
+
+/// What was read of a body before, and what was not.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) parts: VecDeque<Bytes>,
+    /// Where they have come already.
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) rest: Option<ClientBody>,
+}
+
+impl Again {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        if let Some(part) = self.parts.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        if let Some(rest) = &mut self.rest {
+            return Pin::new(rest).poll_frame(cx);
+        }
+        let trailers = self.trailers.take();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let over = |rest: &ClientBody| rest.is_end_stream();
+        self.parts.is_empty() && self.trailers.is_none() && self.rest.as_ref().is_none_or(over)
+    }
 }
 
 /// The part of a connection that is one body.
@@ -260,6 +294,10 @@ impl Drop for LineBody {
 }
 
 impl ClientBody {
+    pub(crate) fn again(again: Again) -> Self {
+        Self::Again(Box::new(again))
+    }
+
     /// The connection itself, for when both sides have changed their protocol. HTTP/2 has no such
     /// thing.
     pub(crate) fn half(&self) -> Option<ClientHalf> {
@@ -294,6 +332,7 @@ impl Body for ClientBody {
                 let frame = ready!(Pin::new(stream).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
+            Self::Again(again) => again.poll_frame(cx),
         }
     }
 
@@ -301,6 +340,7 @@ impl Body for ClientBody {
         match self {
             Self::Line(LineBody(line)) => line.state().body == Left::Over,
             Self::Stream(stream) => stream.is_end_stream(),
+            Self::Again(again) => again.is_end_stream(),
         }
     }
 }

@@ -46,10 +46,10 @@ impl Again<'_> {
 /// Whether the service failed; `None` says nothing of it.
 fn verdict(sent: &Sent, pass: &Pass) -> Option<bool> {
     match sent {
-        Ok((response, _)) => {
+        Ok((response, lent)) => {
             let status = response.status();
             let busy = matches!(pass, Pass::Probe(_)) && status == StatusCode::TOO_MANY_REQUESTS;
-            Some(status.is_server_error() || busy)
+            Some(lent.has_failed(response) || busy)
         }
         Err(error) => error.is_upstreams().then_some(true),
     }
@@ -91,7 +91,9 @@ impl Cluster {
         begun: Instant,
     ) -> Sent {
         let mut again = self.again(out);
-        let until = begun + self.timeout;
+        let usual = begun + self.timeout;
+        let until = out.until.unwrap_or(usual);
+        let impatient = until < usual;
         let (mut tried, mut last, mut from) = (Set::NONE, None, begun);
         self.refresh();
         if self.all.get().is_empty() {
@@ -112,7 +114,10 @@ impl Cluster {
                 None => until,
             };
             let member = slot.member.clone();
-            let sent = self.attempt(slot, out, from, bound).await;
+            let mut sent = self.attempt(slot, out, from, bound).await;
+            if impatient && let Err(UpstreamError::Timeout { to, within }) = sent {
+                sent = Err(UpstreamError::Expired { to, within });
+            }
             from = self.observe(&member, &sent, from);
             tried = tried.with(member.endpoint.index);
             self.refresh();

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use http::uri::Authority;
 use outgrow_shadow::Place;
 
-use crate::wire::Stream;
-
 /// Bytes of a socket's path, as the kernel takes it with its end (`sun_path`).
 const PATH_MAX: usize = 107;
 
@@ -104,16 +102,8 @@ impl Address {
         }
     }
 
-    /// Makes a connection, and closes it.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub async fn reach(&self) -> std::io::Result<()> {
-        Stream::connect(self).await.map(drop)
-    }
-
-    /// For the shadow, which makes its own connections.
-    pub fn place(&self) -> Option<Place> {
+    /// For the shadow, which makes its own connections in clear text.
+    pub(crate) fn place(&self) -> Option<Place> {
         match self.route() {
             Route::Unix(path) => Some(Place::Unix(path.into())),
             Route::Socket(_) | Route::Name(_) => self.as_str().parse().ok().map(Place::Tcp),

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::Service;
 use super::address::{Address, Route};
+use crate::rules::Transport;
 use crate::sources::{DnsSettings, Source};
 pub(crate) use dns::Resolver;
 
@@ -174,11 +175,22 @@ fn asked(source: &Source) -> Option<dns::Asked> {
 ///
 /// # Errors
 /// Says why it names nobody.
-pub async fn look_up(source: &Source, dns: &DnsSettings) -> Result<Vec<Address>, String> {
+pub async fn look_up(
+    source: &Source,
+    dns: &DnsSettings,
+    transport: &Transport,
+) -> Result<Vec<Address>, String> {
+    let safe = transport.tls.is_some();
     let found = match source {
-        Source::File(list) => file::ask(list).await?,
-        Source::Consul(consul) => consul::ask(consul, None).await?.0,
-        Source::Eureka(eureka) => eureka::ask(eureka).await?,
+        Source::File(list) => file::ask(list, safe).await?,
+        Source::Consul(consul) => {
+            let dialer = rest::dialer(consul.tls.as_ref())?;
+            consul::ask(&dialer, consul, None).await?.0
+        }
+        Source::Eureka(eureka) => {
+            let dialer = rest::dialer(eureka.tls.as_ref())?;
+            eureka::ask(&dialer, eureka, safe).await?
+        }
         Source::At(address) => match asked(source) {
             // What only the system knows (a name of its own) is left to it, as the proxy does.
             Some(asked) => {
@@ -206,6 +218,11 @@ pub(super) struct Teller {
 }
 
 impl Teller {
+    /// Whether the service is asked over TLS.
+    fn is_safe(&self) -> bool {
+        self.service.dialer.is_safe()
+    }
+
     fn tell(&self, found: Result<Vec<Address>, String>) {
         self.service.tell(self.at, found);
     }

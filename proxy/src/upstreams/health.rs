@@ -13,8 +13,9 @@ use tracing::{info, warn};
 use super::Service;
 use super::address::Address;
 use super::roster::Endpoint;
+use crate::dial::{Dialer, Spoken};
 use crate::rules::Health;
-use crate::wire::Wire;
+use crate::wire::{Mux, Wire};
 
 /// Fields of an answer to a check; a page that sends more is no health page.
 const FIELDS_MAX: usize = 256;
@@ -71,7 +72,7 @@ pub(super) async fn watch(service: Arc<Service>, rule: Health, endpoint: Arc<End
         if endpoint.has_left() {
             return;
         }
-        let found = check(to, &rule).await;
+        let found = check(&service, to, &rule).await;
         let changed = streak.observe(&rule, found.is_ok());
         match (changed, &found) {
             (Some(false), Err(why)) => warn!(service = %name, upstream = %to, %why, "unhealthy"),
@@ -83,12 +84,12 @@ pub(super) async fn watch(service: Arc<Service>, rule: Health, endpoint: Arc<End
 }
 
 /// One check, on a connection of its own.
-async fn check(to: &Address, rule: &Health) -> Result<(), String> {
-    let answered = timeout(rule.timeout, ask(to, rule)).await;
+async fn check(service: &Service, to: &Address, rule: &Health) -> Result<(), String> {
+    let answered = timeout(rule.timeout, ask(&service.dialer, to, rule)).await;
     answered.map_err(|_| format!("no answer within {:?}", rule.timeout))?
 }
 
-async fn ask(to: &Address, rule: &Health) -> Result<(), String> {
+async fn ask(dialer: &Dialer, to: &Address, rule: &Health) -> Result<(), String> {
     let host = HeaderValue::from_str(to.host()).map_err(|error| error.to_string())?;
     let request = Request::get(rule.path.as_str())
         .header(HOST, host)
@@ -97,12 +98,23 @@ async fn ask(to: &Address, rule: &Health) -> Result<(), String> {
         .body(())
         .map_err(|error| error.to_string())?;
     let (parts, ()) = request.into_parts();
-    let wire = Wire::connect(to).await;
-    let mut wire = wire.map_err(|error| format!("no connection: {error}"))?;
+    let made = dialer.dial(to).await;
+    let (stream, spoken) = made.map_err(|error| format!("no connection: {error}"))?;
     // The caller's bound, which counts the connecting, comes first.
     let bound = Instant::now() + 2 * rule.timeout;
-    let answer = wire.ask(&parts, None, bound, FIELDS_MAX);
-    let status = answer.await.map_err(|error| error.to_string())?.status();
+    let status = match spoken {
+        Spoken::Lines => {
+            let mut wire = Wire::new(stream, Instant::now());
+            let asked = wire.ask(&parts, None, bound, FIELDS_MAX).await;
+            asked.map_err(|error| error.to_string())?.status()
+        }
+        Spoken::Streams => {
+            let mux = Mux::new(stream, dialer.is_safe()).await;
+            let mux = mux.map_err(|error| format!("no connection: {error}"))?;
+            let asked = mux.ask((&parts, None), to, bound, FIELDS_MAX).await;
+            asked.map_err(|failed| failed.error.to_string())?.0.status()
+        }
+    };
     match status.is_success() || status.is_redirection() {
         true => Ok(()),
         false => Err(format!("it answers {status}")),

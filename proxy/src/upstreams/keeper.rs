@@ -39,6 +39,10 @@ impl Keeper {
     /// this thread.
     pub(crate) fn begin(&mut self, resolver: &Resolver) {
         discovery::begin(&self.service, resolver);
+        let service = self.service.clone();
+        tokio::task::spawn_local(async move {
+            service.dialer.watch(&service.settings.name).await;
+        });
         self.check();
     }
 

@@ -1,11 +1,12 @@
-//! The socket below a connection: TCP, or a Unix socket of this machine.
+//! The socket below a connection: TCP, with or without TLS, or a Unix socket of this machine.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio_rustls::client::TlsStream;
 
 use crate::upstreams::address::{Address, Route};
 
@@ -14,6 +15,7 @@ use crate::upstreams::address::{Address, Route};
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Its reading half.
@@ -21,6 +23,7 @@ pub(crate) enum Stream {
 pub(super) enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     Unix(unix::OwnedReadHalf),
+    Tls(tokio::io::ReadHalf<Box<TlsStream<TcpStream>>>),
 }
 
 /// Its writing half.
@@ -28,6 +31,7 @@ pub(super) enum ReadHalf {
 pub(super) enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     Unix(unix::OwnedWriteHalf),
+    Tls(tokio::io::WriteHalf<Box<TlsStream<TcpStream>>>),
 }
 
 impl Stream {
@@ -41,10 +45,24 @@ impl Stream {
         Ok(Self::Tcp(stream))
     }
 
-    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+    /// Whether the other side is there and has said nothing. Costs no system call unless something
+    /// has come.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let waits = |tried: io::Result<usize>| {
+            tried.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
         match self {
-            Self::Tcp(stream) => stream.try_read(into),
-            Self::Unix(stream) => stream.try_read(into),
+            Self::Tcp(stream) => waits(stream.try_read(&mut [0])),
+            Self::Unix(stream) => waits(stream.try_read(&mut [0])),
+            // What TLS says for itself (tickets for the next handshake) is taken on the way.
+            Self::Tls(stream) => {
+                let cx = &mut Context::from_waker(Waker::noop());
+                let mut byte = [0];
+                let mut into = ReadBuf::new(&mut byte);
+                Pin::new(&mut **stream)
+                    .poll_read(cx, &mut into)
+                    .is_pending()
+            }
         }
     }
 
@@ -58,6 +76,10 @@ impl Stream {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
+            Self::Tls(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
+            }
         }
     }
 }
@@ -68,6 +90,7 @@ impl WriteHalf {
         match self {
             Self::Tcp(half) => half.forget(),
             Self::Unix(half) => half.forget(),
+            Self::Tls(half) => drop(half),
         }
     }
 }
@@ -83,6 +106,7 @@ macro_rules! reads {
                 match self.get_mut() {
                     Self::Tcp(io) => Pin::new(io).poll_read(cx, into),
                     Self::Unix(io) => Pin::new(io).poll_read(cx, into),
+                    Self::Tls(io) => Pin::new(io).poll_read(cx, into),
                 }
             }
         }
@@ -100,6 +124,7 @@ macro_rules! writes {
                 match self.get_mut() {
                     Self::Tcp(io) => Pin::new(io).poll_write(cx, from),
                     Self::Unix(io) => Pin::new(io).poll_write(cx, from),
+                    Self::Tls(io) => Pin::new(io).poll_write(cx, from),
                 }
             }
 
@@ -111,6 +136,7 @@ macro_rules! writes {
                 match self.get_mut() {
                     Self::Tcp(io) => Pin::new(io).poll_write_vectored(cx, from),
                     Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, from),
+                    Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, from),
                 }
             }
 
@@ -118,15 +144,19 @@ macro_rules! writes {
                 true
             }
 
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                // Sockets keep nothing back.
-                Poll::Ready(Ok(()))
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    // Sockets keep nothing back.
+                    Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+                    Self::Tls(io) => Pin::new(io).poll_flush(cx),
+                }
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut() {
                     Self::Tcp(io) => Pin::new(io).poll_shutdown(cx),
                     Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
+                    Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
                 }
             }
         }

@@ -53,6 +53,8 @@ pub(super) struct Upload {
     large: Bytes,
     body: Option<ClientBody>,
     coding: Coding,
+    /// What was written may still lie in TLS.
+    unflushed: bool,
     /// The upstream takes no more; its answer may be on its way all the same.
     refused: Option<io::Error>,
 }
@@ -64,6 +66,7 @@ impl Default for Upload {
             large: Bytes::new(),
             body: None,
             coding: Coding::Length(0),
+            unflushed: false,
             refused: None,
         }
     }
@@ -91,10 +94,10 @@ impl Upload {
 
     /// Everything is sent.
     pub(super) fn is_through(&self) -> bool {
-        self.body.is_none() && self.is_flushed() && self.refused.is_none()
+        self.body.is_none() && self.is_written() && !self.unflushed && self.refused.is_none()
     }
 
-    fn is_flushed(&self) -> bool {
+    fn is_written(&self) -> bool {
         self.gathered.is_empty() && self.large.is_empty()
     }
 
@@ -122,8 +125,15 @@ impl Upload {
                     }
                 }
             }
-            if self.is_flushed() {
-                return if waits {
+            if self.is_written() {
+                if self.unflushed {
+                    match Pin::new(&mut *to).poll_flush(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(())) => self.unflushed = false,
+                        Poll::Ready(Err(error)) => self.refuse(error),
+                    }
+                }
+                return if waits && self.body.is_some() {
                     Poll::Pending
                 } else {
                     Poll::Ready(Ok(()))
@@ -145,6 +155,7 @@ impl Upload {
     }
 
     fn sent(&mut self, sent: usize) {
+        self.unflushed = true;
         let small = sent.min(self.gathered.len());
         self.gathered.advance(small);
         self.large.advance(sent - small);
@@ -152,6 +163,7 @@ impl Upload {
 
     fn refuse(&mut self, error: io::Error) {
         self.refused = Some(error);
+        self.unflushed = false;
         self.body = None;
         self.gathered.clear();
         self.large.clear();

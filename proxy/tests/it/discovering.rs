@@ -161,6 +161,7 @@ impl Agent {
     fn source(&self) -> Source {
         Source::Consul(Consul {
             agent: at(&self.server),
+            tls: None,
             service: "catalog".to_owned(),
             tag: Some("v2".to_owned()),
             datacenter: None,
@@ -272,6 +273,7 @@ async fn instances_of_eureka_come_and_go_with_their_ports() {
     let servers = [&dead, &server].map(|of| (at(of), "/eureka".to_owned()));
     let source = Source::Eureka(Eureka {
         servers: servers.to_vec(),
+        tls: None,
         app: "CATALOG".to_owned(),
         every: TENTH,
     });
@@ -297,12 +299,15 @@ async fn a_source_can_be_asked_once() {
     let a = named("a").await;
     let dns = outgrow_proxy::DnsSettings::default();
     agent.set(10, &[&a]);
-    let found = outgrow_proxy::look_up(&agent.source(), &dns).await;
+    let plain = outgrow_proxy::Transport::default();
+    let found = outgrow_proxy::look_up(&agent.source(), &dns, &plain).await;
     assert_eq!(found, Ok(vec![at(&a)]));
     let missing = Source::File(FileList {
         path: Path::new("/nowhere/shop.json").to_owned(),
         every: TENTH,
     });
-    let why = outgrow_proxy::look_up(&missing, &dns).await.unwrap_err();
+    let why = outgrow_proxy::look_up(&missing, &dns, &plain)
+        .await
+        .unwrap_err();
     assert!(why.contains("cannot be read"), "{why}");
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod balancing;
 mod breaking;
+mod calling;
 mod carrying;
 mod checking;
 mod closing;
@@ -26,7 +27,9 @@ mod logging;
 mod malformed;
 mod marking;
 mod mirrored;
+mod multiplexed;
 mod naming;
 mod origins;
 mod proving;
 mod routing;
+mod secured;

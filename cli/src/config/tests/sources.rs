@@ -37,6 +37,7 @@ fn upstreams_are_found_as_the_file_says() {
     );
     let consul = Consul {
         agent: "127.0.0.1:8500".parse().unwrap(),
+        tls: None,
         service: "catalog".to_owned(),
         tag: Some("v2".to_owned()),
         datacenter: None,
@@ -52,6 +53,7 @@ fn upstreams_are_found_as_the_file_says() {
             ("e:8761".parse().unwrap(), "/eureka".to_owned()),
             ("f:1".parse().unwrap(), String::new()),
         ],
+        tls: None,
         app: "CATALOG".to_owned(),
         every: Duration::from_secs(5),
     };
@@ -88,10 +90,10 @@ fn what_finds_no_upstreams_is_refused() {
             "there is no such key",
         ],
     );
-    let eureka = "eureka = [\"https://e:1/\", \"http://e:1/?a\"], app = \"X\"";
+    let eureka = "eureka = [\"ftp://e:1/\", \"http://e:1/?a\"], app = \"X\"";
     refused(
         &with(&format!("discovery = {{ {eureka} }}")),
-        &["TLS", "more than letters and digits"],
+        &["`ftp` is not supported", "more than letters and digits"],
     );
     refused(&with("urls = [\"srv:shop\"]"), &["no name of a service"]);
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::{Teller, rest};
+use crate::dial::Dialer;
 use crate::sources::Consul;
 use crate::upstreams::address::Address;
 
@@ -58,8 +59,12 @@ impl Entry {
 /// Asks for ever.
 pub(super) async fn watch(consul: Consul, teller: Teller) {
     let mut index = None;
+    let dialer = match rest::dialer(consul.tls.as_ref()) {
+        Ok(dialer) => dialer,
+        Err(why) => return teller.tell(Err(why)),
+    };
     loop {
-        match ask(&consul, index).await {
+        match ask(&dialer, &consul, index).await {
             Ok((found, next)) => {
                 index = follow(index, next);
                 teller.tell(Ok(found));
@@ -82,6 +87,7 @@ fn follow(before: Option<u64>, now: Option<u64>) -> Option<u64> {
 
 /// The instances, and the index of what was said; waits for a change from `index` on.
 pub(super) async fn ask(
+    dialer: &Dialer,
     consul: &Consul,
     index: Option<u64>,
 ) -> Result<(Vec<Address>, Option<u64>), String> {
@@ -107,7 +113,7 @@ pub(super) async fn ask(
         Some(token) => token,
         None => None,
     };
-    let answer = rest::get(&consul.agent, &path, token, within).await?;
+    let answer = rest::get((dialer, &consul.agent), &path, token, within).await?;
     if !answer.status.is_success() {
         let text = String::from_utf8_lossy(&answer.body);
         let text: String = text.trim().chars().take(200).collect();

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{Teller, rest};
+use crate::dial::Dialer;
 use crate::sources::Eureka;
 use crate::upstreams::address::Address;
 
@@ -36,6 +37,7 @@ struct Instance {
     ip_addr: String,
     status: String,
     port: Port,
+    secure_port: Option<Port>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +64,8 @@ impl Port {
 }
 
 impl Instance {
-    fn upstream(&self) -> Option<Address> {
+    /// Where it is reached, over TLS or not.
+    fn upstream(&self, safe: bool) -> Option<Address> {
         if self.status != "UP" {
             return None;
         }
@@ -70,25 +73,37 @@ impl Instance {
             true => &self.host_name,
             false => &self.ip_addr,
         };
-        rest::upstream(host, self.port.get()?)
+        let port = match safe {
+            true => self.secure_port.as_ref()?,
+            false => &self.port,
+        };
+        rest::upstream(host, port.get()?)
     }
 }
 
 /// Asks for ever.
 pub(super) async fn watch(eureka: Eureka, teller: Teller) {
+    let dialer = match rest::dialer(eureka.tls.as_ref()) {
+        Ok(dialer) => dialer,
+        Err(why) => return teller.tell(Err(why)),
+    };
     loop {
-        teller.tell(ask(&eureka).await);
+        teller.tell(ask(&dialer, &eureka, teller.is_safe()).await);
         sleep(eureka.every).await;
     }
 }
 
 /// The instances, by the first server that knows them.
-pub(super) async fn ask(eureka: &Eureka) -> Result<Vec<Address>, String> {
+pub(super) async fn ask(
+    dialer: &Dialer,
+    eureka: &Eureka,
+    safe: bool,
+) -> Result<Vec<Address>, String> {
     let mut troubles = Vec::new();
     for (server, base) in &eureka.servers {
         let path = format!("{base}/apps/{}", eureka.app);
-        let found = match rest::get(server, &path, None, ANSWER).await {
-            Ok(answer) if answer.status.is_success() => read(&answer.body),
+        let found = match rest::get((dialer, server), &path, None, ANSWER).await {
+            Ok(answer) if answer.status.is_success() => read(&answer.body, safe),
             Ok(answer) if answer.status.as_u16() == 404 => Err("there is no such app".to_owned()),
             Ok(answer) => Err(format!("it answers {}", answer.status)),
             Err(why) => Err(why),
@@ -101,7 +116,7 @@ pub(super) async fn ask(eureka: &Eureka) -> Result<Vec<Address>, String> {
     Err(troubles.join("; "))
 }
 
-fn read(body: &[u8]) -> Result<Vec<Address>, String> {
+fn read(body: &[u8], safe: bool) -> Result<Vec<Address>, String> {
     let answer: Answer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let instances = match answer.application.instance {
         Value::Null => Vec::new(),
@@ -111,7 +126,7 @@ fn read(body: &[u8]) -> Result<Vec<Address>, String> {
     let mut found = Vec::new();
     for instance in instances {
         let instance = Instance::deserialize(instance).map_err(|error| error.to_string())?;
-        found.extend(instance.upstream());
+        found.extend(instance.upstream(safe));
     }
     found.sort();
     Ok(found)
@@ -138,7 +153,7 @@ mod tests {
 
     fn check(instance: &Value, expected: &[&str]) {
         let body = json!({ "application": { "name": "CATALOG", "instance": instance } });
-        let found = read(body.to_string().as_bytes()).unwrap();
+        let found = read(body.to_string().as_bytes(), false).unwrap();
         let found: Vec<&str> = found.iter().map(Address::as_str).collect();
         assert_eq!(found, expected);
     }
@@ -155,6 +170,11 @@ mod tests {
         check(&all, &expected);
         check(&up, &["10.0.0.1:8081"]);
         check(&Value::Null, &[]);
-        assert!(read(b"<applications/>").is_err());
+        let mut both = up.clone();
+        both["securePort"]["@enabled"] = json!("true");
+        let body = json!({ "application": { "instance": [up, both] } }).to_string();
+        let safe = read(body.as_bytes(), true).unwrap();
+        assert_eq!(safe, ["10.0.0.1:443".parse().unwrap()]);
+        assert!(read(b"<applications/>", false).is_err());
     }
 }

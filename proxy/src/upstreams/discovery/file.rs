@@ -39,7 +39,7 @@ pub(super) async fn watch(list: FileList, teller: Teller) {
         let bytes = bytes.map_err(|error| format!("it cannot be read: {error}"));
         if last.as_ref() != Some(&bytes) {
             let found = bytes.as_ref().map_err(Clone::clone);
-            teller.tell(found.and_then(|bytes| read(&list.path, bytes)));
+            teller.tell(found.and_then(|bytes| read(&list.path, bytes, teller.is_safe())));
             last = Some(bytes);
         }
         sleep(list.every).await;
@@ -47,14 +47,14 @@ pub(super) async fn watch(list: FileList, teller: Teller) {
 }
 
 /// Reads once.
-pub(super) async fn ask(list: &FileList) -> Result<Vec<Address>, String> {
+pub(super) async fn ask(list: &FileList, safe: bool) -> Result<Vec<Address>, String> {
     let bytes = tokio::fs::read(&list.path).await;
     let bytes = bytes.map_err(|error| format!("it cannot be read: {error}"))?;
-    read(&list.path, &bytes)
+    read(&list.path, &bytes, safe)
 }
 
 /// All or nothing: a list with a slip in it may have others.
-fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Address>, String> {
+fn read(path: &Path, bytes: &[u8], safe: bool) -> Result<Vec<Address>, String> {
     if bytes.len() > FILE_MAX {
         return Err(format!("it has more than {FILE_MAX} bytes"));
     }
@@ -69,13 +69,18 @@ fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Address>, String> {
         List::Named { upstreams } | List::Bare(upstreams) => upstreams,
         List::Targets(all) => all.into_iter().flat_map(|of| of.targets).collect(),
     };
-    texts.iter().map(|text| one(text)).collect()
+    texts.iter().map(|text| one(text, safe)).collect()
 }
 
-/// `http://HOST:PORT`, `HOST:PORT` or `unix:/PATH`.
-fn one(text: &str) -> Result<Address, String> {
+/// `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` or `unix:/PATH`.
+fn one(text: &str, safe: bool) -> Result<Address, String> {
     let refused = |why: &str| format!("`{text}`: {why}");
-    let bare = text.strip_prefix("http://").unwrap_or(text);
+    let bare = match (text.split_once("://"), safe) {
+        (Some(("http", _)), true) => return Err(refused("the service is asked over TLS")),
+        (Some(("https", _)), false) => return Err(refused("the service is asked without TLS")),
+        (Some(("http" | "https", rest)), _) => rest,
+        _ => text,
+    };
     let bare = bare.strip_suffix('/').unwrap_or(bare);
     let address: Address = bare
         .parse()
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
 
     fn check(name: &str, text: &str, expected: Result<&[&str], &str>) {
-        let found = read(Path::new(name), text.as_bytes());
+        let found = read(Path::new(name), text.as_bytes(), false);
         match (found, expected) {
             (Ok(found), Ok(expected)) => {
                 let found: Vec<&str> = found.iter().map(Address::as_str).collect();
@@ -121,5 +126,9 @@ mod tests {
         check("a.toml", "upstreams = [\"http://a b:1\"]", Err("a b:1"));
         check("a.toml", "upstreams = ", Err(""));
         check("a.json", "{}", Err("match"));
+        check("a.json", r#"["https://a:1"]"#, Err("without TLS"));
+        let safe = |text: &str| read(Path::new("a.json"), text.as_bytes(), true);
+        assert_eq!(safe(r#"["https://a:1"]"#), Ok(vec!["a:1".parse().unwrap()]));
+        assert!(safe(r#"["http://a:1"]"#).unwrap_err().contains("over TLS"));
     }
 }

@@ -6,6 +6,8 @@ use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tokio::time::timeout;
 
+use crate::dial::Dialer;
+use crate::rules::{Protocol, Transport, UpstreamTls};
 use crate::upstreams::address::Address;
 use crate::wire::Wire;
 
@@ -23,23 +25,35 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
+/// Makes the connections with a registry.
+///
+/// # Errors
+/// Says what is wrong with the files of its TLS.
+pub(super) fn dialer(tls: Option<&UpstreamTls>) -> Result<Dialer, String> {
+    let transport = Transport {
+        tls: tls.cloned(),
+        protocol: Protocol::Http1,
+    };
+    Dialer::new(&transport).map_err(|error| error.to_string())
+}
+
 /// Asks for a path, with at most one field more.
 ///
 /// # Errors
 /// Says why there is no whole answer.
 pub(super) async fn get(
-    to: &Address,
+    (dialer, to): (&Dialer, &Address),
     path: &str,
     field: Option<(HeaderName, HeaderValue)>,
     within: Duration,
 ) -> Result<Answer, String> {
-    let answered = timeout(within, ask(to, path, field, within)).await;
+    let answered = timeout(within, ask((dialer, to), path, field, within)).await;
     let answer = answered.map_err(|_| format!("no answer of {to} within {within:?}"))?;
     answer.map_err(|why| format!("{to}: {why}"))
 }
 
 async fn ask(
-    to: &Address,
+    (dialer, to): (&Dialer, &Address),
     path: &str,
     field: Option<(HeaderName, HeaderValue)>,
     within: Duration,
@@ -53,8 +67,9 @@ async fn ask(
         .body(());
     let (mut parts, ()) = request.map_err(|error| error.to_string())?.into_parts();
     parts.headers.extend(field);
-    let wire = Wire::connect(to).await;
-    let mut wire = wire.map_err(|error| format!("no connection: {error}"))?;
+    let made = dialer.dial_lines(to).await;
+    let stream = made.map_err(|error| format!("no connection: {error}"))?;
+    let mut wire = Wire::new(stream, Instant::now());
     // The caller's bound, which counts the connecting, comes first.
     let bound = Instant::now() + 2 * within;
     let head = wire.ask(&parts, None, bound, FIELDS_MAX).await;

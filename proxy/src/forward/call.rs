@@ -1,0 +1,308 @@
+//! A request of a slice: which side answers it, what becomes of one that fails, and its copy for the
+//! shadow.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::SET_COOKIE;
+use http::{HeaderValue, Response, request};
+use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
+use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, Tap};
+use tokio::sync::oneshot;
+
+use super::verdict::{self, Verdict};
+use super::{hand_down, outcome};
+use crate::body::{Body, Copy};
+use crate::cohort::Cohort;
+use crate::core::Core;
+use crate::error::Refusal;
+use crate::filters::Filters;
+use crate::guard::ErrorEvent;
+use crate::headers;
+use crate::hold::Refused;
+use crate::inbound::ClientHalf;
+use crate::pool::{Client, Lent, Outgoing};
+use crate::slice::Slice;
+use crate::trail::Trail;
+
+/// Between two tries of a write whose connection was refused.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A request that belongs to a slice.
+pub(crate) struct Call {
+    pub(super) core: Rc<Core>,
+    pub(super) slice: Arc<Slice>,
+    pub(super) index: usize,
+    /// For the counts.
+    pub(super) route: usize,
+    pub(super) label: Arc<str>,
+    pub(super) cohort: Cohort,
+    pub(super) filters: Option<Arc<Filters>>,
+    /// Who asks, signed, where a token or a key has shown it.
+    pub(super) caller: Option<HeaderValue>,
+    /// What a tester asked for, with the right secret.
+    pub(super) wish: Option<Side>,
+    /// The client's fields before any was taken off, for the caller's session and the shadow.
+    pub(super) mirrored: bool,
+    pub(super) trail: Option<Rc<Trail>>,
+}
+
+/// An upstream's answer before its body is wrapped.
+struct Answered {
+    response: Response<()>,
+    lent: Lent,
+    side: Side,
+    latency: Duration,
+}
+
+impl Call {
+    /// Which side answers this read, and whether the other may step in.
+    pub(crate) fn side_of_read(&self, live: &Live) -> Side {
+        if let Some(side) = self.wish {
+            return side;
+        }
+        let side = side_for(bucket(self.cohort.hash), live.weight);
+        if side != live.writer && self.slice.recent.ahead(self.cohort.hash) {
+            return live.writer;
+        }
+        side
+    }
+
+    /// Testers are served in any case: they see whether others can be.
+    fn open(&self, live: &Live) -> Result<(), Refusal> {
+        match live.maintenance && self.wish.is_none() {
+            true => Err(Refusal::Maintenance),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) async fn read(
+        self,
+        mut out: Outgoing,
+        client: Option<ClientHalf>,
+    ) -> Result<Response<Body>, Refusal> {
+        let live = self.slice.live();
+        self.open(&live)?;
+        let mut side = self.side_of_read(&live);
+        let ticket = self.ticket(&live, &out);
+        let asked = ticket.is_some().then(|| out.parts.clone());
+        // Only a request without a body can be asked twice.
+        let may_fall_back = side == Side::Extracted
+            && self.slice.settings.fallback
+            && self.wish.is_none()
+            && out.body.is_none()
+            && client.is_none();
+        let mut answered = self.ask(side, &mut out).await;
+        if may_fall_back && failed(&answered) {
+            side = Side::Legacy;
+            answered = self.ask(side, &mut out).await;
+        }
+        let answered = answered?;
+        let copy = match (ticket, asked) {
+            (Some((tap, ticket)), Some(parts)) => Some(self.copy(tap, ticket, parts, &answered)),
+            _ => None,
+        };
+        let filters = self.filters.as_deref();
+        let verdict = || self.verdict(answered.side);
+        let answer = (answered.response, answered.lent);
+        let mut response = hand_down(answer, client, copy, filters, verdict);
+        self.stick(&live, &mut response);
+        Ok(response)
+    }
+
+    /// Writes go to the writer, whoever holds them up.
+    pub(super) async fn write(
+        self,
+        mut out: Outgoing,
+        client: Option<ClientHalf>,
+    ) -> Result<Response<Body>, Refusal> {
+        let limits = &self.core.shared.settings.limits;
+        let passage = self
+            .slice
+            .gate
+            .pass(limits.hold_timeout, limits.held_max)
+            .await
+            .map_err(|refused| match refused {
+                Refused::TooLong => Refusal::Held,
+                Refused::TooMany => Refusal::Crowded,
+            })?;
+        // Only now: while it waited the writer may have changed.
+        let live = self.slice.live();
+        self.open(&live)?;
+        let (done, answer) = oneshot::channel();
+        // A task of its own, because a client that leaves must not end the count of a write that
+        // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
+        tokio::task::spawn_local(async move {
+            let answered = self.ask_writer(live.writer, &mut out).await;
+            if answered.is_ok() {
+                self.slice.recent.wrote(self.cohort.hash, SystemTime::now());
+            }
+            drop(passage);
+            let response = answered.map(|answered| {
+                let filters = self.filters.as_deref();
+                let verdict = || self.verdict(answered.side);
+                let answer = (answered.response, answered.lent);
+                let mut response = hand_down(answer, client, None, filters, verdict);
+                self.stick(&live, &mut response);
+                response
+            });
+            // Refused when the client has left.
+            let _ = done.send(response);
+        });
+        let lost = || Refusal::Identity("the write's task ended early".to_owned());
+        answer.await.map_err(|_| lost())?
+    }
+
+    /// Tries again while nothing could be sent: a service that restarts is back within seconds.
+    async fn ask_writer(&self, writer: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
+        let until = Instant::now() + self.core.shared.settings.limits.connect_retry;
+        loop {
+            match self.ask(writer, out).await {
+                Err(Refusal::Upstream(error)) if error.may_pass() && Instant::now() < until => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Asks one side, and counts how it did.
+    async fn ask(&self, side: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
+        let cluster = match side {
+            Side::Legacy => self.core.legacy(),
+            Side::Extracted => self.core.extracted(self.index),
+        };
+        out.parts.headers.remove(headers::IDENTITY);
+        if side == Side::Extracted
+            && let Some(identities) = &self.core.identities
+        {
+            let legacy = self.core.legacy();
+            let caller = match &self.caller {
+                Some(caller) => Some(caller.clone()),
+                None => identities.of(legacy, &out.parts.headers).await?,
+            };
+            if let Some(caller) = caller {
+                out.parts.headers.insert(headers::IDENTITY, caller);
+            }
+        }
+        if let Some(trail) = &self.trail {
+            trail.asks(side);
+        }
+        let begun = Instant::now();
+        let asking = Client::Cohort(self.cohort.hash);
+        let sent = cluster.send(out, asking, begun).await;
+        let (error, latency) = outcome(&sent, begun);
+        let routes = &self.core.shared.routes;
+        routes.count(self.core.index, self.route, side, (error, latency));
+        self.slice
+            .counts
+            .count(self.core.index, side, error, latency);
+        if error {
+            verdict::tell(&self.core, self.event(side));
+        }
+        let (response, lent) = sent?;
+        if let Some(trail) = &self.trail {
+            trail.answered(&lent, begun);
+        }
+        Ok(Answered {
+            response,
+            lent,
+            side,
+            latency,
+        })
+    }
+
+    fn event(&self, side: Side) -> ErrorEvent {
+        ErrorEvent {
+            slice: self.index,
+            side,
+            key: self.cohort.hash,
+        }
+    }
+
+    fn verdict(&self, side: Side) -> Verdict {
+        Verdict {
+            core: self.core.clone(),
+            of: Some((self.slice.clone(), self.event(side))),
+            route: self.route,
+            side,
+        }
+    }
+
+    fn ticket(
+        &self,
+        live: &Live,
+        out: &Outgoing,
+    ) -> Option<(Arc<dyn Tap>, outgrow_shadow::Ticket)> {
+        if !live.mirror || self.mirrored {
+            return None;
+        }
+        let tap = self.core.shared.tap.as_ref()?;
+        let (slice, client) = (&self.slice.settings.id, self.cohort.hash);
+        let ticket = tap.admit(slice, &self.label, &out.parts.method, client)?;
+        Some((tap.clone(), ticket))
+    }
+
+    fn copy(
+        &self,
+        tap: Arc<dyn Tap>,
+        ticket: outgrow_shadow::Ticket,
+        mut asked: request::Parts,
+        answered: &Answered,
+    ) -> Copy {
+        let known = |identities: &crate::identity::Identities| identities.known(&asked.headers);
+        let identity = self.caller.clone();
+        let identity = identity.or_else(|| self.core.identities.as_ref().and_then(known));
+        asked.headers.remove(headers::IDENTITY);
+        let target = asked.uri.path_and_query().cloned();
+        let exchange = Exchange {
+            ticket,
+            slice: self.slice.settings.id.clone(),
+            route: self.label.clone(),
+            primary: answered.side,
+            request: CapturedRequest {
+                method: asked.method,
+                target: target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+                headers: asked.headers,
+                body: Bytes::new(),
+            },
+            response: CapturedResponse {
+                status: answered.response.status(),
+                headers: answered.response.headers().clone(),
+                body: Bytes::new(),
+                whole: false,
+            },
+            finished: SystemTime::now(),
+            latency: answered.latency,
+            identity,
+        };
+        Copy {
+            tap,
+            exchange: Some(Box::new(exchange)),
+            kept: BytesMut::new(),
+            whole: true,
+        }
+    }
+
+    /// Gives a client without a key its cookie, where a split makes it matter.
+    fn stick(&self, live: &Live, response: &mut Response<Body>) {
+        if let Some(cookie) = self
+            .cohort
+            .issue
+            .clone()
+            .filter(|_| live.weight > Weight::ZERO)
+        {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+}
+
+fn failed(answered: &Result<Answered, Refusal>) -> bool {
+    match answered {
+        Ok(answered) => answered.lent.has_failed(&answered.response),
+        Err(Refusal::Upstream(_) | Refusal::Identity(_)) => true,
+        Err(_) => false,
+    }
+}

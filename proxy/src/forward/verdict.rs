@@ -1,0 +1,42 @@
+//! Calls that fail at the end of their answers, where the heads had said nothing (gRPC).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use outgrow_rollout::Side;
+
+use crate::core::Core;
+use crate::grpc;
+use crate::guard::ErrorEvent;
+use crate::slice::Slice;
+
+/// Counts such a call. It was counted as an answer when its head came.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(super) core: Rc<Core>,
+    /// What the guard is told, where it belongs to a slice.
+    pub(super) of: Option<(Arc<Slice>, ErrorEvent)>,
+    pub(super) route: usize,
+    pub(super) side: Side,
+}
+
+impl Verdict {
+    pub(crate) fn hear(&self, trailers: &HeaderMap) {
+        if !grpc::has_failed(trailers) {
+            return;
+        }
+        let index = self.core.index;
+        self.core.shared.routes.fail(index, self.route, self.side);
+        if let Some((slice, event)) = &self.of {
+            slice.counts.fail(index, self.side);
+            tell(&self.core, *event);
+        }
+    }
+}
+
+/// Tells the guard.
+pub(super) fn tell(core: &Core, event: ErrorEvent) {
+    // Full means a storm; the guard has enough to judge by, and reads the counts too.
+    let _ = core.shared.errors.try_send(event);
+}

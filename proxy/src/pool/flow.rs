@@ -1,0 +1,51 @@
+//! What an answer comes on: a connection of HTTP/1.1, or a stream of HTTP/2.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use crate::wire::{MuxAnswer, Wire, WireError};
+
+#[derive(Debug)]
+pub(crate) enum Flow {
+    Line(Box<Wire>),
+    Stream(Box<MuxAnswer>),
+}
+
+impl Flow {
+    /// The next part of the answer's body; `None` at its end.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        match self {
+            Self::Line(wire) => wire.poll_frame(cx),
+            Self::Stream(answer) => answer.poll_frame(cx),
+        }
+    }
+
+    /// The answer's body has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Line(wire) => wire.is_over(),
+            Self::Stream(answer) => answer.is_over(),
+        }
+    }
+
+    /// Bytes that are still to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self {
+            Self::Line(wire) => wire.left(),
+            Self::Stream(answer) => answer.left(),
+        }
+    }
+
+    /// A whole body that came together with its head.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Line(wire) => wire.take_whole(),
+            Self::Stream(_) => None,
+        }
+    }
+}

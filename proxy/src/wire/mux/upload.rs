@@ -1,0 +1,138 @@
+//! A request's body on its way up a stream of HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+use http_body::Body as _;
+
+use crate::inbound::{Again, ClientBody};
+use crate::wire::{WireError, may_follow};
+
+/// Bytes of a body that are kept until its answer begins, so that it can be sent again should the
+/// upstream say that it has not looked at it. Calls are mostly shorter.
+const KEPT_MAX: usize = 64 * 1_024;
+
+/// What is still to be sent of one body.
+#[derive(Debug)]
+pub(super) struct Upload {
+    to: SendStream<Bytes>,
+    /// `None` when all of it is sent, or no more of it is wanted.
+    body: Option<ClientBody>,
+    kept: Option<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    parts: Vec<Bytes>,
+    bytes: usize,
+    trailers: Option<HeaderMap>,
+}
+
+impl Upload {
+    pub(super) fn new(to: SendStream<Bytes>, body: ClientBody) -> Self {
+        Self {
+            to,
+            body: Some(body),
+            kept: Some(Kept::default()),
+        }
+    }
+
+    pub(super) fn is_through(&self) -> bool {
+        self.body.is_none()
+    }
+
+    /// From now on nothing can be taken back.
+    pub(super) fn settle(&mut self) {
+        self.kept = None;
+    }
+
+    /// The body as it was, if all of it is still there.
+    pub(super) fn back(self) -> Option<ClientBody> {
+        let kept = self.kept?;
+        Some(ClientBody::again(Again {
+            parts: kept.parts.into(),
+            trailers: kept.trailers,
+            rest: self.body,
+        }))
+    }
+
+    /// Sends what can be sent; ready when no more will be.
+    ///
+    /// # Errors
+    /// [`WireError::Upload`] when the client's body breaks off: the request must not look whole.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        while let Some(body) = &mut self.body {
+            if self.to.poll_reset(cx).is_ready() {
+                // Its answer may be there all the same.
+                self.body = None;
+                break;
+            }
+            // Nothing is taken of the client before there is room for any of it.
+            self.to.reserve_capacity(1);
+            if self.to.capacity() == 0 {
+                match ready!(self.to.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    None | Some(Err(_)) => self.body = None,
+                }
+                continue;
+            }
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None => self.send(Bytes::new(), true),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let ends = body.is_end_stream();
+                        if ends || !data.is_empty() {
+                            self.send(data, ends);
+                        }
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.end(trailers);
+                        }
+                    }
+                },
+                Some(Err(error)) => {
+                    self.to.send_reset(Reason::CANCEL);
+                    self.body = None;
+                    return Poll::Ready(Err(WireError::Upload(error)));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&mut self, data: Bytes, ends: bool) {
+        if let Some(kept) = &mut self.kept {
+            kept.bytes += data.len();
+            if kept.bytes > KEPT_MAX {
+                self.kept = None;
+            } else if !data.is_empty() {
+                kept.parts.push(data.clone());
+            }
+        }
+        // Refused when the stream is closed: its answer, or its absence, says why.
+        let refused = self.to.send_data(data, ends).is_err();
+        if ends || refused {
+            self.body = None;
+        }
+    }
+
+    fn end(&mut self, mut trailers: HeaderMap) {
+        let odd: Vec<_> = trailers
+            .keys()
+            .filter(|name| !may_follow(name))
+            .cloned()
+            .collect();
+        for name in odd {
+            trailers.remove(name);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.trailers = Some(trailers.clone());
+        }
+        let _ = self.to.send_trailers(trailers);
+        self.body = None;
+    }
+}
