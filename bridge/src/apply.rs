@@ -6,7 +6,8 @@ use outgrow_rollout::Side;
 use crate::batch::{Batch, Direct, Work, images};
 use crate::both::Guard;
 use crate::db::postgres::copy::{self, Ends};
-use crate::db::{Database, Dialect, References, Tx, rows};
+use crate::db::postgres::once::Once;
+use crate::db::{Database, Dialect, Lasts, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::{Group, Image, Plan, Row};
@@ -104,9 +105,22 @@ impl Applier<'_> {
         batch: &Batch,
         mut direct: Direct,
     ) -> Result<Outcome, Error> {
-        let way = Some(&mut direct);
-        let written = self.write(batch, Manner::Whole, References::Unchecked, way);
-        match written.await {
+        let written = match direct.ranges.as_slice() {
+            [_] => {
+                let way = Some(&mut direct);
+                self.write(batch, Manner::Whole, References::Unchecked, way)
+                    .await
+            }
+            _ => match self.abreast(&mut direct).await {
+                Ok(None) => {
+                    self.write(batch, Manner::Whole, References::Unchecked, None)
+                        .await
+                }
+                Ok(Some(why)) => Ok(Outcome::ByRows(why)),
+                Err(e) => Err(e),
+            },
+        };
+        match written {
             Err(e) if e.is_about_rows() => {
                 tracing::debug!(error = %e, "rows refused, looking at each");
                 Ok(Outcome::ByRows(Why::Rows))
@@ -127,10 +141,14 @@ impl Applier<'_> {
         direct: Option<&mut Direct>,
     ) -> Result<Outcome, Error> {
         let target = self.target;
+        if manner == Manner::Whole && self.at_once(batch).await? {
+            return Ok(Outcome::Applied { parked: 0 });
+        }
         let writes = !batch.work.is_empty() || direct.is_some();
-        let mut tx = match writes {
-            true => target.write_own(references).await?,
-            false => target.write().await?,
+        let mut tx = match (batch.log, writes) {
+            (Some(_), _) => target.write_own(references, Lasts::Later).await?,
+            (None, true) => target.write_own(references, Lasts::AtOnce).await?,
+            (None, false) => target.write().await?,
         };
         if let Some(direct) = direct
             && !self.chunk(&mut tx, direct).await?
@@ -174,18 +192,7 @@ impl Applier<'_> {
         if let Some(copy) = &batch.copy {
             target.save_copy(&mut tx, copy).await?;
         }
-        let stream = target.side.other();
-        match batch.log {
-            Some((from, place)) => {
-                let stream = (stream, self.epoch);
-                let moved = target.advance_to(&mut tx, stream, from, place, batch.beat);
-                moved.await?;
-            }
-            None => {
-                let moved = target.advance(&mut tx, stream, self.epoch, batch.upto, batch.beat);
-                moved.await?;
-            }
-        }
+        self.move_on(&mut tx, batch).await?;
         if writes && target.dialect() != Dialect::Postgres {
             target.applying(&mut tx, false).await?;
         }
@@ -193,6 +200,64 @@ impl Applier<'_> {
         tx.commit().await.on(target.side)?;
         FaultHook::pass(self.fault, "after-commit");
         Ok(Outcome::Applied { parked })
+    }
+
+    /// Moves the position to where the batch ends.
+    async fn move_on(&self, tx: &mut Tx, batch: &Batch) -> Result<(), Error> {
+        let (target, stream) = (self.target, self.target.side.other());
+        match batch.log {
+            Some((from, place)) => {
+                let stream = (stream, self.epoch);
+                let moved = target.advance_to(tx, stream, from, place, batch.beat);
+                moved.await
+            }
+            None => {
+                let moved = target.advance(tx, stream, self.epoch, batch.upto, batch.beat);
+                moved.await
+            }
+        }
+    }
+
+    /// Writes a batch of the short way in one statement, where it is of one table and nothing else
+    /// is to be done; `false` where that is not so.
+    async fn at_once(&self, batch: &Batch) -> Result<bool, Error> {
+        let (Some((from, place)), None, false) = (batch.log, self.guard, self.any_parked) else {
+            return Ok(false);
+        };
+        let plain = |work: &Work| work.target.is_ok() && !self.spares(work);
+        if !batch.work.iter().all(plain) {
+            return Ok(false);
+        }
+        let side = self.target.side;
+        let mut touched = self.plan.order(side).iter().filter_map(|&(group, at)| {
+            let (gone, rows) = of_table(&batch.work, group, at, false);
+            let table = &self.plan.groups[group].tables(side)[at];
+            (!gone.is_empty() || !rows.is_empty()).then_some((table, gone, rows))
+        });
+        let (Some((table, gone, rows)), None) = (touched.next(), touched.next()) else {
+            return Ok(false);
+        };
+        FaultHook::pass(self.fault, "before-commit");
+        let once = Once {
+            table,
+            gone,
+            rows,
+            stream: (side.other(), self.epoch),
+            from,
+            place,
+            beat: batch.beat,
+        };
+        let written = self.target.write_once(&once).await?;
+        if written {
+            FaultHook::pass(self.fault, "after-commit");
+        }
+        Ok(written)
+    }
+
+    /// Whether something of the row that is there may not be the link's to write.
+    fn spares(&self, work: &Work) -> bool {
+        let group = &self.plan.groups[work.group];
+        self.target.side == Side::Legacy && (group.is_partial() || group.has_defaults())
     }
 
     /// Writes the rows of a chunk that nobody looks at; `false` where that cannot be. Parked rows
@@ -206,12 +271,14 @@ impl Applier<'_> {
         if there.await.on(target.side)?.as_ref() != Some(&direct.shape) {
             return Ok(false);
         }
-        let ends = Ends {
-            source: (&direct.source, &mut direct.snapshot),
-            target: (target, tx),
-            fault: self.fault,
-        };
-        copy::rows(ends, straight, &direct.shape, &direct.range).await?;
+        for range in &direct.ranges {
+            let ends = Ends {
+                source: (&direct.source, &mut direct.snapshot),
+                target: (target, &mut *tx),
+                fault: self.fault,
+            };
+            copy::rows(ends, straight, &direct.shape, range).await?;
+        }
         Ok(true)
     }
 
@@ -228,14 +295,12 @@ impl Applier<'_> {
     /// takes: what would remove one leaves it, and what would write over one is refused. Columns
     /// that have only a default: a row that is there keeps what it has. `None` when there are none.
     async fn spare(&self, tx: &mut Tx, work: &[Work]) -> Result<Option<Vec<Work>>, Error> {
-        let cares = |group: &Group| group.is_partial() || group.has_defaults();
-        let any = work.iter().any(|w| cares(&self.plan.groups[w.group]));
-        if self.target.side != Side::Legacy || !any {
+        if !work.iter().any(|w| self.spares(w)) {
             return Ok(None);
         }
         let mut spared = work.to_vec();
         for (at, group) in self.plan.groups.iter().enumerate() {
-            if !cares(group) {
+            if !(group.is_partial() || group.has_defaults()) {
                 continue;
             }
             let of = |w: &Work| w.group == at && w.target.is_ok();
@@ -296,30 +361,39 @@ impl Applier<'_> {
         clear_first: bool,
     ) -> Result<(), sqlx::Error> {
         let order = self.plan.order(self.target.side);
-        let of = |at: usize| work.iter().filter(move |w| w.group == at);
         for &(group, table) in order.iter().rev() {
-            let gone: Vec<&Key> = of(group)
-                .filter(|w| match &w.target {
-                    Ok(image) => match image.get(table) {
-                        Some(row) => row.is_none() || clear_first,
-                        None => false,
-                    },
-                    Err(_) => false,
-                })
-                .map(|w| &w.key)
-                .collect();
+            let (gone, _) = of_table(work, group, table, clear_first);
             let table = &self.plan.groups[group].tables(self.target.side)[table];
             rows::delete(tx, table, &gone).await?;
         }
         for &(group, table) in order {
-            let present: Vec<&Row> = of(group)
-                .filter_map(|w| w.target.as_ref().ok()?.get(table)?.as_ref())
-                .collect();
+            let (_, present) = of_table(work, group, table, clear_first);
             let table = &self.plan.groups[group].tables(self.target.side)[table];
             rows::upsert(tx, table, &present).await?;
         }
         Ok(())
     }
+}
+
+/// What is to be removed from a table of the target, and what is to be written there.
+fn of_table(
+    work: &[Work],
+    group: usize,
+    table: usize,
+    clear_first: bool,
+) -> (Vec<&Key>, Vec<&Row>) {
+    let (mut gone, mut present) = (Vec::new(), Vec::new());
+    for one in work.iter().filter(|w| w.group == group) {
+        let Ok(image) = &one.target else { continue };
+        let Some(row) = image.get(table) else {
+            continue;
+        };
+        if row.is_none() || clear_first {
+            gone.push(&one.key);
+        }
+        present.extend(row);
+    }
+    (gone, present)
 }
 
 impl Work {

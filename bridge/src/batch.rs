@@ -86,7 +86,8 @@ pub(crate) struct Batch {
 pub(crate) struct Direct {
     pub(crate) straight: Straight,
     pub(crate) shape: Shape,
-    pub(crate) range: copy::Range,
+    /// In key order, one behind another; several are copied side by side.
+    pub(crate) ranges: Vec<copy::Range>,
     pub(crate) source: Database,
     /// The snapshot that all of the batch is of.
     pub(crate) snapshot: Tx,
@@ -101,6 +102,8 @@ pub(crate) struct Chunk<'a> {
     pub(crate) rows: u32,
     pub(crate) bytes: usize,
     pub(crate) direct: Option<u32>,
+    /// How many of those are copied side by side.
+    pub(crate) abreast: u32,
 }
 
 /// What to take.
@@ -192,13 +195,13 @@ impl Take<'_> {
     async fn copy(&self, mut tx: Tx, chunk: Chunk<'_>, batch: &mut Batch) -> Result<(), Error> {
         let direct = self.direct(&mut tx, chunk).await?;
         batch.copy = Some(match &direct {
-            Some((_, _, range)) => moved(chunk.copy, range, batch.truncated),
+            Some((_, _, ranges)) => moved(chunk.copy, ranges, batch.truncated),
             None => self.chunk(&mut tx, chunk, batch).await?,
         });
-        batch.direct = direct.map(|(straight, shape, range)| Direct {
+        batch.direct = direct.map(|(straight, shape, ranges)| Direct {
             straight,
             shape,
-            range,
+            ranges,
             source: self.source.clone(),
             snapshot: tx,
         });
@@ -245,7 +248,7 @@ impl Take<'_> {
         &self,
         tx: &mut Tx,
         chunk: Chunk<'_>,
-    ) -> Result<Option<(Straight, Shape, copy::Range)>, Error> {
+    ) -> Result<Option<(Straight, Shape, Vec<copy::Range>)>, Error> {
         let side = self.source.side;
         let (Some(most), Dialect::Postgres, Side::Legacy) =
             (chunk.direct, self.source.dialect(), side)
@@ -258,13 +261,23 @@ impl Take<'_> {
         };
         let table = &straight.legacy;
         let shape = copy::shape(tx, table, &straight.from).await.on(side)?;
-        let cursor = chunk.copy.cursor.as_ref();
-        let range = copy::range(tx, table, cursor, most, chunk.bytes)
-            .await
-            .on(side)?;
-        Ok(shape
-            .zip(range)
-            .map(|(shape, range)| (straight, shape, range)))
+        let Some(shape) = shape else {
+            return Ok(None);
+        };
+        let mut ranges: Vec<copy::Range> = Vec::new();
+        for _ in 0..chunk.abreast {
+            let behind = match ranges.last() {
+                Some(last) if !last.more => break,
+                Some(last) => Some(&last.last),
+                None => chunk.copy.cursor.as_ref(),
+            };
+            let range = copy::range(tx, table, behind, most, chunk.bytes);
+            match range.await.on(side)? {
+                Some(range) => ranges.push(range),
+                None => break,
+            }
+        }
+        Ok((!ranges.is_empty()).then_some((straight, shape, ranges)))
     }
 
     async fn chunk(&self, tx: &mut Tx, chunk: Chunk<'_>, batch: &mut Batch) -> Result<Copy, Error> {
@@ -308,12 +321,15 @@ impl Take<'_> {
     }
 }
 
-/// The cursor behind a range of rows.
-fn moved(copy: &Copy, range: &copy::Range, truncated: bool) -> Copy {
+/// The cursor behind ranges of rows.
+fn moved(copy: &Copy, ranges: &[copy::Range], truncated: bool) -> Copy {
+    let last = ranges.last();
     Copy {
-        done: !range.more && !truncated,
-        copied: copy.copied + range.rows,
-        cursor: Some(range.last.clone()),
+        done: last.is_none_or(|last| !last.more) && !truncated,
+        copied: copy.copied + ranges.iter().map(|range| range.rows).sum::<u64>(),
+        cursor: last
+            .map(|last| last.last.clone())
+            .or_else(|| copy.cursor.clone()),
         ..copy.clone()
     }
 }

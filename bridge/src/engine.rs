@@ -29,8 +29,6 @@ use crate::value::{Key, key_text};
 
 /// How often books, schemas and the trimming are seen to.
 const CHORES: std::time::Duration = std::time::Duration::from_millis(500);
-/// Between two heartbeats while the link is paused.
-const KEPT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often a batch may be doubled in search of the change that explains a refused row.
 pub(crate) const WIDEN: u32 = 10;
 
@@ -90,16 +88,21 @@ impl Engine {
     ///
     /// Not cancel safe as to the engine's own memory: the worker never drops it half-way.
     pub(crate) async fn step(&mut self) -> Result<bool, Error> {
+        let mut beaten = Ok(());
         if Instant::now() >= self.next_beat {
             self.beat(self.source).await?;
-            self.beat(self.source.other()).await?;
-            self.next_beat = Instant::now() + self.shared.limits().heartbeat;
+            beaten = self.beat(self.source.other()).await;
+            if beaten.is_ok() {
+                self.next_beat = Instant::now() + self.shared.limits().heartbeat;
+            }
         }
         let short = self.go_short().await?;
         if short.is_none() {
             self.source().place().await?;
         }
-        let came = self.target().place().await?;
+        // Not before: a target that is down must not hold the source's log back.
+        beaten?;
+        let came = self.asks_back() && self.target().place().await?;
         let mut more = match short {
             Some(more) => more,
             None if self.both_ways() => self.follow_both().await?,
@@ -117,13 +120,6 @@ impl Engine {
             self.next_chores = Instant::now() + CHORES;
         }
         Ok(more)
-    }
-
-    async fn beat(&mut self, from: Side) -> Result<(), Error> {
-        let began = Instant::now();
-        let beat_ms = self.shared.on(from).beat().await?;
-        self.beats.sent(from, beat_ms, began);
-        Ok(())
     }
 
     /// A heartbeat of a side's that has come.
@@ -213,6 +209,7 @@ impl Engine {
             rows: pace::rows(limits.chunk_rows, limits.copy_rate),
             bytes: limits.chunk_bytes,
             direct: plain.then_some(pace::rows(limits.copy_rows, limits.copy_rate)),
+            abreast: pace::abreast(limits.copy_parallel.get(), limits.copy_rate),
         })
     }
 
@@ -335,25 +332,6 @@ impl Engine {
         database.settle_stream().await?;
         let mut tx = database.read().await?;
         database.head(&mut tx).await
-    }
-
-    /// Keeps streams from holding back what their servers would remove, while nothing is applied.
-    pub(crate) async fn keep(&mut self) -> Result<(), Error> {
-        self.leave_short().await?;
-        let beat = Instant::now() >= self.next_beat;
-        for database in [&self.shared.legacy, &self.shared.extracted] {
-            if database.capture() == Capture::Replication {
-                if beat {
-                    database.beat().await?;
-                }
-                database.place().await?;
-            }
-        }
-        if beat {
-            self.watch_logs().await?;
-            self.next_beat = Instant::now() + KEPT;
-        }
-        Ok(())
     }
 
     /// Notes what the passive side's stream has: heartbeats, which prove that the way back is
@@ -542,30 +520,6 @@ impl Engine {
             self.published = Some(self.source);
         }
         self.watch_lookups().await
-    }
-
-    /// A server must not fill its disk for us.
-    async fn watch_logs(&mut self) -> Result<(), Error> {
-        let limit = self.shared.limits().log_bytes;
-        for database in [&self.shared.legacy, &self.shared.extracted] {
-            let Some(kept) = database.kept_log().await? else {
-                continue;
-            };
-            let side = database.side;
-            if kept > limit {
-                database.give_up_log().await?;
-                return Err(Error::LogLimit { side, kept, limit });
-            }
-            let warn = kept > limit / 2;
-            let warned = self.shared.status(|s| {
-                let before = s.log_kept.insert(side, kept);
-                before.is_some_and(|before| before > limit / 2)
-            });
-            if warn && !warned {
-                tracing::warn!(%side, kept, limit, "the server keeps much of its log for the link");
-            }
-        }
-        Ok(())
     }
 
     pub(crate) async fn count(&mut self) -> Result<(), Error> {

@@ -97,6 +97,11 @@ pub enum Error {
     /// Another process has taken the link over; this one has stopped without touching a row.
     #[error("another bridge process has taken over slice `{0}`: stop one of the two")]
     Superseded(SliceId),
+    /// The last transactions of the target were not on its disk yet; the log has them still.
+    #[error(
+        "the {side} database has lost its last transactions in a crash: it has {at} of the {applied} changes that were applied; the others are applied again"
+    )]
+    SetBack { side: Side, at: i64, applied: i64 },
     /// The stream that the position belongs to is gone.
     #[error(
         "the {side} database is not the one that was followed ({what}): was it restored from a backup? close the link and start the copy again"
@@ -139,7 +144,7 @@ impl Error {
                         | sqlx::Error::WorkerCrashed
                 ),
             },
-            Self::Stream { .. } | Self::Stalled(_) => true,
+            Self::Stream { .. } | Self::Stalled(_) | Self::SetBack { .. } => true,
             _ => false,
         }
     }

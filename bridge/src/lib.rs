@@ -16,6 +16,7 @@
 //! # Ok(()) }
 //! ```
 
+mod abreast;
 mod apply;
 mod batch;
 mod beats;
@@ -30,6 +31,7 @@ mod error;
 pub mod events;
 mod fault;
 mod link;
+mod logs;
 mod lookup;
 mod pace;
 mod parked;
@@ -45,6 +47,7 @@ mod shared;
 mod short;
 mod spec;
 mod status;
+mod tempo;
 mod tls;
 mod transform;
 mod turn;

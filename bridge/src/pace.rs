@@ -57,6 +57,11 @@ pub(crate) fn rows(most: u32, rate: Option<NonZeroU32>) -> u32 {
     rate.map_or(most, |rate| most.min((rate.get() / CHUNKS).max(1)))
 }
 
+/// How many chunks go side by side: a rate is kept by one alone.
+pub(crate) fn abreast(most: u32, rate: Option<NonZeroU32>) -> u32 {
+    rate.map_or(most, |_| 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +119,7 @@ mod tests {
         assert_eq!(rows(1_000, NonZeroU32::new(100_000)), 1_000);
         assert_eq!(rows(1_000, NonZeroU32::new(400)), 100);
         assert_eq!(rows(1_000, NonZeroU32::new(1)), 1);
+        assert_eq!(abreast(4, None), 4);
+        assert_eq!(abreast(4, NonZeroU32::new(1_000)), 1);
     }
 }

@@ -8,6 +8,13 @@
 //! way: the position moves in the transaction of the rows, from exactly where it was. It names the
 //! log's transaction, so that a start can tell where to go on; see [`crate::db::Next`]'s module.
 //!
+//! The target's commits do not wait for its disk. A crash of its server may take the last of them
+//! back, rows and position together, so that the target is whole, only older. The log has the rest:
+//! the source's record of what was applied follows only after one commit that waits for the disk,
+//! and has all before it there, too; and the slot is told nothing that is not on record. Where that
+//! commit cannot be made, the log is read again from the record on, the long way, and goes on from
+//! the position that the target has when it can tell.
+//!
 //! A commit may be in the log before its row can be seen. So whoever reads rows of the source and
 //! writes them leaves the short way first, which waits until all that went it can be seen.
 
@@ -19,28 +26,33 @@ use outgrow_rollout::Side;
 use crate::apply::Outcome;
 use crate::batch::{Batch, Work, mapped};
 use crate::both;
+use crate::db::books::Position;
 use crate::db::{Dialect, Next, Taken, Told};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::{Group, Plan};
+use crate::tempo::Tempo;
 use crate::value::Key;
 
 /// What was applied is on record after so long: until then the log is read again after a death.
-const RECORD: Duration = Duration::from_millis(100);
-
-/// Transactions of one batch from which on the next is waited for: one that costs as much for many
-/// as for few. Begun with the first, gone on with while the second holds.
-const BUSY: usize = 4;
-const STAYS_BUSY: usize = 8;
+const RECORD: Duration = Duration::from_millis(200);
+/// While the short way is open, the passive side is asked so often what was noted there:
+/// heartbeats, and writes that nobody should make.
+const BACK: Duration = Duration::from_millis(50);
 
 /// How the short way stands.
 #[derive(Debug, Default)]
 pub(crate) struct Short {
     open: bool,
-    /// Transactions come so fast that a short rest gathers many.
-    busy: bool,
+    tempo: Tempo,
+    /// The passive side was asked last.
+    back: Option<Instant>,
     /// The first change that is not on record was applied then.
     ahead: Option<Instant>,
+    /// So much is on record; no crash takes it back.
+    recorded: i64,
+    /// What of the rest the target has kept is for the target to say.
+    astray: bool,
     /// Something failed half-way: memory may not be what the databases say.
     doubt: bool,
 }
@@ -50,9 +62,21 @@ impl Engine {
         self.short.doubt
     }
 
-    /// Whether a rest of some milliseconds pays.
-    pub(crate) fn may_rest(&self) -> bool {
-        self.short.open && self.short.busy
+    /// How long it pays to let transactions gather.
+    pub(crate) fn rest(&self) -> Option<Duration> {
+        self.short.tempo.rest().filter(|_| self.short.open)
+    }
+
+    /// Whether the passive side is to be asked now what was noted there.
+    pub(crate) fn asks_back(&mut self) -> bool {
+        let asks = self
+            .short
+            .back
+            .is_none_or(|last| !self.short.open || last.elapsed() >= BACK);
+        if asks {
+            self.short.back = Some(Instant::now());
+        }
+        asks
     }
 
     fn may_go_short(&self) -> bool {
@@ -71,12 +95,18 @@ impl Engine {
     /// Takes the next transactions of the log the short way, if it is open: whether there may be
     /// more at once. `None` where the long way is to be gone.
     pub(crate) async fn go_short(&mut self) -> Result<Option<bool>, Error> {
+        self.find_back().await?;
         if !self.may_go_short() || !self.open_short().await? {
             self.leave_short().await?;
             return Ok(None);
         }
         let most = self.shared.limits().batch_changes;
         let next = self.source().next_of_log(most as usize).await?;
+        let transactions = match &next {
+            Next::Taken(taken) => taken.transactions(),
+            Next::Nothing | Next::TooLarge => 0,
+        };
+        self.short.tempo.came(Instant::now(), transactions);
         let mut taken = match next {
             Next::Nothing => {
                 if self
@@ -99,8 +129,6 @@ impl Engine {
         };
         // From here on the log's client has forgotten what only this memory has.
         self.short.doubt = true;
-        let transactions = taken.transactions();
-        self.short.busy = transactions >= if self.short.busy { STAYS_BUSY } else { BUSY };
         let full = taken.places() >= i64::from(most);
         let more = match self.apply_short(&mut taken).await {
             Ok(Some((batch, parked))) => {
@@ -109,6 +137,10 @@ impl Engine {
             }
             // Another process does it now.
             Err(superseded @ Error::Superseded(_)) => return Err(superseded),
+            Err(back @ Error::SetBack { .. }) => {
+                self.lose_sight().await;
+                return Err(back);
+            }
             refused => {
                 let reshaped = taken.is_reshaped();
                 if !taken.is_whole() {
@@ -135,6 +167,7 @@ impl Engine {
             let source = self.source();
             let mut tx = source.read().await?;
             self.short.open = source.head(&mut tx).await? == self.applied;
+            self.short.recorded = self.applied;
         }
         Ok(self.short.open)
     }
@@ -183,8 +216,52 @@ impl Engine {
     }
 
     async fn record(&mut self) -> Result<(), Error> {
+        let stream = (self.source, self.epoch);
+        match self.target().flush(stream, self.applied).await {
+            Ok(()) => {}
+            Err(superseded @ Error::Superseded(_)) => return Err(superseded),
+            Err(e) => {
+                self.lose_sight().await;
+                return Err(e);
+            }
+        }
+        self.shared.pass("flushed");
         self.source().record().await?;
-        self.short.ahead = None;
+        (self.short.ahead, self.short.recorded) = (None, self.applied);
+        Ok(())
+    }
+
+    /// Has all that is not on record come by the log again. Its numbers are those that it had.
+    async fn lose_sight(&mut self) {
+        self.source().forget_taken().await;
+        (self.short.open, self.short.ahead) = (false, None);
+        (self.short.astray, self.short.doubt) = (true, false);
+    }
+
+    /// Goes on from what the target has, once it says so. Until then the log is read on: it must
+    /// not fill the source's disk.
+    async fn find_back(&mut self) -> Result<(), Error> {
+        if !self.short.astray {
+            return Ok(());
+        }
+        self.source().settle_stream().await?;
+        let target = self.target();
+        let mut tx = target.read().await?;
+        let position = target.position(&mut tx, self.source).await?;
+        drop(tx);
+        let side = target.side;
+        match position {
+            Some(Position { epoch, seq, .. }) if epoch == self.epoch => {
+                let recorded = self.short.recorded;
+                if seq < recorded {
+                    let what = format!("it has {seq} of the {recorded} changes on record");
+                    return Err(Error::Discontinued { side, what });
+                }
+                self.applied = seq;
+            }
+            _ => return Err(Error::Superseded(self.shared.spec.slice.clone())),
+        }
+        self.short.astray = false;
         Ok(())
     }
 
@@ -194,6 +271,7 @@ impl Engine {
         if self.short.ahead.is_some() {
             self.record().await?;
         }
+        self.find_back().await?;
         self.short.open = false;
         Ok(())
     }

@@ -422,6 +422,8 @@ pub struct Limits {
     /// Rows of a chunk that goes from one PostgreSQL to another by COPY: so many that a commit's
     /// wait for the disk does not count, so few that changes wait for a fraction of a second.
     pub copy_rows: u32,
+    /// How many such chunks are copied side by side, each over connections of its own.
+    pub copy_parallel: NonZeroU32,
     /// Bytes of one chunk, about: what of it is in memory, or how long its transaction takes. A row
     /// that is larger goes alone.
     pub chunk_bytes: usize,
@@ -467,7 +469,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             chunk_rows: 1_000,
-            copy_rows: 20_000,
+            copy_rows: 50_000,
+            copy_parallel: NonZeroU32::MIN.saturating_add(1),
             chunk_bytes: 16 << 20,
             copy_rate: None,
             copy_lag: Duration::from_secs(10),

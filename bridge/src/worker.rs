@@ -17,8 +17,6 @@ use crate::watch::watch;
 /// First and longest wait before a step that met a lock or a full disk is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(1);
-/// How long to gather transactions where they come fast.
-const REST: Duration = Duration::from_millis(3);
 /// How long a link that starts against its recorded direction may take to drain.
 const SETTLE: Duration = Duration::from_secs(30);
 
@@ -46,7 +44,7 @@ enum Then {
     /// There is more at once.
     Again,
     /// More is coming, and is the cheaper the more of it there is.
-    Rest,
+    Rest(Duration),
     Wait,
 }
 
@@ -168,10 +166,10 @@ impl Inner {
         if paused {
             return engine.keep().await.map(|()| Then::Wait);
         }
-        let stepped = engine.step().await.map(|more| match more {
-            true => Then::Again,
-            false if engine.may_rest() => Then::Rest,
-            false => Then::Wait,
+        let stepped = engine.step().await.map(|more| match (more, engine.rest()) {
+            (true, _) => Then::Again,
+            (false, Some(rest)) => Then::Rest(rest),
+            (false, None) => Then::Wait,
         });
         self.publish(engine);
         if stepped.is_err() && engine.is_in_doubt() {
@@ -231,11 +229,11 @@ impl Inner {
                             tokio::task::yield_now().await;
                             continue;
                         }
-                        Then::Rest => {
+                        Then::Rest(rest) => {
                             tokio::select! {
                                 () = cancel.cancelled() => break,
                                 () = self.poke.notified() => {}
-                                () = tokio::time::sleep(REST) => {}
+                                () = tokio::time::sleep(rest) => {}
                             }
                             continue;
                         }

@@ -321,8 +321,38 @@ impl Database {
         if done == 1 {
             Ok(())
         } else {
-            Err(Error::Superseded(self.slice.clone()))
+            Err(self.not_moved(tx, (stream, epoch), from).await?)
         }
+    }
+
+    /// Keeps a position's epoch as it is until this transaction ends; `false` if it has passed.
+    pub(crate) async fn hold(&self, tx: &mut Tx, stream: Side, epoch: i64) -> Result<bool, Error> {
+        let text = format!(
+            "SELECT seq FROM {} WHERE stream = ? AND epoch = ? FOR SHARE",
+            self.own("position")
+        );
+        let args = [Arg::from(stream.as_str()), Arg::from(epoch)];
+        Ok(tx.number(&text, &args).await.on(self.side)?.is_some())
+    }
+
+    /// Why a position is not where it was moved to.
+    pub(super) async fn not_moved(
+        &self,
+        tx: &mut Tx,
+        (stream, epoch): (Side, i64),
+        applied: i64,
+    ) -> Result<Error, Error> {
+        let side = self.side;
+        Ok(match self.position(tx, stream).await? {
+            Some(Position { epoch: of, seq, .. }) if of == epoch && seq < applied => {
+                Error::SetBack {
+                    side,
+                    at: seq,
+                    applied,
+                }
+            }
+            _ => Error::Superseded(self.slice.clone()),
+        })
     }
 
     /// Advances the next value of generated keys to at least these.

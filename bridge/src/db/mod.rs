@@ -15,8 +15,9 @@ pub(crate) mod stream;
 pub(crate) mod sums;
 mod tx;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{Side, SliceId};
@@ -44,8 +45,7 @@ pub(crate) struct Database {
     pub(crate) side: Side,
     pub(crate) slice: SliceId,
     url: DatabaseUrl,
-    busy: Duration,
-    stall: Duration,
+    bounds: Bounds,
     /// Replaced where its connections hang.
     pool: Arc<RwLock<Pool>>,
     /// Some connection is out of step with its server: none of the pool is to be used again.
@@ -55,6 +55,17 @@ pub(crate) struct Database {
     clock: Clock,
     /// The last heartbeat that it is known to have sent, if any.
     beaten: Arc<AtomicI64>,
+    /// Functions of ours that this process has made, with their text.
+    made: Arc<Mutex<HashMap<String, String>>>,
+}
+
+/// What a side's connections are bound by.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    busy: Duration,
+    stall: Duration,
+    /// Ranges of a backfill that are copied at a time.
+    abreast: u32,
 }
 
 /// A log that changes are taken from.
@@ -81,10 +92,11 @@ pub(crate) enum Dialect {
 }
 
 impl Pool {
-    fn new(url: &DatabaseUrl, busy: Duration, stall: Duration) -> Self {
+    fn new(url: &DatabaseUrl, bounds: &Bounds) -> Self {
+        let Bounds { busy, stall, .. } = *bounds;
         match url {
             DatabaseUrl::Sqlite(path) => Self::Sqlite(sqlite::pool(path, busy)),
-            DatabaseUrl::Postgres(url) => Self::Postgres(postgres::pool(url, busy, stall)),
+            DatabaseUrl::Postgres(url) => Self::Postgres(postgres::pool(url, bounds)),
             DatabaseUrl::Mysql(url) => Self::Mysql(mysql::pool(url, busy, stall)),
         }
     }
@@ -126,6 +138,14 @@ pub(crate) enum References {
     AtOnce,
 }
 
+/// From when on a commit is there after a crash of its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    AtOnce,
+    /// From the next commit of the other kind on; see [`crate::short`].
+    Later,
+}
+
 impl Database {
     /// Connects when first asked something, so that a preflight can report a missing database.
     pub(crate) fn new(
@@ -135,7 +155,11 @@ impl Database {
         limits: &Limits,
         short: bool,
     ) -> Self {
-        let busy = limits.busy;
+        let bounds = Bounds {
+            busy: limits.busy,
+            stall: limits.stall,
+            abreast: limits.copy_parallel.get(),
+        };
         let feed = match url {
             DatabaseUrl::Postgres(url) if url.capture == Capture::Replication => {
                 let feed = replication::Feed::new(url, limits.fault.clone(), short);
@@ -151,13 +175,13 @@ impl Database {
             side,
             slice,
             url: url.clone(),
-            busy,
-            stall: limits.stall,
-            pool: Arc::new(RwLock::new(Pool::new(url, busy, limits.stall))),
+            bounds,
+            pool: Arc::new(RwLock::new(Pool::new(url, &bounds))),
             spoiled: Arc::default(),
             feed,
             clock: limits.clock.clone(),
             beaten: Arc::new(AtomicI64::new(i64::MIN)),
+            made: Arc::default(),
         }
     }
 
@@ -170,6 +194,11 @@ impl Database {
         held.clone()
     }
 
+    fn made(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        // What a panic elsewhere leaves is made again at the worst.
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Leaves connections that do not answer to themselves, and takes new ones.
     pub(crate) async fn reconnect(&self) {
         self.release().await;
@@ -177,7 +206,7 @@ impl Database {
     }
 
     fn renew(&self) {
-        let fresh = Pool::new(&self.url, self.busy, self.stall);
+        let fresh = Pool::new(&self.url, &self.bounds);
         *self.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
@@ -293,6 +322,18 @@ impl Database {
         .on(self.side)
     }
 
+    /// What a transaction of this database reads that lasts still and has exported it.
+    pub(crate) async fn read_as_of(&self, snapshot: &str) -> Result<Tx, Error> {
+        match &self.pool() {
+            Pool::Postgres(pool) => postgres::read_as_of(pool, snapshot)
+                .await
+                .map(Tx::Postgres)
+                .on(self.side),
+            // They export none.
+            Pool::Sqlite(_) | Pool::Mysql(_) => self.read().await,
+        }
+    }
+
     /// A transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx, Error> {
         match &self.pool() {
@@ -318,14 +359,18 @@ impl Database {
 
     /// As [`Self::write_rows`], for rows of the link's own: they pass the fence, unnoted, until
     /// [`Self::applying`] takes that back, or the move of a position that is told to.
-    pub(crate) async fn write_own(&self, references: References) -> Result<Tx, Error> {
-        if self.dialect() == Dialect::Postgres && references != References::Unchecked {
-            let mut tx = self.write().await?;
-            let begin = self.own_rows_postgres(references);
-            tx.script(begin).await.on(self.side)?;
-            return Ok(tx);
+    pub(crate) async fn write_own(
+        &self,
+        references: References,
+        lasts: Lasts,
+    ) -> Result<Tx, Error> {
+        if let (Pool::Postgres(pool), true) = (self.pool(), references != References::Unchecked) {
+            return self.write_own_postgres(&pool, references, lasts).await;
         }
         let mut tx = self.write_rows(references).await?;
+        if lasts == Lasts::Later && self.dialect() == Dialect::Postgres {
+            tx.execute(postgres::LATER, &[]).await.on(self.side)?;
+        }
         self.applying(&mut tx, true).await?;
         Ok(tx)
     }
@@ -441,12 +486,12 @@ impl Database {
     /// Gives what was noted its place in the stream, where that is a step of its own. `false`
     /// where it is known that nothing has come.
     pub(crate) async fn place(&self) -> Result<bool, Error> {
-        match (self.dialect(), &self.feed) {
-            (Dialect::Sqlite, _) => {}
-            (Dialect::Postgres, Some(Feed::Postgres(feed))) => return self.take_in(feed).await,
-            (Dialect::Postgres, _) => self.place_postgres().await?,
-            (Dialect::Mysql, Some(Feed::Mysql(feed))) => self.take_in_binlog(feed).await?,
-            (Dialect::Mysql, _) => self.place_mysql().await?,
+        match (self.pool(), &self.feed) {
+            (Pool::Sqlite(_), _) => {}
+            (Pool::Postgres(_), Some(Feed::Postgres(feed))) => return self.take_in(feed).await,
+            (Pool::Postgres(pool), _) => self.place_postgres(&pool).await?,
+            (Pool::Mysql(_), Some(Feed::Mysql(feed))) => self.take_in_binlog(feed).await?,
+            (Pool::Mysql(_), _) => self.place_mysql().await?,
         }
         Ok(true)
     }
@@ -494,6 +539,15 @@ impl Database {
         match self.short() {
             Some(feed) => self.record_taken(feed).await,
             None => Ok(()),
+        }
+    }
+
+    /// Returns once all that was applied of a stream up to here is on this database's disk.
+    pub(crate) async fn flush(&self, stream: (Side, i64), applied: i64) -> Result<(), Error> {
+        match self.pool() {
+            Pool::Postgres(pool) => self.flush_postgres(&pool, stream, applied).await,
+            // They do not know commits that are to be on the disk later.
+            Pool::Sqlite(_) | Pool::Mysql(_) => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::{AssertSqlSafe, MySql, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, MySql, PgPool, Postgres, Sqlite, Transaction};
 
 use super::{Dialect, keys, mysql, postgres, sqlite};
 use crate::value::{Cell, Key};
@@ -81,6 +81,14 @@ impl From<&String> for Arg {
     fn from(value: &String) -> Self {
         Self::Text(Some(value.clone()))
     }
+}
+
+/// Runs a statement of PostgreSQL that is a transaction of its own.
+pub(super) async fn run(pool: &PgPool, text: &str, args: &[Arg]) -> Result<(), sqlx::Error> {
+    let text = postgres::numbered(text);
+    let query = bound!(text, args, query,
+        texts => query.bind(texts), blobs => query.bind(blobs));
+    query.execute(pool).await.map(drop)
 }
 
 impl Tx {

@@ -320,7 +320,11 @@ async fn a_user_with_few_rights_copies_all() {
     let link = started(spec).await;
     copied(&link).await;
     wares.equal().await;
-    assert_eq!(wares.chunks(), 2, "until the range with a row in it");
+    assert_eq!(
+        wares.count("range-committed"),
+        3,
+        "all but the one with a row in it"
+    );
     assert_eq!(link.evidence().unwrap().parked, 0);
     link.shutdown().await;
 }
@@ -418,6 +422,8 @@ async fn dying(capture: Capture) {
         ("amid-copy", 1),
         ("copy-sent", 3),
         ("after-rows", 2),
+        ("range-copied", 4),
+        ("range-committed", 3),
         ("before-commit", 4),
         ("after-commit", 3),
     ];
@@ -446,6 +452,77 @@ async fn dying_in_a_copy_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_in_a_copy_loses_nothing_by_replication() {
     dying(Capture::Replication).await;
+}
+
+/// Where many chunks go side by side, and where one goes at a time, because that was asked, or
+/// because there is a rate.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_go_side_by_side_as_asked() {
+    let rate = std::num::NonZeroU32::new(100_000);
+    for (parallel, rate, abreast) in [(1, None, 0), (5, None, 10), (5, rate, 0)] {
+        let wares = Wares::filled(400).await;
+        let mut spec = wares.spec(tables());
+        spec.limits.copy_parallel = std::num::NonZeroU32::new(parallel).unwrap();
+        spec.limits.copy_rate = rate;
+        let link = started(spec).await;
+        copied(&link).await;
+        wares.equal().await;
+        assert_eq!(
+            (wares.chunks(), wares.count("range-committed")),
+            (10, abreast)
+        );
+        let evidence = link.evidence().unwrap();
+        assert_eq!((evidence.copied_rows, evidence.foreign_writes), (400, 0));
+        assert_eq!(link.verify().await.unwrap().different, 0);
+        link.shutdown().await;
+    }
+}
+
+/// Nobody takes over while a range is written, and who was taken over writes none.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_an_older_worker_are_not_written() {
+    let wares = Wares::filled(400).await;
+    let mut spec = wares.spec(tables());
+    let epoch = "UPDATE _outgrow.wares_position SET epoch = epoch + 1 WHERE stream = 'legacy'";
+    let hasty = format!("SET lock_timeout = 50; {epoch}");
+    let (pool, passed) = (wares.extracted.pool().clone(), Arc::clone(&wares.passed));
+    let taken: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let takes = Arc::clone(&taken);
+    spec.limits.fault = Some(FaultHook::new(move |at| {
+        let times = {
+            let mut passed = passed.lock().unwrap();
+            *passed.entry(at).or_default() += 1;
+            passed[at]
+        };
+        let text = match (at, times) {
+            ("range-copied", 1) => hasty.clone(),
+            ("after-read", 3) => epoch.to_owned(),
+            _ => return,
+        };
+        let pool = pool.clone();
+        let done = tokio::task::block_in_place(|| {
+            let run = async { sqlx::raw_sql(AssertSqlSafe(text)).execute(&pool).await };
+            tokio::runtime::Handle::current().block_on(run)
+        });
+        takes.lock().unwrap().push(done.is_ok());
+    }));
+    let link = started(spec).await;
+    let mut failures = link.failures();
+    let failed = failures.wait_for(Option::is_some).await.unwrap().clone();
+    let text = failed.unwrap_or_default();
+    assert!(
+        text.contains("another bridge process has taken over"),
+        "{text}"
+    );
+    let there = "SELECT count(*) FROM good";
+    assert_eq!(
+        wares.extracted.number(there).await,
+        160,
+        "two rounds of two"
+    );
+    assert_eq!(*taken.lock().unwrap(), [false, true]);
+    link.shutdown().await;
+    resumed(&wares).await.shutdown().await;
 }
 
 /// Chunks are cut by what their rows have, not by their number alone; one row always goes.

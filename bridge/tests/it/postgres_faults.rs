@@ -111,7 +111,7 @@ pub(crate) async fn dying(pair: Pair) {
         ("after-commit", 9),
     ];
     if pair.is_replicated() {
-        points.extend([("log-read", 6), ("log-taken", 8)]);
+        points.extend([("log-read", 6), ("log-taken", 8), ("flushed", 2)]);
     }
     for (seed, (point, after)) in (1..).zip(points) {
         let (legacy, extracted) = (pair.legacy.url(), pair.extracted.url());

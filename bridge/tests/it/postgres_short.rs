@@ -1,7 +1,11 @@
 //! Rows that go from the log of one PostgreSQL into another without the stream between: that they
 //! do, what goes the long way, and what a death leaves.
 
-use outgrow_bridge::Link;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+
+use outgrow_bridge::{FaultHook, Link};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
 
@@ -205,5 +209,94 @@ async fn what_a_death_left_without_a_record_is_found_by_the_log() {
     assert!(pair.legacy.number(HEAD).await >= ahead, "it is on record");
     pair.equal().await;
     assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
+}
+
+/// Commits that need not be on the disk keep each other company until one that must be.
+const UNHURRIED: &[&str] = &["wal_writer_delay=10s", "wal_writer_flush_after=1GB"];
+
+/// The target's server dies with commits that are not on its disk, while the bridge lives on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_of_the_target_takes_back_comes_again() {
+    let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
+    legacy.execute(&items(1, 60)).await;
+    let mut pair = Pair::replicated(legacy, extracted);
+    restart(&mut pair.extracted, UNHURRIED).await;
+    let mut spec = pair.spec();
+    let armed = Arc::new(AtomicBool::new(false));
+    let (met, mut meets) = tokio::sync::mpsc::unbounded_channel();
+    let (go, on) = mpsc::channel::<()>();
+    let (on, waits) = (Mutex::new(on), Arc::clone(&armed));
+    spec.limits.fault = Some(FaultHook::new(move |at| {
+        if at == "after-commit" && waits.swap(false, SeqCst) && met.send(()).is_ok() {
+            tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
+        }
+    }));
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    let mut taken_back = 0;
+    for round in 0..3 {
+        is_short(&pair.legacy, &pair.extracted, Side::Legacy).await;
+        armed.store(true, SeqCst);
+        let text = format!("UPDATE item SET note = 'round {round}' WHERE id < 9");
+        pair.legacy.execute(&text).await;
+        meets.recv().await.unwrap();
+        let before = pair.extracted.number(&position(Side::Legacy)).await;
+        restart(&mut pair.extracted, UNHURRIED).await;
+        let after = pair.extracted.number(&position(Side::Legacy)).await;
+        let record = pair.legacy.number(HEAD).await;
+        assert!(record <= after, "nothing is on record that is not there");
+        taken_back += before - after;
+        go.send(()).unwrap();
+        pair.equal().await;
+    }
+    assert!(taken_back > 0, "else the crashes took nothing back");
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    let seen = link.evidence().unwrap();
+    assert_eq!((seen.parked, seen.foreign_writes), (0, 0));
+    assert_eq!(*link.failures().borrow(), None);
+    link.shutdown().await;
+}
+
+async fn restart(db: &mut Db, settings: &[&str]) {
+    match db {
+        Db::Pg(server) => server.restart(settings).await,
+        Db::Lite(_) | Db::My(_) => unreachable!("these pairs have PostgreSQL"),
+    }
+}
+
+/// Rows of our own do not call the note triggers, also where a version before has made them.
+#[tokio::test(flavor = "multi_thread")]
+async fn triggers_of_a_version_before_are_made_anew() {
+    let pair = Pair::of(Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
+    pair.legacy.execute(&items(1, 30)).await;
+    let start = async || {
+        let link = Link::open(pair.spec()).await.unwrap();
+        link.ensure(DataPhase::Following, Side::Legacy)
+            .await
+            .unwrap();
+        copied(&link).await;
+        link
+    };
+    start().await.shutdown().await;
+    let old = "DROP TRIGGER outgrow_items_note ON article; \
+         CREATE TRIGGER outgrow_items_note AFTER INSERT OR UPDATE OR DELETE ON article \
+         FOR EACH ROW EXECUTE FUNCTION _outgrow.items_note_article()";
+    pair.extracted.execute(old).await;
+    let link = start().await;
+    for db in [&pair.legacy, &pair.extracted] {
+        let bare = "SELECT count(*) FROM pg_trigger WHERE tgname = 'outgrow_items_note'";
+        assert_eq!(db.number(bare).await, 1);
+        let made = format!("{bare} AND tgqual IS NOT NULL AND tgenabled = 'O'");
+        assert_eq!(db.number(&made).await, 1);
+    }
+    pair.legacy
+        .execute("UPDATE item SET note = 'noted' WHERE id < 9")
+        .await;
+    pair.equal().await;
+    assert_eq!(link.evidence().unwrap().foreign_writes, 0);
     link.shutdown().await;
 }

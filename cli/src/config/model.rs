@@ -135,6 +135,8 @@ pub(crate) struct SliceSync {
     pub(crate) verify: Option<outgrow_bridge::Watch>,
     /// Rows that the backfill copies in a second at the most.
     pub(crate) copy_rate: Option<std::num::NonZeroU32>,
+    /// Chunks of the backfill that are copied side by side, between two PostgreSQLs.
+    pub(crate) copy_parallel: std::num::NonZeroU32,
     /// The backfill waits while following is further behind.
     pub(crate) copy_lag: std::time::Duration,
     /// Bytes of its log that a server may keep for the link.

@@ -1,12 +1,12 @@
 //! `[slices.ID.sync]`: which sides take writes of a slice's tables, what becomes of rows that both
-//! have changed, how fast its rows are copied, how much of its log a server may keep, and what is
-//! verified again and again.
+//! have changed, how fast its rows are copied and how many chunks at a time, how much of its log a
+//! server may keep, and what is verified again and again.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use outgrow_bridge::{Both, Policy, Watch, Writes};
+use outgrow_bridge::{Both, Limits, Policy, Watch, Writes};
 
 use super::model::SliceSync;
 use super::problem::Findings;
@@ -17,6 +17,8 @@ const POLICIES: &str =
 
 /// Twice what a fast machine copies.
 const RATE: RangeInclusive<u64> = 1..=1_000_000;
+/// A server has little more to give than to some at a time.
+const PARALLEL: RangeInclusive<u64> = 1..=8;
 /// Shorter than heartbeats come, a backfill would never go on.
 const LAG: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Well beyond what a chunk takes, and well before people wait.
@@ -44,6 +46,7 @@ pub(super) fn read(
         writes: Writes::One,
         verify: None,
         copy_rate: None,
+        copy_parallel: Limits::default().copy_parallel,
         copy_lag: LAG_DEFAULT,
         log_limit: LOG,
     };
@@ -58,6 +61,15 @@ pub(super) fn read(
     sync.copy_rate = rate
         .and_then(|rate| u32::try_from(rate).ok())
         .and_then(NonZeroU32::new);
+    let parallel = section
+        .get("copy_parallel")
+        .and_then(|node| node.integer(findings, PARALLEL));
+    if let Some(parallel) = parallel
+        .and_then(|parallel| u32::try_from(parallel).ok())
+        .and_then(NonZeroU32::new)
+    {
+        sync.copy_parallel = parallel;
+    }
     sync.copy_lag = section.duration(findings, "copy_lag", LAG_DEFAULT, LAG);
     sync.log_limit = section.size(findings, "log_limit", LOG, LOG_RANGE);
     sync.writes = writes(section, findings, has_tables);

@@ -185,6 +185,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
         writes: slice.sync.writes.clone(),
         limits: LinkLimits {
             copy_rate: slice.sync.copy_rate,
+            copy_parallel: slice.sync.copy_parallel,
             copy_lag: slice.sync.copy_lag,
             log_bytes: slice.sync.log_limit,
             watch: slice.sync.verify,

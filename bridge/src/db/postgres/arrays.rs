@@ -9,15 +9,13 @@ use crate::typed::Class;
 use crate::value::{Cell, Kind};
 
 /// Rows of one statement, and bytes of their values: a message of the protocol has 1 GiB at most.
-const ROWS: usize = 2_000;
+pub(super) const ROWS: usize = 2_000;
 const BYTES: usize = 8 << 20;
 
 /// A condition that is true of the rows with these keys, and its values.
 pub(in crate::db) fn has_key(table: &Table, keys: &[Cow<'_, [Cell]>]) -> (String, Vec<Arg>) {
     let columns: Vec<&Column> = table.key.iter().map(|&at| &table.columns[at]).collect();
-    let args = (0..columns.len())
-        .map(|at| array(columns[at], keys.iter().filter_map(|key| key.get(at))))
-        .collect();
+    let args = self::keys(table, keys);
     let text = match columns.as_slice() {
         [one] => {
             let name = quote(&one.name);
@@ -35,29 +33,54 @@ pub(in crate::db) fn has_key(table: &Table, keys: &[Cow<'_, [Cell]>]) -> (String
     (text, args)
 }
 
-/// Inserts rows; `resolve` says what becomes of those that are there. Ids that the table would
-/// generate come from the other side.
+/// Keys as the values of [`has_key`].
+pub(super) fn keys(table: &Table, keys: &[Cow<'_, [Cell]>]) -> Vec<Arg> {
+    let of = |(at, &column): (usize, &usize)| {
+        let cells = keys.iter().filter_map(|key| key.get(at));
+        array(&table.columns[column], cells)
+    };
+    table.key.iter().enumerate().map(of).collect()
+}
+
+/// Rows as the values of [`insert_text`].
+pub(super) fn columns(table: &Table, rows: &[&Row]) -> Vec<Arg> {
+    let of = |(at, column): (usize, &Column)| {
+        let cells = rows.iter().filter_map(|row| row.get(at));
+        array(column, cells)
+    };
+    table.columns.iter().enumerate().map(of).collect()
+}
+
+/// What inserts rows; `resolve` says what becomes of those that are there. Ids that the table
+/// would generate come from the other side.
+pub(super) fn insert_text(table: &Table, resolve: &str) -> String {
+    let columns: Vec<&Column> = table.columns.iter().collect();
+    let (values, from) = unnested(&columns);
+    format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {from} {resolve}",
+        Dialect::Postgres.table(&table.name),
+        list(columns.iter().map(|column| column.name.as_str()))
+    )
+}
+
+/// Whether these rows go into one statement.
+pub(super) fn fit(rows: &[&Row]) -> bool {
+    rows.is_empty() || fitting(rows) == rows.len()
+}
+
+/// Inserts rows by [`insert_text`].
 pub(in crate::db) async fn insert(
     tx: &mut Tx,
     table: &Table,
     rows: &[&Row],
     resolve: &str,
 ) -> Result<(), sqlx::Error> {
-    let columns: Vec<&Column> = table.columns.iter().collect();
-    let (values, from) = unnested(&columns);
-    let text = format!(
-        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {from} {resolve}",
-        Dialect::Postgres.table(&table.name),
-        list(columns.iter().map(|column| column.name.as_str()))
-    );
+    let text = insert_text(table, resolve);
     let mut rest = rows;
     while !rest.is_empty() {
         let (some, more) = rest.split_at(fitting(rest));
         rest = more;
-        let args: Vec<Arg> = (0..columns.len())
-            .map(|at| array(columns[at], some.iter().filter_map(|row| row.get(at))))
-            .collect();
-        tx.execute(&text, &args).await?;
+        tx.execute(&text, &self::columns(table, some)).await?;
     }
     Ok(())
 }

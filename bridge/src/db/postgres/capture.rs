@@ -10,6 +10,8 @@
 //! Fences are enabled and disabled, not made and dropped: that takes a lock which waits for
 //! writers and lets readers through.
 
+use sqlx::{AssertSqlSafe, PgPool};
+
 use crate::db::{Arg, Database, Dialect, Tx, literal, names, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
@@ -54,17 +56,24 @@ impl Database {
                     continue;
                 }
                 let name = self.trigger(what);
-                let text = format!("CREATE TRIGGER {} {text}", quote(&name));
-                let present =
-                    "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass(?) AND tgname = ?";
                 let on = Dialect::Postgres.table(&table.name);
+                // One that a version before has made has no condition.
+                let present = "SELECT count(*), count(*) FILTER (WHERE tgqual IS NULL \
+                     AND current_setting('server_version_num')::int8 >= 140000) \
+                     FROM pg_trigger WHERE tgrelid = to_regclass(?) AND tgname = ?";
                 let args = [Arg::from(&on), Arg::from(&name)];
-                if tx.number(present, &args).await.on(side)? == Some(0) {
-                    tx.script(text).await.on(side)?;
-                    if what == "fence" {
-                        let off = format!("ALTER TABLE {on} DISABLE TRIGGER {}", quote(&name));
-                        tx.script(off).await.on(side)?;
-                    }
+                let rows = tx.fetch(present, &args).await.on(side)?;
+                let of = |at| rows.first().and_then(|row| row.maybe(at));
+                let make = match (of(0), of(1)) {
+                    (Some(0), _) => "CREATE TRIGGER",
+                    (_, Some(1)) if what == "note" => "CREATE OR REPLACE TRIGGER",
+                    _ => continue,
+                };
+                let text = format!("{make} {} {text}", quote(&name));
+                tx.script(text).await.on(side)?;
+                if what == "fence" {
+                    let off = format!("ALTER TABLE {on} DISABLE TRIGGER {}", quote(&name));
+                    tx.script(off).await.on(side)?;
                 }
             }
         }
@@ -155,10 +164,11 @@ impl Database {
         tx.commit().await.on(side)
     }
 
-    pub(in crate::db) async fn place_postgres(&self) -> Result<(), Error> {
-        let mut tx = self.write().await?;
-        self.place_within_postgres(&mut tx).await?;
-        tx.commit().await.on(self.side)
+    /// In a transaction of one statement: most often nothing was noted.
+    pub(in crate::db) async fn place_postgres(&self, pool: &PgPool) -> Result<(), Error> {
+        let text = format!("SELECT {}()", self.own("place"));
+        let placed = sqlx::query(AssertSqlSafe(text)).execute(pool).await;
+        placed.map(drop).on(self.side)
     }
 
     pub(in crate::db) async fn place_within_postgres(&self, tx: &mut Tx) -> Result<(), Error> {
@@ -230,8 +240,12 @@ impl Database {
         [
             (
                 "note",
+                // Rows of our own do not even call the function.
                 format!(
-                    "AFTER INSERT OR UPDATE OR DELETE ON {on} FOR EACH ROW EXECUTE FUNCTION {note}()"
+                    "AFTER INSERT OR UPDATE OR DELETE ON {on} FOR EACH ROW \
+                     WHEN (pg_catalog.current_setting('outgrow.applying', true) IS DISTINCT FROM {}) \
+                     EXECUTE FUNCTION {note}()",
+                    literal(self.slice.as_str())
                 ),
             ),
             (

@@ -40,6 +40,12 @@ pub(crate) struct Shape {
     binary: bool,
 }
 
+/// Names the snapshot that a transaction reads, for others to read it, too, while this one lasts.
+pub(crate) async fn export(tx: &mut Tx) -> Result<String, sqlx::Error> {
+    let rows = tx.fetch("SELECT pg_export_snapshot()", &[]).await?;
+    rows.first().ok_or(sqlx::Error::RowNotFound)?.text(0)
+}
+
 /// Two ends of a COPY.
 pub(crate) struct Ends<'a> {
     pub(crate) source: (&'a Database, &'a mut Tx),

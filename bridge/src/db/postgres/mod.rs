@@ -8,16 +8,21 @@ pub(super) mod arrays;
 pub(crate) mod capture;
 pub(crate) mod copy;
 pub(crate) mod introspect;
+pub(crate) mod once;
 pub(crate) mod replication;
 
 use std::time::Duration;
 
+use outgrow_rollout::Side;
 use sqlx::postgres::{PgPoolOptions, PgRow};
-use sqlx::{Connection as _, PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef,
+};
 
 use super::keys::hex;
 use super::tx::Fetched;
-use super::{Arg, CONNECTIONS, Database, Dialect, References, Tx, literal};
+use super::{Arg, Bounds, CONNECTIONS, Database, Dialect, Lasts, References, Tx, literal};
+use crate::error::{Error, OnSide};
 use crate::spec::PostgresUrl;
 use crate::typed::Class;
 use crate::value::Cell;
@@ -40,10 +45,10 @@ pub(super) fn count_own() -> String {
 
 /// A session of ours that is lost without a word must not keep its locks for as long as the server
 /// takes to miss it.
-pub(super) fn pool(url: &PostgresUrl, busy: Duration, stall: Duration) -> PgPool {
+pub(super) fn pool(url: &PostgresUrl, bounds: &Bounds) -> PgPool {
     crate::tls::ready();
-    let lock_timeout = busy.as_millis().to_string();
-    let forgotten = stall.as_millis().to_string();
+    let lock_timeout = bounds.busy.as_millis().to_string();
+    let forgotten = bounds.stall.as_millis().to_string();
     // Checked when the URL was read.
     let options = url
         .options()
@@ -61,7 +66,7 @@ pub(super) fn pool(url: &PostgresUrl, busy: Duration, stall: Duration) -> PgPool
             ("tcp_keepalives_count", "3"),
         ]);
     PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
+        .max_connections(CONNECTIONS + bounds.abreast)
         // A connection that has just answered is not asked whether it still does.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
@@ -72,7 +77,7 @@ pub(super) fn pool(url: &PostgresUrl, busy: Duration, stall: Duration) -> PgPool
                 Ok(true)
             })
         })
-        .acquire_timeout(busy.saturating_mul(4))
+        .acquire_timeout(bounds.busy.saturating_mul(4))
         .connect_lazy_with(options)
 }
 
@@ -80,6 +85,17 @@ pub(super) fn pool(url: &PostgresUrl, busy: Duration, stall: Duration) -> PgPool
 pub(super) async fn read(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await
+}
+
+/// What another transaction reads that lasts still.
+pub(super) async fn read_as_of(
+    pool: &PgPool,
+    snapshot: &str,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = read(pool).await?;
+    let text = format!("SET TRANSACTION SNAPSHOT {}", literal(snapshot));
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *tx).await?;
+    Ok(tx)
 }
 
 pub(super) async fn write_rows(
@@ -104,9 +120,63 @@ pub(super) async fn write_rows(
     Ok(tx)
 }
 
+/// Without a wait for the disk, nor for a standby.
+pub(super) const LATER: &str = "SET LOCAL synchronous_commit = off";
+const LATER_BY_CALL: &str = "set_config('synchronous_commit', 'off', true)";
+
 impl Database {
+    /// Begins a transaction that writes rows of the link's own, in one message.
+    pub(super) async fn write_own_postgres(
+        &self,
+        pool: &PgPool,
+        references: References,
+        lasts: Lasts,
+    ) -> Result<Tx, Error> {
+        let mut text = format!("BEGIN; {}", self.own_rows_postgres(references));
+        if lasts == Lasts::Later {
+            text.push_str("; ");
+            text.push_str(LATER);
+        }
+        let begun = pool.begin_with(AssertSqlSafe(text)).await;
+        if begun.is_err() {
+            // The client library does not know that a transaction may have begun.
+            self.spoil();
+        }
+        begun.map(Tx::Postgres).on(self.side)
+    }
+
+    /// A commit that waits for the disk has all before it on the disk, too; and with a standby that
+    /// must have it, on that. What was applied and is not there any more was lost in a crash.
+    pub(super) async fn flush_postgres(
+        &self,
+        pool: &PgPool,
+        (stream, epoch): (Side, i64),
+        applied: i64,
+    ) -> Result<(), Error> {
+        let text = "BEGIN; SELECT set_config('synchronous_commit', 'local', true) \
+                    WHERE current_setting('synchronous_commit') = 'off'";
+        let begun = pool.begin_with(text).await;
+        if begun.is_err() {
+            self.spoil();
+        }
+        let mut tx = begun.map(Tx::Postgres).on(self.side)?;
+        let text = format!(
+            "UPDATE {} SET seq = seq WHERE stream = ? AND epoch = ? AND seq >= ?",
+            self.own("position")
+        );
+        let args = [
+            Arg::from(stream.as_str()),
+            Arg::from(epoch),
+            Arg::from(applied),
+        ];
+        if tx.execute(&text, &args).await.on(self.side)? != 1 {
+            return Err(self.not_moved(&mut tx, (stream, epoch), applied).await?);
+        }
+        tx.commit().await.on(self.side)
+    }
+
     /// What begins a transaction that writes rows of the link's own.
-    pub(super) fn own_rows_postgres(&self, references: References) -> String {
+    fn own_rows_postgres(&self, references: References) -> String {
         let when = match references {
             References::AtOnce => "IMMEDIATE",
             References::AtCommit | References::Unchecked => "DEFERRED",
@@ -150,14 +220,19 @@ async fn unchecked(tx: &mut Transaction<'static, Postgres>) -> Result<(), sqlx::
 
 /// `?` becomes `$1`, `$2`, outside of quotes.
 pub(super) fn numbered(text: &str) -> String {
+    numbered_from(text, 1)
+}
+
+/// As [`numbered`], from another number on.
+fn numbered_from(text: &str, first: usize) -> String {
     let mut out = String::with_capacity(text.len() + 16);
-    let (mut quote, mut count) = (None, 0u32);
+    let (mut quote, mut count) = (None, first);
     for c in text.chars() {
         match (quote, c) {
             (None, '?') => {
-                count += 1;
                 out.push('$');
                 out.push_str(&count.to_string());
+                count += 1;
                 continue;
             }
             (None, '\'' | '"') => quote = Some(c),

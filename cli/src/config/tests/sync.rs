@@ -47,16 +47,17 @@ fn a_backfill_is_held_to_a_rate_and_waits_for_a_lag() {
     use std::time::Duration;
     let sync = |text: &str| {
         let sync = good(&with_sync(text)).slices[0].sync.clone();
-        (sync.copy_rate.map(std::num::NonZeroU32::get), sync.copy_lag)
+        let rate = sync.copy_rate.map(std::num::NonZeroU32::get);
+        (rate, sync.copy_parallel.get(), sync.copy_lag)
     };
-    let by_default = (None, outgrow_bridge::Limits::default().copy_lag);
+    let by_default = (None, 2, outgrow_bridge::Limits::default().copy_lag);
     assert_eq!(sync(""), by_default);
     assert_eq!(sync("writes = \"one\""), by_default);
-    let said = "writes = \"both\"\ncopy_rate = 5_000\ncopy_lag = \"30s\"";
-    assert_eq!(sync(said), (Some(5_000), Duration::from_secs(30)));
+    let said = "writes = \"both\"\ncopy_rate = 5_000\ncopy_lag = \"30s\"\ncopy_parallel = 4";
+    assert_eq!(sync(said), (Some(5_000), 4, Duration::from_secs(30)));
     golden(
         "sync_pace",
-        &with_sync("copy_rate = 0\ncopy_lag = \"10ms\""),
+        &with_sync("copy_rate = 0\ncopy_lag = \"10ms\"\ncopy_parallel = 9"),
     );
 }
 

@@ -140,9 +140,7 @@ impl Feed {
     /// Has everything that is not on record come again.
     pub(in crate::db) async fn forget(&self) {
         let mut inner = self.inner.lock().await;
-        if inner.ahead.take().is_some() {
-            inner.stream = None;
-        }
+        (inner.ahead, inner.stream) = (None, None);
     }
 }
 
