@@ -5,6 +5,7 @@
 //! [`Edits`] refuses those when it is built.
 
 pub(crate) mod cors;
+pub(crate) mod path;
 
 use http::header::{CONTENT_LOCATION, Entry, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Uri};
@@ -13,8 +14,10 @@ use crate::auth::AuthRule;
 use crate::error::Refusal;
 use crate::headers;
 use crate::limit::Limiter;
+use path::Targets;
 
 pub use cors::{Cors, CorsRule, Origin};
+pub use path::PathRule;
 
 /// Everything that one route changes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Filters {
     pub auth: Option<AuthRule>,
     /// Whose pages may read the answers; none leaves that to the sides.
     pub cors: Option<Cors>,
+    /// What the sides are asked in place of the client's path; for each the first that fits.
+    pub paths: Vec<PathRule>,
     pub request: Edits,
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.
@@ -171,6 +176,14 @@ impl Filters {
         };
         let checked = limit.check(fields, address.as_bytes());
         checked.map_err(Refusal::Limited)
+    }
+
+    /// What each side is asked; `None` where that is what the client asks.
+    pub(crate) fn targets(&self, asked: &Uri) -> Result<Option<Box<Targets>>, Refusal> {
+        match &self.paths[..] {
+            [] => Ok(None),
+            rules => path::targets(rules, asked),
+        }
     }
 
     /// Before a side is asked, after the proxy has read the head itself.

@@ -105,7 +105,7 @@ async fn of_slice(
     if let Some(trail) = &trail {
         trail.found(index, &label, bucket(cohort.hash));
     }
-    let mut caller = None;
+    let (mut caller, mut targets) = (None, None);
     if let Some(filters) = &filters {
         match enter(&core, filters, (&mut out.parts, peer), trail.as_ref()).await? {
             Entry::Answered(answer) => return Ok(answer),
@@ -114,6 +114,7 @@ async fn of_slice(
                 caller = found.and_then(|found| identities?.signed(&found));
             }
         }
+        targets = filters.targets(&out.parts.uri)?;
     }
     let call = Call {
         core,
@@ -123,6 +124,7 @@ async fn of_slice(
         label,
         cohort,
         filters,
+        targets,
         caller,
         wish: marks.wish,
         mirrored: marks.mirrored,
@@ -213,6 +215,9 @@ async fn pass_through(
         let entered = enter(&core, filters, (&mut out.parts, peer), trail.as_ref());
         if let Entry::Answered(answer) = entered.await? {
             return Ok(answer);
+        }
+        if let Some(targets) = filters.targets(&out.parts.uri)? {
+            out.parts.uri = targets.of(Side::Legacy).clone();
         }
     }
     let asking = Client::Address(&peer.address);

@@ -52,7 +52,7 @@ pub use auth::{
 };
 pub use dial::{ReachError, reach};
 pub use error::{BindError, HoldError};
-pub use filters::{Cors, CorsRule, Edit, Edits, Filters, Link, Origin};
+pub use filters::{Cors, CorsRule, Edit, Edits, Filters, Link, Origin, PathRule};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};

@@ -11,6 +11,8 @@
 //!    - pre: the rate limit, before anything is spent on the request;
 //!    - pre: who asks, by a token, an API key or a service's word, and what they may (`auth.rs`);
 //!    - pre: request fields are changed, once, so that both sides and the shadow see the same;
+//!    - pre: each side's path is made of the client's (`filters/path.rs`), which routes, cohorts and
+//!      reports keep to;
 //!    - a slice in maintenance serves nobody;
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;

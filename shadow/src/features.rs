@@ -193,6 +193,7 @@ mod tests {
             request: CapturedRequest {
                 method: Method::GET,
                 target: target.parse().unwrap(),
+                sides: Default::default(),
                 headers: headers.iter().map(pair).collect(),
                 body: Bytes::new(),
             },

@@ -56,4 +56,4 @@ pub use settings::{
     SliceShadow,
 };
 pub use shadow::Shadow;
-pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, Tap, Ticket};
+pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, SideTargets, Tap, Ticket};

@@ -145,10 +145,12 @@ impl Mirror {
             // The request's own host is what counts.
             Place::Dialed(_) => Authority::from_static("localhost"),
         };
+        let asked = &exchange.request;
+        let target = asked.sides.of(side).unwrap_or(&asked.target);
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(authority)
-            .path_and_query(exchange.request.target.clone())
+            .path_and_query(target.clone())
             .build()
             .map_err(|error| error.to_string())?;
         let mut request = Request::new(Empty::new());

@@ -16,6 +16,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
+use crate::tap::SideTargets;
+
 pub(crate) use capture::{Capture, hidden};
 
 /// The version of the format that is written, and the newest that is read.
@@ -72,6 +74,8 @@ pub struct Recorded {
     pub route: Option<String>,
     pub method: Method,
     pub target: PathAndQuery,
+    /// Where the proxy rewrote paths.
+    pub sides: SideTargets,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What it was answered, where that was kept: later requests may carry values of it.
@@ -102,6 +106,11 @@ struct Line {
     route: Option<String>,
     method: String,
     target: String,
+    /// What the legacy side was asked, where that is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    legacy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extracted: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     headers: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,6 +217,10 @@ impl TryFrom<Line> for Recorded {
             route: line.route,
             method: method(&line.method)?,
             target: target(&line.target)?,
+            sides: SideTargets {
+                legacy: line.legacy.as_deref().map(target).transpose()?,
+                extracted: line.extracted.as_deref().map(target).transpose()?,
+            },
             headers: fields(&line.headers)?,
             body: body.unwrap_or_default(),
             answer: answer.transpose()?,
@@ -239,6 +252,8 @@ impl Recorded {
             route: self.route.clone(),
             method: self.method.to_string(),
             target: self.target.to_string(),
+            legacy: self.sides.legacy.as_ref().map(ToString::to_string),
+            extracted: self.sides.extracted.as_ref().map(ToString::to_string),
             headers: pairs(&self.headers),
             body: Content::new(&self.body),
             answer,

@@ -30,7 +30,7 @@ use crate::report::Report;
 use crate::rules::today;
 use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
 use crate::slice::Slice;
-use crate::tap::{CapturedRequest, CapturedResponse, Exchange, Ticket};
+use crate::tap::{CapturedRequest, CapturedResponse, Exchange, SideTargets, Ticket};
 
 pub use accepted::AcceptedDifference;
 use accepted::Accepting;
@@ -60,6 +60,8 @@ pub struct ReplaySettings {
     pub limits: Limits,
     /// Fields that the reference, and that the other side always gets.
     pub own: [HeaderMap; 2],
+    /// The side whose paths the reference, and the other build know; `None`: the clients'.
+    pub sides: [Option<Side>; 2],
     pub pace: Pace,
     /// Requests of the recording at the same time.
     pub jobs: usize,
@@ -103,6 +105,7 @@ struct Replay {
     reference: Authority,
     other: Authority,
     own: [HeaderMap; 2],
+    sides: [Option<Side>; 2],
     asker: Asker,
     accepting: Accepting,
     pace: Pace,
@@ -138,6 +141,7 @@ pub async fn replay(
         other: first(&settings.slice.extracted)?,
         slice: Slice::new(settings.slice, &all, Arc::new(NoBridge))?,
         own: settings.own,
+        sides: settings.sides,
         asker: Asker::new(&settings.limits),
         accepting: Accepting::new(settings.accepted)?,
         pace: settings.pace,
@@ -296,7 +300,7 @@ impl Replay {
             let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
             *behind = (*behind).max(Instant::now().saturating_duration_since(due));
         }
-        let as_asked = known[0].dress(request, &self.own[0]);
+        let as_asked = known[0].dress(request, &self.own[0], self.sides[0]);
         let answers = self.both(request, known).await;
         learn(known, request, carried, &answers);
         let route: Arc<str> = match &request.route {
@@ -312,14 +316,11 @@ impl Replay {
 
     /// Both sides at once, each with its own cookies and values.
     async fn both(&self, request: &Recorded, known: &[Identity; 2]) -> [Result<Asked, String>; 2] {
-        let ask = |to, known: &Identity, own| {
-            let dressed = known.dress(request, own);
+        let ask = |to, index: usize| {
+            let dressed = known[index].dress(request, &self.own[index], self.sides[index]);
             self.asker.ask(to, &request.method, dressed)
         };
-        let (a, b) = tokio::join!(
-            ask(&self.reference, &known[0], &self.own[0]),
-            ask(&self.other, &known[1], &self.own[1])
-        );
+        let (a, b) = tokio::join!(ask(&self.reference, 0), ask(&self.other, 1));
         [a, b]
     }
 
@@ -431,7 +432,8 @@ fn exchange(
         primary: Side::Legacy,
         request: CapturedRequest {
             method: request.method.clone(),
-            target: as_asked.target.clone(),
+            target: as_asked.asked.clone(),
+            sides: SideTargets::default(),
             headers: as_asked.headers.clone(),
             body: as_asked.body.clone(),
         },

@@ -147,9 +147,27 @@ impl Exchange {
 #[derive(Debug, Clone)]
 pub struct CapturedRequest {
     pub method: Method,
+    /// As the client asked: what reports say.
     pub target: PathAndQuery,
+    pub sides: SideTargets,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// What the sides are asked where the proxy rewrites paths; `None`: what the client asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SideTargets {
+    pub legacy: Option<PathAndQuery>,
+    pub extracted: Option<PathAndQuery>,
+}
+
+impl SideTargets {
+    pub(crate) fn of(&self, side: Side) -> Option<&PathAndQuery> {
+        match side {
+            Side::Legacy => self.legacy.as_ref(),
+            Side::Extracted => self.extracted.as_ref(),
+        }
+    }
 }
 
 /// The answer.

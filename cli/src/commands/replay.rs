@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use outgrow_rollout::SliceId;
+use outgrow_rollout::{Side, SliceId};
 use outgrow_shadow::{
     AcceptedDifference, Flow, Format, Limits, Pace, Place, Places, Progress, Recording,
     ReplaySettings, Replayed, SliceShadow, render, replay,
@@ -66,6 +66,12 @@ pub(crate) struct ReplayArgs {
     /// Send this header to the build of --and
     #[arg(long, value_name = "NAME: VALUE", value_parser = field)]
     and_header: Vec<(HeaderName, HeaderValue)>,
+    /// The build of --against knows the paths of this side, where the proxy rewrites them
+    #[arg(long, value_enum, value_name = "SIDE")]
+    against_side: Option<PathsOf>,
+    /// The build of --and knows the paths of this side
+    #[arg(long, value_enum, value_name = "SIDE")]
+    and_side: Option<PathsOf>,
     /// Differences that are accepted, each with its reason
     #[arg(long, value_name = "FILE")]
     accepted: Option<PathBuf>,
@@ -90,6 +96,21 @@ enum ReportFormat {
     Md,
     Json,
     Junit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PathsOf {
+    Legacy,
+    Extracted,
+}
+
+impl From<PathsOf> for Side {
+    fn from(side: PathsOf) -> Self {
+        match side {
+            PathsOf::Legacy => Self::Legacy,
+            PathsOf::Extracted => Self::Extracted,
+        }
+    }
 }
 
 /// `10`, `0.5` or `max`.
@@ -230,6 +251,7 @@ fn settings(
         build_header,
         limits: Limits::default(),
         own: [fields(&args.against_header), fields(&args.and_header)],
+        sides: [args.against_side, args.and_side].map(|side| side.map(Side::from)),
         pace: args.speed,
         jobs: usize::from(args.jobs),
         writes: args.writes,

@@ -3,6 +3,7 @@
 
 mod auth;
 mod cors;
+mod path;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,21 @@ use super::problem::{Findings, Place, nearest};
 use super::scalar;
 use super::section::{Node, Section};
 
+/// Whose filters they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Belongs {
+    ToASlice,
+    ToNone,
+}
+
 /// `[proxy.filters]` and `[slices.ID.filters]`.
-pub(super) fn read(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Arc<Filters>> {
+pub(super) fn read(
+    section: &mut Section<'_>,
+    belongs: Belongs,
+    findings: &mut Findings<'_>,
+) -> Option<Arc<Filters>> {
     let mut section = section.get("filters")?.section(findings)?;
-    let found = keys(&mut section, findings);
+    let found = keys(&mut section, belongs, findings);
     section.finish(findings);
     Some(Arc::new(found))
 }
@@ -29,7 +41,7 @@ pub(super) fn of_routes(
     findings: &mut Findings<'_>,
     routes: &mut [(Place, Route)],
 ) {
-    let common = read(section, findings);
+    let common = read(section, Belongs::ToASlice, findings);
     let entries = section.get("route_filters");
     let entries = entries.map(|node| node.list(findings)).unwrap_or_default();
     let mut taken = Vec::new();
@@ -39,7 +51,7 @@ pub(super) fn of_routes(
         };
         let fix = "write routes = [\"GET /path/{name}\"], as the slice has them";
         let named = section.need(findings, "routes", fix);
-        let own = Arc::new(keys(&mut section, findings));
+        let own = Arc::new(keys(&mut section, Belongs::ToASlice, findings));
         section.finish(findings);
         let named = named.map(|node| node.words(findings)).unwrap_or_default();
         for (place, text) in named {
@@ -68,11 +80,12 @@ pub(super) fn of_routes(
     }
 }
 
-fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Filters {
+fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>) -> Filters {
     Filters {
         limit: limit(section.get("rate_limit"), findings),
         auth: auth::read(section.get("auth"), findings),
         cors: cors::read(section.get("cors"), findings),
+        paths: path::read(section.get("paths"), belongs, findings),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),
         links: links(section.get("links"), findings),

@@ -86,7 +86,7 @@ pub(super) fn proxy(
         preface: networks(&mut section, findings, "proxy_protocol").unwrap_or_default(),
         forwarded: networks(&mut section, findings, "trusted_proxies"),
     };
-    let filters = filters::read(&mut section, findings);
+    let filters = filters::read(&mut section, filters::Belongs::ToNone, findings);
     let auth = auth::read(&mut section, findings, around);
     let error_pages = pages::read(section.get("error_pages"), findings, around);
     let names = ["override_secret_file", "override_secret_env"];

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::SET_COOKIE;
 use http::{HeaderValue, Response, request};
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
-use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, Tap};
+use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, SideTargets, Tap};
 use tokio::sync::oneshot;
 
 use super::verdict::{self, Verdict};
@@ -19,6 +19,7 @@ use crate::cohort::Cohort;
 use crate::core::Core;
 use crate::error::Refusal;
 use crate::filters::Filters;
+use crate::filters::path::Targets;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
@@ -40,6 +41,8 @@ pub(crate) struct Call {
     pub(super) label: Arc<str>,
     pub(super) cohort: Cohort,
     pub(super) filters: Option<Arc<Filters>>,
+    /// Where the sides are not asked as the client asks.
+    pub(super) targets: Option<Box<Targets>>,
     /// Who asks, signed, where a token or a key has shown it.
     pub(super) caller: Option<HeaderValue>,
     /// What a tester asked for, with the right secret.
@@ -174,6 +177,9 @@ impl Call {
             Side::Legacy => self.core.legacy(),
             Side::Extracted => self.core.extracted(self.index),
         };
+        if let Some(targets) = &self.targets {
+            out.parts.uri = targets.of(side).clone();
+        }
         out.parts.headers.remove(headers::IDENTITY);
         if side == Side::Extracted
             && let Some(identities) = &self.core.identities
@@ -257,6 +263,10 @@ impl Call {
         let identity = identity.or_else(|| self.core.identities.as_ref().and_then(known));
         asked.headers.remove(headers::IDENTITY);
         let target = asked.uri.path_and_query().cloned();
+        let sides = self.targets.as_ref().map(|targets| SideTargets {
+            legacy: targets.side_target(Side::Legacy),
+            extracted: targets.side_target(Side::Extracted),
+        });
         let exchange = Exchange {
             ticket,
             slice: self.slice.settings.id.clone(),
@@ -265,6 +275,7 @@ impl Call {
             request: CapturedRequest {
                 method: asked.method,
                 target: target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+                sides: sides.unwrap_or_default(),
                 headers: asked.headers,
                 body: Bytes::new(),
             },

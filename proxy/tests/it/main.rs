@@ -31,5 +31,6 @@ mod multiplexed;
 mod naming;
 mod origins;
 mod proving;
+mod rewriting;
 mod routing;
 mod secured;

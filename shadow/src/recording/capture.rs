@@ -16,7 +16,7 @@ use regex::Regex;
 
 use super::{Given, Recorded};
 use crate::redact::Redactor;
-use crate::tap::Exchange;
+use crate::tap::{Exchange, SideTargets};
 
 /// Where a client is, which nobody needs for a replay.
 const ADDRESSES: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
@@ -116,6 +116,7 @@ impl Capture {
 impl Active {
     fn recorded(&mut self, exchange: &Exchange, redactor: &Redactor, now: Instant) -> Recorded {
         let request = &exchange.request;
+        let hidden_in = |target: Option<&PathAndQuery>| Some(without_secrets(target?, redactor));
         let since = now.saturating_duration_since(self.begun);
         let began = since.saturating_sub(exchange.latency);
         Recorded {
@@ -124,6 +125,10 @@ impl Active {
             route: Some(exchange.route.to_string()),
             method: request.method.clone(),
             target: without_secrets(&request.target, redactor),
+            sides: SideTargets {
+                legacy: hidden_in(request.sides.legacy.as_ref()),
+                extracted: hidden_in(request.sides.extracted.as_ref()),
+            },
             headers: headers(&request.headers, redactor),
             body: request.body.clone(),
             answer: Some(Given {

@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Given, REQUESTS_MAX, Recorded, Recording, RecordingError, decoded, fields, method, target,
+    Given, REQUESTS_MAX, Recorded, Recording, RecordingError, SideTargets, decoded, fields, method,
+    target,
 };
 
 /// How far a text is looked at to tell what it is.
@@ -180,6 +181,7 @@ fn recorded(entry: Entry, path: &str) -> Result<Recorded, String> {
         route: None,
         method: method(&request.method)?,
         target: target(path)?,
+        sides: SideTargets::default(),
         headers: fields(&named(request.headers))?,
         body: body.unwrap_or_default(),
         answer: answer.flatten(),

@@ -22,6 +22,7 @@ fn request(at_ms: u64, target: &str) -> Recorded {
         route: Some("GET /a".to_owned()),
         method: Method::GET,
         target: target.parse().unwrap(),
+        sides: SideTargets::default(),
         headers: HeaderMap::new(),
         body: Bytes::new(),
         answer: None,
@@ -170,6 +171,10 @@ fn any_recorded() -> impl Strategy<Value = Recorded> {
                 route,
                 method: Method::PUT,
                 target: path.parse().unwrap_or(PathAndQuery::from_static("/")),
+                sides: SideTargets {
+                    legacy: None,
+                    extracted: Some(PathAndQuery::from_static("/v2/x?a=1")),
+                },
                 headers: fields(&pairs).unwrap_or_default(),
                 body: Bytes::from(body),
                 answer: answer.map(|(status, body)| Given {

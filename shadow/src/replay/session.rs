@@ -13,6 +13,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use outgrow_rollout::Side;
 use serde_json::Value;
 
 use crate::recording::{Given, Recorded, hidden};
@@ -137,6 +138,9 @@ pub(crate) struct Identity {
 /// A request as one side gets it.
 #[derive(Debug, Clone)]
 pub(crate) struct Dressed {
+    /// As a client would ask.
+    pub(crate) asked: PathAndQuery,
+    /// As this build is asked.
     pub(crate) target: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -212,14 +216,21 @@ impl Identity {
     }
 
     /// The request as this side gets it: with its own cookies and values, and without secrets of
-    /// which only a token was recorded. `own` are fields that this side always gets.
-    pub(crate) fn dress(&self, request: &Recorded, own: &HeaderMap) -> Dressed {
-        let target = self.text(request.target.as_str());
-        let target = target.and_then(|text| text.parse().ok());
+    /// which only a token was recorded. `own` are fields that this build always gets; `side` is the
+    /// one whose paths it knows, where they are not the clients'.
+    pub(crate) fn dress(&self, request: &Recorded, own: &HeaderMap, side: Option<Side>) -> Dressed {
+        let target = |recorded: &PathAndQuery| {
+            let text = self.text(recorded.as_str());
+            let made = text.and_then(|text| text.parse().ok());
+            made.unwrap_or_else(|| recorded.clone())
+        };
+        let asked = target(&request.target);
+        let other = side.and_then(|side| request.sides.of(side));
         let body = std::str::from_utf8(&request.body).ok();
         let body = body.and_then(|text| self.text(text)).map(Bytes::from);
         Dressed {
-            target: target.unwrap_or_else(|| request.target.clone()),
+            target: other.map_or_else(|| asked.clone(), target),
+            asked,
             headers: self.fields(request, own),
             body: body.unwrap_or_else(|| request.body.clone()),
         }
@@ -309,6 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tap::SideTargets;
 
     fn request(target: &str, headers: &[(&str, &str)], body: &str) -> Recorded {
         let headers = headers.iter().map(|(name, value)| {
@@ -321,6 +333,7 @@ mod tests {
             route: None,
             method: http::Method::GET,
             target: target.parse().unwrap(),
+            sides: SideTargets::default(),
             headers: headers.collect(),
             body: Bytes::from(body.to_owned()),
             answer: None,
@@ -368,7 +381,7 @@ mod tests {
         let body = r#"{"token":"this-sides-token","user":{"id":5,"plan":"free"}}"#;
         side.learn(Some(&recorded), &carried, &answer.headers, body.as_bytes());
         let own = request("/", &[("x-env", "b")], "").headers;
-        let made = side.dress(&later, &own);
+        let made = side.dress(&later, &own, None);
         assert_eq!(made.target, "/carts/93/items?for=40017&plan=free&n=17");
         assert_eq!(made.headers["authorization"], "Bearer this-sides-token");
         assert_eq!(made.headers["cookie"], "sid=new; theme=dark");
@@ -382,7 +395,7 @@ mod tests {
         for text in ["a=1", "b=2; Path=/", "a=; Max-Age=0", "c=3; max-age=0"] {
             side.cookie(text);
         }
-        let made = side.dress(&request("/", &[], ""), &HeaderMap::new());
+        let made = side.dress(&request("/", &[], ""), &HeaderMap::new(), None);
         assert_eq!(made.headers["cookie"], "b=2");
     }
 
@@ -400,12 +413,12 @@ mod tests {
             ],
             "",
         );
-        let made = Identity::default().dress(&sent, &HeaderMap::new());
+        let made = Identity::default().dress(&sent, &HeaderMap::new(), None);
         let names: Vec<&str> = made.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["accept", "cookie"]);
         assert_eq!(made.headers["cookie"], "lang=en");
         let token = request("/", &[("authorization", "Bearer own")], "").headers;
-        let made = Identity::default().dress(&sent, &token);
+        let made = Identity::default().dress(&sent, &token, None);
         assert_eq!(made.headers["authorization"], "Bearer own");
     }
 

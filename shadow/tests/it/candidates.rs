@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, Version};
 use outgrow_rollout::Side;
-use outgrow_shadow::{Dial, Dialed, Dialing, Place};
+use outgrow_shadow::{Dial, Dialed, Dialing, Place, SideTargets};
 use outgrow_testkit::{LocalSocket, Upstream, process::free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Bench, Position, header, offer, settings, settled, shop, start};
+use crate::harness::{Bench, Position, header, offer, offer_as, settings, settled, shop, start};
 
 const PAIRS: u64 = 20;
 
@@ -283,4 +283,44 @@ async fn a_mirrored_request_is_marked_and_carries_no_credentials_and_no_hop_by_h
     ] {
         assert_eq!(seen.header(name), None, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_side_is_asked_by_its_own_path_and_reports_keep_the_clients() {
+    let bench = Bench::new().await;
+    bench.shadow.record(&shop(), "one").unwrap();
+    let sides = SideTargets {
+        legacy: None,
+        extracted: Some("/v2/items/7?mail=a@b.example".parse().unwrap()),
+    };
+    let answer = crate::harness::ok(r#"{"other":1}"#);
+    let target = "/api/products/7?mail=a@b.example";
+    assert!(offer_as(
+        &bench.shadow,
+        Side::Legacy,
+        &answer,
+        target,
+        sides
+    ));
+    bench.settled().await;
+    let asked: Vec<_> = bench.at_extracted.seen();
+    assert!(!asked.is_empty());
+    assert!(
+        asked
+            .iter()
+            .all(|seen| seen.target == "/v2/items/7?mail=a@b.example")
+    );
+    let again = bench.at_legacy.seen();
+    assert!(again.iter().all(|seen| seen.target == target), "{again:?}");
+    let fetched = bench.shadow.record(&shop(), "one").unwrap();
+    let line = fetched["lines"][0].as_str().unwrap();
+    assert!(
+        line.contains(r#""target":"/api/products/7?mail="#),
+        "{line}"
+    );
+    assert!(line.contains(r#""extracted":"/v2/items/7?mail="#), "{line}");
+    assert!(
+        !line.contains("b.example") && !line.contains("legacy"),
+        "{line}"
+    );
 }

@@ -161,6 +161,7 @@ fn offer(shadow: &Shadow, asked: Asked) {
         request: CapturedRequest {
             method: asked.method,
             target: asked.target.parse().unwrap(),
+            sides: Default::default(),
             headers,
             body: Bytes::new(),
         },

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
     Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Rule,
-    Shadow, ShadowSettings, SliceShadow, Tap,
+    Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
 use tokio::runtime::Handle;
@@ -193,7 +193,13 @@ pub(crate) fn offer(
     answer: &Response<Bytes>,
     headers: HeaderMap,
 ) -> bool {
-    offered(shadow, primary, answer, headers, "/api/products/1")
+    offered(
+        shadow,
+        (primary, answer),
+        headers,
+        "/api/products/1",
+        SideTargets::default(),
+    )
 }
 
 /// The same, of another target.
@@ -203,15 +209,26 @@ pub(crate) fn offer_at(
     answer: &Response<Bytes>,
     target: &'static str,
 ) -> bool {
-    offered(shadow, primary, answer, HeaderMap::new(), target)
+    offer_as(shadow, primary, answer, target, SideTargets::default())
+}
+
+/// The same, where the sides are asked by paths of their own.
+pub(crate) fn offer_as(
+    shadow: &Shadow,
+    primary: Side,
+    answer: &Response<Bytes>,
+    target: &'static str,
+    sides: SideTargets,
+) -> bool {
+    offered(shadow, (primary, answer), HeaderMap::new(), target, sides)
 }
 
 fn offered(
     shadow: &Shadow,
-    primary: Side,
-    answer: &Response<Bytes>,
+    (primary, answer): (Side, &Response<Bytes>),
     headers: HeaderMap,
     target: &'static str,
+    sides: SideTargets,
 ) -> bool {
     let route: Arc<str> = "GET /api/products/{id}".into();
     let Some(ticket) = shadow.admit(&shop(), &route, &Method::GET, 0) else {
@@ -225,6 +242,7 @@ fn offered(
         request: CapturedRequest {
             method: Method::GET,
             target: PathAndQuery::from_static(target),
+            sides,
             headers,
             body: Bytes::new(),
         },

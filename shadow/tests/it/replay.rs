@@ -25,6 +25,7 @@ fn how(reference: &Upstream, other: &Upstream) -> ReplaySettings {
             ..Limits::default()
         },
         own: [HeaderMap::new(), HeaderMap::new()],
+        sides: [None, None],
         pace: Pace::Max,
         jobs: 4,
         writes: false,
@@ -341,4 +342,27 @@ async fn live_requests_are_recorded_without_secrets_and_played_again() {
     for name in ["cookie", "authorization", "x-api-key"] {
         assert_eq!(last.header(name), None, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_are_asked_by_the_paths_of_their_side() {
+    let (old, new) = (
+        Upstream::always(200, "{}").await,
+        Upstream::always(200, "{}").await,
+    );
+    let line = r#"{"at_ms":0,"session":"a","route":"GET /p/{id}","method":"GET","target":"/p/7?x=1","extracted":"/v2/i/7?x=1"}"#;
+    let recording = read(&format!("{}\n{line}\n", head("a test")));
+    let sided = ReplaySettings {
+        sides: [Some(Side::Legacy), Some(Side::Extracted)],
+        ..how(&old, &new)
+    };
+    let found = played(sided, recording.clone()).await;
+    assert_eq!(found.report.evidence.compared(), 1);
+    played(how(&old, &new), recording).await;
+    let targets = |side: &Upstream| {
+        let seen = side.seen().into_iter().map(|seen| seen.target);
+        seen.collect::<Vec<_>>()
+    };
+    assert_eq!(targets(&old), ["/p/7?x=1", "/p/7?x=1"]);
+    assert_eq!(targets(&new), ["/v2/i/7?x=1", "/p/7?x=1"]);
 }

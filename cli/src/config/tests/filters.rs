@@ -56,6 +56,41 @@ fn filters_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn sides_may_have_paths_of_their_own() {
+    let config = good(&with(
+        "paths = [{ from = \"/api/products/{id}\", to = \"/v2/items/{id}\" }, \
+         { side = \"both\", from = \"/api/{*rest}\", to = \"/{*rest}\" }]",
+    ));
+    let filters = config.slices[0].routes[0].filters.clone().unwrap();
+    use outgrow_rollout::Side::{Extracted, Legacy};
+    let changes = |side| {
+        filters
+            .paths
+            .iter()
+            .filter(|rule| rule.changes(side))
+            .count()
+    };
+    assert_eq!((changes(Legacy), changes(Extracted)), (1, 2));
+    let all = |text: &str| {
+        let filters = format!("[proxy.filters]\npaths = [{text}]\n\n[proxy.identity]");
+        SHOP.replace("[proxy.identity]", &filters)
+    };
+    let config = good(&all("{ from = \"/{*rest}\", to = \"/app/{*rest}\" }"));
+    assert!(config.proxy.filters.unwrap().paths[0].changes(Legacy));
+    golden(
+        "paths_outside",
+        &all("{ side = \"both\", from = \"/a\", to = \"/b\" }"),
+    );
+    golden(
+        "paths",
+        &with(
+            "paths = [{ side = \"left\", from = \"/a\", to = \"/b\" }, { from = \"a\", to = \"/b\" }, \
+             { from = \"/{id}\", to = \"/{sku}\" }, { from = \"/a\", to = \"/../b\" }, { from = \"/a\", way = 1 }]",
+        ),
+    );
+}
+
+#[test]
 fn requests_may_be_limited() {
     let limit = |text: &str| {
         let config = good(&with(&format!("rate_limit = {{ {text} }}")));
