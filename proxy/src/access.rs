@@ -41,7 +41,8 @@ pub struct AccessLog {
     pub format: LogFormat,
     /// Of all requests, 0.0 to 1.0.
     pub sample: f64,
-    /// Requests that take this long are logged whatever the sample says.
+    /// Requests that take this long are logged whatever the sample says, but where their filters
+    /// say another time.
     pub slow: Option<Duration>,
     /// Whether the target is told with its query.
     pub query: bool,
@@ -168,7 +169,8 @@ impl CoreLog {
     /// A request has ended.
     pub(crate) fn tell(&self, ending: &Ending, slices: &[Arc<Slice>]) {
         let took = ending.trail.begun.elapsed();
-        let slow = self.settings.slow.is_some_and(|slow| took >= slow);
+        let slow = ending.trail.known.borrow().slow.or(self.settings.slow);
+        let slow = slow.is_some_and(|slow| took >= slow);
         if !slow && !self.chosen() {
             return;
         }

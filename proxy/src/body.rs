@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::forward::Verdict;
 use crate::grpc;
 use crate::pool::Lent;
+use crate::press::Press;
 use crate::trail::Ending;
 use crate::wire::WireError;
 
@@ -32,6 +33,8 @@ pub(crate) struct Answer {
     /// The connection, given back at the end; dropped (and so closed) when cut off.
     pub(crate) lent: Option<Lent>,
     pub(crate) copy: Option<Copy>,
+    /// Compresses what the client gets, and only that.
+    pub(crate) press: Option<Box<Press>>,
     /// Who wants to know how it ends.
     pub(crate) ending: Option<Ending>,
     /// Who counts a call that fails at its end (gRPC).
@@ -109,6 +112,31 @@ impl Answer {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        let Some(mut press) = self.press.take() else {
+            return self.poll_side(cx);
+        };
+        // The side's answer ends before the client's does, and is longer.
+        let mut ending = self.ending.take();
+        let polled = press.poll(cx, |cx| self.poll_side(cx));
+        if let (Some(ending), Poll::Ready(Some(Ok(frame)))) = (&mut ending, &polled)
+            && let Some(data) = frame.data_ref()
+        {
+            ending.bytes += data.len() as u64;
+        }
+        match &polled {
+            Poll::Ready(Some(Err(_))) => {}
+            Poll::Ready(_) if press.is_over() => {
+                if let Some(ending) = &mut ending {
+                    ending.whole = true;
+                }
+            }
+            _ => (self.press, self.ending) = (Some(press), ending),
+        }
+        polled
+    }
+
+    /// The next part of what the side says.
+    fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
         let Some(lent) = &mut self.lent else {
             return Poll::Ready(None);
         };
@@ -158,6 +186,7 @@ impl Body {
         let mut answer = Answer {
             lent: Some(lent),
             copy,
+            press: None,
             ending: None,
             verdict: None,
             deadline: None,
@@ -178,6 +207,24 @@ impl Body {
         }
         answer.deadline = until.map(|until| Box::pin(sleep_until(until.into())));
         Self::Answer(Box::new(answer))
+    }
+
+    /// Compresses what is still to come. Whether it will: not where there is nothing.
+    pub(crate) fn press(&mut self, press: impl FnOnce() -> Option<Press>) -> bool {
+        match self {
+            Self::Empty | Self::Full(None) => false,
+            Self::Full(Some(whole)) => match press().and_then(|press| press.whole(whole)) {
+                Some(pressed) => {
+                    *whole = pressed;
+                    true
+                }
+                None => false,
+            },
+            Self::Answer(answer) => {
+                answer.press = press().map(Box::new);
+                answer.press.is_some()
+            }
+        }
     }
 }
 
@@ -200,7 +247,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Answer(answer) => answer.lent.is_none(),
+            Self::Answer(answer) => answer.lent.is_none() && answer.press.is_none(),
         }
     }
 
@@ -210,6 +257,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
+            Self::Answer(answer) if answer.press.is_some() => SizeHint::default(),
             Self::Answer(answer) => match answer.lent.as_ref().map(|lent| lent.flow.left()) {
                 None => SizeHint::with_exact(0),
                 Some(Some(left)) => SizeHint::with_exact(left),

@@ -4,8 +4,12 @@
 //! Nothing here can name a field that decides where a message ends, who calls, or where it goes:
 //! [`Edits`] refuses those when it is built.
 
+pub(crate) mod compress;
 pub(crate) mod cors;
 pub(crate) mod path;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_LOCATION, Entry, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Uri};
@@ -16,6 +20,7 @@ use crate::headers;
 use crate::limit::Limiter;
 use path::Targets;
 
+pub use compress::{Compression, MediaRange};
 pub use cors::{Cors, CorsRule, Origin};
 pub use path::PathRule;
 
@@ -30,6 +35,10 @@ pub struct Filters {
     pub cors: Option<Cors>,
     /// What the sides are asked in place of the client's path; for each the first that fits.
     pub paths: Vec<PathRule>,
+    /// Which answers are compressed; none leaves that to the sides.
+    pub compress: Option<Arc<Compression>>,
+    /// From when on a request is in the access log whatever its sample says; none is as that says.
+    pub slow: Option<Duration>,
     pub request: Edits,
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.

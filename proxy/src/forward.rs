@@ -17,12 +17,13 @@ use crate::body::{Body, Copy};
 use crate::cohort;
 use crate::core::{Core, Peer};
 use crate::error::{Declined, Refusal, UpstreamError};
-use crate::filters::{Filters, cors};
+use crate::filters::{Filters, compress, cors};
 use crate::grpc;
 use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
 use crate::pool::{Client, Lent, Outgoing};
 use crate::routes::Found;
+use crate::trace::Timing;
 use crate::trail::Trail;
 use crate::tunnel;
 pub(crate) use call::Call;
@@ -42,6 +43,10 @@ pub(crate) async fn carry(
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
     let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
     headers::prepare(&mut parts, peer)?;
+    if let Some(limit) = &core.shared.settings.limit {
+        let checked = limit.check(&parts.headers, peer.address.as_bytes());
+        checked.map_err(Refusal::Limited)?;
+    }
     if let Some(answer) = preflight(&core, &parts) {
         return Ok(answer?);
     }
@@ -55,16 +60,24 @@ pub(crate) async fn carry(
     let body = (!body.is_end_stream()).then_some(body);
     let out = Outgoing { parts, body, until };
     let found = route(&core, &out.parts.method, &out.parts).cloned();
-    let grant = filters(&core, found.as_ref())
-        .and_then(|filters| filters.cors.as_ref())
-        .map(|cors| cors.grant(&out.parts.headers));
-    let answered = match found {
+    let chosen = filters(&core, found.as_ref());
+    let grant = chosen.and_then(|filters| filters.cors.as_ref());
+    let grant = grant.map(|cors| cors.grant(&out.parts.headers));
+    let wanted = chosen.and_then(|filters| filters.compress.as_ref());
+    let wanted = wanted.map(|rule| {
+        let parts = &out.parts;
+        compress::Wanted::new(rule, &parts.method, &parts.headers)
+    });
+    let mut answered = match found {
         None => pass_through(core, peer, out, (client, trail)).await,
         Some(found) => {
             let marks = Marks { wish, mirrored };
             of_slice(core, peer, (found, out), marks, (client, trail)).await
         }
     };
+    if let (Some(wanted), Ok(answer)) = (wanted, &mut answered) {
+        wanted.apply(answer);
+    }
     let Some(grant) = grant else {
         return answered.map_err(Declined::from);
     };
@@ -144,6 +157,9 @@ async fn enter(
     (parts, peer): (&mut request::Parts, &Peer),
     trail: Option<&Rc<Trail>>,
 ) -> Result<Entry, Refusal> {
+    if let Some(trail) = trail {
+        trail.is_slow_after(filters.slow);
+    }
     filters.limit(&parts.headers, &peer.address)?;
     let entry = match &filters.auth {
         None => Entry::Open(None),
@@ -189,11 +205,25 @@ fn route<'a>(core: &'a Core, method: &Method, parts: &request::Parts) -> Option<
     core.shared.table.find(method, host, parts.uri.path())
 }
 
+/// Whether the override secret came with the request.
+fn is_tester(core: &Core, fields: &HeaderMap) -> bool {
+    let given = fields.get(&headers::SECRET);
+    let secret = core.shared.settings.override_secret.as_ref();
+    matches!((secret, given), (Some(secret), Some(given)) if secret.is(given.as_bytes()))
+}
+
+/// Whether who asks is told where the time went.
+pub(crate) fn is_timed(core: &Core, fields: &HeaderMap) -> bool {
+    match core.shared.settings.trace.server_timing {
+        None => false,
+        Some(Timing::Everybody) => true,
+        Some(Timing::Testers) => is_tester(core, fields),
+    }
+}
+
 /// The side that a tester asks for; without the secret the field means nothing.
 fn wish(core: &Core, fields: &HeaderMap) -> Option<Side> {
-    let secret = core.shared.settings.override_secret.as_ref()?;
-    let given = fields.get(&headers::SECRET)?;
-    if !secret.is(given.as_bytes()) {
+    if !is_tester(core, fields) {
         return None;
     }
     match fields.get(&headers::SIDE)?.as_bytes() {

@@ -29,6 +29,7 @@ mod limits;
 mod pages;
 mod pool;
 mod preface;
+mod press;
 mod recent;
 mod routes;
 mod rules;
@@ -52,12 +53,15 @@ pub use auth::{
 };
 pub use dial::{ReachError, reach};
 pub use error::{BindError, HoldError};
-pub use filters::{Cors, CorsRule, Edit, Edits, Filters, Link, Origin, PathRule};
+pub use filters::{
+    Compression, Cors, CorsRule, Edit, Edits, Filters, Link, MediaRange, Origin, PathRule,
+};
 pub use guard::Lowered;
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::Limits;
 pub use pages::{ERROR_CODES, ErrorPage};
+pub use press::Coding;
 pub use rules::{
     Balance, BreakerRule, Ejection, Health, Protocol, Retries, ServiceSettings, Transport,
     UpstreamLimits, UpstreamRules, UpstreamTls,
@@ -68,7 +72,7 @@ pub use settings::{
 };
 pub use sources::{Consul, DnsSettings, Eureka, Family, FileList, Source};
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
-pub use trace::TraceSettings;
+pub use trace::{Timing, TraceSettings};
 pub use trust::{Network, Trust};
 pub use upstreams::address::{Address, AddressError};
 pub use upstreams::discovery::look_up;

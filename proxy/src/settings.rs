@@ -13,6 +13,7 @@ use outgrow_rollout::{GuardLimits, SliceId};
 use crate::access::AccessLog;
 use crate::auth::{AuthSettings, Way};
 use crate::filters::Filters;
+use crate::limit::Limiter;
 use crate::limits::Limits;
 use crate::pages::ErrorPage;
 use crate::routes::RouteTable;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub dns: DnsSettings,
     pub limits: Limits,
     pub trust: Trust,
+    /// How many requests, of all routes together; those of filters hold beside it.
+    pub limit: Option<Arc<Limiter>>,
     /// Of what belongs to no slice.
     pub filters: Option<Arc<Filters>>,
     /// Whose word on who asks is believed.

@@ -7,6 +7,7 @@
 //!    (`filters.rs`; what is not chosen costs one branch):
 //!    - pre: `headers::prepare` takes off what is for one hop or forged, so that no filter sees it;
 //!    - pre: a preflight is answered for the route that its page wants to ask (`filters/cors.rs`);
+//!    - pre: the rate limit of the whole proxy, where there is one;
 //!    - route: the route is found, and the cohort by what the client itself has sent;
 //!    - pre: the rate limit, before anything is spent on the request;
 //!    - pre: who asks, by a token, an API key or a service's word, and what they may (`auth.rs`);
@@ -17,6 +18,7 @@
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;
 //!    - post: the proxy's own cohort cookie, which no filter may change;
+//!    - post: what the client is to get is compressed (`filters/compress.rs`);
 //!    - post: who may read the answer (CORS), also one of the proxy's own.
 //! 5. error: a refusal is an answer of the proxy's own, with a page of the config where there is one
 //!    (`pages.rs`), and no other filter changes it (1). Who calls by gRPC gets a status (`grpc.rs`).
@@ -27,7 +29,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::header::ACCEPT;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use tracing::debug;
 
 use crate::answer::refuse;
@@ -40,6 +42,8 @@ use crate::headers;
 use crate::inbound::ClientBody;
 use crate::trace;
 use crate::trail::{Ending, Trail};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -54,7 +58,8 @@ pub(crate) async fn answer(
     if trace.span {
         trace::continue_trace(request.headers_mut(), trace.start, &core.dice);
     }
-    let ending = Ending::of(&core, &peer, &request, id.as_ref());
+    let timed = forward::is_timed(&core, request.headers());
+    let ending = Ending::of(&core, &peer, &request, id.as_ref(), timed);
     let own = core.clone();
     let pages = &own.shared.settings.error_pages[..];
     let accept = match pages {
@@ -78,6 +83,9 @@ pub(crate) async fn answer(
         }
         response
     });
+    if timed && let Some(timing) = ending.as_ref().and_then(|ending| ending.trail.timing()) {
+        response.headers_mut().append(SERVER_TIMING, timing);
+    }
     if let Some(id) = id {
         response.headers_mut().insert(trace::REQUEST_ID, id);
     }

@@ -27,6 +27,16 @@ pub struct TraceSettings {
     pub span: bool,
     /// A request without a trace begins one; only with `span`.
     pub start: bool,
+    /// Who is told in `Server-Timing` where the time of a request went.
+    pub server_timing: Option<Timing>,
+}
+
+/// Who is told of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// Who sends the override secret.
+    Testers,
+    Everybody,
 }
 
 /// Ids that differ; not to be guessed at is not asked of them.

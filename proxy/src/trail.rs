@@ -10,6 +10,7 @@ use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use outgrow_rollout::Side;
 
+use crate::access::CoreLog;
 use crate::answer::status;
 use crate::body::Body;
 use crate::core::{Core, Peer};
@@ -48,6 +49,8 @@ pub(crate) struct Known {
     pub(crate) refusal: Option<&'static str>,
     /// The name of the API key that it came with.
     pub(crate) caller: Option<Box<str>>,
+    /// From when on its route calls it slow.
+    pub(crate) slow: Option<Duration>,
 }
 
 impl Trail {
@@ -57,6 +60,25 @@ impl Trail {
         known.slice = Some(slice);
         known.route = Some(route.clone());
         known.bucket = Some(bucket);
+    }
+
+    pub(crate) fn is_slow_after(&self, slow: Option<Duration>) {
+        self.known.borrow_mut().slow = slow;
+    }
+
+    /// Where the time went until now, as `Server-Timing` has it: milliseconds.
+    pub(crate) fn timing(&self) -> Option<HeaderValue> {
+        let known = self.known.borrow();
+        let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
+        let total = millis(self.begun.elapsed());
+        let text = match (known.side, known.upstream_took) {
+            (Some(side), Some(took)) => {
+                let took = millis(took);
+                format!("upstream;desc=\"{side}\";dur={took:.3}, total;dur={total:.3}")
+            }
+            _ => format!("total;dur={total:.3}"),
+        };
+        HeaderValue::try_from(text).ok()
     }
 
     pub(crate) fn called_by(&self, name: &str) {
@@ -113,10 +135,14 @@ impl Ending {
         peer: &Rc<Peer>,
         request: &Request<B>,
         id: Option<&HeaderValue>,
+        timed: bool,
     ) -> Option<Self> {
-        let log = core.log.as_ref()?;
+        let log = core.log.as_ref();
+        if log.is_none() && !timed {
+            return None;
+        }
         let field = |name| {
-            let wanted = log.tells_of_clients();
+            let wanted = log.is_some_and(CoreLog::tells_of_clients);
             wanted
                 .then(|| request.headers().get(name).cloned())
                 .flatten()

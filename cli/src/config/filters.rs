@@ -2,6 +2,7 @@
 //! of what belongs to no slice.
 
 mod auth;
+mod compress;
 mod cors;
 mod path;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use outgrow_proxy::{CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
 
-use super::model::Route;
+use super::model::{Proxy, Route};
 use super::problem::{Findings, Place, nearest};
 use super::scalar;
 use super::section::{Node, Section};
@@ -33,6 +34,25 @@ pub(super) fn read(
     let found = keys(&mut section, belongs, findings);
     section.finish(findings);
     Some(Arc::new(found))
+}
+
+/// What filters want of the rest of the config.
+pub(super) fn check<'a>(
+    proxy: &Proxy,
+    at: &Place,
+    routes: impl Iterator<Item = (&'a Place, &'a Route)>,
+    findings: &mut Findings<'_>,
+) {
+    let routes = routes.map(|(place, route)| (place, route.filters.as_deref()));
+    let all = routes.chain([(at, proxy.filters.as_deref())]);
+    for (place, filters) in all {
+        let slow = filters.is_some_and(|filters| filters.slow.is_some());
+        if slow && proxy.access_log.is_none() {
+            let rule = "its `slow` is of the access log, and there is none";
+            findings.lack(place, rule.to_owned(), "add [proxy.access_log] with `file`");
+            return;
+        }
+    }
 }
 
 /// Gives each route its filters: those of `route_filters` that name it, else the slice's.
@@ -86,6 +106,10 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
         auth: auth::read(section.get("auth"), findings),
         cors: cors::read(section.get("cors"), findings),
         paths: path::read(section.get("paths"), belongs, findings),
+        compress: compress::read(section.get("compress"), findings),
+        slow: section
+            .get("slow")
+            .and_then(|node| node.duration(findings, Duration::ZERO..=HOUR)),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),
         links: links(section.get("links"), findings),
@@ -100,9 +124,10 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
 /// More a second than a core can refuse.
 const REQUESTS_MAX: u64 = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-fn limit(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Option<Limiter> {
+pub(super) fn limit(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Option<Limiter> {
     let mut section = node?.section(findings)?;
     let fix = "write { requests = 100, per = \"1m\", by = \"address\" }";
     let count = |section: &mut Section<'_>, findings: &mut Findings<'_>, needed| {

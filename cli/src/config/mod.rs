@@ -158,6 +158,8 @@ fn read(
         }) {
             findings.lack(&root.at("proxy"), rule, fix);
         }
+        let routes = slices.iter().flat_map(slices::Draft::routes);
+        filters::check(proxy, &root.at("proxy"), routes, findings);
     }
     root.finish(findings);
     let mut kept = BTreeMap::new();

@@ -64,6 +64,8 @@ pub(crate) struct Proxy {
     pub(crate) drain_timeout: Duration,
     /// Whom the proxy believes what about clients.
     pub(crate) trust: Trust,
+    /// Of all requests together.
+    pub(crate) limit: Option<Arc<outgrow_proxy::Limiter>>,
     /// Of what belongs to no slice.
     pub(crate) filters: Option<Arc<outgrow_proxy::Filters>>,
     pub(crate) auth: outgrow_proxy::AuthSettings,

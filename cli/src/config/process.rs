@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
@@ -86,6 +87,7 @@ pub(super) fn proxy(
         preface: networks(&mut section, findings, "proxy_protocol").unwrap_or_default(),
         forwarded: networks(&mut section, findings, "trusted_proxies"),
     };
+    let limit = filters::limit(section.get("rate_limit"), findings);
     let filters = filters::read(&mut section, filters::Belongs::ToNone, findings);
     let auth = auth::read(&mut section, findings, around);
     let error_pages = pages::read(section.get("error_pages"), findings, around);
@@ -99,10 +101,11 @@ pub(super) fn proxy(
         .get("access_log")
         .map(|node| access_log::read(node.section(findings)?, findings, around));
     let dns = sources::dns(&mut section, findings);
+    let has_secret = !matches!(override_secret, Ok(None));
     let trace = section
         .get("trace")
         .and_then(|node| node.section(findings))
-        .map(|section| trace::read(section, findings))
+        .map(|section| trace::read(section, has_secret, findings))
         .unwrap_or_default();
     section.finish(findings);
     Some(Proxy {
@@ -114,6 +117,7 @@ pub(super) fn proxy(
         hold_timeout,
         drain_timeout,
         trust,
+        limit: limit.map(Arc::new),
         filters,
         auth,
         error_pages,

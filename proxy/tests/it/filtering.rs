@@ -152,3 +152,25 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     assert_eq!(legacy.seen().len(), 4, "what is refused is not forwarded");
     front.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_limit_may_hold_for_all_that_comes_in() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let mut settings = sliced(&legacy, &extracted);
+    settings.limit = Some(Arc::new(Limiter::new(RateRule {
+        requests: 2,
+        per: std::time::Duration::from_secs(3_600),
+        burst: 2,
+        by: RateKey::Everybody,
+    })));
+    let front = start(settings);
+    assert_eq!(front.get("/api/items", &[]).await.status, 200);
+    assert_eq!(front.get("/elsewhere", &[]).await.status, 200);
+    for path in ["/api/items", "/elsewhere"] {
+        let refused = front.get(path, &[]).await;
+        assert_eq!(refused.status, 429, "{path}");
+        assert_eq!(refused.header("x-outgrow-error"), Some("rate-limited"));
+    }
+    assert_eq!(legacy.seen().len(), 2);
+    front.stop().await;
+}

@@ -42,6 +42,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
             ..Limits::default()
         },
         trust: Trust::default(),
+        limit: None,
         filters: None,
         auth: AuthSettings::default(),
         error_pages: Vec::new(),

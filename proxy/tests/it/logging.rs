@@ -188,6 +188,35 @@ async fn only_slow_requests_are_sure_to_be_logged_where_few_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_says_itself_what_is_slow_on_it() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("access.log");
+    let log = AccessLog {
+        sample: 0.0,
+        slow: Some(Duration::ZERO),
+        ..log(&file)
+    };
+    let filters = |slow| {
+        Some(std::sync::Arc::new(outgrow_proxy::Filters {
+            slow,
+            ..outgrow_proxy::Filters::default()
+        }))
+    };
+    let mut settings = sliced(&legacy, &extracted);
+    settings.slices[0].routes[0].filters = filters(Some(Duration::from_secs(3_600)));
+    settings.slices[0].routes[1].filters = filters(None);
+    let front = start(logged(settings, log));
+    for path in ["/api/items", "/api/items/7", "/elsewhere"] {
+        front.get(path, &[]).await;
+    }
+    front.stop().await;
+    let told = lines(&file);
+    let targets: Vec<_> = told.iter().map(|line| line["target"].clone()).collect();
+    assert_eq!(targets, ["/api/items/7", "/elsewhere"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_is_told_of() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("access.log");

@@ -9,6 +9,7 @@ mod calling;
 mod carrying;
 mod checking;
 mod closing;
+mod compressing;
 mod conforming;
 mod counting;
 mod differing;

@@ -1,6 +1,6 @@
 //! Request ids and traces, from clients to upstreams and back.
 
-use outgrow_proxy::{Settings, TraceSettings};
+use outgrow_proxy::{Secret, Settings, Timing, TraceSettings};
 use outgrow_testkit::Upstream;
 
 use crate::harness::{named, plain, start};
@@ -99,5 +99,41 @@ async fn nothing_is_added_where_nothing_is_asked_for() {
         Some("two words")
     );
     assert_eq!(last(&upstream, "traceparent"), None);
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_know_is_told_where_the_time_went() {
+    let upstream = named("upstream").await;
+    let secret = "a-secret-of-testers";
+    let mut settings = traced(
+        &upstream,
+        TraceSettings {
+            server_timing: Some(Timing::Testers),
+            ..TraceSettings::default()
+        },
+    );
+    settings.override_secret = Some(Secret::new(secret));
+    let front = start(settings.clone());
+    let told = front.get("/", &[("x-outgrow-secret", secret)]).await;
+    let times = told.header("server-timing").unwrap();
+    let (upstream_part, total) = times.split_once(", ").unwrap();
+    let millis =
+        |part: &str, start: &str| -> f64 { part.strip_prefix(start).unwrap().parse().unwrap() };
+    let took = millis(upstream_part, "upstream;desc=\"legacy\";dur=");
+    let total = millis(total, "total;dur=");
+    assert!(took > 0.0 && total >= took, "{times}");
+    let stranger = front.get("/", &[("x-outgrow-secret", "another")]).await;
+    assert_eq!(stranger.header("server-timing"), None);
+    front.stop().await;
+    settings.trace.server_timing = Some(Timing::Everybody);
+    let front = start(settings);
+    let refused = front
+        .raw("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+        .await;
+    assert!(
+        refused.contains("\r\nserver-timing: total;dur="),
+        "{refused}"
+    );
     front.stop().await;
 }

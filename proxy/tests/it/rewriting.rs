@@ -145,7 +145,7 @@ async fn the_shadow_knows_what_both_sides_are_to_be_asked() {
         (keeper.kept.lock().unwrap().len() == 2).then_some(())
     })
     .await;
-    let kept = keeper.kept.lock().unwrap();
+    let kept = std::mem::take(&mut *keeper.kept.lock().unwrap());
     for (exchange, primary) in kept.iter().zip([Side::Legacy, Side::Extracted]) {
         let request = &exchange.request;
         assert_eq!(exchange.primary, primary);

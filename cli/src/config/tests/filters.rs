@@ -91,6 +91,45 @@ fn sides_may_have_paths_of_their_own() {
 }
 
 #[test]
+fn answers_may_be_compressed() {
+    let of = |text: &str| {
+        let config = good(&with(&format!("compress = {{ {text} }}")));
+        let filters = config.slices[0].routes[0].filters.clone().unwrap();
+        filters.compress.clone().unwrap()
+    };
+    let usual = of("");
+    let names: Vec<_> = usual.codings.iter().map(|coding| coding.name()).collect();
+    assert_eq!((names, usual.min), (vec!["zstd", "br", "gzip"], 1_024));
+    assert_eq!(usual.types.len(), 12, "each can be read");
+    let own = of("codings = [\"gzip\"], types = [\"Text/*\", \"*+json\"], min = \"2KiB\"");
+    assert_eq!((own.codings.len(), own.types.len(), own.min), (1, 2, 2_048));
+    golden(
+        "compress",
+        &with(
+            "compress = { codings = [\"deflate\", \"br\", \"br\"], types = [\"html\", \"*/*\"], min = \"2GiB\", level = 9 }\n\
+             [[slices.catalog.route_filters]]\nroutes = [\"GET /api/products\"]\ncompress = { codings = [] }",
+        ),
+    );
+}
+
+#[test]
+fn slow_requests_of_a_route_need_a_log() {
+    golden("slow_without_log", &with("slow = \"500ms\""));
+    let log = "[proxy.access_log]\nfile = \"-\"\n\n[proxy.identity]";
+    let config = good(&with("slow = \"500ms\"").replace("[proxy.identity]", log));
+    let filters = config.slices[0].routes[0].filters.clone().unwrap();
+    assert_eq!(filters.slow, Some(Duration::from_millis(500)));
+}
+
+#[test]
+fn the_whole_proxy_may_be_limited() {
+    let limit = "rate_limit = { requests = 9, by = \"everybody\" }\n";
+    let text = SHOP.replacen("[proxy]\n", &format!("[proxy]\n{limit}"), 1);
+    assert!(good(&text).proxy.limit.is_some());
+    assert!(good(SHOP).proxy.limit.is_none());
+}
+
+#[test]
 fn requests_may_be_limited() {
     let limit = |text: &str| {
         let config = good(&with(&format!("rate_limit = {{ {text} }}")));

@@ -1,6 +1,6 @@
 //! Request ids and traces.
 
-use outgrow_proxy::TraceSettings;
+use outgrow_proxy::{Timing, TraceSettings};
 
 use super::*;
 
@@ -17,6 +17,7 @@ fn requests_are_marked_as_the_file_says() {
         request_id,
         span,
         start,
+        server_timing: None,
     };
     assert_eq!(good(SHOP).proxy.trace, of(false, false, false));
     assert_eq!(good(&with("")).proxy.trace, of(true, true, false));
@@ -25,6 +26,13 @@ fn requests_are_marked_as_the_file_says() {
     assert_eq!(
         good(&with("span = false")).proxy.trace,
         of(true, false, false)
+    );
+    let timed = good(&with("server_timing = \"always\"")).proxy.trace;
+    assert_eq!(timed.server_timing, Some(Timing::Everybody));
+    golden("trace_timing", &with("server_timing = \"me\""));
+    golden(
+        "trace_timing_of_testers",
+        &with("server_timing = \"testers\""),
     );
     golden("trace", &with("span = false\nstart = true"));
     golden("trace_words", &with("request_id = 1\nspan = \"yes\""));
