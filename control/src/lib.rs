@@ -13,7 +13,7 @@ mod wall;
 pub use api::{AdminError, Token, serve_admin};
 pub use controller::{
     Controller, CutoverReport, CutoverStatus, FlipReport, FlipRequest, Identity, Lowered, Note,
-    Ports, RollbackReport, RunbookView, Settle, SliceSpec, SliceStatus, Status, StepDone,
+    Ports, Quiet, RollbackReport, RunbookView, Settle, SliceSpec, SliceStatus, Status, StepDone,
     StepStatus, VerifyReport, parse_traffic,
 };
 pub use error::{ControlError, Kind, Result, StoreError, chain};

@@ -11,6 +11,8 @@ use outgrow_rollout::{
 };
 use serde_json::Value;
 
+use crate::controller::Note;
+
 /// Why a port could not do what it was asked. The text is for people and says what to do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -161,4 +163,11 @@ pub trait Shadow: Send + std::marker::Sync {
     /// Everything that must outlive a restart, and its way back in.
     fn snapshot(&self) -> Value;
     fn restore(&self, snapshot: Value) -> PortResult<()>;
+}
+
+/// The process that all of this runs in.
+pub trait Process: Send + std::marker::Sync {
+    /// Puts the config file into force as it is now, in place of the present config; says what is
+    /// in force then.
+    fn reload(&self, note: Note) -> BoxFuture<'_, crate::error::Result<Value>>;
 }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -14,14 +15,31 @@ use crate::core::{Core, Peer, Scheme};
 use crate::inbound::{Io, converse};
 use crate::preface::{self, PrefaceError};
 
+/// Between two looks at how many connections are open.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How a core learns that it is over.
-#[derive(Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Ends {
+    /// Nobody is let in any more, and each connection ends behind its next answer.
+    pub(crate) leave: CancellationToken,
+    /// Who is idle is not waited for any more.
     pub(crate) stop: CancellationToken,
     pub(crate) cut: CancellationToken,
-    /// Says the same as `stop`, to who is awake anyway.
+    /// Say the same as `leave` and `stop`, to who is awake anyway.
+    pub(crate) leaving: Arc<AtomicBool>,
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) open: Arc<AtomicUsize>,
+}
+
+impl Ends {
+    /// Ready when no connection is open.
+    pub(crate) async fn drained(&self) {
+        let mut tick = tokio::time::interval(LOOK);
+        while self.open.load(SeqCst) > 0 {
+            tick.tick().await;
+        }
+    }
 }
 
 /// One connection.

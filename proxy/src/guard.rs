@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use outgrow_rollout::{Guard, Revision, Side, SideCounts, SliceId, Verdict, Weight};
@@ -62,6 +62,8 @@ pub(crate) struct Watch {
     events: mpsc::Receiver<ErrorEvent>,
     lowered: mpsc::Sender<Lowered>,
     state_file: Option<PathBuf>,
+    /// Another proxy has taken over, and keeps the state file.
+    retired: Arc<AtomicBool>,
     keepers: Vec<Keeper>,
     dns: DnsSettings,
     certificates: Option<Arc<Certificates>>,
@@ -92,6 +94,7 @@ impl Watch {
             events,
             lowered,
             state_file,
+            retired: Arc::default(),
             keepers: Vec::new(),
             dns: DnsSettings::default(),
             certificates: None,
@@ -116,6 +119,11 @@ impl Watch {
     pub(crate) fn letting_in(mut self, doorman: Arc<Doorman>) -> Self {
         self.doorman = Some(doorman);
         self
+    }
+
+    /// Set when another proxy has taken over.
+    pub(crate) fn retired(&self) -> Arc<AtomicBool> {
+        self.retired.clone()
     }
 
     /// Runs until `cancel`.
@@ -201,6 +209,9 @@ impl Watch {
         let Some(path) = &self.state_file else {
             return;
         };
+        if self.retired.load(Relaxed) {
+            return;
+        }
         let changed = self
             .watched
             .iter()

@@ -92,8 +92,8 @@ fn is_plain_host(text: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
     !name.is_empty()
         && name.bytes().all(letter)
-        && (1..=4).contains(&port.len())
         && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
 }
 
 /// The protocol that a request or an answer asks to change to.

@@ -14,6 +14,7 @@ mod core;
 mod counts;
 mod deadline;
 mod dial;
+mod doors;
 mod error;
 mod filters;
 mod forward;

@@ -1,14 +1,14 @@
 //! Listening, one thread per core, and the drain.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use outgrow_rollout::SliceId;
 use outgrow_shadow::Tap;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
@@ -20,24 +20,25 @@ use crate::auth::Doorman;
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
 use crate::counts::routes::RouteCounts;
+use crate::doors::{Door, Doors};
 use crate::error::BindError;
 use crate::guard::{EVENTS_MAX, Watch};
 use crate::handle::Handle;
 use crate::routes::RouteTable;
 use crate::saved;
-use crate::settings::Settings;
+use crate::settings::{Settings, SliceSettings};
 use crate::slice::Slice;
 use crate::tls::Certificates;
 use crate::upstreams::Service;
-
-/// Connections that the kernel keeps ready while a core is busy.
-const BACKLOG: i32 = 1_024;
 
 /// What the guard did and nobody has read yet; a slice is lowered once an epoch.
 const LOWERED_MAX: usize = 256;
 
 /// How long the end waits for the access log.
 const WRITE_OUT: Duration = Duration::from_secs(2);
+
+/// What is under way in a retired proxy when its time is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// A pause when no more connections can be accepted (no descriptors), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -49,18 +50,11 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    listeners: Vec<Vec<Door>>,
-    addresses: Vec<SocketAddr>,
+    doors: Doors,
+    by_core: Vec<Vec<Door>>,
     handle: Handle,
     watch: Watch,
     log: Option<(Vec<CoreLog>, Writer)>,
-}
-
-/// Where clients come in.
-#[derive(Debug)]
-struct Door {
-    listener: StdListener,
-    scheme: Scheme,
 }
 
 /// A proxy at work.
@@ -69,10 +63,11 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     /// Ends by itself when it has written what the cores left.
     writer: Option<JoinHandle<()>>,
-    stop: CancellationToken,
-    cut: CancellationToken,
-    stopping: Arc<AtomicBool>,
-    open: Arc<AtomicUsize>,
+    /// The cores have these, too; kept for a proxy that comes after this one.
+    doors: Doors,
+    shared: Arc<Shared>,
+    retired: Arc<AtomicBool>,
+    ends: Ends,
 }
 
 /// How a drain ended.
@@ -90,6 +85,28 @@ impl Proxy {
     /// # Errors
     /// [`BindError`]; nothing is taken then.
     pub fn bind(settings: Settings, tap: Option<Arc<dyn Tap>>) -> Result<Self, BindError> {
+        Self::after(None, settings, tap)
+    }
+
+    /// A proxy under other settings in place of one at work, which goes on until it is
+    /// [retired](Running::retire). Addresses of both are taken over with whoever waits there. A
+    /// slice of both is one: what is in force and held, and who wrote lately.
+    ///
+    /// # Errors
+    /// [`BindError`]; nothing is changed then.
+    pub fn succeed(
+        before: &Running,
+        settings: Settings,
+        tap: Option<Arc<dyn Tap>>,
+    ) -> Result<Self, BindError> {
+        Self::after(Some(before), settings, tap)
+    }
+
+    fn after(
+        before: Option<&Running>,
+        settings: Settings,
+        tap: Option<Arc<dyn Tap>>,
+    ) -> Result<Self, BindError> {
         let problems = settings.problems();
         if !problems.is_empty() {
             return Err(BindError::Settings(problems));
@@ -108,12 +125,14 @@ impl Proxy {
         let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
         let losses = Arc::new(Losses::new(workers));
         let log = open_log(&settings, &losses)?;
-        let (listeners, addresses) = take(&settings)?;
-        let slices: Vec<Arc<Slice>> = settings
-            .slices
-            .iter()
-            .map(|slice| Arc::new(Slice::new(slice.clone(), workers, saved.remove(&slice.id))))
-            .collect();
+        let doors = Doors::take(&settings, before.map(|running| &running.doors))?;
+        let by_core = (0..workers).map(|core| doors.of_core(core, workers));
+        let by_core = by_core.collect::<Result<_, _>>()?;
+        let slice = |slice: &SliceSettings| match before.and_then(|old| old.slice(&slice.id)) {
+            Some(old) => Arc::new(old.under(slice.clone(), workers)),
+            None => Arc::new(Slice::new(slice.clone(), workers, saved.remove(&slice.id))),
+        };
+        let slices: Vec<Arc<Slice>> = settings.slices.iter().map(slice).collect();
         let (errors, events) = mpsc::channel(EVENTS_MAX);
         let (lower, lowered) = mpsc::channel(LOWERED_MAX);
         let services = std::iter::once(&settings.legacy).chain(&settings.services);
@@ -139,8 +158,8 @@ impl Proxy {
         let handle = Handle::new(shared.clone(), lowered);
         Ok(Self {
             shared,
-            listeners,
-            addresses,
+            doors,
+            by_core,
             handle,
             watch,
             log,
@@ -149,7 +168,7 @@ impl Proxy {
 
     /// The addresses with their real ports.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.addresses.clone()
+        self.doors.addresses()
     }
 
     pub fn handle(&self) -> Handle {
@@ -158,25 +177,18 @@ impl Proxy {
 
     /// Starts a thread per core and the guard's.
     pub fn start(self) -> Running {
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let open = Arc::new(AtomicUsize::new(0));
-        let stopping = Arc::new(AtomicBool::new(false));
+        let ends = Ends::default();
         let mut threads = Vec::new();
         let (logs, writer) = self.log.unzip();
         let mut logs = logs.into_iter().flatten();
-        for (index, listeners) in self.listeners.into_iter().enumerate() {
-            let ends = Ends {
-                stop: stop.clone(),
-                cut: cut.clone(),
-                stopping: stopping.clone(),
-                open: open.clone(),
-            };
-            let (shared, log) = (self.shared.clone(), logs.next());
+        for (index, doors) in self.by_core.into_iter().enumerate() {
+            let (shared, log, ends) = (self.shared.clone(), logs.next(), ends.clone());
             threads.push(spawn(format!("proxy-{index}"), move || {
-                Box::pin(core(index, shared, log, (listeners, ends)))
+                Box::pin(core(index, shared, log, (doors, ends)))
             }));
         }
-        let (watch, ended) = (self.watch, cut.clone());
+        let (watch, ended) = (self.watch, ends.cut.clone());
+        let retired = watch.retired();
         threads.push(spawn("proxy-guard".to_owned(), move || {
             Box::pin(watch.run(ended))
         }));
@@ -184,31 +196,33 @@ impl Proxy {
         Running {
             threads: threads.into_iter().flatten().collect(),
             writer,
-            stop,
-            cut,
-            stopping,
-            open,
+            doors: self.doors,
+            shared: self.shared,
+            retired,
+            ends,
         }
     }
 }
 
 impl Running {
+    fn slice(&self, id: &SliceId) -> Option<&Arc<Slice>> {
+        let mut slices = self.shared.slices.iter();
+        slices.find(|slice| slice.settings.id == *id)
+    }
+
     /// Takes no more connections, lets those in flight end for `grace`, then cuts them off.
     pub async fn shutdown(self, grace: Duration) -> DrainReport {
-        let open = self.open.load(SeqCst);
+        let open = self.ends.open.load(SeqCst);
         // First what connections look at, then what wakes them.
-        self.stopping.store(true, SeqCst);
-        self.stop.cancel();
-        let drained = async {
-            let mut tick = tokio::time::interval(Duration::from_millis(10));
-            while self.open.load(SeqCst) > 0 {
-                tick.tick().await;
-            }
-        };
+        self.ends.leaving.store(true, SeqCst);
+        self.ends.stopping.store(true, SeqCst);
+        drop(self.doors);
+        self.ends.leave.cancel();
+        self.ends.stop.cancel();
         // Late is no failure here: the report says how many were cut.
-        let _ = tokio::time::timeout(grace, drained).await;
-        let cut = self.open.load(SeqCst);
-        self.cut.cancel();
+        let _ = tokio::time::timeout(grace, self.ends.drained()).await;
+        let cut = self.ends.open.load(SeqCst);
+        self.ends.cut.cancel();
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -223,6 +237,23 @@ impl Running {
         if let Some(writer) = self.writer {
             written_out(&writer).await;
         }
+        DrainReport { open, cut }
+    }
+
+    /// Leaves the field to a [successor](Proxy::succeed) that has started. Each connection ends
+    /// behind its next answer, so no client writes into one that was just closed; who is still
+    /// idle after `grace`, or when `hurry` is cancelled, is closed, and the rest cut off.
+    pub async fn retire(self, grace: Duration, hurry: CancellationToken) -> DrainReport {
+        let open = self.ends.open.load(SeqCst);
+        self.retired.store(true, SeqCst);
+        self.ends.leaving.store(true, SeqCst);
+        self.ends.leave.cancel();
+        tokio::select! {
+            () = self.ends.drained() => {}
+            () = tokio::time::sleep(grace) => {}
+            () = hurry.cancelled() => {}
+        }
+        let DrainReport { cut, .. } = self.shutdown(LAST_ANSWERS).await;
         DrainReport { open, cut }
     }
 }
@@ -263,31 +294,6 @@ fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Option<JoinHand
     }
 }
 
-/// Takes the addresses, once for each core.
-fn take(settings: &Settings) -> Result<(Vec<Vec<Door>>, Vec<SocketAddr>), BindError> {
-    let workers = settings.workers.get();
-    let mut listeners: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    let plain = settings
-        .listen
-        .iter()
-        .map(|address| (*address, Scheme::Http));
-    let safe = settings.tls.iter().flat_map(|tls| &tls.listen);
-    for (address, scheme) in plain.chain(safe.map(|address| (*address, Scheme::Https))) {
-        let refused = |source| BindError::Listen { address, source };
-        // Without the sharing of ports first: else a stranger's port would be shared silently.
-        let probe = listen(address, false).map_err(refused)?;
-        let real = probe.local_addr().map_err(refused)?;
-        drop(probe);
-        for of_core in &mut listeners {
-            let listener = listen(real, true).map_err(refused)?;
-            of_core.push(Door { listener, scheme });
-        }
-        addresses.push(real);
-    }
-    Ok((listeners, addresses))
-}
-
 fn open_log(
     settings: &Settings,
     losses: &Arc<Losses>,
@@ -303,20 +309,6 @@ fn open_log(
         source,
     };
     access::open(log, losses).map(Some).map_err(refused)
-}
-
-fn listen(address: SocketAddr, shared: bool) -> std::io::Result<StdListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// One core: accepts on each of its listeners until told to stop, then waits for its connections.
@@ -370,7 +362,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
     let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
-            () = ends.stop.cancelled() => return,
+            () = ends.leave.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

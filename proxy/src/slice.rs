@@ -12,18 +12,20 @@ use crate::hold::WriteGate;
 use crate::recent::RecentWrites;
 use crate::settings::SliceSettings;
 
-/// A slice at work, shared by all cores.
+/// A slice at work, shared by all cores, and with the proxy that comes after this one: what is in
+/// force and held is so for the requests of both.
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub(crate) settings: SliceSettings,
     /// What is in force; read once per request.
-    live: ArcSwap<Live>,
+    live: Arc<ArcSwap<Live>>,
     /// Where it comes from; changed under the lock only.
-    orders: Mutex<Orders>,
+    orders: Arc<Mutex<Orders>>,
     /// The state file is behind.
-    pub(crate) unsaved: AtomicBool,
+    pub(crate) unsaved: Arc<AtomicBool>,
     pub(crate) gate: Arc<WriteGate>,
-    pub(crate) recent: RecentWrites,
+    pub(crate) recent: Arc<RecentWrites>,
+    /// Each core's are its own to write, so another proxy counts for itself.
     pub(crate) counts: Counts,
 }
 
@@ -55,11 +57,24 @@ impl Slice {
         });
         Self {
             settings,
-            live: ArcSwap::from_pointee(orders.effective()),
-            orders: Mutex::new(orders),
-            unsaved: AtomicBool::new(false),
+            live: Arc::new(ArcSwap::from_pointee(orders.effective())),
+            orders: Arc::new(Mutex::new(orders)),
+            unsaved: Arc::default(),
             gate: Arc::default(),
-            recent: RecentWrites::default(),
+            recent: Arc::default(),
+            counts: Counts::new(cores),
+        }
+    }
+
+    /// The same slice under other settings, in another proxy.
+    pub(crate) fn under(&self, settings: SliceSettings, cores: usize) -> Self {
+        Self {
+            settings,
+            live: self.live.clone(),
+            orders: self.orders.clone(),
+            unsaved: self.unsaved.clone(),
+            gate: self.gate.clone(),
+            recent: self.recent.clone(),
             counts: Counts::new(cores),
         }
     }

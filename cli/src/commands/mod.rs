@@ -10,6 +10,7 @@ mod export;
 mod init;
 mod journal;
 mod record;
+mod reload;
 mod replay;
 mod route;
 mod runbook;
@@ -116,6 +117,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
+    Reload(reload::ReloadArgs),
     Check(check::CheckArgs),
     Init(init::InitArgs),
     Status(status::StatusArgs),
@@ -212,6 +214,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(args) => Box::pin(crate::demo::run(args)).await,
         Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
+        Command::Reload(args) => reload::run(&context, args).await,
         Command::Check(args) => Box::pin(check::run(&context, args)).await,
         Command::Init(args) => init::run(&context, &args),
         Command::Status(args) => status::run(&context, args).await,

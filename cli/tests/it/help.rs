@@ -7,6 +7,7 @@ const COMMANDS: &[&str] = &[
     "",
     "demo",
     "serve",
+    "reload",
     "check",
     "init",
     "status",

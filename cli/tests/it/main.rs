@@ -11,6 +11,7 @@ mod kill;
 mod kill_shop;
 mod postgres;
 mod refusals;
+mod reloading;
 mod replay;
 mod runbook;
 mod starting;

@@ -48,6 +48,13 @@ pub(super) async fn flip(
     Ok(Json(controller.to_end(run).await?))
 }
 
+/// Whoever runs the process carries it out; this only waits for what becomes of it.
+pub(super) async fn reload(State(controller): State<Controller>, body: Bytes) -> Answer<Value> {
+    let note = said(&body)?;
+    let process = controller.ports().process.clone();
+    Ok(Json(process.reload(note).await?))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RollbackBody {

@@ -32,9 +32,9 @@ pub use runbook::{RunbookView, StepDone, StepStatus};
 pub use status::{CutoverStatus, SliceStatus, Status};
 pub use traffic::{FlipReport, FlipRequest, Lowered, RollbackReport, parse_traffic};
 
-use self::slice::Slice;
+use self::slice::{Occupied, Slice};
 use crate::error::{ControlError, Result, StoreError};
-use crate::ports::{DataPlane, Shadow, Sync};
+use crate::ports::{DataPlane, Process, Shadow, Sync};
 use crate::store::{JournalEntry, Lease, Store, Verified};
 
 /// How long a shutdown waits for work that must not be broken off; a cutover that has not ended
@@ -54,6 +54,7 @@ pub struct Ports {
     pub data_plane: Arc<dyn DataPlane>,
     pub sync: Arc<dyn Sync>,
     pub shadow: Arc<dyn Shadow>,
+    pub process: Arc<dyn Process>,
 }
 
 impl std::fmt::Debug for Ports {
@@ -227,6 +228,30 @@ impl Controller {
         self.note(&slice, "shadow-reset", note, dropped).await
     }
 
+    /// Reserves every slice until the value is dropped, so that nothing is under way.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`] if something is.
+    pub fn occupy(&self, what: &str) -> Result<Quiet> {
+        self.must_lead()?;
+        let slices = self.inner.slices.values();
+        let all = slices.map(|slice| slice.occupy(what));
+        let _slices = all.collect::<Result<_>>()?;
+        Ok(Quiet { _slices })
+    }
+
+    /// Says in the journal of every slice that another config is in force.
+    ///
+    /// # Errors
+    /// [`ControlError::Store`].
+    pub async fn reloaded(&self, note: &Note, detail: &Value) -> Result<()> {
+        for slice in self.inner.slices.values() {
+            let entry = self.note(slice, "config-reloaded", note.clone(), detail.clone());
+            entry.await?;
+        }
+        Ok(())
+    }
+
     fn slice(&self, name: &str) -> Result<Arc<Slice>> {
         let found = self
             .inner
@@ -280,6 +305,12 @@ impl Controller {
     fn shadow(&self) -> &dyn Shadow {
         &*self.inner.ports.shadow
     }
+}
+
+/// No slice has anything under way while this lives.
+#[derive(Debug)]
+pub struct Quiet {
+    _slices: Vec<Occupied>,
 }
 
 /// By whom and why something is done.

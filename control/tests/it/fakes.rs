@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{
-    DataPlane, FencePosition, PortError, PortResult, Shadow, Sync as Bridge, Verification,
+    DataPlane, FencePosition, PortError, PortResult, Process, Shadow, Sync as Bridge, Verification,
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
@@ -115,6 +115,7 @@ impl World {
             data_plane: Arc::new(self.clone()),
             sync: Arc::new(self.clone()),
             shadow: Arc::new(self.clone()),
+            process: Arc::new(self.clone()),
         }
     }
 
@@ -631,4 +632,13 @@ impl Home {
 pub(crate) async fn actions(controller: &Controller, slice: &str) -> Vec<String> {
     let entries = controller.journal(Some(slice), None, None).await.unwrap();
     entries.into_iter().map(|entry| entry.action).collect()
+}
+
+impl Process for World {
+    fn reload(&self, note: Note) -> BoxFuture<'_, outgrow_control::Result<Value>> {
+        Box::pin(async move {
+            self.call("reload", &note.by).await?;
+            Ok(json!({"config": 2}))
+        })
+    }
 }

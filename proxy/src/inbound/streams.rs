@@ -55,10 +55,10 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
         io: TokioIo::new(io),
     };
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut stopped = pin!(ends.stop.cancelled());
+    let mut left = pin!(ends.leave.cancelled());
     let mut told = false;
     let ended = poll_fn(|cx| {
-        if !told && stopped.as_mut().poll(cx).is_ready() {
+        if !told && left.as_mut().poll(cx).is_ready() {
             told = true;
             // GOAWAY; what is under way ends.
             connection.as_mut().graceful_shutdown();

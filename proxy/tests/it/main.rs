@@ -35,3 +35,4 @@ mod proving;
 mod rewriting;
 mod routing;
 mod secured;
+mod succeeding;

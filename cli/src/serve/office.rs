@@ -1,0 +1,245 @@
+//! Everything of a config but its proxy: control, bridge, shadow, the admin API. It can be closed
+//! and opened again while a proxy carries on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwapOption;
+use http::Method;
+use outgrow_control::{Controller, Identity, Lowered, Ports, SliceSpec, Store, Token};
+use outgrow_proxy::{Handle, Settings};
+use outgrow_rollout::SliceId;
+use outgrow_shadow::{Exchange, Shadow, Tap, Ticket};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::data_plane::Carrier;
+use super::links::Links;
+use super::mirror::Mirror;
+use super::reload::Reloads;
+use super::settings;
+use crate::config::Config;
+
+/// How often the proxy is told how far the bridge has come. Well below the time that a person
+/// needs to follow a link after a write.
+const FRESHNESS_PERIOD: Duration = Duration::from_millis(25);
+
+/// What a back office knows of its proxy.
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    pub(super) carried: Settings,
+    pub(super) handle: Handle,
+    pub(super) relay: Arc<Relay>,
+    /// What the guard does by itself; one office at a time listens.
+    pub(super) lowered: Arc<Mutex<mpsc::Receiver<outgrow_proxy::Lowered>>>,
+}
+
+/// The shadow of the office that is open, as its proxy sees it.
+#[derive(Debug, Default)]
+pub(super) struct Relay(ArcSwapOption<Shadow>);
+
+impl Tap for Relay {
+    fn admit(
+        &self,
+        slice: &SliceId,
+        route: &Arc<str>,
+        method: &Method,
+        client: u64,
+    ) -> Option<Ticket> {
+        let shadow = self.0.load();
+        shadow.as_ref()?.admit(slice, route, method, client)
+    }
+
+    fn offer(&self, exchange: Exchange) {
+        // Without one the exchange is dropped, and its ticket counts it as abandoned.
+        if let Some(shadow) = &*self.0.load() {
+            shadow.offer(exchange);
+        }
+    }
+}
+
+/// An office at work.
+#[derive(Debug)]
+pub(super) struct Office {
+    pub(super) controller: Controller,
+    links: Arc<Links>,
+    shadow: Shadow,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+    admin: Counter,
+}
+
+/// The admin API, which ends after the office so that it can answer what closed that.
+#[derive(Debug)]
+pub(super) struct Counter {
+    cancel: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Counter {
+    /// Lets answers under way end.
+    pub(super) async fn close(self) {
+        self.cancel.cancel();
+        if let Err(error) = self.serving.await {
+            warn!(%error, "the admin API did not end well");
+        }
+    }
+}
+
+impl Office {
+    /// # Errors
+    /// Whatever keeps a part from starting; nothing is left running then.
+    pub(super) async fn open(
+        config: &Config,
+        field: &Field,
+        (admin, reloads): (&std::net::TcpListener, &Reloads),
+        number: u64,
+    ) -> anyhow::Result<Self> {
+        let admin = admin.try_clone().and_then(TcpListener::from_std)?;
+        let token = Token::load_or_create(&config.control.token_file)?;
+        let at = config.control.store.to_string();
+        let opened = Store::open(&at).await;
+        let store =
+            opened.with_context(|| format!("cannot use the store `{at}` (control.store)"))?;
+        let links = Arc::new(Links::new(config)?);
+        let shadow = Shadow::start(
+            settings::shadow(config, &field.carried)?,
+            links.clone(),
+            &tokio::runtime::Handle::current(),
+        )?;
+        let ports = Ports {
+            data_plane: Arc::new(Carrier::new(field.handle.clone())),
+            sync: links.clone(),
+            shadow: Arc::new(Mirror::new(shadow.clone())),
+            process: Arc::new(reloads.clone()),
+        };
+        let controller = Controller::start(store, ports, specs(config), identity(number)).await?;
+        let closing = CancellationToken::new();
+        let serving =
+            outgrow_control::serve_admin(admin, controller.clone(), token, closing.clone());
+        let serving = match serving {
+            Ok(serving) => serving,
+            Err(error) => {
+                controller.shutdown().await;
+                return Err(error.into());
+            }
+        };
+        field.relay.0.store(Some(Arc::new(shadow.clone())));
+        let office = Self {
+            controller,
+            links,
+            shadow,
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            admin: Counter {
+                cancel: closing,
+                serving,
+            },
+        };
+        office.spawn(field);
+        Ok(office)
+    }
+
+    fn spawn(&self, field: &Field) {
+        let (controller, cancel) = (self.controller.clone(), self.cancel.clone());
+        let lowered = field.lowered.clone();
+        self.tasks
+            .spawn(report_lowered(lowered, controller.clone(), cancel.clone()));
+        let links = self.links.clone();
+        self.tasks
+            .spawn(links.report_failures(controller, cancel.clone()));
+        let (links, handle) = (self.links.clone(), field.handle.clone());
+        self.tasks.spawn(carry_freshness(links, handle, cancel));
+    }
+
+    /// Ends everything but the admin API, in order, and keeps what must outlive it. The proxy goes
+    /// on with the states that are in force.
+    pub(super) async fn close(self) -> Counter {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        // Before the controller, which saves the evidence last.
+        self.shadow.shutdown().await;
+        self.controller.shutdown().await;
+        self.links.shutdown().await;
+        self.admin
+    }
+
+    /// The end of the process: nobody is to ask for anything more.
+    pub(super) async fn end(mut self) {
+        let gone = Counter {
+            cancel: CancellationToken::new(),
+            serving: tokio::spawn(async {}),
+        };
+        std::mem::replace(&mut self.admin, gone).close().await;
+        self.close().await.close().await;
+    }
+}
+
+fn specs(config: &Config) -> BTreeMap<SliceId, SliceSpec> {
+    let spec = |slice: &crate::config::Slice| SliceSpec {
+        plan: slice.plan.clone(),
+        has_tables: !slice.tables.is_empty(),
+    };
+    config
+        .slices
+        .iter()
+        .map(|slice| (slice.id.clone(), spec(slice)))
+        .collect()
+}
+
+/// Each config's is another one, so that an office which ends never gives its successor's lease up.
+fn identity(number: u64) -> Identity {
+    let process = std::process::id();
+    Identity {
+        holder: match number {
+            1 => format!("pid {process}"),
+            _ => format!("pid {process}, config {number}"),
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Tells control what the guard did, so that the store and the journal follow.
+async fn report_lowered(
+    lowered: Arc<Mutex<mpsc::Receiver<outgrow_proxy::Lowered>>>,
+    controller: Controller,
+    cancel: CancellationToken,
+) {
+    let mut lowered = lowered.lock().await;
+    loop {
+        let event = tokio::select! {
+            () = cancel.cancelled() => return,
+            event = lowered.recv() => event,
+        };
+        let Some(event) = event else { return };
+        let told = Lowered {
+            slice: event.slice,
+            revision: event.at_revision,
+            verdict: event.verdict,
+        };
+        if let Err(error) = controller.lowered(told).await {
+            warn!(%error, "the guard's act is in force but not in the store yet");
+        }
+    }
+}
+
+/// Keeps the proxy's picture of the bridge fresh, for reading one's own writes.
+async fn carry_freshness(links: Arc<Links>, handle: Handle, cancel: CancellationToken) {
+    let mut tick = tokio::time::interval(FRESHNESS_PERIOD);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        for (slice, through) in links.applied_through() {
+            handle.set_applied_through(&slice, through);
+        }
+    }
+}

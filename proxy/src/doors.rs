@@ -1,0 +1,123 @@
+//! Addresses that are listened on, with a socket for each core.
+//!
+//! They outlive a proxy: the one that comes after it has the same sockets, so that whoever waits at
+//! one is let in by either, and nobody is turned away between them.
+
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::core::Scheme;
+use crate::error::BindError;
+use crate::settings::Settings;
+
+/// Connections that the kernel keeps ready while a core is busy.
+const BACKLOG: i32 = 1_024;
+
+/// Where clients come in, for one core.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) listener: TcpListener,
+    pub(crate) scheme: Scheme,
+}
+
+/// All addresses of a proxy.
+#[derive(Debug)]
+pub(crate) struct Doors(Vec<Taken>);
+
+/// One address.
+#[derive(Debug)]
+struct Taken {
+    /// As the config has it; its port may be 0.
+    asked: SocketAddr,
+    real: SocketAddr,
+    scheme: Scheme,
+    sockets: Vec<TcpListener>,
+}
+
+impl Doors {
+    /// Takes the addresses, once for each core at least; those that `before` has from there.
+    ///
+    /// # Errors
+    /// [`BindError::Listen`]; what was taken is given back.
+    pub(crate) fn take(settings: &Settings, before: Option<&Self>) -> Result<Self, BindError> {
+        let plain = settings.listen.iter();
+        let plain = plain.map(|address| (*address, Scheme::Http));
+        let safe = settings.tls.iter().flat_map(|tls| &tls.listen);
+        let all = plain.chain(safe.map(|address| (*address, Scheme::Https)));
+        let taken = all.map(|(asked, scheme)| {
+            let old = before.and_then(|doors| doors.0.iter().find(|one| one.asked == asked));
+            take(asked, old, settings.workers.get())
+                .map(|(real, sockets)| Taken {
+                    asked,
+                    real,
+                    scheme,
+                    sockets,
+                })
+                .map_err(|source| BindError::Listen {
+                    address: asked,
+                    source,
+                })
+        });
+        taken.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The addresses with their real ports.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().map(|taken| taken.real).collect()
+    }
+
+    /// The sockets of one of so many cores. Each socket is somebody's, for what waits at it waits
+    /// there alone.
+    ///
+    /// # Errors
+    /// [`BindError::Listen`] where the system has no descriptors left.
+    pub(crate) fn of_core(&self, core: usize, cores: usize) -> Result<Vec<Door>, BindError> {
+        let mut doors = Vec::new();
+        for taken in &self.0 {
+            let (scheme, address) = (taken.scheme, taken.real);
+            for socket in taken.sockets.iter().skip(core).step_by(cores) {
+                let listener = socket.try_clone();
+                let listener = listener.map_err(|source| BindError::Listen { address, source })?;
+                doors.push(Door { listener, scheme });
+            }
+        }
+        Ok(doors)
+    }
+}
+
+fn take(
+    asked: SocketAddr,
+    old: Option<&Taken>,
+    cores: usize,
+) -> std::io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let (real, mut sockets) = match old {
+        Some(old) => {
+            let sockets = old.sockets.iter().map(TcpListener::try_clone);
+            (old.real, sockets.collect::<Result<Vec<_>, _>>()?)
+        }
+        None => {
+            // Without the sharing of ports first: else a stranger's port would be shared silently.
+            let probe = listen(asked, false)?;
+            (probe.local_addr()?, Vec::new())
+        }
+    };
+    while sockets.len() < cores {
+        sockets.push(listen(real, true)?);
+    }
+    Ok((real, sockets))
+}
+
+fn listen(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
