@@ -19,6 +19,7 @@ pub mod samples;
 mod services;
 mod split;
 mod state;
+pub mod tripwire;
 
 pub use evidence::{
     Builds, ClassEvidence, Evidence, FieldDifference, FieldFault, LinesLost, ProxyEvidence,

@@ -26,6 +26,10 @@ pub enum Move {
     Maintain(String),
     /// Serve again.
     EndMaintenance,
+    /// Mirror nothing, for this reason, whatever the stage.
+    StopMirror(String),
+    /// Mirror again.
+    ResumeMirror,
 }
 
 /// Why a move is not possible from this state. The text says what would make it possible.
@@ -35,6 +39,11 @@ pub enum IllegalMove {
     Retired,
     #[error("the slice is frozen ({0}); `route unfreeze` it first, or `route rollback`")]
     Frozen(String),
+    #[error(
+        "nothing is mirrored ({0}), so nothing is proven; see to it, then `shadow resume`, or \
+         `route rollback`"
+    )]
+    Unmirrored(String),
     #[error("traffic cannot go from {from} to {to}: {remedy}")]
     Traffic {
         from: Traffic,
@@ -91,6 +100,8 @@ pub fn advance(state: &SliceState, wanted: &Move) -> Result<SliceState, IllegalM
         Move::Unfreeze => next.frozen = None,
         Move::Maintain(reason) => next.maintenance = Some(reason.clone()),
         Move::EndMaintenance => next.maintenance = None,
+        Move::StopMirror(reason) => next.unmirrored = Some(reason.clone()),
+        Move::ResumeMirror => next.unmirrored = None,
     }
     // A rollback is always a new epoch, even where the stage is the same already.
     if next == *state {
@@ -128,6 +139,11 @@ fn traffic(state: &SliceState, next: &mut SliceState, to: Traffic) -> Result<(),
         (Traffic::Extracted, Traffic::Retired) => retirable(state, from, to)?,
         (_, Traffic::Retired) => return refuse("only a slice whose traffic is extracted retires"),
         _ => {}
+    }
+    if to.weight() > from.weight()
+        && let Some(reason) = &state.unmirrored
+    {
+        return Err(IllegalMove::Unmirrored(reason.clone()));
     }
     if to.weight() > Weight::ZERO {
         fed(state, from, to)?;

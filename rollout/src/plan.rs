@@ -47,6 +47,8 @@ pub struct Plan {
     pub cutover_timeout: Duration,
     /// Ids of the steps that a person must approve.
     pub approvals: Vec<String>,
+    /// Whether mirroring stops when a row of the following side is changed by somebody else.
+    pub tripwire: bool,
 }
 
 impl Default for Plan {
@@ -69,6 +71,7 @@ impl Default for Plan {
             quiet: 7 * DAY,
             cutover_timeout: Duration::from_secs(2),
             approvals: Vec::new(),
+            tripwire: true,
         }
     }
 }

@@ -117,6 +117,10 @@ pub struct SliceState {
     /// Why nobody is served for a while; set and cleared by `route maintenance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<String>,
+    /// Why nothing is mirrored, whatever the stage; set by the tripwire or `shadow pause`, cleared by
+    /// `shadow resume`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmirrored: Option<String>,
 }
 
 impl SliceState {
@@ -134,6 +138,7 @@ impl SliceState {
             epoch: 0,
             frozen: None,
             maintenance: None,
+            unmirrored: None,
         }
     }
 
@@ -144,7 +149,7 @@ impl SliceState {
             epoch: self.epoch,
             weight: self.traffic.weight(),
             writer: self.writer,
-            mirror: self.traffic.mirrors(),
+            mirror: self.traffic.mirrors() && self.unmirrored.is_none(),
             maintenance: self.maintenance.is_some(),
         }
     }

@@ -92,6 +92,9 @@ fn head(status: &SliceStatus, out: &mut String) {
     if let Some(reason) = &status.state.maintenance {
         row("nobody is served", reason.clone());
     }
+    if let Some(reason) = &status.state.unmirrored {
+        row("nothing is mirrored", reason.clone());
+    }
     out.push('\n');
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
-use outgrow_rollout::{FieldDifference, ShadowEvidence};
+use outgrow_rollout::{FieldDifference, ShadowEvidence, SliceState};
 use outgrow_shadow::ClusterRow;
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,7 +43,27 @@ pub(crate) enum ShadowCommand {
     #[command(subcommand)]
     Ignore(IgnoreCommand),
     Reset(ResetArgs),
+    /// Mirror nothing of a slice until it is resumed
+    #[command(after_help = "\
+Kept over a restart. Reads stay where they are; forward steps are refused.
+
+Examples:
+  outgrow shadow pause catalog --reason 'the new side is being reloaded'")]
+    Pause(MirrorArgs),
+    /// Mirror a slice again, after a pause or the tripwire
+    #[command(
+        after_help = "Examples:\n  outgrow shadow resume catalog --reason 'the counter is gone'"
+    )]
+    Resume(MirrorArgs),
     Record(RecordArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MirrorArgs {
+    /// Its name in the config
+    slice: String,
+    #[command(flatten)]
+    said: Said,
 }
 
 /// Report the differences of a slice
@@ -94,6 +114,8 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
         }
         ShadowCommand::Ignore(command) => rules::run(context, command).await,
         ShadowCommand::Record(args) => record::run(context, &args).await,
+        ShadowCommand::Pause(args) => mirroring(context, &args.slice, false, &args.said).await,
+        ShadowCommand::Resume(args) => mirroring(context, &args.slice, true, &args.said).await,
         ShadowCommand::Reset(args) => {
             let path = format!("/v1/shadow/{}/reset", escape(&args.slice));
             let body = Value::Object(args.said.body());
@@ -104,6 +126,39 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Switches the mirroring of a slice.
+async fn mirroring(
+    context: &Context,
+    slice: &str,
+    on: bool,
+    said: &Said,
+) -> anyhow::Result<ExitCode> {
+    let mut body = said.body();
+    body.insert("on".to_owned(), Value::from(on));
+    let path = format!("/v1/slices/{}/mirroring", escape(slice));
+    let answer = context.client()?.post(&path, Value::Object(body)).await?;
+    let state: SliceState = typed(&answer)?;
+    context.out.answer(&answer, || {
+        let stopped = state.unmirrored.as_deref();
+        sheet(&[
+            ("slice", slice.to_owned()),
+            ("not mirrored", stopped.unwrap_or("no").to_owned()),
+            ("revision", state.revision.to_string()),
+        ])
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Slices of which nothing is mirrored, and why.
+fn stopped(answer: &Value) -> String {
+    let all = answer.as_object().into_iter().flatten();
+    let lines = all.filter_map(|(slice, evidence)| {
+        let reason = evidence.get("unmirrored")?.as_str()?;
+        Some(format!("\n{slice}: nothing is mirrored: {reason}\n"))
+    });
+    lines.collect()
 }
 
 async fn status(context: &Context) -> anyhow::Result<ExitCode> {
@@ -125,7 +180,7 @@ async fn status(context: &Context) -> anyhow::Result<ExitCode> {
         let rows = all
             .iter()
             .map(|(slice, evidence)| row(slice, evidence.as_ref()));
-        table(&header, rows.collect())
+        format!("{}{}", table(&header, rows.collect()), stopped(&answer))
     })?;
     Ok(ExitCode::SUCCESS)
 }

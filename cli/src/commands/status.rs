@@ -215,6 +215,9 @@ fn alarms(status: &SliceStatus) -> Vec<String> {
     if let Some(reason) = &status.state.maintenance {
         say(format!("nobody is served: {reason}"));
     }
+    if let Some(reason) = &status.state.unmirrored {
+        say(format!("nothing is mirrored: {reason}"));
+    }
     if let Some(link) = &status.state.data {
         if let Some(reason) = &link.failed {
             say(format!("its link has failed: {reason}"));

@@ -63,6 +63,9 @@ pub(super) fn plan(
     if let Some(node) = section.get("approvals") {
         plan.approvals = node.words(findings).into_iter().map(|(_, w)| w).collect();
     }
+    if let Some(node) = section.get("tripwire") {
+        plan.tripwire = node.boolean(findings).unwrap_or(plan.tripwire);
+    }
     object(&section, findings, plan.problems(has_tables));
     let place = section.at("cutover_timeout");
     section.finish(findings);

@@ -29,6 +29,8 @@ const COMMANDS: &[&str] = &[
     "shadow ignore add",
     "shadow ignore list",
     "shadow ignore check",
+    "shadow pause",
+    "shadow resume",
     "shadow reset",
     "shadow record",
     "sync",

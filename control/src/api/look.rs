@@ -76,7 +76,14 @@ pub(super) async fn shadow(State(controller): State<Controller>) -> Json<Value> 
         .slices()
         .into_iter()
         .map(|id| {
-            let evidence = json!(shadow.evidence(&id));
+            let mut evidence = json!(shadow.evidence(&id));
+            let state = controller
+                .slice_status(id.as_str())
+                .map(|status| status.state);
+            let stopped = state.ok().and_then(|state| state.unmirrored);
+            if let (Some(fields), Some(reason)) = (evidence.as_object_mut(), stopped) {
+                fields.insert("unmirrored".to_owned(), Value::String(reason));
+            }
             (id.to_string(), evidence)
         })
         .collect();

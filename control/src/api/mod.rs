@@ -119,6 +119,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/slices/{slice}/freeze", post(operate::freeze))
         .route("/v1/slices/{slice}/unfreeze", post(operate::unfreeze))
         .route("/v1/slices/{slice}/maintenance", post(operate::maintenance))
+        .route("/v1/slices/{slice}/mirroring", post(operate::mirroring))
         .route("/v1/shadow/{slice}/reset", post(operate::reset_shadow))
         .route("/v1/shadow/{slice}/record", post(operate::record))
         .route("/v1/sync/{slice}/start", post(operate::sync_start))

@@ -89,7 +89,7 @@ pub(super) async fn freeze(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct MaintenanceBody {
+struct SwitchBody {
     on: bool,
     by: Option<String>,
     reason: Option<String>,
@@ -100,9 +100,19 @@ pub(super) async fn maintenance(
     Path(name): Slice,
     body: Bytes,
 ) -> Answer<SliceState> {
-    let MaintenanceBody { on, by, reason } = read(&body)?;
+    let SwitchBody { on, by, reason } = read(&body)?;
     let note = Note::new(by.as_deref(), reason.as_deref());
     Ok(Json(controller.maintenance(&name, on, note).await?))
+}
+
+pub(super) async fn mirroring(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let SwitchBody { on, by, reason } = read(&body)?;
+    let note = Note::new(by.as_deref(), reason.as_deref());
+    Ok(Json(controller.mirroring(&name, on, note).await?))
 }
 
 pub(super) async fn unfreeze(

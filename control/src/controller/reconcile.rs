@@ -135,6 +135,9 @@ impl Controller {
                 kept = self.keep_link(slice) => kept,
                 () = self.inner.cancel.cancelled() => return,
             };
+            if let Err(error) = self.watch_tripwire(slice).await {
+                warn!(slice = %slice.id, error = %chain(&error), "the tripwire could not stop it");
+            }
             if let Err(error) = kept {
                 not_before = Instant::now() + ENSURE_PAUSE;
                 warn!(slice = %slice.id, error = %chain(&error), "the link is not as it should be");

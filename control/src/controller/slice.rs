@@ -1,9 +1,10 @@
 //! One slice in memory: its state, what runs on it, and the counts of its stage.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use outgrow_rollout::cutover::CutoverStep;
-use outgrow_rollout::{ProxyEvidence, Revision, Side, SliceId, SliceState};
+use outgrow_rollout::{ProxyEvidence, Revision, Side, SliceId, SliceState, Traffic};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub(super) struct Held {
     pub(super) approved: Vec<String>,
     /// The last trouble of the bridge, for `status`.
     pub(super) trouble: Option<String>,
+    /// Since when this process sees the slice mirrored, and in which stage.
+    pub(super) mirrored: Option<(Instant, Traffic)>,
 }
 
 /// A cutover that runs in this process.
@@ -90,6 +93,7 @@ impl Slice {
                 verifying: false,
                 approved,
                 trouble: None,
+                mirrored: None,
             }),
             id,
             spec,
@@ -103,6 +107,17 @@ impl Slice {
 
     pub(super) fn state(&self) -> SliceState {
         self.held().state.clone()
+    }
+
+    /// For how long the slice has been mirrored in its stage, as this process has seen it.
+    pub(super) fn mirrored_for(&self) -> Option<Duration> {
+        let mut held = self.held();
+        let stage = held.state.traffic;
+        let known = held.mirrored.filter(|(_, known)| *known == stage);
+        let (since, _) = known.unwrap_or_else(|| (Instant::now(), stage));
+        let mirrors = held.state.live().mirror;
+        held.mirrored = mirrors.then_some((since, stage));
+        mirrors.then(|| since.elapsed())
     }
 
     /// Reserves the slice for one operation until the guard is dropped.

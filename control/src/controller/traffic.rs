@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use outgrow_rollout::gates::answer;
+use outgrow_rollout::tripwire::tripped;
 use outgrow_rollout::{
     Answer, GateResult, Move, Revision, Side, SliceId, SliceState, Step, Traffic, Verdict, Weight,
     advance,
@@ -282,6 +283,42 @@ impl Controller {
         };
         self.change(&slice, Wanted::new("maintenance", wanted, note))
             .await
+    }
+
+    /// Mirrors nothing of a slice until it is told to again; in force at once, kept over a restart.
+    ///
+    /// # Errors
+    /// [`ControlError::Usage`] where it stops without a reason; else as [`Controller::flip`].
+    pub async fn mirroring(&self, name: &str, on: bool, note: Note) -> Result<SliceState> {
+        let slice = self.slice(name)?;
+        let wanted = match on {
+            true => Move::ResumeMirror,
+            false if note.reason.trim().is_empty() => {
+                return Err(ControlError::Usage(
+                    "give a `reason`; it is shown to whoever asks why nothing is mirrored"
+                        .to_owned(),
+                ));
+            }
+            false => Move::StopMirror(note.reason.clone()),
+        };
+        self.change(&slice, Wanted::new("mirroring", wanted, note))
+            .await
+    }
+
+    /// Stops the mirroring of a slice whose mirrored reads write.
+    pub(super) async fn watch_tripwire(&self, slice: &Arc<Slice>) -> Result<()> {
+        let mirrored = slice.mirrored_for().filter(|_| slice.spec.plan.tripwire);
+        let (Some(mirrored), Some(sync)) = (mirrored, self.sync().evidence(&slice.id)) else {
+            return Ok(());
+        };
+        let Some(reason) = tripped(&slice.state(), &sync, mirrored) else {
+            return Ok(());
+        };
+        tracing::warn!(slice = %slice.id, %reason, "nothing is mirrored any more");
+        let note = Note::own(&reason);
+        let wanted = Wanted::new("tripwire", Move::StopMirror(reason.clone()), note);
+        self.change(slice, wanted.on(json(&sync))).await?;
+        Ok(())
     }
 
     /// Takes over what the guard of a proxy did: the slice goes to shadow, with the figures.

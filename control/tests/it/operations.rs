@@ -413,3 +413,45 @@ async fn a_link_closes_only_where_one_side_is_used() {
     assert!(controller.slice_status("catalog").unwrap().next.is_none());
     controller.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_row_that_a_mirrored_read_changes_stops_the_mirroring() {
+    let home = Home::new();
+    let controller = home.start().await;
+    home.walk(&controller, "catalog", "canary-5").await;
+    let mirrors = |controller: &Controller| {
+        let status = controller.slice_status("catalog").unwrap();
+        status.state.live().mirror
+    };
+    assert!(mirrors(&controller));
+    // Younger than the mirroring, whenever it is looked at.
+    home.world.see().foreign_age_ms = Some(0);
+    let reason = eventually("the tripwire", Duration::from_secs(10), || async {
+        let status = controller.slice_status("catalog").unwrap();
+        status.state.unmirrored
+    })
+    .await;
+    assert!(reason.starts_with("tripwire: "), "{reason}");
+    assert!(!mirrors(&controller));
+    let told = actions(&controller, "catalog").await;
+    assert_eq!(told.last().map(String::as_str), Some("tripwire"));
+    // It stays so, over a restart too, until somebody has looked.
+    controller.shutdown().await;
+    let controller = home.start().await;
+    assert!(!mirrors(&controller));
+    let forward = FlipRequest {
+        force: true,
+        reason: Some("all the same".to_owned()),
+        ..to("canary=5")
+    };
+    let refused = controller.flip("catalog", forward).await.unwrap_err();
+    assert!(refused.to_string().contains("shadow resume"), "{refused}");
+    let nobody = Note::new(Some("ana"), None);
+    let refused = controller.mirroring("catalog", false, nobody).await;
+    assert!(refused.is_err(), "without a reason");
+    // What was on record before is not new.
+    home.world.see().foreign_age_ms = Some(3_600_000);
+    controller.mirroring("catalog", true, ana()).await.unwrap();
+    assert!(mirrors(&controller));
+    controller.shutdown().await;
+}

@@ -276,6 +276,25 @@ fn maintenance_lies_over_every_stage_and_changes_none() {
 }
 
 #[test]
+fn a_slice_that_is_not_mirrored_moves_only_back() {
+    let before = state(canary("5"), Side::Legacy, Some(DataPhase::Following));
+    let stopped = advance(&before, &Move::StopMirror("a row".to_owned())).unwrap();
+    assert!(before.live().mirror && !stopped.live().mirror);
+    check(
+        &stopped,
+        &Move::Traffic(canary("25")),
+        Err("nothing is mirrored (a row)"),
+    );
+    check(&stopped, &Move::Traffic(Traffic::Shadow), Ok(()));
+    let back = advance(&stopped, &Move::Rollback { to_legacy: false }).unwrap();
+    assert!(!back.live().mirror, "a rollback mirrors nothing again");
+    let again = advance(&stopped, &Move::ResumeMirror).unwrap();
+    assert!(again.live().mirror);
+    check(&again, &Move::Traffic(canary("25")), Ok(()));
+    check(&again, &Move::ResumeMirror, Err("already as asked"));
+}
+
+#[test]
 fn every_way_back_is_a_new_epoch() {
     let before = state(canary("25"), Side::Legacy, Some(DataPhase::Following));
     for wanted in [
@@ -322,6 +341,8 @@ fn any_move() -> impl Strategy<Value = Move> {
         2 => Just(Move::Unfreeze),
         1 => Just(Move::Maintain("m".to_owned())),
         1 => Just(Move::EndMaintenance),
+        1 => Just(Move::StopMirror("t".to_owned())),
+        1 => Just(Move::ResumeMirror),
     ]
 }
 

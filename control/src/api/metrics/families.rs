@@ -49,6 +49,11 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             each(|s| s.state.maintenance.is_some().figure()),
         ),
         gauge(
+            "outgrow_slice_unmirrored",
+            "Whether nothing is mirrored by somebody's wish or by the tripwire.",
+            each(|s| s.state.unmirrored.is_some().figure()),
+        ),
+        gauge(
             "outgrow_slice_cutover_running",
             "Whether the writes are being moved.",
             each(|s| s.cutover.is_some().figure()),
