@@ -1,18 +1,22 @@
 //! Every body that goes down to a client. An enum and not a box: the common ones need no allocation,
 //! and none of them leaves its core.
 
+use std::cell::RefCell;
 use std::future::Future as _;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use outgrow_shadow::{Exchange, Tap};
+use outgrow_shadow::{Exchange, Lost, Tap};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::forward::Verdict;
 use crate::grpc;
+use crate::inbound::UploadCopy;
 use crate::pool::Lent;
 use crate::press::Press;
 use crate::trail::Ending;
@@ -50,6 +54,8 @@ pub(crate) struct Copy {
     pub(crate) exchange: Option<Box<Exchange>>,
     pub(crate) kept: BytesMut,
     pub(crate) whole: bool,
+    /// What the request brought, where it has a body.
+    pub(crate) upload: Option<Rc<RefCell<UploadCopy>>>,
 }
 
 impl std::fmt::Debug for Copy {
@@ -74,13 +80,24 @@ impl Copy {
         } else {
             self.kept = BytesMut::new();
             if let Some(exchange) = self.exchange.take() {
-                exchange.ticket.lose("memory");
+                exchange.ticket.lose(Lost::Shed("memory"));
             }
+        }
+    }
+
+    fn end(&mut self, trailers: &HeaderMap) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.response.trailers.clone_from(trailers);
         }
     }
 
     fn finish(&mut self, complete: bool) {
         if let Some(mut exchange) = self.exchange.take() {
+            if let Some(upload) = &self.upload {
+                let upload = upload.borrow();
+                exchange.request.whole = upload.is_whole();
+                exchange.request.body = upload.kept();
+            }
             exchange.finished = SystemTime::now();
             exchange.response.whole = self.whole && complete;
             exchange.response.body = self.kept.split().freeze();
@@ -148,6 +165,9 @@ impl Answer {
             Some(Ok(frame)) => {
                 if let (Some(copy), Some(data)) = (&mut self.copy, frame.data_ref()) {
                     copy.take(data);
+                }
+                if let (Some(copy), Some(trailers)) = (&mut self.copy, frame.trailers_ref()) {
+                    copy.end(trailers);
                 }
                 if let (Some(ending), Some(data)) = (&mut self.ending, frame.data_ref()) {
                     ending.bytes += data.len() as u64;

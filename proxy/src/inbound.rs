@@ -33,7 +33,7 @@ use crate::error::Refusal;
 use crate::stages;
 use down::{Date, Down};
 use head::{Head, KnownNames, Manner};
-pub(crate) use line::{Again, ClientBody, ClientBodyError, ClientHalf, Io};
+pub(crate) use line::{Again, ClientBody, ClientBodyError, ClientHalf, Io, UploadCopy};
 use line::{Left, Line, LineBody, State};
 
 /// Read at once while a head is awaited.

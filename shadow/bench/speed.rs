@@ -131,6 +131,7 @@ fn answer(body: String) -> CapturedResponse {
         )]),
         body: Bytes::from(body),
         whole: true,
+        trailers: HeaderMap::new(),
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
         status: exchange.response.status,
         headers: exchange.response.headers.clone(),
         body: exchange.response.body.clone(),
+        trailers: exchange.response.trailers.clone(),
     };
     let candidate = exchange.primary.other();
     let asked = slice.ask(candidate, exchange).await;
@@ -112,10 +113,10 @@ pub(crate) fn ended(
     found: Found,
     aligned: bool,
 ) -> Outcome {
-    slice.judged(&exchange.route, &found.all);
+    slice.judged(&exchange.endpoint, &found.all);
     if found.counts.is_empty() {
         let excused = !found.all.is_empty();
-        seed(slice, &exchange.route, extracted);
+        seed(slice, &exchange.endpoint, extracted);
         return Outcome::Matched { aligned, excused };
     }
     let hidden = |difference| slice.redactor.difference(difference);
@@ -209,7 +210,7 @@ fn stood_still(
     extracted: (&Answer, &Answer),
 ) -> Result<bool, &'static str> {
     let own = raw(slice, legacy.0, legacy.1)?;
-    let own = slice.kept(&exchange.route, own);
+    let own = slice.kept(&exchange.endpoint, own);
     let theirs = differences(slice, exchange, extracted.0, extracted.1)?;
     Ok(own.is_empty() && theirs.counts.is_empty())
 }
@@ -248,7 +249,7 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
     // Without an answer of the extracted side there is still something to learn of the legacy one.
     if let Some(own) = own {
         let theirs = theirs.unwrap_or_else(|| own.clone());
-        slice.noise(&exchange.route, &own, &theirs);
+        slice.noise(&exchange.endpoint, &own, &theirs);
     }
 }
 
@@ -270,7 +271,7 @@ fn differences(
     extracted: &Answer,
 ) -> Result<Found, &'static str> {
     let all = raw(slice, legacy, extracted)?;
-    let counts = slice.kept(&exchange.route, all.clone());
+    let counts = slice.kept(&exchange.endpoint, all.clone());
     Ok(Found { all, counts })
 }
 
@@ -314,7 +315,7 @@ pub(crate) fn pair(
     let curl = |side| slice.curl(side, exchange, &target);
     Box::new(Pair {
         id: String::new(),
-        route: exchange.route.to_string(),
+        route: exchange.endpoint.to_string(),
         request: format!("{} {target}", exchange.request.method),
         curl: [Side::Legacy, Side::Extracted]
             .iter()

@@ -4,6 +4,7 @@
 
 mod coding;
 mod forms;
+mod grpc;
 mod html;
 mod lines;
 mod markup;
@@ -55,6 +56,8 @@ pub(crate) fn kind(headers: &HeaderMap) -> &'static str {
         "text/html" => "html",
         "text/xml" | "application/xml" => "xml",
         _ if name.ends_with("+xml") => "xml",
+        "application/grpc-web-text" | "application/grpc-web-text+proto" => "other",
+        _ if name.starts_with("application/grpc") => "grpc",
         _ if name.starts_with("multipart/") => "multipart",
         _ if name.contains("json") => "json",
         _ => "other",
@@ -79,6 +82,7 @@ pub(crate) fn read(
         ("tsv", Some(text)) => table::table(text, '\t'),
         ("html", Some(text)) => html::html(text, left_out),
         ("xml", Some(text)) => xml::xml(text),
+        ("grpc", _) => grpc::messages(&content_type(headers), headers, body),
         ("multipart", _) => forms::multipart(&content_type(headers), body),
         _ => None,
     };

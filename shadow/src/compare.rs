@@ -1,5 +1,6 @@
 //! Two answers to one request: status, headers, body by its content type.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use crate::twin;
 /// The headers that say something about the content.
 const HEADERS: [HeaderName; 5] = [CONTENT_TYPE, CACHE_CONTROL, LOCATION, ETAG, VARY];
 
+/// How a call of gRPC has ended.
+const GRPC_ENDS: [&str; 2] = ["grpc-message", "grpc-status"];
+
 /// A text diff takes no longer; what is left then is one large change.
 const TEXT_TIME: Duration = Duration::from_millis(50);
 
@@ -31,6 +35,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) trailers: HeaderMap,
 }
 
 /// Why two answers cannot be compared.
@@ -69,6 +74,7 @@ pub(crate) fn compare(
             .iter()
             .for_each(|name| header(name, legacy, extracted, by, &mut found)),
     }
+    trailers(legacy, extracted, by, &mut found);
     match body(legacy, extracted, by, &mut found) {
         // What the heads say stands, whatever the bodies hide.
         Err(reason) if found.is_empty() => Err(reason),
@@ -88,6 +94,30 @@ fn header(
     let b = fields::value(&extracted.headers, &name);
     let root = Root::Header(name);
     found.extend(sides(a.as_ref(), b.as_ref(), &root, by.rules, by.today));
+}
+
+/// Trailers are few, and each was sent on purpose: all are compared. How a call of gRPC has ended is
+/// said in trailers, or in the head where there is no message.
+fn trailers(legacy: &Answer, extracted: &Answer, by: By<'_>, found: &mut Vec<Difference>) {
+    let is_call = [legacy, extracted].map(|side| body::kind(&side.headers) == "grpc");
+    let mut names: BTreeSet<&str> = [legacy, extracted]
+        .into_iter()
+        .flat_map(|side| side.trailers.keys().map(HeaderName::as_str))
+        .collect();
+    if is_call == [true; 2] {
+        names.extend(GRPC_ENDS);
+    }
+    for name in names {
+        let value = |side: &Answer| {
+            let told = fields::value(&side.trailers, name);
+            let in_head =
+                || fields::value(&side.headers, name).filter(|_| GRPC_ENDS.contains(&name));
+            told.or_else(in_head)
+        };
+        let (a, b) = (value(legacy), value(extracted));
+        let root = Root::Trailer(name.to_owned());
+        found.extend(sides(a.as_ref(), b.as_ref(), &root, by.rules, by.today));
+    }
 }
 
 fn body(
@@ -180,6 +210,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]),
             body: Bytes::from_static(body.as_bytes()),
+            trailers: HeaderMap::new(),
         }
     }
 
@@ -284,6 +315,43 @@ mod tests {
             HeaderValue::from_static("https://shop.example/902"),
         );
         assert_eq!(differ(&side("18", "18", "18"), &moved), ["header:location"]);
+    }
+
+    #[test]
+    fn trailers_are_compared_and_a_call_may_end_in_its_head() {
+        let trailer = |answer: &Answer, name: &'static str, value: &'static str| {
+            let mut answer = answer.clone();
+            let value = HeaderValue::from_static(value);
+            answer.trailers.insert(name, value);
+            answer
+        };
+        let page = answer(200, "text/plain", "a");
+        let summed = trailer(&page, "x-sum", "1");
+        assert_eq!(
+            found(&page, &summed),
+            ["extra trailer:x-sum: absent / \"1\""]
+        );
+        assert!(found(&summed, &summed).is_empty());
+        let call = answer(200, "application/grpc+proto", "\0\0\0\0\0");
+        let well = trailer(&call, "grpc-status", "0");
+        let lost = trailer(&trailer(&call, "grpc-status", "5"), "grpc-message", "none");
+        assert_eq!(
+            found(&well, &lost),
+            [
+                "extra trailer:grpc-message: absent / \"none\"",
+                "value trailer:grpc-status: \"0\" / \"5\""
+            ]
+        );
+        let mut in_head = call.clone();
+        for (name, value) in [("grpc-status", "5"), ("grpc-message", "none")] {
+            in_head
+                .headers
+                .insert(name, HeaderValue::from_static(value));
+        }
+        assert!(found(&lost, &in_head).is_empty());
+        let other = answer(200, "application/grpc+proto", "\0\0\0\0\u{2}\u{8}\u{7}");
+        let one = answer(200, "application/grpc+proto", "\0\0\0\0\u{2}\u{8}\u{6}");
+        assert_eq!(found(&one, &other), ["value $[0].1[0]: 6 / 7"]);
     }
 
     #[test]

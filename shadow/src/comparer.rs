@@ -95,5 +95,6 @@ fn answer(captured: &CapturedResponse) -> Answer {
         status: captured.status,
         headers: captured.headers.clone(),
         body: captured.body.clone(),
+        trailers: captured.trailers.clone(),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::rate::Bucket;
 use crate::settings::{Flow, RouteShadow};
+use crate::tap::Lost;
 
 /// What came in since the record last looked.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Door {
     pub(crate) admitted: u64,
     /// Admitted, and given up before they were judged.
     pub(crate) lost: BTreeMap<&'static str, u64>,
+    /// Admitted, and then seen to be nothing to compare.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
     bounds: Bounds,
 }
 
@@ -114,9 +117,13 @@ impl Door {
     }
 
     /// A ticket was dropped before its pair was judged.
-    pub(crate) fn lose(&mut self, route: &str, reason: &'static str) {
+    pub(crate) fn lose(&mut self, route: &str, lost: Lost) {
         self.leave(route);
-        *self.lost.entry(reason).or_default() += 1;
+        let (counts, reason) = match lost {
+            Lost::Shed(reason) => (&mut self.lost, reason),
+            Lost::Ineligible(reason) => (&mut self.refused, reason),
+        };
+        *counts.entry(reason).or_default() += 1;
     }
 
     /// A pair was judged.

@@ -106,8 +106,17 @@ pub(crate) fn of(exchange: &Exchange, redactor: &Redactor) -> Vec<Feature> {
     for (name, value) in parameters(request) {
         add(Part::Query, &name, &value);
     }
-    for (name, value) in segments(&exchange.route, request.target.path()) {
+    // Of what the route leaves open, the endpoint may know the template.
+    let template = match exchange.route.contains("{*") {
+        true => &exchange.endpoint,
+        false => &exchange.route,
+    };
+    for (name, value) in segments(template, request.target.path()) {
         add(Part::Path, name, value);
+    }
+    let operation = exchange.endpoint.strip_prefix(&*exchange.route);
+    if let Some(name) = operation.and_then(|rest| rest.strip_prefix('#')) {
+        add(Part::Operation, "", name);
     }
     for (name, value) in &request.headers {
         let name = name.as_str();
@@ -189,6 +198,7 @@ mod tests {
             ticket: Ticket::new(0, |_| {}),
             slice: SliceId::new("shop").unwrap(),
             route: route.into(),
+            endpoint: route.into(),
             primary: Side::Legacy,
             request: CapturedRequest {
                 method: Method::GET,
@@ -196,12 +206,14 @@ mod tests {
                 sides: Default::default(),
                 headers: headers.iter().map(pair).collect(),
                 body: Bytes::new(),
+                whole: true,
             },
             response: CapturedResponse {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 body: Bytes::new(),
                 whole: true,
+                trailers: HeaderMap::new(),
             },
             finished: SystemTime::now(),
             latency: Duration::ZERO,

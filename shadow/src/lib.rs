@@ -14,9 +14,11 @@ mod compare;
 mod comparer;
 mod diff;
 mod door;
+mod endpoints;
 mod error;
 mod features;
 mod fields;
+mod graphql;
 mod json;
 mod latency;
 mod matcher;
@@ -52,8 +54,10 @@ pub use render::{Format, render};
 pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, replay};
 pub use report::{Report, RouteRow, RuleRow};
 pub use settings::{
-    Accept, ArrayBy, ArrayRule, Flow, Freshness, Known, Limits, RouteShadow, Rule, ShadowSettings,
-    SliceShadow,
+    Accept, ArrayBy, ArrayRule, Flow, Freshness, Known, Limits, Posts, RouteShadow, Rule,
+    ShadowSettings, SliceShadow,
 };
 pub use shadow::Shadow;
-pub use tap::{CapturedRequest, CapturedResponse, Exchange, SHADOW_MARK, SideTargets, Tap, Ticket};
+pub use tap::{
+    CapturedRequest, CapturedResponse, Exchange, Lost, SHADOW_MARK, SideTargets, Tap, Ticket,
+};

@@ -13,7 +13,7 @@ use http::header::{
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -51,9 +51,9 @@ impl From<String> for Failure {
 /// Asks both sides.
 #[derive(Debug)]
 pub(crate) struct Mirror {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<HttpConnector, Full<Bytes>>,
     /// For sockets of this machine.
-    local: Client<UnixDialer, Empty<Bytes>>,
+    local: Client<UnixDialer, Full<Bytes>>,
     dialed: Connections,
     limits: Limits,
     /// Counts requests: the upstreams of a side are asked in turn.
@@ -114,16 +114,17 @@ impl Mirror {
                 .map_err(|error| Failure {
                     is_down: !error.is::<LengthLimitError>(),
                     text: error.to_string(),
-                })?
-                .to_bytes();
+                })?;
             if let Some(lease) = lease {
                 self.dialed.keep(lease);
             }
+            let trailers = body.trailers().cloned().unwrap_or_default();
             Ok((
                 Answer {
                     status: parts.status,
                     headers: parts.headers,
-                    body,
+                    body: body.to_bytes(),
+                    trailers,
                 },
                 latency,
             ))
@@ -138,7 +139,7 @@ impl Mirror {
         to: &Place,
         side: Side,
         exchange: &Exchange,
-    ) -> Result<Request<Empty<Bytes>>, String> {
+    ) -> Result<Request<Full<Bytes>>, String> {
         let authority = match to {
             Place::Tcp(authority) => authority.clone(),
             Place::Unix(path) => dial::host(path)?,
@@ -153,7 +154,7 @@ impl Mirror {
             .path_and_query(target.clone())
             .build()
             .map_err(|error| error.to_string())?;
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Full::new(exchange.request.body.clone()));
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = fields(&exchange.request.headers, side);
@@ -186,7 +187,7 @@ fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
     for name in HOP_BY_HOP {
         fields.remove(name);
     }
-    // A mirrored request has no body, whatever the client's had.
+    // How long the body is, and whether there is one, is said anew.
     for name in [
         CONNECTION,
         UPGRADE,
@@ -197,6 +198,11 @@ fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
         TRAILER,
     ] {
         fields.remove(name);
+    }
+    // Proxies have made one word of it; what says so is of this connection (RFC 9110, 10.1.4).
+    if client.get(TE).is_some_and(|te| te == "trailers") {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+        fields.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if side == Side::Extracted {
         fields.remove(COOKIE);

@@ -1,4 +1,5 @@
-//! Paths of differences and of rules: a subset of RFC 9535, with `status` and `header:NAME`.
+//! Paths of differences and of rules: a subset of RFC 9535, with `status`, `header:NAME` and
+//! `trailer:NAME`.
 
 use std::fmt;
 
@@ -32,6 +33,7 @@ impl Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Root {
     Header(String),
+    Trailer(String),
     Body,
 }
 
@@ -39,6 +41,7 @@ impl Root {
     pub(crate) fn place(&self, steps: Vec<Step>) -> Place {
         match self {
             Self::Header(name) => Place::Header(name.clone(), steps),
+            Self::Trailer(name) => Place::Trailer(name.clone(), steps),
             Self::Body => Place::Body(steps),
         }
     }
@@ -51,6 +54,7 @@ pub(crate) enum Pattern {
     /// Elements of HTML, on both sides.
     Css(Selector),
     Header(String, Vec<Step>),
+    Trailer(String, Vec<Step>),
     Body(Vec<Step>),
 }
 
@@ -68,11 +72,16 @@ impl Pattern {
             at: text.len() - rest.len(),
             what,
         };
-        if let Some(name) = text.strip_prefix("header:") {
+        let of_head = text.strip_prefix("header:");
+        if let Some(name) = of_head.or_else(|| text.strip_prefix("trailer:")) {
             let name = name.trim();
             let (name, rest) = name.split_at(name.find('[').unwrap_or(name.len()));
+            let make = match of_head {
+                Some(_) => Self::Header,
+                None => Self::Trailer,
+            };
             return match http::HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => Ok(Self::Header(name.as_str().to_owned(), steps(rest, fail)?)),
+                Ok(name) => Ok(make(name.as_str().to_owned(), steps(rest, fail)?)),
                 Err(_) => {
                     let from = name.len() + rest.len();
                     let from = &text[text.len() - from..];
@@ -90,6 +99,9 @@ impl Pattern {
     pub(crate) fn covers(&self, root: &Root, at: &[Step]) -> bool {
         match (self, root) {
             (Self::Header(name, pattern), Root::Header(seen)) => name == seen && fits(pattern, at),
+            (Self::Trailer(name, pattern), Root::Trailer(seen)) => {
+                name == seen && fits(pattern, at)
+            }
             (Self::Body(pattern), Root::Body) => fits(pattern, at),
             _ => false,
         }
@@ -160,6 +172,7 @@ fn fits(pattern: &[Step], steps: &[Step]) -> bool {
 pub(crate) enum Place {
     Status,
     Header(String, Vec<Step>),
+    Trailer(String, Vec<Step>),
     Body(Vec<Step>),
 }
 
@@ -170,6 +183,7 @@ impl Place {
         match self {
             Self::Status => Self::Status,
             Self::Header(name, steps) => Self::Header(name.clone(), general(steps)),
+            Self::Trailer(name, steps) => Self::Trailer(name.clone(), general(steps)),
             Self::Body(steps) => Self::Body(general(steps)),
         }
         .to_string()
@@ -182,6 +196,10 @@ impl fmt::Display for Place {
             Self::Status => return f.write_str("status"),
             Self::Header(name, steps) => {
                 write!(f, "header:{name}")?;
+                steps
+            }
+            Self::Trailer(name, steps) => {
+                write!(f, "trailer:{name}")?;
                 steps
             }
             Self::Body(steps) => {
@@ -219,6 +237,7 @@ mod tests {
             Pattern::Status => Place::Status,
             Pattern::Css(_) => panic!("no place"),
             Pattern::Header(name, steps) => Place::Header(name, steps),
+            Pattern::Trailer(name, steps) => Place::Trailer(name, steps),
             Pattern::Body(steps) => Place::Body(steps),
         };
         for (pattern, seen, expected) in [
@@ -247,6 +266,8 @@ mod tests {
                 "header:set-cookie['sid'].path",
                 false,
             ),
+            ("trailer:Grpc-Status", "trailer:grpc-status", true),
+            ("header:grpc-status", "trailer:grpc-status", false),
             ("$", "status", false),
         ] {
             let pattern_fits = match place(seen) {
@@ -254,6 +275,9 @@ mod tests {
                 Place::Header(name, at) => Pattern::parse(pattern)
                     .unwrap()
                     .covers(&Root::Header(name), &at),
+                Place::Trailer(name, at) => Pattern::parse(pattern)
+                    .unwrap()
+                    .covers(&Root::Trailer(name), &at),
                 Place::Body(at) => Pattern::parse(pattern).unwrap().covers(&Root::Body, &at),
             };
             assert_eq!(pattern_fits, expected, "{pattern} {seen}");

@@ -23,6 +23,17 @@ const EXPIRED_MAX: usize = 20;
 /// Times of each side that are kept for the medians, the latest.
 const TIMES_MAX: usize = 2_000;
 
+/// What a pair is of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Of<'a> {
+    /// As the config has it.
+    pub(crate) route: &'a str,
+    /// Of the status that the client got.
+    pub(crate) class: &'a str,
+    /// The route, or more closely what of it was asked.
+    pub(crate) endpoint: &'a str,
+}
+
 /// How one pair ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -99,6 +110,9 @@ pub(crate) struct Record {
     pub(crate) candidate_errors: u64,
     pub(crate) not_comparable: BTreeMap<String, u64>,
     pub(crate) classes: BTreeMap<String, ClassEvidence>,
+    /// The same by endpoint, of routes that serve several.
+    #[serde(default)]
+    pub(crate) endpoints: BTreeMap<String, ClassEvidence>,
     pub(crate) differences: BTreeMap<String, Seen>,
     /// Shared, so that a copy of the record for the store is quickly made.
     pub(crate) pairs: BTreeMap<String, Arc<Pair>>,
@@ -143,12 +157,12 @@ impl Record {
         self.eligible += came.eligible;
         self.sampled_out += came.sampled_out;
         self.waiting += came.admitted;
-        let lost: u64 = came.lost.values().sum();
+        let lost: u64 = came.lost.values().chain(came.refused.values()).sum();
         self.waiting = self.waiting.saturating_sub(lost);
         for (reason, count) in came.shed.iter().chain(&came.lost) {
             add(&mut self.shed, reason, *count);
         }
-        for (reason, count) in &came.ineligible {
+        for (reason, count) in came.ineligible.iter().chain(&came.refused) {
             add(&mut self.ineligible, reason, *count);
         }
     }
@@ -231,7 +245,7 @@ impl Record {
     /// that run now. `request` says what it was told apart by, where that is wanted.
     pub(crate) fn settle(
         &mut self,
-        (route, class): (&str, &str),
+        of: Of<'_>,
         outcome: Outcome,
         generation: u64,
         examples: usize,
@@ -243,24 +257,27 @@ impl Record {
             _ if generation != self.generation => Outcome::NotComparable("stale-build"),
             of_now => of_now,
         };
-        let row = self.classes.entry(format!("{route} {class}")).or_default();
+        let against = match &outcome {
+            Outcome::Matched { .. } => Some(0),
+            Outcome::Mismatched(..) | Outcome::CandidateError(..) => Some(1),
+            Outcome::NotComparable(_) => None,
+        };
+        if let Some(against) = against {
+            self.count(&of, against);
+        }
+        let route = of.endpoint;
         match outcome {
             Outcome::Matched { aligned, excused } => {
-                row.compared += 1;
                 self.matched += 1;
                 self.excused += u64::from(excused);
                 self.aligned += u64::from(aligned);
                 self.met(route, &[], request);
             }
             Outcome::Mismatched(differences, pair) => {
-                row.compared += 1;
-                row.against += 1;
                 self.mismatched += 1;
                 self.differ(route, &differences, *pair, examples);
             }
             Outcome::CandidateError(text, mut pair) => {
-                row.compared += 1;
-                row.against += 1;
                 self.candidate_errors += 1;
                 let difference = Difference {
                     place: crate::path::Place::Status,
@@ -275,7 +292,19 @@ impl Record {
             }
             Outcome::NotComparable(reason) => add(&mut self.not_comparable, reason, 1),
         }
-        self.classes.retain(|_, row| row.compared > 0);
+    }
+
+    fn count(&mut self, of: &Of<'_>, against: u64) {
+        let class = self.classes.entry(format!("{} {}", of.route, of.class));
+        let mut rows = vec![class.or_default()];
+        if of.endpoint != of.route {
+            let endpoint = format!("{} {}", of.endpoint, of.class);
+            rows.push(self.endpoints.entry(endpoint).or_default());
+        }
+        for row in rows {
+            row.compared += 1;
+            row.against += against;
+        }
     }
 
     pub(crate) fn times(&mut self, legacy: Option<Duration>, extracted: Option<Duration>) {
@@ -343,6 +372,12 @@ mod tests {
         })
     }
 
+    const OF_X: Of<'_> = Of {
+        route: "GET /x",
+        class: "2xx",
+        endpoint: "GET /x",
+    };
+
     fn balanced(record: &Record) -> bool {
         let seen = record.evidence();
         let sent = seen.matched + seen.mismatched + seen.candidate_errors + seen.not_comparable;
@@ -360,20 +395,20 @@ mod tests {
                     1 => { door.eligible += 1; door.shed("busy"); }
                     2 => { door.eligible += 1; door.ineligible("method"); }
                     3 | 4 => { door.eligible += 1; door.admit("GET /x", Instant::now()); }
-                    5 if record.waiting > 0 => door.lose("GET /x", "memory"),
+                    5 if record.waiting > 0 => door.lose("GET /x", crate::tap::Lost::Ineligible("mutation")),
                     6 => {
                         let build = if record.matched % 2 == 0 { "b" } else { "c" };
                         record.builds(Some("a"), Some(build), record.generation);
                     }
                     10 => { record.builds(Some("a"), Some("old"), record.generation.saturating_sub(1)); }
                     7 if record.waiting > 0 => {
-                        record.settle(("GET /x", "2xx"), Outcome::Matched { aligned: false, excused: false }, record.generation, 3, Vec::new);
+                        record.settle(OF_X, Outcome::Matched { aligned: false, excused: false }, record.generation, 3, Vec::new);
                     }
                     8 if record.waiting > 0 => {
-                        record.settle(("GET /x", "2xx"), Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3, Vec::new);
+                        record.settle(OF_X, Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3, Vec::new);
                     }
                     9 if record.waiting > 0 => {
-                        record.settle(("GET /x", "2xx"), Outcome::NotComparable("lag"), record.generation, 3, Vec::new);
+                        record.settle(OF_X, Outcome::NotComparable("lag"), record.generation, 3, Vec::new);
                     }
                     _ => {}
                 }
@@ -391,7 +426,7 @@ mod tests {
         let since = record.builds(Some("m-1"), Some("c-1"), 0).unwrap();
         (record.eligible, record.waiting) = (2, 2);
         record.settle(
-            ("GET /x", "2xx"),
+            OF_X,
             Outcome::Matched {
                 aligned: false,
                 excused: false,
@@ -414,7 +449,7 @@ mod tests {
         let straggler = record.builds(Some("m-1"), Some("c-1"), since);
         assert_eq!(straggler, None, "c-1 answers no more");
         record.settle(
-            ("GET /x", "2xx"),
+            OF_X,
             Outcome::Matched {
                 aligned: false,
                 excused: false,

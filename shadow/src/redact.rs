@@ -158,7 +158,7 @@ impl Redactor {
     pub(crate) fn difference(&self, mut found: Difference) -> Difference {
         let steps = match &found.place {
             Place::Status => return found,
-            Place::Header(name, steps) => {
+            Place::Header(name, steps) | Place::Trailer(name, steps) => {
                 if self.is_secret(name) {
                     return self.hidden(found);
                 }

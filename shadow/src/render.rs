@@ -263,9 +263,17 @@ mod tests {
     use super::*;
     use crate::diff::Difference;
     use crate::path::{Place, Step};
-    use crate::record::{Outcome, Pair, Record};
+    use crate::record::{Of, Outcome, Pair, Record};
     use crate::rules::{Rules, today};
     use crate::seen::Shown;
+
+    fn of(route: &str) -> Of<'_> {
+        Of {
+            route,
+            class: "2xx",
+            endpoint: route,
+        }
+    }
 
     fn hostile() -> Report {
         let id = outgrow_rollout::SliceId::new("shop").unwrap();
@@ -291,7 +299,7 @@ mod tests {
             curl: vec!["curl '<u>'".to_owned()],
         };
         record.settle(
-            ("GET /x", "2xx"),
+            of("GET /x"),
             Outcome::Mismatched(vec![difference], Box::new(pair)),
             0,
             3,
@@ -314,7 +322,7 @@ mod tests {
                 aligned: false,
                 excused: false,
             };
-            record.settle(("GET /items/{id}", "2xx"), outcome, 0, 3, Vec::new);
+            record.settle(of("GET /items/{id}"), outcome, 0, 3, Vec::new);
         }
         let rule = crate::settings::Rule {
             path: "$..price".to_owned(),

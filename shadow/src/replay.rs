@@ -412,6 +412,7 @@ fn exchange(
                 headers: asked.answer.headers.clone(),
                 body: asked.answer.body.clone(),
                 whole: true,
+                trailers: asked.answer.trailers.clone(),
             };
             (response, asked.latency)
         }
@@ -421,6 +422,7 @@ fn exchange(
                 headers: HeaderMap::new(),
                 body: bytes::Bytes::new(),
                 whole: false,
+                trailers: HeaderMap::new(),
             };
             (response, Duration::ZERO)
         }
@@ -429,6 +431,7 @@ fn exchange(
         ticket: Ticket::new(slice.limits.body, |_| {}),
         slice: slice.settings.id.clone(),
         route: route.clone(),
+        endpoint: route.clone(),
         primary: Side::Legacy,
         request: CapturedRequest {
             method: request.method.clone(),
@@ -436,6 +439,7 @@ fn exchange(
             sides: SideTargets::default(),
             headers: as_asked.headers.clone(),
             body: as_asked.body.clone(),
+            whole: true,
         },
         response,
         finished: SystemTime::now(),

@@ -23,6 +23,8 @@ pub struct Report {
     /// Bytes of copies in memory, now.
     pub memory: usize,
     pub routes: Vec<RouteRow>,
+    /// Of routes that serve several: operations of GraphQL, and learned templates of paths.
+    pub endpoints: Vec<RouteRow>,
     /// Mismatches by their cause.
     pub clusters: Vec<ClusterRow>,
     pub differences: Vec<FieldDifference>,
@@ -180,6 +182,7 @@ impl Report {
             not_comparable: record.not_comparable.clone(),
             memory: 0,
             routes: record.classes.iter().map(row).collect(),
+            endpoints: record.endpoints.iter().map(row).collect(),
             clusters,
             differences: record.fields(),
             pairs,

@@ -77,6 +77,17 @@ pub struct RouteShadow {
     pub rate: Option<f64>,
     /// Besides the slice's.
     pub waiting: Option<usize>,
+    /// Which of its POSTs only read.
+    pub posts: Option<Posts>,
+}
+
+/// POSTs that change nothing, and may be asked twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posts {
+    /// All of the route: a search, a call of gRPC.
+    Reads,
+    /// Operations of GraphQL that are queries.
+    Graphql,
 }
 
 impl Default for Flow {

@@ -18,7 +18,7 @@ use crate::report::Report;
 use crate::rules::{Accepted, today};
 use crate::settings::{Freshness, Rule, ShadowSettings};
 use crate::slice::Slice;
-use crate::tap::{Exchange, Tap, Ticket};
+use crate::tap::{Exchange, Lost, Tap, Ticket};
 
 /// Pairs under judgement may end after the proxy has; then they are counted as not comparable.
 const GRACE: Duration = Duration::from_secs(2);
@@ -209,7 +209,14 @@ impl Shadow {
         serde_json::to_value(fetched).map_err(Error::Json)
     }
 
-    async fn judge(slice: Arc<Slice>, cancel: CancellationToken, exchange: Exchange) {
+    async fn judge(slice: Arc<Slice>, cancel: CancellationToken, mut exchange: Exchange) {
+        match slice.endpoint(&exchange) {
+            Ok(endpoint) => exchange.endpoint = endpoint,
+            Err(reason) => {
+                exchange.ticket.lose(Lost::Ineligible(reason));
+                return;
+            }
+        }
         let (capture, redactor) = (&slice.capture, &slice.redactor);
         capture.take(&exchange, redactor, Instant::now());
         let took = |side| (exchange.primary == side).then_some(exchange.latency);
@@ -245,7 +252,13 @@ impl Tap for Shadow {
         let in_sample = slice.samples(route, client);
         let mut door = slice.door();
         door.eligible += 1;
-        if !matches!(*method, Method::GET | Method::HEAD) {
+        let of_route = slice.settings.flow.routes.get(&**route);
+        let is_read = match *method {
+            Method::GET | Method::HEAD => true,
+            Method::POST => of_route.is_some_and(|route| route.posts.is_some()),
+            _ => false,
+        };
+        if !is_read {
             door.ineligible("method");
             return None;
         }
@@ -276,7 +289,7 @@ impl Tap for Shadow {
             return;
         }
         if !exchange.ticket.hold(exchange.heads()) {
-            exchange.ticket.lose("memory");
+            exchange.ticket.lose(Lost::Shed("memory"));
             return;
         }
         // The number of these tasks is bounded by `waiting`, checked at admission.

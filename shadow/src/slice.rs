@@ -14,15 +14,17 @@ use crate::budget::{Budget, Share};
 use crate::compare::Answer;
 use crate::diff::Difference;
 use crate::door::Door;
+use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::features;
+use crate::graphql;
 use crate::mirror::Mirror;
 use crate::places::Place;
-use crate::record::{Outcome, Record};
+use crate::record::{Of, Outcome, Record};
 use crate::recording::Capture;
 use crate::redact::Redactor;
 use crate::rules::{Accepted, Rules};
-use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
+use crate::settings::{Freshness, Limits, Posts, ShadowSettings, SliceShadow};
 use crate::tap::Exchange;
 
 /// Answers of one route in which faults are seeded, the first ones of the builds that run now.
@@ -62,6 +64,7 @@ pub(crate) struct Slice {
     /// Of the legacy side, and of the extracted one.
     breakers: [Breaker; 2],
     memory: Arc<Budget>,
+    endpoints: Endpoints,
     pub(crate) redactor: Redactor,
     pub(crate) capture: Capture,
     freshness: Arc<dyn Freshness>,
@@ -100,6 +103,7 @@ impl Slice {
             mirror: Mirror::new(&all.limits, slice.flow.in_flight),
             breakers: Default::default(),
             memory: Budget::new(slice.flow.memory),
+            endpoints: Endpoints::default(),
             redactor: Redactor::new(&slice.redact)?,
             capture: Capture::default(),
             freshness,
@@ -224,7 +228,11 @@ impl Slice {
     pub(crate) fn settle(&self, exchange: &Exchange, outcome: Outcome, generation: u64) {
         let examples = self.limits.examples;
         let class = format!("{}xx", exchange.response.status.as_u16() / 100);
-        let of = (&*exchange.route, class.as_str());
+        let of = Of {
+            route: &exchange.route,
+            class: &class,
+            endpoint: &exchange.endpoint,
+        };
         let features = || features::of(exchange, &self.redactor);
         let mut record = self.record();
         record.settle(of, outcome, generation, examples, features);
@@ -253,8 +261,14 @@ impl Slice {
         };
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
         let mut line = "curl -sS -i".to_owned();
-        if exchange.request.method == http::Method::HEAD {
-            line.push_str(" --head");
+        match exchange.request.method {
+            http::Method::HEAD => line.push_str(" --head"),
+            http::Method::POST => {
+                let body = String::from_utf8_lossy(&exchange.request.body);
+                let body = self.redactor.text(&body);
+                line.push_str(&format!(" --data-binary {}", quoted(&body)));
+            }
+            _ => {}
         }
         let headers = exchange.request.headers.iter();
         for (name, value) in headers.filter(|(name, _)| features::looked_at(name.as_str())) {
@@ -308,6 +322,27 @@ impl Slice {
     /// Bytes of copies that are in memory.
     pub(crate) fn held(&self) -> usize {
         self.memory.held()
+    }
+
+    /// What an exchange is counted as.
+    ///
+    /// # Errors
+    /// Why it is not compared.
+    pub(crate) fn endpoint(&self, exchange: &Exchange) -> Result<Arc<str>, &'static str> {
+        let of_route = self.settings.flow.routes.get(&*exchange.route);
+        let posts = of_route.and_then(|route| route.posts);
+        let request = &exchange.request;
+        match posts {
+            Some(_) if !request.whole => Err("long-request"),
+            Some(Posts::Graphql) if request.method == http::Method::POST => {
+                let name = graphql::query(request)?;
+                Ok(self.endpoints.operation(&exchange.route, &name))
+            }
+            _ => {
+                let path = request.target.path();
+                Ok(self.endpoints.path(&exchange.route, path))
+            }
+        }
     }
 
     /// Of the memory for copies, a part that is empty yet.

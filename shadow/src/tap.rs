@@ -32,20 +32,29 @@ pub trait Tap: Send + Sync + 'static {
     fn offer(&self, exchange: Exchange);
 }
 
+/// What became of a ticket that brings nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// It would have been compared, but for this.
+    Shed(&'static str),
+    /// It should not be compared, as was seen later.
+    Ineligible(&'static str),
+}
+
 /// What is told of a ticket that was dropped.
-const ABANDONED: &str = "abandoned";
+const ABANDONED: Lost = Lost::Shed("abandoned");
 
 /// One place in the ledger. Dropped without being offered, it counts as abandoned.
 pub struct Ticket {
     body_cap: usize,
     generation: u64,
     memory: Option<Share>,
-    lost: Option<Box<dyn FnOnce(&'static str) + Send + Sync>>,
+    lost: Option<Box<dyn FnOnce(Lost) + Send + Sync>>,
 }
 
 impl Ticket {
     /// `lost` runs, with the reason, when the ticket is dropped before [`Ticket::settle`].
-    pub fn new(body_cap: usize, lost: impl FnOnce(&'static str) + Send + Sync + 'static) -> Self {
+    pub fn new(body_cap: usize, lost: impl FnOnce(Lost) + Send + Sync + 'static) -> Self {
         Self {
             body_cap,
             generation: 0,
@@ -68,7 +77,7 @@ impl Ticket {
     }
 
     /// Gives it up, for this reason.
-    pub fn lose(mut self, reason: &'static str) {
+    pub fn lose(mut self, reason: Lost) {
         if let Some(lost) = self.lost.take() {
             lost(reason);
         }
@@ -120,6 +129,8 @@ pub struct Exchange {
     pub slice: SliceId,
     /// The route's label, e.g. `GET /api/products/{id}`.
     pub route: Arc<str>,
+    /// What it is counted as: the route to begin with, more closely where the shadow knows more.
+    pub endpoint: Arc<str>,
     /// The side that answered.
     pub primary: Side,
     pub request: CapturedRequest,
@@ -152,6 +163,8 @@ pub struct CapturedRequest {
     pub sides: SideTargets,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// False where the body was longer than the cap, or was cut off.
+    pub whole: bool,
 }
 
 /// What the sides are asked where the proxy rewrites paths; `None`: what the client asked.
@@ -178,4 +191,5 @@ pub struct CapturedResponse {
     pub body: Bytes,
     /// False where the body was longer than the cap, or was cut off.
     pub whole: bool,
+    pub trailers: HeaderMap,
 }

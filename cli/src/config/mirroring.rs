@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use outgrow_shadow::{Flow, RouteShadow};
+use outgrow_shadow::{Flow, Posts, RouteShadow};
 
 use super::model::Route;
 use super::problem::{Findings, Place, nearest};
@@ -75,6 +75,18 @@ fn rate(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<f64> {
     None
 }
 
+fn posts(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Posts> {
+    match node.word(findings)?.as_str() {
+        "reads" => Some(Posts::Reads),
+        "graphql" => Some(Posts::Graphql),
+        _ => {
+            let fix = "write \"reads\" or \"graphql\"";
+            findings.refuse(&node.place, "it is no kind of POST that reads", fix);
+            None
+        }
+    }
+}
+
 /// What is said apart for some routes.
 fn by_route(
     node: &Node<'_>,
@@ -91,15 +103,21 @@ fn by_route(
     let sample = sample.then(|| section.share(findings, "sample", 1.0));
     let rate = section.get("rate").and_then(|node| rate(&node, findings));
     let waiting = bound(section.get("waiting"), WAITING, findings);
+    let posts = section.get("posts").and_then(|node| posts(&node, findings));
     section.finish(findings);
     let own = RouteShadow {
         sample,
         rate,
         waiting,
+        posts,
     };
     let named = named.map(|node| node.words(findings)).unwrap_or_default();
     for (place, text) in named {
         let known: Vec<String> = known.iter().map(|(_, route)| route.to_string()).collect();
+        if posts.is_some() && !text.starts_with("POST ") {
+            let fix = "name routes of POST, or remove `posts`";
+            findings.refuse(&place, "it has no POSTs", fix);
+        }
         if !known.contains(&text) {
             let fix = match nearest(&text, known.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean \"{near}\"?"),

@@ -1,15 +1,16 @@
 //! A request of a slice: which side answers it, what becomes of one that fails, and its copy for the
 //! shadow.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::SET_COOKIE;
-use http::{HeaderValue, Response, request};
+use http::header::{CONTENT_LENGTH, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Method, Response, request};
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
-use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, SideTargets, Tap};
+use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, Lost, SideTargets, Tap, Ticket};
 use tokio::sync::oneshot;
 
 use super::verdict::{self, Verdict};
@@ -23,7 +24,7 @@ use crate::filters::path::Targets;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
-use crate::inbound::ClientHalf;
+use crate::inbound::{ClientBody, ClientHalf, UploadCopy};
 use crate::pool::{Client, Lent, Outgoing};
 use crate::slice::Slice;
 use crate::trail::Trail;
@@ -50,6 +51,14 @@ pub(crate) struct Call {
     /// The client's fields before any was taken off, for the caller's session and the shadow.
     pub(super) mirrored: bool,
     pub(super) trail: Option<Rc<Trail>>,
+}
+
+/// A POST whose copy the shadow wants.
+struct MirroredPost {
+    tap: Arc<dyn Tap>,
+    ticket: Ticket,
+    asked: request::Parts,
+    upload: Option<Rc<RefCell<UploadCopy>>>,
 }
 
 /// An upstream's answer before its body is wrapped.
@@ -134,6 +143,7 @@ impl Call {
         // Only now: while it waited the writer may have changed.
         let live = self.slice.live();
         self.open(&live)?;
+        let mirrored = self.mirrored_post(&live, &mut out);
         let (done, answer) = oneshot::channel();
         // A task of its own, because a client that leaves must not end the count of a write that
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
@@ -144,10 +154,15 @@ impl Call {
             }
             drop(passage);
             let response = answered.map(|answered| {
+                let copy = mirrored.map(|post| {
+                    let mut copy = self.copy(post.tap, post.ticket, post.asked, &answered);
+                    copy.upload = post.upload;
+                    copy
+                });
                 let filters = self.filters.as_deref();
                 let verdict = || self.verdict(answered.side);
                 let answer = (answered.response, answered.lent);
-                let mut response = hand_down(answer, client, None, filters, verdict);
+                let mut response = hand_down(answer, client, copy, filters, verdict);
                 self.stick(&live, &mut response);
                 response
             });
@@ -237,11 +252,41 @@ impl Call {
         }
     }
 
-    fn ticket(
-        &self,
-        live: &Live,
-        out: &Outgoing,
-    ) -> Option<(Arc<dyn Tap>, outgrow_shadow::Ticket)> {
+    /// A POST that may only read. It goes to the writer like any other; its body is copied as it
+    /// passes, and the shadow says later what it is.
+    fn mirrored_post(&self, live: &Live, out: &mut Outgoing) -> Option<MirroredPost> {
+        if out.parts.method != Method::POST {
+            return None;
+        }
+        let (tap, ticket) = self.ticket(live, out)?;
+        let asked = out.parts.clone();
+        let Some(body) = out.body.take() else {
+            return Some(MirroredPost {
+                tap,
+                ticket,
+                asked,
+                upload: None,
+            });
+        };
+        let cap = ticket.body_cap();
+        let said = asked.headers.get(CONTENT_LENGTH);
+        let said = said.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if !ticket.hold(said.map_or(cap, |length| length.min(cap))) {
+            out.body = Some(body);
+            ticket.lose(Lost::Shed("memory"));
+            return None;
+        }
+        let upload = Rc::new(RefCell::new(UploadCopy::new(cap)));
+        out.body = Some(ClientBody::Copied(Box::new(body), upload.clone()));
+        Some(MirroredPost {
+            tap,
+            ticket,
+            asked,
+            upload: Some(upload),
+        })
+    }
+
+    fn ticket(&self, live: &Live, out: &Outgoing) -> Option<(Arc<dyn Tap>, Ticket)> {
         if !live.mirror || self.mirrored {
             return None;
         }
@@ -254,7 +299,7 @@ impl Call {
     fn copy(
         &self,
         tap: Arc<dyn Tap>,
-        ticket: outgrow_shadow::Ticket,
+        ticket: Ticket,
         mut asked: request::Parts,
         answered: &Answered,
     ) -> Copy {
@@ -271,6 +316,7 @@ impl Call {
             ticket,
             slice: self.slice.settings.id.clone(),
             route: self.label.clone(),
+            endpoint: self.label.clone(),
             primary: answered.side,
             request: CapturedRequest {
                 method: asked.method,
@@ -278,12 +324,14 @@ impl Call {
                 sides: sides.unwrap_or_default(),
                 headers: asked.headers,
                 body: Bytes::new(),
+                whole: true,
             },
             response: CapturedResponse {
                 status: answered.response.status(),
                 headers: answered.response.headers().clone(),
                 body: Bytes::new(),
                 whole: false,
+                trailers: HeaderMap::new(),
             },
             finished: SystemTime::now(),
             latency: answered.latency,
@@ -294,6 +342,7 @@ impl Call {
             exchange: Some(Box::new(exchange)),
             kept: BytesMut::new(),
             whole: true,
+            upload: None,
         }
     }
 

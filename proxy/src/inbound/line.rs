@@ -250,6 +250,8 @@ pub(crate) enum ClientBody {
     Stream(Incoming),
     /// One that was sent before, in part or whole, to an upstream that did not look at it.
     Again(Box<Again>),
+    /// Either, with a copy for the shadow of what passes.
+    Copied(Box<ClientBody>, Rc<RefCell<UploadCopy>>),
 }
 
 /// What was read of a body before, and what was not.
@@ -279,6 +281,45 @@ impl Again {
     fn is_end_stream(&self) -> bool {
         let over = |rest: &ClientBody| rest.is_end_stream();
         self.parts.is_empty() && self.trailers.is_none() && self.rest.as_ref().is_none_or(over)
+    }
+}
+
+/// The copy of a request's body for the shadow.
+#[derive(Debug)]
+pub(crate) struct UploadCopy {
+    kept: BytesMut,
+    cap: usize,
+    /// Nothing was left out.
+    fits: bool,
+    /// Its end has passed.
+    ended: bool,
+}
+
+impl UploadCopy {
+    pub(crate) fn new(cap: usize) -> Self {
+        Self {
+            kept: BytesMut::new(),
+            cap,
+            fits: true,
+            ended: false,
+        }
+    }
+
+    fn take(&mut self, data: &Bytes) {
+        if self.fits && self.kept.len() + data.len() <= self.cap {
+            self.kept.extend_from_slice(data);
+        } else {
+            self.fits = false;
+            self.kept = BytesMut::new();
+        }
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.fits && self.ended
+    }
+
+    pub(crate) fn kept(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.kept)
     }
 }
 
@@ -333,6 +374,21 @@ impl Body for ClientBody {
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Again(again) => again.poll_frame(cx),
+            Self::Copied(body, copy) => {
+                let frame = ready!(Pin::new(&mut **body).poll_frame(cx));
+                let mut copy = copy.borrow_mut();
+                match &frame {
+                    Some(Ok(frame)) => {
+                        if let Some(data) = frame.data_ref() {
+                            copy.take(data);
+                        }
+                        copy.ended = body.is_end_stream();
+                    }
+                    Some(Err(_)) => {}
+                    None => copy.ended = true,
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -341,6 +397,7 @@ impl Body for ClientBody {
             Self::Line(LineBody(line)) => line.state().body == Left::Over,
             Self::Stream(stream) => stream.is_end_stream(),
             Self::Again(again) => again.is_end_stream(),
+            Self::Copied(body, _) => body.is_end_stream(),
         }
     }
 }

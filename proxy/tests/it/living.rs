@@ -245,3 +245,63 @@ async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
     assert!(!kept[1].response.whole && kept[1].response.body.is_empty());
     assert_eq!(kept[0].primary, Side::Legacy);
 }
+
+struct PostKeeper(Keeper);
+
+impl Tap for PostKeeper {
+    fn admit(&self, _: &SliceId, _: &Arc<str>, method: &Method, _: u64) -> Option<Ticket> {
+        (*method == Method::POST).then(|| Ticket::new(100, |_| {}))
+    }
+
+    fn offer(&self, exchange: Exchange) {
+        self.0.offer(exchange);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posts_that_the_shadow_wants_are_offered_with_their_bodies() {
+    let legacy = Upstream::raw(|mut stream| async move {
+        let head = take_head(&mut stream).await;
+        let sent = head.split("\r\n\r\n").nth(1).map_or(0, str::len);
+        let length = head.split("content-length: ").nth(1);
+        let length = length.and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
+        let mut rest = vec![0; length.unwrap_or(0).saturating_sub(sent)];
+        stream.read_exact(&mut rest).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n";
+        say(
+            &mut stream,
+            &format!("{head}\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"),
+        )
+        .await;
+    })
+    .await;
+    let extracted = named("extracted").await;
+    let keeper = Arc::new(PostKeeper(Keeper::default()));
+    let front = start_with(sliced(&legacy, &extracted), Some(keeper.clone()));
+    let mirrored = Live {
+        mirror: true,
+        ..live(1, Weight::ZERO)
+    };
+    front.handle.apply(&slice_id(), mirrored);
+    assert_eq!(front.post("/api/items", "{\"query\":1}").await.text(), "ok");
+    let long: &'static str = "x".repeat(5_000).leak();
+    assert_eq!(front.post("/api/items", long).await.text(), "ok");
+    eventually("the copies", WAIT, || async {
+        (keeper.0.kept.lock().unwrap().len() >= 2).then_some(())
+    })
+    .await;
+    let kept = keeper.0.kept.lock().unwrap();
+    assert_eq!(
+        (&kept[0].request.body[..], kept[0].request.whole),
+        (&b"{\"query\":1}"[..], true)
+    );
+    assert_eq!(
+        (
+            &kept[0].response.body[..],
+            &kept[0].response.trailers["x-sum"]
+        ),
+        (&b"ok"[..], &"7".parse::<http::HeaderValue>().unwrap())
+    );
+    assert!(!kept[1].request.whole && kept[1].request.body.is_empty());
+    assert_eq!(kept[1].primary, Side::Legacy, "the writer");
+}

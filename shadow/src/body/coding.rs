@@ -31,23 +31,27 @@ pub(crate) fn decoded(headers: &HeaderMap, body: &Bytes, cap: usize) -> Result<B
     }
     let mut body = body.clone();
     for coding in codings.iter().rev() {
-        let most = cap.saturating_mul(GROWTH_MAX);
-        body = match coding.as_str() {
-            "" | "identity" => body,
-            // An empty body has no frame; HEAD and 304 answers name a coding all the same.
-            _ if body.is_empty() => body,
-            "gzip" | "x-gzip" => inflate(MultiGzDecoder::new(&*body), most)?,
-            // Meant is zlib, but some send the bare stream.
-            "deflate" => match inflate(ZlibDecoder::new(&*body), most) {
-                Err("broken-encoding") => inflate(DeflateDecoder::new(&*body), most)?,
-                other => other?,
-            },
-            "br" => brotli(&body, most)?,
-            "zstd" => zstd(&body, most)?,
-            _ => return Err("encoding"),
-        };
+        body = plain(coding, &body, cap.saturating_mul(GROWTH_MAX))?;
     }
     Ok(body)
+}
+
+/// Takes one coding off.
+pub(super) fn plain(coding: &str, body: &Bytes, most: usize) -> Result<Bytes, Unreadable> {
+    Ok(match coding {
+        "" | "identity" => body.clone(),
+        // An empty body has no frame; HEAD and 304 answers name a coding all the same.
+        _ if body.is_empty() => body.clone(),
+        "gzip" | "x-gzip" => inflate(MultiGzDecoder::new(&**body), most)?,
+        // Meant is zlib, but some send the bare stream.
+        "deflate" => match inflate(ZlibDecoder::new(&**body), most) {
+            Err("broken-encoding") => inflate(DeflateDecoder::new(&**body), most)?,
+            other => other?,
+        },
+        "br" => brotli(body, most)?,
+        "zstd" => zstd(body, most)?,
+        _ => return Err("encoding"),
+    })
 }
 
 fn inflate(reader: impl Read, most: usize) -> Result<Bytes, Unreadable> {

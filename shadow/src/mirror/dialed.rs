@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,9 +32,9 @@ struct Idle {
 
 #[derive(Debug)]
 enum Sender {
-    Lines(http1::SendRequest<Empty<Bytes>>),
+    Lines(http1::SendRequest<Full<Bytes>>),
     Streams {
-        sender: http2::SendRequest<Empty<Bytes>>,
+        sender: http2::SendRequest<Full<Bytes>>,
         safe: bool,
     },
 }
@@ -83,7 +83,7 @@ impl Connections {
     pub(super) async fn ask(
         &self,
         of: &Arc<dyn Dial>,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Lease), String> {
         let mut sender = match self.take(of) {
             Some(sender) => sender,
@@ -118,7 +118,7 @@ impl Sender {
         }
     }
 
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String> {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
         let answered = match self {
             Self::Lines(sender) => {
                 sender.ready().await.map_err(|error| chain(&error))?;
@@ -134,7 +134,7 @@ impl Sender {
 }
 
 /// As HTTP/1.1 has it: a path, and `Host`.
-fn lined(mut request: Request<Empty<Bytes>>) -> Result<Request<Empty<Bytes>>, String> {
+fn lined(mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, String> {
     if !request.headers().contains_key(HOST)
         && let Some(authority) = request.uri().authority()
     {
@@ -148,10 +148,7 @@ fn lined(mut request: Request<Empty<Bytes>>) -> Result<Request<Empty<Bytes>>, St
 }
 
 /// As HTTP/2 has it: the host is part of the target.
-fn streamed(
-    mut request: Request<Empty<Bytes>>,
-    safe: bool,
-) -> Result<Request<Empty<Bytes>>, String> {
+fn streamed(mut request: Request<Full<Bytes>>, safe: bool) -> Result<Request<Full<Bytes>>, String> {
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(if safe { Scheme::HTTPS } else { Scheme::HTTP });
     if let Some(host) = request.headers_mut().remove(HOST) {
@@ -166,12 +163,12 @@ fn streamed(
 mod tests {
     use super::*;
 
-    fn request(host: Option<&str>) -> Request<Empty<Bytes>> {
+    fn request(host: Option<&str>) -> Request<Full<Bytes>> {
         let mut request = Request::get("http://10.0.0.1:80/a?b=1");
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
-        request.body(Empty::new()).unwrap()
+        request.body(Full::new()).unwrap()
     }
 
     #[test]

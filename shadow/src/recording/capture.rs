@@ -107,7 +107,14 @@ impl Capture {
             recording.fetched.lost += 1;
             return;
         }
-        let line = recording.recorded(exchange, redactor, now).line();
+        // What is in bytes cannot be looked through for secrets.
+        let Ok(body) = std::str::from_utf8(&exchange.request.body) else {
+            recording.fetched.lost += 1;
+            return;
+        };
+        let body = bytes::Bytes::from(redactor.text(body));
+        let recorded = recording.recorded(exchange, redactor, now);
+        let line = Recorded { body, ..recorded }.line();
         recording.bytes += line.len();
         recording.fetched.lines.push(line);
     }
@@ -130,7 +137,7 @@ impl Active {
                 extracted: hidden_in(request.sides.extracted.as_ref()),
             },
             headers: headers(&request.headers, redactor),
-            body: request.body.clone(),
+            body: bytes::Bytes::new(),
             answer: Some(Given {
                 status: exchange.response.status.as_u16(),
                 headers: HeaderMap::new(),

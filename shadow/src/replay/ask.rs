@@ -68,11 +68,13 @@ impl Asker {
             let (parts, body) = response.into_parts();
             let most = self.limits.body.saturating_mul(GROWTH_MAX);
             let body = Limited::new(body, most).collect().await;
-            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            let body = body.map_err(|error| error.to_string())?;
+            let trailers = body.trailers().cloned().unwrap_or_default();
             let answer = Answer {
                 status: parts.status,
                 headers: parts.headers,
-                body,
+                body: body.to_bytes(),
+                trailers,
             };
             Ok(Asked { answer, latency })
         };

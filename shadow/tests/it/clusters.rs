@@ -156,6 +156,7 @@ fn offer(shadow: &Shadow, asked: Asked) {
     shadow.offer(Exchange {
         ticket,
         slice: shop(),
+        endpoint: route.clone(),
         route,
         primary: Side::Legacy,
         request: CapturedRequest {
@@ -164,12 +165,14 @@ fn offer(shadow: &Shadow, asked: Asked) {
             sides: Default::default(),
             headers,
             body: Bytes::new(),
+            whole: true,
         },
         response: CapturedResponse {
             status: given.status(),
             headers: given.headers().clone(),
             body: given.body().clone(),
             whole: true,
+            trailers: HeaderMap::new(),
         },
         finished: SystemTime::now(),
         latency: Duration::from_millis(1),

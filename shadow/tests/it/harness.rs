@@ -237,6 +237,7 @@ fn offered(
     shadow.offer(Exchange {
         ticket,
         slice: shop(),
+        endpoint: route.clone(),
         route,
         primary,
         request: CapturedRequest {
@@ -245,12 +246,14 @@ fn offered(
             sides,
             headers,
             body: Bytes::new(),
+            whole: true,
         },
         response: CapturedResponse {
             status: answer.status(),
             headers: answer.headers().clone(),
             body: answer.body().clone(),
             whole: true,
+            trailers: HeaderMap::new(),
         },
         finished: SystemTime::now(),
         latency: Duration::from_millis(1),

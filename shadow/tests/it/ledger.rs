@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use outgrow_rollout::Side;
-use outgrow_shadow::{RouteShadow, Tap, Ticket};
+use outgrow_shadow::{Lost, RouteShadow, Tap, Ticket};
 
 use crate::harness::{Bench, Position, balanced, ok, shop};
 
@@ -94,6 +94,7 @@ async fn a_rate_and_the_words_of_a_route_are_kept_and_counted() {
                 sample,
                 rate,
                 waiting,
+                posts: None,
             };
             flow.routes.insert(route.to_owned(), apart);
         }
@@ -156,7 +157,7 @@ async fn copies_that_do_not_fit_into_memory_are_shed_and_their_bytes_come_back()
     let (one, two) = (ticket(), ticket());
     assert!(one.hold(600) && !two.hold(401) && two.hold(400));
     assert_eq!(held(), 1_000);
-    two.lose("memory");
+    two.lose(Lost::Shed("memory"));
     assert_eq!(held(), 600);
     one.release();
     assert_eq!(held(), 0);

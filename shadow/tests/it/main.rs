@@ -10,6 +10,7 @@ mod comparing;
 mod harness;
 mod ledger;
 mod memory;
+mod posts;
 mod replay;
 mod reverse;
 mod secrets;

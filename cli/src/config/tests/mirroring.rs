@@ -26,6 +26,37 @@ fn bounds_of_the_slice_and_of_routes_are_read() {
 }
 
 #[test]
+fn posts_of_a_route_may_read() {
+    let shop = SHOP.replacen(
+        "    \"GET /api/categories\",\n",
+        "    \"GET /api/categories\",\n    \"POST /graphql\",\n",
+        1,
+    );
+    let with = |text: &str| {
+        let text = format!("sample = 1.0\nby_route = [{{ routes = {text} }}]");
+        shop.replacen("sample = 1.0", &text, 1)
+    };
+    for (word, posts) in [
+        ("graphql", outgrow_shadow::Posts::Graphql),
+        ("reads", outgrow_shadow::Posts::Reads),
+    ] {
+        let config = good(&with(&format!("[\"POST /graphql\"], posts = \"{word}\"")));
+        let flow = &config.slice("catalog").unwrap().shadow.flow;
+        assert_eq!(flow.routes["POST /graphql"].posts, Some(posts));
+    }
+    for (text, rule) in [
+        ("[\"POST /graphql\"], posts = \"all\"", "no kind of POST"),
+        (
+            "[\"GET /api/categories\"], posts = \"reads\"",
+            "it has no POSTs",
+        ),
+    ] {
+        let errors = parse(&with(text)).expect_err(text).to_string();
+        assert!(errors.contains(rule), "{errors}");
+    }
+}
+
+#[test]
 fn what_is_no_bound_is_refused_with_its_fix() {
     for (text, rule) in [
         ("by = \"cookie\"", "it is not what can be sampled"),
