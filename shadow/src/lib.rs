@@ -19,6 +19,7 @@ mod error;
 mod features;
 mod fields;
 mod graphql;
+mod history;
 mod json;
 mod latency;
 mod matcher;

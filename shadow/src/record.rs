@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::diff::Difference;
 use crate::door::Door;
 use crate::features::Feature;
+use crate::history::History;
 use crate::latency::Latencies;
 use crate::samples::Samples;
 use crate::seen::{Seen, Shown};
@@ -133,6 +134,9 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) seeded: BTreeMap<String, Seeded>,
     pub(crate) expired: Vec<Expired>,
+    /// Of all builds.
+    #[serde(default)]
+    pub(crate) history: History,
     /// Of requests that the shadow has sent to both sides.
     #[serde(default)]
     pub(crate) latencies: Latencies,
@@ -216,6 +220,7 @@ impl Record {
             noise_pairs: std::mem::take(&mut self.noise_pairs),
             noise: std::mem::take(&mut self.noise),
             expired: std::mem::take(&mut self.expired),
+            history: std::mem::take(&mut self.history),
             ..Self::default()
         };
         let named = |build: &Option<String>| build.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -242,7 +247,8 @@ impl Record {
     }
 
     /// Books how a waiting pair ended. A pair of another generation says nothing of the builds
-    /// that run now. `request` says what it was told apart by, where that is wanted.
+    /// that run now. `request` says what it was told apart by, where that is wanted. Whether it
+    /// speaks against the candidate; `None` where it says nothing.
     pub(crate) fn settle(
         &mut self,
         of: Of<'_>,
@@ -250,7 +256,7 @@ impl Record {
         generation: u64,
         examples: usize,
         request: impl FnOnce() -> Vec<Feature>,
-    ) {
+    ) -> Option<bool> {
         self.waiting = self.waiting.saturating_sub(1);
         let outcome = match outcome {
             Outcome::NotComparable(reason) => Outcome::NotComparable(reason),
@@ -292,6 +298,7 @@ impl Record {
             }
             Outcome::NotComparable(reason) => add(&mut self.not_comparable, reason, 1),
         }
+        Some(against? > 0)
     }
 
     fn count(&mut self, of: &Of<'_>, against: u64) {

@@ -1,5 +1,7 @@
 //! A report as a page, Markdown, JSON or plain text. Every value is escaped: bodies are hostile.
 
+mod chart;
+
 use std::fmt::Write;
 use std::str::FromStr;
 
@@ -55,7 +57,10 @@ fn html(report: &Report) -> Result<String, Error> {
     environment
         .render_str(
             include_str!("../templates/report.html"),
-            context! { r => minijinja::value::Serde(report) },
+            context! {
+                r => minijinja::value::Serde(report),
+                charts => minijinja::value::Serde(chart::charts(&report.history)),
+            },
         )
         .map_err(Error::Render)
 }
@@ -275,6 +280,22 @@ mod tests {
         }
     }
 
+    /// Half an hour with one bad minute, and a deployment.
+    fn course(record: &mut Record) {
+        use outgrow_rollout::Side;
+        for minute in 0..30_u32 {
+            let now = 1_700_000_000 + i64::from(minute) * 60;
+            for n in 0..100 {
+                record.history.compared(now, minute == 12 && n < 20);
+            }
+            for (side, base) in [(Side::Legacy, 8_000), (Side::Extracted, 5_000)] {
+                let micros = base + u64::from(minute) * 40;
+                record.history.answered(now, side, micros);
+            }
+        }
+        record.history.mark(1_700_000_600);
+    }
+
     fn hostile() -> Report {
         let id = outgrow_rollout::SliceId::new("shop").unwrap();
         let mut record = Record::of(&id);
@@ -331,6 +352,7 @@ mod tests {
             owner: Some("ada".to_owned()),
             accept: crate::settings::Accept::Tolerance("0.01".to_owned()),
         };
+        course(&mut record);
         let rules = Rules::new(&[rule], &[]).unwrap();
         Report::new(&id, &record, &rules, 0.001, today())
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use time::Date;
 
 use crate::clusters::ClusterRow;
+use crate::history::History;
 use crate::latency::LatencyDifference;
 use crate::record::{Expired, Pair, Record};
 use crate::rules::Rules;
@@ -39,6 +40,8 @@ pub struct Report {
     /// Medians of the time to an answer's head, in microseconds.
     pub legacy_p50_us: Option<u64>,
     pub extracted_p50_us: Option<u64>,
+    /// The course of all that was compared, by interval.
+    pub(crate) history: History,
     /// How much later the extracted side answers the same requests.
     pub latency: Option<LatencyDifference>,
 }
@@ -191,6 +194,7 @@ impl Report {
             warnings,
             expired: record.expired.clone(),
             latency: record.latencies.difference(),
+            history: record.history.clone(),
             legacy_p50_us: median(&record.legacy_us),
             extracted_p50_us: median(&record.extracted_us),
             evidence,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use outgrow_rollout::{ShadowEvidence, Side, SliceId};
+use outgrow_rollout::{ShadowEvidence, SliceId};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -219,10 +219,7 @@ impl Shadow {
         }
         let (capture, redactor) = (&slice.capture, &slice.redactor);
         capture.take(&exchange, redactor, Instant::now());
-        let took = |side| (exchange.primary == side).then_some(exchange.latency);
-        slice
-            .record()
-            .times(took(Side::Legacy), took(Side::Extracted));
+        slice.took(exchange.primary, exchange.latency);
         let mut generation = exchange.ticket.generation();
         let judged = async {
             if slice.draw(slice.settings.noise_sample) {

@@ -92,6 +92,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
 impl Slice {
     pub(crate) fn new(
         slice: SliceShadow,
@@ -140,6 +147,9 @@ impl Slice {
         let mut record = self.record();
         let before = record.generation;
         change(&mut record);
+        if record.generation > before {
+            record.history.mark(unix_now());
+        }
         self.generation.store(record.generation, Relaxed);
         let anew = record.generation != before;
         // Before the rules are looked at: that is the order of the locks.
@@ -189,14 +199,21 @@ impl Slice {
         if !memory.grow(answer.body.len()) {
             return Err(NoAnswer::Memory);
         }
-        let took = |wanted| (side == wanted).then_some(latency);
-        self.record()
-            .times(took(Side::Legacy), took(Side::Extracted));
+        self.took(side, latency);
         let held = Held {
             answer,
             _memory: memory,
         };
         Ok((held, latency))
+    }
+
+    /// Books how long a side has taken to an answer's head.
+    pub(crate) fn took(&self, side: Side, latency: Duration) {
+        let took = |wanted| (side == wanted).then_some(latency);
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let mut record = self.record();
+        record.times(took(Side::Legacy), took(Side::Extracted));
+        record.history.answered(unix_now(), side, micros);
     }
 
     /// Learns which builds have answered a pair that began in generation `since`. The generation
@@ -235,7 +252,10 @@ impl Slice {
         };
         let features = || features::of(exchange, &self.redactor);
         let mut record = self.record();
-        record.settle(of, outcome, generation, examples, features);
+        let counted = record.settle(of, outcome, generation, examples, features);
+        if let Some(against) = counted {
+            record.history.compared(unix_now(), against);
+        }
         self.door().leave(&exchange.route);
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use outgrow_rollout::{FieldDifference, ShadowEvidence, SliceState};
-use outgrow_shadow::ClusterRow;
+use outgrow_shadow::{ClusterRow, LatencyDifference};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -223,7 +223,8 @@ async fn report(context: &Context, args: &ReportArgs) -> anyhow::Result<ExitCode
                     let found: Causes = serde_json::from_str(&found)
                         .context("the report of this server cannot be read")?;
                     let table = report_table(&args.slice, evidence);
-                    format!("{table}{}", causes(&found.clusters))
+                    let (warnings, causes) = (aside(&found), causes(&found.clusters));
+                    format!("{table}{warnings}{causes}")
                 }
                 None => format!("nothing was compared of {} yet\n", args.slice),
             }
@@ -316,6 +317,30 @@ pub(super) fn report_table(slice: &str, seen: &ShadowEvidence) -> String {
 #[derive(Debug, Deserialize)]
 struct Causes {
     clusters: Vec<ClusterRow>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
+    latency: Option<LatencyDifference>,
+}
+
+/// How much later one side answers, and rules that should go.
+fn aside(found: &Causes) -> String {
+    let mut out = String::new();
+    if let Some(latency) = found.latency {
+        let millis = |micros: i64| format!("{:+.2}", micros as f64 / 1_000.0);
+        out.push_str(&format!(
+            "\nextracted less legacy: {} ms to an answer in the median, {} to {} with 95% \
+             confidence ({} requests)\n",
+            millis(latency.median_us),
+            millis(latency.low_us),
+            millis(latency.high_us),
+            count(latency.pairs)
+        ));
+    }
+    for warning in &found.warnings {
+        out.push_str(&format!("\nwarning: {warning}\n"));
+    }
+    out
 }
 
 /// Mismatches by their cause, each with its smallest example.
