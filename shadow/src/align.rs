@@ -19,7 +19,7 @@ use crate::path::Root;
 use crate::record::{Outcome, Pair};
 use crate::rules::today;
 use crate::seen::Shown;
-use crate::slice::{Held, NoAnswer, Slice};
+use crate::slice::{Held, NoAnswer, Slice, unix_now};
 use crate::tap::Exchange;
 
 /// Reads of both sides before a pair is called racing.
@@ -315,6 +315,7 @@ pub(crate) fn pair(
     let curl = |side| slice.curl(side, exchange, &target);
     Box::new(Pair {
         id: String::new(),
+        at: unix_now(),
         route: exchange.endpoint.to_string(),
         request: format!("{} {target}", exchange.request.method),
         curl: [Side::Legacy, Side::Extracted]

@@ -52,6 +52,9 @@ pub(crate) enum Outcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) id: String,
+    /// When it was judged, in Unix seconds.
+    #[serde(default)]
+    pub(crate) at: i64,
     pub(crate) route: String,
     pub(crate) request: String,
     pub(crate) primary: String,
@@ -172,8 +175,15 @@ impl Record {
     }
 
     /// After a restart nothing waits any more.
-    pub(crate) fn restarted(&mut self, slice: &SliceId) {
+    pub(crate) fn restarted(&mut self, slice: &SliceId, now: i64) {
         self.slice = slice.to_string();
+        // Of a version that did not say when: from now on.
+        for pair in self.pairs.values_mut().filter(|pair| pair.at == 0) {
+            Arc::make_mut(pair).at = now;
+        }
+        for seen in self.differences.values_mut().filter(|seen| seen.last == 0) {
+            seen.last = now;
+        }
         let waited = std::mem::take(&mut self.waiting);
         if waited > 0 {
             add(&mut self.shed, "restart", waited);
@@ -366,6 +376,7 @@ mod tests {
     fn pair() -> Box<Pair> {
         Box::new(Pair {
             id: String::new(),
+            at: 0,
             route: "GET /x".to_owned(),
             request: "/x".to_owned(),
             primary: "legacy".to_owned(),
@@ -422,7 +433,7 @@ mod tests {
                 record.take_in(&door.take());
                 prop_assert!(balanced(&record));
             }
-            record.restarted(&SliceId::new("x").unwrap());
+            record.restarted(&SliceId::new("x").unwrap(), 7);
             prop_assert!(balanced(&record) && record.waiting == 0);
         }
     }

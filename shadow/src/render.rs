@@ -308,6 +308,7 @@ mod tests {
         };
         let pair = Pair {
             id: String::new(),
+            at: 1_700_000_000,
             route: "GET /x".to_owned(),
             request: "GET /x?<i>".to_owned(),
             primary: "legacy".to_owned(),

@@ -32,6 +32,9 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) kind: String,
     pub(crate) count: u64,
+    /// When it came last, in Unix seconds.
+    #[serde(default)]
+    pub(crate) last: i64,
     pub(crate) legacy: String,
     pub(crate) extracted: String,
     /// Some of the requests that show it.
@@ -190,6 +193,7 @@ impl Record {
                 ..Seen::default()
             });
             seen.count += 1;
+            seen.last = seen.last.max(pair.at);
             if sample.symptoms.contains(&hash(&key)) {
                 seen.failing.offer(FAILING_MAX, || sample.clone());
             }
@@ -205,6 +209,21 @@ impl Record {
         self.drop_unused(&gone);
         if keep {
             self.keep_within(PAIRS_MAX, BYTES_MAX);
+        }
+    }
+
+    /// Drops pairs that were judged before this moment, and differences that have not come since.
+    /// What was counted stays counted.
+    pub(crate) fn forget(&mut self, before: i64) {
+        self.differences.retain(|_, seen| seen.last >= before);
+        self.pairs.retain(|_, pair| pair.at >= before);
+        let pairs = &self.pairs;
+        let kept = self
+            .differences
+            .values_mut()
+            .flat_map(|seen| &mut seen.kept);
+        for kept in kept {
+            kept.examples.retain(|id| pairs.contains_key(id));
         }
     }
 
@@ -337,6 +356,7 @@ mod tests {
             };
             let pair = Pair {
                 id: String::new(),
+                at: n,
                 route: "GET /x".to_owned(),
                 request: "GET /x".to_owned(),
                 primary: "legacy".to_owned(),
@@ -351,6 +371,15 @@ mod tests {
             record.differ("GET /x", &[difference], pair, 3);
         }
         assert_eq!(record.pairs.len(), 150);
+        let mut later = record.clone();
+        // The last of each of 50 differences came at 350 and after.
+        later.forget(375);
+        assert_eq!(later.differences.len(), 25);
+        assert!(later.pairs.values().all(|pair| pair.at >= 375));
+        let named = later.differences.values().flat_map(Seen::examples);
+        assert!(named.into_iter().all(|id| later.pairs.contains_key(id)));
+        later.forget(400);
+        assert!(later.differences.is_empty() && later.pairs.is_empty());
         record.keep_within(2_000, 120_000);
         assert_eq!(record.pairs.len(), 60);
         let has_one = |seen: &Seen| seen.examples().any(|id| record.pairs.contains_key(id));

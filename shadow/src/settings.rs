@@ -38,6 +38,8 @@ pub struct SliceShadow {
     pub headers: Option<Vec<String>>,
     /// Further names whose values are not kept.
     pub redact: Vec<String>,
+    /// How long pairs, and differences that come no more, are kept.
+    pub keep: Duration,
     /// The mismatch rate that the plan allows, for what a report says is missing.
     pub mismatch_max: f64,
 }

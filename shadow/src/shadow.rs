@@ -17,7 +17,7 @@ use crate::record::{Outcome, Record};
 use crate::report::Report;
 use crate::rules::{Accepted, today};
 use crate::settings::{Freshness, Rule, ShadowSettings};
-use crate::slice::Slice;
+use crate::slice::{Slice, unix_now};
 use crate::tap::{Exchange, Lost, Tap, Ticket};
 
 /// Pairs under judgement may end after the proxy has; then they are counted as not comparable.
@@ -147,9 +147,11 @@ impl Shadow {
         }
     }
 
-    /// Everything that must outlive a restart.
+    /// Everything that must outlive a restart. What is too old is dropped first.
     pub fn snapshot(&self) -> Value {
         let one = |(id, slice): (&SliceId, &Arc<Slice>)| {
+            let keep = i64::try_from(slice.settings.keep.as_secs()).unwrap_or(i64::MAX);
+            slice.record().forget(unix_now().saturating_sub(keep));
             let saved = Saved {
                 rules: slice.rules().added(),
                 hits: slice.rules().hits(),
@@ -181,7 +183,7 @@ impl Shadow {
             checked.push((slice, saved, rules));
         }
         for (slice, mut saved, added) in checked {
-            saved.record.restarted(&slice.settings.id);
+            saved.record.restarted(&slice.settings.id, unix_now());
             let as_before = saved.fingerprint == slice.settings.fingerprint();
             if !as_before {
                 saved.record.expire();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -273,6 +274,7 @@ fn plain() -> anyhow::Result<SliceShadow> {
         arrays: Vec::new(),
         headers: None,
         redact: Vec::new(),
+        keep: Duration::MAX,
         mismatch_max: outgrow_rollout::Plan::default().mismatch_max,
     })
 }

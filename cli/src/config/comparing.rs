@@ -1,6 +1,8 @@
 //! `[slices.ID.shadow]`: how a slice's answers are compared, and what may differ.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use outgrow_shadow::{Accept, ArrayBy, ArrayRule, Flow, Known, Rule};
 
@@ -17,6 +19,11 @@ const SAMPLE: f64 = 1.0;
 /// One read in fifty is asked twice of the same side: enough to learn what differs by itself
 /// within minutes, at two percent more load on the monolith.
 const NOISE_SAMPLE: f64 = 0.02;
+
+/// What has not differed for a month is most likely mended.
+const KEEP: Duration = Duration::from_hours(30 * 24);
+const KEEP_RANGE: RangeInclusive<Duration> =
+    Duration::from_mins(1)..=Duration::from_hours(10 * 365 * 24);
 
 const IGNORE_FIX: &str =
     "write { path = \"$.generated_at\", reason = \"why\", until = \"2027-01-31\" }";
@@ -35,6 +42,7 @@ pub(super) fn read(
         noise_sample: NOISE_SAMPLE,
         arrays: Vec::new(),
         rules: Vec::new(),
+        keep: KEEP,
         redact: Vec::new(),
         headers: None,
     };
@@ -59,6 +67,7 @@ pub(super) fn read(
             found.rules.extend(rule(&node, key, fix, findings, around));
         }
     }
+    found.keep = section.duration(findings, "keep", KEEP, KEEP_RANGE);
     if let Some(node) = section.get("redact") {
         let names = node.words(findings).into_iter();
         found.redact = names.map(|(_, name)| name).collect();

@@ -316,6 +316,8 @@ pub(crate) struct SliceShadow {
     pub(crate) arrays: Vec<outgrow_shadow::ArrayRule>,
     /// Differences that are known and accepted for a while.
     pub(crate) rules: Vec<outgrow_shadow::Rule>,
+    /// How long pairs and differences are kept.
+    pub(crate) keep: Duration,
     /// Names whose values are not kept, besides the usual ones.
     pub(crate) redact: Vec<String>,
     /// Response headers that are compared; `None` leaves the choice to the shadow.

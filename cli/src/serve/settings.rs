@@ -157,6 +157,7 @@ fn shadow_slice(carried: &Settings, slice: &Slice) -> anyhow::Result<SliceShadow
         arrays: slice.shadow.arrays.clone(),
         headers: slice.shadow.headers.clone(),
         redact: slice.shadow.redact.clone(),
+        keep: slice.shadow.keep,
         mismatch_max: slice.plan.mismatch_max,
     })
 }

@@ -77,6 +77,7 @@ fn shadow(settings: &Settings, candidate: Place) -> Shadow {
         arrays: Vec::new(),
         headers: None,
         redact: Vec::new(),
+        keep: Duration::from_hours(1),
         mismatch_max: 0.001,
     };
     assert_eq!(settings.slices[0].id, slice.id);

@@ -118,6 +118,7 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
             arrays: Vec::new(),
             headers: None,
             redact: Vec::new(),
+            keep: Duration::from_hours(1),
             mismatch_max: 0.001,
         }],
         build_header: HeaderName::from_static("x-build-id"),
