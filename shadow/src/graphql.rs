@@ -91,6 +91,7 @@ mod tests {
         query(&CapturedRequest {
             method: Method::POST,
             target: "/graphql".parse().unwrap(),
+            sides: crate::tap::SideTargets::default(),
             headers: HeaderMap::from_iter([(
                 http::header::CONTENT_TYPE,
                 HeaderValue::from_static(kind),

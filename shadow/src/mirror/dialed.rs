@@ -168,7 +168,7 @@ mod tests {
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
-        request.body(Full::new()).unwrap()
+        request.body(Full::default()).unwrap()
     }
 
     #[test]

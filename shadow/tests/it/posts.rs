@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use outgrow_rollout::Side;
 use outgrow_shadow::{
-    CapturedRequest, CapturedResponse, Exchange, Flow, Format, Posts, RouteShadow, Shadow, Tap,
-    render,
+    CapturedRequest, CapturedResponse, Exchange, Flow, Format, Posts, RouteShadow, Shadow,
+    SideTargets, Tap, render,
 };
 use outgrow_testkit::Upstream;
 
@@ -39,6 +39,7 @@ fn post(shadow: &Shadow, body: &str, answer: &Response<Bytes>, whole: bool) {
         request: CapturedRequest {
             method: Method::POST,
             target: "/graphql".parse().unwrap(),
+            sides: SideTargets::default(),
             headers: HeaderMap::from_iter([header("content-type", "application/json")]),
             body: Bytes::from(body.to_owned()),
             whole,
