@@ -49,6 +49,13 @@ const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 const STORE: &str = "outgrow-store.db";
 const TOKEN_FILE: &str = "admin.token";
 
+fn trust(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Trust {
+    Trust {
+        preface: networks(section, findings, "proxy_protocol").unwrap_or_default(),
+        forwarded: networks(section, findings, "trusted_proxies"),
+    }
+}
+
 pub(super) fn proxy(
     root: &mut Section<'_>,
     findings: &mut Findings<'_>,
@@ -83,10 +90,7 @@ pub(super) fn proxy(
         DRAIN_TIMEOUT,
         Duration::ZERO..=HOUR,
     );
-    let trust = Trust {
-        preface: networks(&mut section, findings, "proxy_protocol").unwrap_or_default(),
-        forwarded: networks(&mut section, findings, "trusted_proxies"),
-    };
+    let trust = trust(&mut section, findings);
     let limit = filters::limit(section.get("rate_limit"), findings);
     let filters = filters::read(&mut section, filters::Belongs::ToNone, findings);
     let auth = auth::read(&mut section, findings, around);
