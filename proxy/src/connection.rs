@@ -30,13 +30,16 @@ pub(crate) struct Ends {
     pub(crate) leaving: Arc<AtomicBool>,
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) open: Arc<AtomicUsize>,
+    /// Where connections may still be accepted.
+    pub(crate) doors: Arc<AtomicUsize>,
 }
 
 impl Ends {
-    /// Ready when no connection is open.
+    /// Ready when no connection is open, and none can come any more.
     pub(crate) async fn drained(&self) {
         let mut tick = tokio::time::interval(LOOK);
-        while self.open.load(SeqCst) > 0 {
+        // In this order: a connection is counted before its door is closed.
+        while self.doors.load(SeqCst) > 0 || self.open.load(SeqCst) > 0 {
             tick.tick().await;
         }
     }

