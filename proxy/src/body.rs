@@ -94,9 +94,9 @@ impl Copy {
     fn finish(&mut self, complete: bool) {
         if let Some(mut exchange) = self.exchange.take() {
             if let Some(upload) = &self.upload {
-                let upload = upload.borrow();
+                let mut upload = upload.borrow_mut();
                 exchange.request.whole = upload.is_whole();
-                exchange.request.body = upload.kept();
+                exchange.request.body = upload.give();
             }
             exchange.finished = SystemTime::now();
             exchange.response.whole = self.whole && complete;

@@ -93,6 +93,16 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
+    /// Of an answer whose head has just come.
+    fn new(slot: Slot, flow: Flow, until: Option<Instant>) -> Self {
+        Self {
+            slot,
+            flow,
+            answered: Instant::now(),
+            until,
+        }
+    }
+
     /// Who answered.
     pub(crate) fn upstream(&self) -> &Address {
         self.slot.member.to()

@@ -12,16 +12,16 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::issuer::KeySource;
 use super::jwt::KeySet;
+use crate::tls::files;
 
 /// From the name to the last byte.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -153,21 +153,7 @@ where
 }
 
 fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        Some(path) => {
-            let refused = |why: String| format!("{}: {why}", path.display());
-            let certificates = CertificateDer::pem_file_iter(path);
-            for certificate in certificates.map_err(|error| refused(error.to_string()))? {
-                let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-                let added = roots.add(certificate);
-                added.map_err(|error| refused(error.to_string()))?;
-            }
-        }
-    }
+    let (roots, _) = files::roots(ca).map_err(|error| error.to_string())?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?

@@ -7,9 +7,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    AlertDescription, CertificateError as Flaw, ClientConfig, Error as TlsError, RootCertStore,
-};
+use rustls::{AlertDescription, CertificateError as Flaw, ClientConfig, Error as TlsError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -156,23 +154,8 @@ fn explain(error: &std::io::Error, name: &str) -> String {
 
 fn load(settings: &UpstreamTls, protocol: Protocol) -> Loaded<Configs> {
     let mut seen = Seen::new();
-    let roots = match &settings.ca {
-        None => machines(),
-        Some(path) => {
-            let bytes = files::read(path)?;
-            seen.push(files::fingerprint(&[&bytes]));
-            let mut roots = RootCertStore::empty();
-            for one in files::certificates(path, &bytes)? {
-                roots
-                    .add(one)
-                    .map_err(|source| CertificateError::Authority {
-                        path: path.clone(),
-                        source,
-                    })?;
-            }
-            roots
-        }
-    };
+    let (roots, print) = files::roots(settings.ca.as_deref())?;
+    seen.extend(print);
     if roots.is_empty() {
         return Err(CertificateError::NoAuthority);
     }
@@ -199,13 +182,6 @@ fn load(settings: &UpstreamTls, protocol: Protocol) -> Loaded<Configs> {
         lines: Arc::new(lines),
     };
     Ok((configs, seen))
-}
-
-/// Whom this machine trusts. What of it cannot be read is left out.
-fn machines() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
 }
 
 #[cfg(test)]

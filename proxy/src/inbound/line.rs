@@ -318,8 +318,9 @@ impl UploadCopy {
         self.fits && self.ended
     }
 
-    pub(crate) fn kept(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.kept)
+    /// What there is of it; it is the caller's then.
+    pub(crate) fn give(&mut self) -> Bytes {
+        self.kept.split().freeze()
     }
 }
 

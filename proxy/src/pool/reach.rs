@@ -123,12 +123,7 @@ impl Cluster {
         let member = slot.member.clone();
         let to = member.to();
         let deadline = out.until;
-        let lend = |wire| Lent {
-            slot,
-            flow: Flow::Line(wire),
-            answered: Instant::now(),
-            until: deadline,
-        };
+        let lend = |wire| Lent::new(slot, Flow::Line(wire), deadline);
         while let Some(mut wire) = self.take(&member, begun) {
             let may_repeat = out.may_repeat();
             match self.ask(to, &mut wire, out, (begun, until)).await {
@@ -156,12 +151,7 @@ impl Cluster {
         let member = slot.member.clone();
         let to = member.to();
         let deadline = out.until;
-        let lend = |flow| Lent {
-            slot,
-            flow,
-            answered: Instant::now(),
-            until: deadline,
-        };
+        let lend = |flow| Lent::new(slot, flow, deadline);
         let mut tries = 0;
         loop {
             let (mux, known) = match self.reach(&member, until).await? {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
@@ -45,6 +46,28 @@ pub(crate) fn certificates(
         what: "certificate",
         source,
     })
+}
+
+/// Whom to believe: the authorities of a file, at least one; else those of this machine, which may
+/// have none. The print is that of the file.
+pub(crate) fn roots(
+    ca: Option<&Path>,
+) -> Result<(RootCertStore, Option<[u8; 32]>), CertificateError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok((roots, None));
+    };
+    let bytes = read(path)?;
+    for one in certificates(path, &bytes)? {
+        roots
+            .add(one)
+            .map_err(|source| CertificateError::Authority {
+                path: path.to_owned(),
+                source,
+            })?;
+    }
+    Ok((roots, Some(fingerprint(&[&bytes]))))
 }
 
 /// Looks at files for ever, and tells what they have become. Files that cannot be used change
