@@ -84,9 +84,13 @@ pub(super) struct Counter {
 
 impl Counter {
     /// Lets answers under way end.
-    pub(super) async fn close(self) {
+    pub(super) async fn close(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         self.cancel.cancel();
-        if let Err(error) = self.serving.await {
+        if let Err(error) = (&mut self.serving).await {
             warn!(%error, "the admin API did not end well");
         }
     }
@@ -119,7 +123,15 @@ impl Office {
             shadow: Arc::new(Mirror::new(shadow.clone())),
             process: Arc::new(reloads.clone()),
         };
-        let controller = Controller::start(store, ports, specs(config), identity(number)).await?;
+        let identity = identity(number);
+        let controller = match Controller::start(store, ports, specs(config), identity).await {
+            Ok(controller) => controller,
+            Err(error) => {
+                // It may have begun to ask for links.
+                end(&shadow, &links).await;
+                return Err(error.into());
+            }
+        };
         let closing = CancellationToken::new();
         let serving =
             outgrow_control::serve_admin(admin, controller.clone(), token, closing.clone());
@@ -127,6 +139,7 @@ impl Office {
             Ok(serving) => serving,
             Err(error) => {
                 controller.shutdown().await;
+                end(&shadow, &links).await;
                 return Err(error.into());
             }
         };
@@ -173,13 +186,15 @@ impl Office {
 
     /// The end of the process: nobody is to ask for anything more.
     pub(super) async fn end(mut self) {
-        let gone = Counter {
-            cancel: CancellationToken::new(),
-            serving: tokio::spawn(async {}),
-        };
-        std::mem::replace(&mut self.admin, gone).close().await;
-        self.close().await.close().await;
+        self.admin.end().await;
+        drop(self.close().await);
     }
+}
+
+/// Ends what an office has begun that cannot be opened.
+async fn end(shadow: &Shadow, links: &Links) {
+    shadow.shutdown().await;
+    links.shutdown().await;
 }
 
 fn specs(config: &Config) -> BTreeMap<SliceId, SliceSpec> {

@@ -194,10 +194,9 @@ impl Server {
         office_may_close(office, &config)?;
         let quiet = office.controller.occupy("a reload")?;
         let number = present.number + 1;
-        let Some(office) = present.office.take() else {
-            anyhow::bail!("the present config is not whole yet; see the log");
-        };
-        *before = Some(office.close().await);
+        if let Some(office) = present.office.take() {
+            *before = Some(office.close().await);
+        }
         drop(quiet);
         let opened = Office::open(&config, &field, (&admin, &self.reloads), number).await;
         let office = opened.context("the config cannot be put into force")?;

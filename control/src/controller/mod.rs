@@ -130,7 +130,11 @@ impl Controller {
         // First of all, so that a slow recovery does not cost the lease.
         controller.spawn_lease();
         controller.restore_shadow().await;
-        controller.recover().await?;
+        if let Err(error) = controller.recover().await {
+            // Else its tasks would keep the lease from whoever comes next.
+            controller.shutdown().await;
+            return Err(error);
+        }
         controller.spawn_reconcilers();
         Ok(controller)
     }
