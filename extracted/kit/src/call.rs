@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::answer::Failure;
 use crate::clock::Instant;
+use crate::dry_run;
 use crate::idempotency::{self, Intent, KEY_HEADER};
 use crate::identity::{Caller, IDENTITY_HEADER, IdentityError};
 use crate::service::Service;
@@ -26,6 +27,8 @@ pub struct Call {
     key: Option<Vec<u8>>,
     fingerprint: String,
     body: Bytes,
+    /// Whether what it does is taken back.
+    pub(crate) is_dry: bool,
     /// When the call arrived; every row and event it makes carries this time.
     pub now: Instant,
 }
@@ -35,6 +38,8 @@ impl FromRequest<Service> for Call {
 
     async fn from_request(request: Request, service: &Service) -> Result<Call, Response> {
         let now = Instant::now();
+        let is_dry = dry_run::asked(request.headers());
+        let is_dry = is_dry.map_err(Failure::into_response)?;
         let caller = caller(service, request.headers(), now);
         let key = request
             .headers()
@@ -59,6 +64,7 @@ impl FromRequest<Service> for Call {
             key,
             fingerprint,
             body,
+            is_dry,
             now,
         })
     }

@@ -12,6 +12,7 @@ pub mod call;
 pub mod clock;
 pub mod database;
 pub mod defects;
+pub mod dry_run;
 pub mod error;
 pub mod flags;
 pub mod idempotency;

@@ -16,6 +16,7 @@ use crate::answer::Failure;
 use crate::call;
 use crate::database::Database;
 use crate::defects::{DefectSwitch, afflict_reads};
+use crate::dry_run;
 use crate::error::StartError;
 use crate::identity::Secret;
 use crate::metrics::{Metrics, count_requests};
@@ -109,6 +110,8 @@ impl Service {
         slice
             // Only the slice suffers from planted defects, never health or metrics.
             .route_layer(middleware::from_fn_with_state(self.clone(), afflict_reads))
+            // The operator's routes promise nothing of the kind.
+            .route_layer(middleware::from_fn(dry_run::say_so))
             .merge(operations::routes())
             .fallback(async || Failure::not_found("no such page"))
             .method_not_allowed_fallback(async || {

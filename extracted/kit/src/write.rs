@@ -21,6 +21,7 @@ use crate::service::Service;
 pub struct Write {
     tx: Transaction<'static, Sqlite>,
     intent: Option<Intent>,
+    is_dry: bool,
     now: Instant,
 }
 
@@ -51,6 +52,7 @@ impl Write {
         Ok(Begun::Fresh(Write {
             tx,
             intent,
+            is_dry: call.is_dry,
             now: call.now,
         }))
     }
@@ -74,7 +76,8 @@ impl Write {
             .map(drop)
     }
 
-    /// Keeps the answer if the call named a key, commits, and gives the answer.
+    /// Keeps the answer if the call named a key, commits, and gives the answer. Of a dry run it takes
+    /// all back instead.
     ///
     /// # Errors
     /// The database's, and then nothing was written. Not cancel safe: a caller that goes away while
@@ -95,7 +98,10 @@ impl Write {
             idempotency::keep(&mut self.tx, intent, &kept, self.now).await?;
         }
         let response = respond(&kept)?;
-        self.tx.commit().await?;
+        match self.is_dry {
+            true => self.tx.rollback().await?,
+            false => self.tx.commit().await?,
+        }
         Ok(response)
     }
 }

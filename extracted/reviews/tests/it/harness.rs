@@ -127,10 +127,30 @@ impl Reviews {
     ) -> Answer {
         let mut request = Request::post(path);
         if login {
-            let secret = Secret::new(SECRET.as_bytes(), "test").unwrap();
-            let header = secret.sign("31", "Flo", "customer", Instant::now().unix() + 60);
-            request = request.header("x-outgrow-identity", header);
+            request = request.header("x-outgrow-identity", identity());
         }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.send(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+    }
+
+    /// The same as user 31, to be taken back.
+    pub(crate) async fn dry_run(&self, path: &str, key: Option<&str>, body: &str) -> Answer {
+        self.asked_dry(path, "1", key, body).await
+    }
+
+    pub(crate) async fn asked_dry(
+        &self,
+        path: &str,
+        dry: &str,
+        key: Option<&str>,
+        body: &str,
+    ) -> Answer {
+        let mut request = Request::post(path)
+            .header("x-outgrow-identity", identity())
+            .header("x-outgrow-dry-run", dry);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -146,4 +166,10 @@ impl Reviews {
         }
         tx.commit().await.unwrap();
     }
+}
+
+/// Of user 31.
+fn identity() -> String {
+    let secret = Secret::new(SECRET.as_bytes(), "test").unwrap();
+    secret.sign("31", "Flo", "customer", Instant::now().unix() + 60)
 }

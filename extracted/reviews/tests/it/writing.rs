@@ -139,3 +139,39 @@ async fn a_fence_on_the_texts_undoes_the_review() {
     reviews.run_sql(&["DROP TRIGGER fence"]).await;
     assert_eq!(reviews.post(PATH, true, Some("k"), GOOD).await.status, 201);
 }
+
+#[tokio::test]
+async fn a_dry_run_answers_like_the_write_and_leaves_nothing() {
+    let reviews = Reviews::new().await;
+    let dry = reviews.dry_run(PATH, Some("k"), GOOD).await;
+    assert_eq!(dry.status, 201, "{}", dry.text);
+    assert_eq!(dry.headers["x-outgrow-dry-run"], "rolled-back");
+    assert_eq!(dry.headers["location"], "/api/reviews/6");
+    assert_eq!(reviews.ids(7).await, [1, 4, 2]);
+    let helpful = reviews.dry_run("/api/reviews/1/helpful", None, "").await;
+    assert_eq!(helpful.facts()["helpful"], 4);
+    let refused = reviews.dry_run(PATH, None, "{").await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(
+        refused.headers["x-outgrow-dry-run"], "rolled-back",
+        "it has written nothing"
+    );
+    assert_eq!(reviews.get("/events").await.json()["events"], json!([]));
+    // The key is free still, and the same id is given.
+    let real = reviews.post(PATH, true, Some("k"), GOOD).await;
+    assert_eq!(real.headers["location"], "/api/reviews/6");
+    assert!(!real.headers.contains_key("x-outgrow-dry-run"));
+    assert_eq!(reviews.get("/api/reviews/1").await.facts()["helpful"], 3);
+    let again = reviews.dry_run(PATH, Some("k"), GOOD).await;
+    assert_eq!(again.text, real.text, "it was done before");
+    assert_eq!(again.headers["x-outgrow-dry-run"], "rolled-back");
+}
+
+#[tokio::test]
+async fn what_is_neither_a_write_nor_a_dry_run_is_refused() {
+    let reviews = Reviews::new().await;
+    let answer = reviews.asked_dry(PATH, "true", None, GOOD).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(!answer.headers.contains_key("x-outgrow-dry-run"));
+    assert_eq!(reviews.ids(7).await, [1, 4, 2]);
+}
