@@ -160,6 +160,10 @@ pub trait Shadow: Send + std::marker::Sync {
     fn record(&self, slice: &SliceId, recorder: &str) -> PortResult<Value>;
     /// Drops the evidence, e.g. to start over.
     fn reset(&self, slice: &SliceId);
+    /// Routes whose writes it mirrors no more, since the last call, and why.
+    fn stopped(&self, slice: &SliceId) -> BTreeMap<String, String>;
+    /// Mirrors the writes of all routes again. Which of them were stopped.
+    fn resume(&self, slice: &SliceId) -> Vec<String>;
     /// Everything that must outlive a restart, and its way back in.
     fn snapshot(&self) -> Value;
     fn restore(&self, snapshot: Value) -> PortResult<()>;

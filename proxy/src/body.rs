@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use outgrow_shadow::{Exchange, Lost, Tap};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::forward::Verdict;
+use crate::forward::{Lookup, Verdict};
 use crate::grpc;
 use crate::inbound::UploadCopy;
 use crate::pool::Lent;
@@ -56,6 +56,8 @@ pub(crate) struct Copy {
     pub(crate) whole: bool,
     /// What the request brought, where it has a body.
     pub(crate) upload: Option<Rc<RefCell<UploadCopy>>>,
+    /// Where somebody is still asked who the caller is.
+    pub(crate) caller: Option<Rc<Lookup>>,
 }
 
 impl std::fmt::Debug for Copy {
@@ -101,7 +103,10 @@ impl Copy {
             exchange.finished = SystemTime::now();
             exchange.response.whole = self.whole && complete;
             exchange.response.body = self.kept.split().freeze();
-            self.tap.offer(*exchange);
+            match &self.caller {
+                Some(caller) => caller.offer(exchange, &*self.tap),
+                None => self.tap.offer(*exchange),
+            }
         }
     }
 }

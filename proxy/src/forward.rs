@@ -1,6 +1,7 @@
 //! The life of a request, from its route to its answer. Read top to bottom.
 
 mod call;
+mod copied;
 mod verdict;
 
 use std::rc::Rc;
@@ -27,6 +28,7 @@ use crate::trace::Timing;
 use crate::trail::Trail;
 use crate::tunnel;
 pub(crate) use call::Call;
+pub(crate) use copied::Lookup;
 pub(crate) use verdict::Verdict;
 
 /// Carries one request.

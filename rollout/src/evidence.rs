@@ -59,6 +59,9 @@ pub struct ShadowEvidence {
     pub seeded: u64,
     #[serde(default)]
     pub caught: u64,
+    /// Routes whose writes are mirrored no more, and why.
+    #[serde(default)]
+    pub stopped: BTreeMap<String, String>,
 }
 
 impl ShadowEvidence {

@@ -49,24 +49,15 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
     if exchange.response.status.is_server_error() && exchange.primary == Side::Legacy {
         return Outcome::NotComparable("primary-error");
     }
-    let given = Answer {
-        status: exchange.response.status,
-        headers: exchange.response.headers.clone(),
-        body: exchange.response.body.clone(),
-        trailers: exchange.response.trailers.clone(),
-    };
+    let given = given(exchange);
     let candidate = exchange.primary.other();
-    let asked = slice.ask(candidate, exchange).await;
-    let (legacy, extracted) = match (candidate, &asked) {
-        (Side::Extracted, Ok(answer)) => (&given, &**answer),
-        (Side::Legacy, Ok(answer)) => (&**answer, &given),
-        (_, Err(NoAnswer::Memory)) => return Outcome::NotComparable("memory"),
-        // The legacy side as candidate is no measure of the extracted one.
-        (Side::Legacy, Err(_)) => return Outcome::NotComparable("legacy-unreachable"),
-        (Side::Extracted, Err(NoAnswer::Failed(why))) => {
-            let pair = pair(slice, exchange, Some(&given), None, &[]);
-            return Outcome::CandidateError(why.clone(), pair);
-        }
+    let asked = match slice.ask(candidate, exchange).await {
+        Ok(answer) => answer,
+        Err(why) => return unanswered(slice, exchange, &given, why),
+    };
+    let (legacy, extracted) = match candidate {
+        Side::Extracted => (&given, &*asked),
+        Side::Legacy => (&*asked, &given),
     };
     match slice.builds(legacy, extracted, *generation) {
         Some(belongs) => *generation = belongs,
@@ -78,6 +69,35 @@ pub(crate) async fn judge(slice: &Slice, exchange: &Exchange, generation: &mut u
             ended(slice, exchange, (legacy, extracted), found, false)
         }
         Ok(_) => settle(slice, exchange, generation).await,
+    }
+}
+
+/// What the client was answered.
+pub(crate) fn given(exchange: &Exchange) -> Answer {
+    let response = &exchange.response;
+    Answer {
+        status: response.status,
+        headers: response.headers.clone(),
+        body: response.body.clone(),
+        trailers: response.trailers.clone(),
+    }
+}
+
+/// What it says of a pair that the candidate has given no answer.
+pub(crate) fn unanswered(
+    slice: &Slice,
+    exchange: &Exchange,
+    given: &Answer,
+    why: NoAnswer,
+) -> Outcome {
+    match (exchange.primary, why) {
+        (_, NoAnswer::Memory) => Outcome::NotComparable("memory"),
+        // The legacy side as candidate is no measure of the extracted one.
+        (Side::Extracted, NoAnswer::Failed(_)) => Outcome::NotComparable("legacy-unreachable"),
+        (Side::Legacy, NoAnswer::Failed(why)) => {
+            let pair = pair(slice, exchange, Some(given), None, &[]);
+            Outcome::CandidateError(why, pair)
+        }
     }
 }
 

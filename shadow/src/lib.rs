@@ -1,4 +1,4 @@
-//! Compares: mirrors answered reads to the other side, says what differs, and how sure that is.
+//! Compares: mirrors answered requests to the other side, says what differs, and how sure that is.
 //!
 //! Never on the client's path: the tap is bounded and drops with a reason; everything else runs
 //! on the back office's runtime. Knows no database.
@@ -44,6 +44,7 @@ mod shadow;
 mod slice;
 mod tap;
 mod twin;
+mod writes;
 
 pub use clusters::{ClusterField, ClusterRow};
 pub use comparer::{Comparer, Finding};
@@ -56,9 +57,10 @@ pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, r
 pub use report::{Report, RouteRow, RuleRow};
 pub use settings::{
     Accept, ArrayBy, ArrayRule, Flow, Freshness, Known, Limits, Posts, RouteShadow, Rule,
-    ShadowSettings, SliceShadow,
+    ShadowSettings, SliceShadow, Writes,
 };
 pub use shadow::Shadow;
 pub use tap::{
     CapturedRequest, CapturedResponse, Exchange, Lost, SHADOW_MARK, SideTargets, Tap, Ticket,
 };
+pub use writes::DRY_RUN;

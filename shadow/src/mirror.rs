@@ -14,8 +14,8 @@ use http::header::{
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::TokioExecutor;
 use outgrow_rollout::Side;
 use tokio::time::timeout;
@@ -23,8 +23,9 @@ use tokio::time::timeout;
 use crate::body::GROWTH_MAX;
 use crate::compare::Answer;
 use crate::places::Place;
-use crate::settings::{Limits, SliceShadow};
+use crate::settings::{Limits, SliceShadow, Writes};
 use crate::tap::{Exchange, SHADOW_MARK};
+use crate::writes::{DRY_RUN, Kind};
 use dial::UnixDialer;
 use dialed::Connections;
 
@@ -51,13 +52,28 @@ impl From<String> for Failure {
 /// Asks both sides.
 #[derive(Debug)]
 pub(crate) struct Mirror {
-    client: Client<HttpConnector, Full<Bytes>>,
-    /// For sockets of this machine.
-    local: Client<UnixDialer, Full<Bytes>>,
+    reads: Clients,
+    writes: Clients,
     dialed: Connections,
     limits: Limits,
     /// Counts requests: the upstreams of a side are asked in turn.
     turn: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Clients {
+    named: Client<HttpConnector, Full<Bytes>>,
+    /// For sockets of this machine.
+    local: Client<UnixDialer, Full<Bytes>>,
+}
+
+impl Clients {
+    fn of(builder: &Builder) -> Self {
+        Self {
+            named: builder.build_http(),
+            local: builder.build(UnixDialer),
+        }
+    }
 }
 
 impl Mirror {
@@ -66,9 +82,14 @@ impl Mirror {
         builder
             .pool_idle_timeout(IDLE_FOR)
             .pool_max_idle_per_host(in_flight);
+        // A connection at rest may be closed while a write is sent on it: nobody could tell whether
+        // it arrived, and sending it again might do it twice.
+        let mut once = Client::builder(TokioExecutor::new());
+        once.pool_max_idle_per_host(0)
+            .retry_canceled_requests(false);
         Self {
-            client: builder.build_http(),
-            local: builder.build(UnixDialer),
+            reads: Clients::of(&builder),
+            writes: Clients::of(&once),
             dialed: Connections::new(in_flight, IDLE_FOR),
             limits: limits.clone(),
             turn: AtomicUsize::new(0),
@@ -82,26 +103,25 @@ impl Mirror {
     pub(crate) async fn ask(
         &self,
         slice: &SliceShadow,
-        side: Side,
+        (side, kind): (Side, Kind),
         exchange: &Exchange,
     ) -> Result<(Answer, Duration), Failure> {
-        let upstreams = match side {
-            Side::Legacy => &slice.legacy,
-            Side::Extracted => &slice.extracted,
-        };
         let turn = self.turn.fetch_add(1, Relaxed);
-        let to = upstreams
-            .at(turn)
-            .ok_or_else(|| "no upstream is known".to_owned())?;
-        let request = self.request(&to, side, exchange)?;
+        let to = place(slice, side, kind, turn)?;
+        let request = request(&to, (side, kind), exchange)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
+        let is_read = kind == Kind::Read;
+        let clients = match is_read {
+            true => &self.reads,
+            false => &self.writes,
+        };
         let whole = async {
             let (response, lease) = match &to {
-                Place::Tcp(_) => (self.client.request(request).await, None),
-                Place::Unix(_) => (self.local.request(request).await, None),
+                Place::Tcp(_) => (clients.named.request(request).await, None),
+                Place::Unix(_) => (clients.local.request(request).await, None),
                 Place::Dialed(by) => {
-                    let (response, lease) = self.dialed.ask(by, request).await?;
+                    let (response, lease) = self.dialed.ask(by, request, is_read).await?;
                     (Ok(response), Some(lease))
                 }
             };
@@ -115,7 +135,7 @@ impl Mirror {
                     is_down: !error.is::<LengthLimitError>(),
                     text: error.to_string(),
                 })?;
-            if let Some(lease) = lease {
+            if let Some(lease) = lease.filter(|_| is_read) {
                 self.dialed.keep(lease);
             }
             let trailers = body.trailers().cloned().unwrap_or_default();
@@ -133,38 +153,64 @@ impl Mirror {
             .await
             .map_err(|_| Failure::from(format!("no answer within {within:?}")))?
     }
+}
 
-    fn request(
-        &self,
-        to: &Place,
-        side: Side,
-        exchange: &Exchange,
-    ) -> Result<Request<Full<Bytes>>, String> {
-        let authority = match to {
-            Place::Tcp(authority) => authority.clone(),
-            Place::Unix(path) => dial::host(path)?,
-            // The request's own host is what counts.
-            Place::Dialed(_) => Authority::from_static("localhost"),
-        };
-        let asked = &exchange.request;
-        let target = asked.sides.of(side).unwrap_or(&asked.target);
-        let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(authority)
-            .path_and_query(target.clone())
-            .build()
-            .map_err(|error| error.to_string())?;
-        let mut request = Request::new(Full::new(exchange.request.body.clone()));
-        *request.method_mut() = exchange.request.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = fields(&exchange.request.headers, side);
-        if side == Side::Extracted
-            && let Some(identity) = &exchange.identity
-        {
-            request.headers_mut().insert(IDENTITY, identity.clone());
-        }
-        Ok(request)
+/// Who is asked for a side.
+fn place(slice: &SliceShadow, side: Side, kind: Kind, turn: usize) -> Result<Place, Failure> {
+    let is_sandbox = kind == Kind::Write(Writes::Sandbox);
+    let places = match side {
+        _ if is_sandbox => &slice.sandbox,
+        Side::Legacy => &slice.legacy,
+        Side::Extracted => &slice.extracted,
+    };
+    let to = places
+        .at(turn)
+        .ok_or_else(|| "no upstream is known".to_owned())?;
+    // Discovery may have found it since the config was read.
+    if is_sandbox && (slice.legacy.have(&to) || slice.extracted.have(&to)) {
+        return Err(Failure {
+            text: "the sandbox is an upstream that clients are answered by; not asked".to_owned(),
+            is_down: false,
+        });
     }
+    Ok(to)
+}
+
+fn request(
+    to: &Place,
+    (side, kind): (Side, Kind),
+    exchange: &Exchange,
+) -> Result<Request<Full<Bytes>>, String> {
+    let authority = match to {
+        Place::Tcp(authority) => authority.clone(),
+        Place::Unix(path) => dial::host(path)?,
+        // The request's own host is what counts.
+        Place::Dialed(_) => Authority::from_static("localhost"),
+    };
+    let asked = &exchange.request;
+    let target = asked.sides.of(side).unwrap_or(&asked.target);
+    let uri = Uri::builder()
+        .scheme(Scheme::HTTP)
+        .authority(authority)
+        .path_and_query(target.clone())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut request = Request::new(Full::new(asked.body.clone()));
+    *request.method_mut() = asked.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = fields(&asked.headers, side);
+    let fields = request.headers_mut();
+    if side == Side::Extracted
+        && let Some(identity) = &exchange.identity
+    {
+        fields.insert(IDENTITY, identity.clone());
+    }
+    // Whatever the client says of itself.
+    fields.remove(DRY_RUN);
+    if kind == Kind::Write(Writes::DryRun) {
+        fields.insert(DRY_RUN, HeaderValue::from_static("1"));
+    }
+    Ok(request)
 }
 
 /// Fields of one connection only, also where `Connection` does not name them (RFC 9110, 7.6.1).

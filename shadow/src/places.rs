@@ -63,6 +63,16 @@ impl Places {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = places;
     }
 
+    /// Whether one of them is reached in the same way.
+    pub(crate) fn have(&self, wanted: &Place) -> bool {
+        let places = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        places.iter().any(|place| match (place, wanted) {
+            (Place::Tcp(place), Place::Tcp(wanted)) => place == wanted,
+            (Place::Unix(place), Place::Unix(wanted)) => place == wanted,
+            _ => false,
+        })
+    }
+
     /// The one whose turn it is.
     pub(crate) fn at(&self, turn: usize) -> Option<Place> {
         let places = self.0.read().unwrap_or_else(PoisonError::into_inner);

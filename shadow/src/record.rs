@@ -18,6 +18,7 @@ use crate::history::History;
 use crate::latency::Latencies;
 use crate::samples::Samples;
 use crate::seen::{Seen, Shown};
+use crate::tap::Exchange;
 
 /// Old builds that are remembered in summary.
 const EXPIRED_MAX: usize = 20;
@@ -33,6 +34,16 @@ pub(crate) struct Of<'a> {
     pub(crate) class: &'a str,
     /// The route, or more closely what of it was asked.
     pub(crate) endpoint: &'a str,
+}
+
+impl<'a> Of<'a> {
+    pub(crate) fn new(exchange: &'a Exchange, class: &'a str) -> Self {
+        Self {
+            route: &exchange.route,
+            class,
+            endpoint: &exchange.endpoint,
+        }
+    }
 }
 
 /// How one pair ended.
@@ -324,6 +335,12 @@ impl Record {
         }
     }
 
+    /// Asks for evidence of what was sent, whether or not it could be compared.
+    pub(crate) fn wants(&mut self, of: &Of<'_>) {
+        let class = format!("{} {}", of.route, of.class);
+        self.classes.entry(class).or_default();
+    }
+
     pub(crate) fn times(&mut self, legacy: Option<Duration>, extracted: Option<Duration>) {
         for (kept, seen) in [
             (&mut self.legacy_us, legacy),
@@ -360,6 +377,7 @@ impl Record {
             faults: self.faults(),
             seeded: self.seeded.values().map(|seeded| seeded.faults).sum(),
             caught: self.seeded.values().map(|seeded| seeded.caught).sum(),
+            stopped: BTreeMap::new(),
         }
     }
 }

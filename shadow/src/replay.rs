@@ -28,9 +28,10 @@ use crate::record::Outcome;
 use crate::recording::{Recorded, Recording};
 use crate::report::Report;
 use crate::rules::today;
-use crate::settings::{Freshness, Limits, ShadowSettings, SliceShadow};
+use crate::settings::{Freshness, Limits, RouteShadow, ShadowSettings, SliceShadow, Writes};
 use crate::slice::Slice;
 use crate::tap::{CapturedRequest, CapturedResponse, Exchange, SideTargets, Ticket};
+use crate::writes::Kind;
 
 pub use accepted::AcceptedDifference;
 use accepted::Accepting;
@@ -206,7 +207,16 @@ fn label(request: &Recorded) -> String {
 }
 
 fn may_write(method: &Method) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+    Kind::of(method, RouteShadow::default()) != Ok(Kind::Read)
+}
+
+/// Why a request is not sent.
+fn refused(method: &Method, writes: bool) -> Option<&'static str> {
+    let route = RouteShadow {
+        writes: writes.then_some(Writes::Sandbox),
+        ..RouteShadow::default()
+    };
+    Kind::of(method, route).err()
 }
 
 impl Replay {
@@ -272,10 +282,10 @@ impl Replay {
             if let Some(due) = self.due(request) {
                 sleep_until(due).await;
             }
-            if may_write(&request.method) && !self.writes {
+            if let Some(reason) = refused(&request.method, self.writes) {
                 let mut door = self.slice.door();
                 door.eligible += 1;
-                door.ineligible("method");
+                door.ineligible(reason);
             } else {
                 self.request(request, &carried, &mut known).await;
             }

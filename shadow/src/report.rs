@@ -1,5 +1,7 @@
 //! What a report says, as plain data for every format.
 
+use std::collections::BTreeMap;
+
 use outgrow_rollout::{FieldDifference, ShadowEvidence, SliceId, samples};
 use serde::Serialize;
 use time::Date;
@@ -18,9 +20,9 @@ pub struct Report {
     pub evidence: ShadowEvidence,
     /// Of the matched, those that differed until the bridge had caught up.
     pub aligned: u64,
-    pub shed: std::collections::BTreeMap<String, u64>,
-    pub ineligible: std::collections::BTreeMap<String, u64>,
-    pub not_comparable: std::collections::BTreeMap<String, u64>,
+    pub shed: BTreeMap<String, u64>,
+    pub ineligible: BTreeMap<String, u64>,
+    pub not_comparable: BTreeMap<String, u64>,
     /// Bytes of copies in memory, now.
     pub memory: usize,
     pub routes: Vec<RouteRow>,
@@ -34,7 +36,7 @@ pub struct Report {
     /// Fields in which the legacy side differs from itself.
     pub noise: Vec<NoiseRow>,
     pub rules: Vec<RuleRow>,
-    /// Rules that should go.
+    /// Rules that should go, and what is mirrored no more.
     pub warnings: Vec<String>,
     pub(crate) expired: Vec<Expired>,
     /// Medians of the time to an answer's head, in microseconds.
@@ -141,6 +143,15 @@ fn examples(record: &Record, clusters: &[ClusterRow]) -> Vec<std::sync::Arc<Pair
 }
 
 impl Report {
+    /// Says which routes' writes are mirrored no more.
+    pub(crate) fn stopped(&mut self, stopped: BTreeMap<String, String>) {
+        let warning = |(route, reason): (&String, &String)| {
+            format!("writes of `{route}` are mirrored no more: {reason}")
+        };
+        self.warnings.splice(0..0, stopped.iter().map(warning));
+        self.evidence.stopped = stopped;
+    }
+
     pub(crate) fn new(
         id: &SliceId,
         record: &Record,

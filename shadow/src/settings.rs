@@ -27,7 +27,9 @@ pub struct SliceShadow {
     pub id: SliceId,
     pub legacy: Places,
     pub extracted: Places,
-    /// Share of the reads that is mirrored, 0.0 to 1.0.
+    /// Whom copies of writes go to, of routes with [`Writes::Sandbox`].
+    pub sandbox: Places,
+    /// Share of the requests that is mirrored, 0.0 to 1.0.
     pub sample: f64,
     pub flow: Flow,
     /// Share of the mirrored reads that is asked twice of the legacy side, 0.0 to 1.0.
@@ -81,6 +83,21 @@ pub struct RouteShadow {
     pub waiting: Option<usize>,
     /// Which of its POSTs only read.
     pub posts: Option<Posts>,
+    /// What becomes of copies of its writes; `None`: there are none.
+    pub writes: Option<Writes>,
+    /// Whether the legacy side gets dry runs, too, while it is the candidate.
+    pub writes_reverse: bool,
+}
+
+/// What becomes of the copy of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// The candidate does it, takes it back, and says so.
+    DryRun,
+    /// An upstream with a store of its own does it.
+    Sandbox,
+    /// It is recorded, and sent to nobody.
+    Record,
 }
 
 /// POSTs that change nothing, and may be asked twice.

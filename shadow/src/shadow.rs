@@ -19,6 +19,7 @@ use crate::rules::{Accepted, today};
 use crate::settings::{Freshness, Rule, ShadowSettings};
 use crate::slice::{Slice, unix_now};
 use crate::tap::{Exchange, Lost, Tap, Ticket};
+use crate::writes::{self, Kind, Stopped};
 
 /// Pairs under judgement may end after the proxy has; then they are counted as not comparable.
 const GRACE: Duration = Duration::from_secs(2);
@@ -49,6 +50,9 @@ struct Saved {
     /// What each rule has hidden of it.
     #[serde(default)]
     hits: Vec<(Rule, u64)>,
+    /// Routes whose writes are sent no more.
+    #[serde(default)]
+    stopped: BTreeMap<String, Stopped>,
 }
 
 impl Shadow {
@@ -95,7 +99,25 @@ impl Shadow {
 
     /// What is known of the builds that run now.
     pub fn evidence(&self, id: &SliceId) -> Option<ShadowEvidence> {
-        Some(self.slice(id)?.record().evidence())
+        let slice = self.slice(id)?;
+        let stopped = slice.dry_runs.reasons();
+        let evidence = slice.record().evidence();
+        Some(ShadowEvidence {
+            stopped,
+            ..evidence
+        })
+    }
+
+    /// Routes whose writes were stopped since the last call, and why.
+    pub fn stopped(&self, id: &SliceId) -> BTreeMap<String, String> {
+        let slice = self.slice(id);
+        slice.map_or_else(BTreeMap::new, |slice| slice.dry_runs.news())
+    }
+
+    /// Mirrors the writes of all routes again. Which of them were stopped.
+    pub fn resume(&self, id: &SliceId) -> Vec<String> {
+        let slice = self.slice(id);
+        slice.map_or_else(Vec::new, |slice| slice.dry_runs.resume())
     }
 
     /// The whole picture of a slice.
@@ -106,6 +128,7 @@ impl Shadow {
         let rate = slice.settings.mismatch_max;
         let mut report = Report::new(id, &record, &rules, rate, today());
         report.memory = slice.held();
+        report.stopped(slice.dry_runs.reasons());
         Some(report)
     }
 
@@ -157,6 +180,7 @@ impl Shadow {
                 hits: slice.rules().hits(),
                 fingerprint: slice.settings.fingerprint(),
                 record: slice.record().clone(),
+                stopped: slice.dry_runs.saved(),
             };
             // Plain data; what cannot be written is gathered anew.
             let saved = serde_json::to_value(saved).unwrap_or_default();
@@ -188,6 +212,7 @@ impl Shadow {
             if !as_before {
                 saved.record.expire();
             }
+            slice.dry_runs.restore(std::mem::take(&mut saved.stopped));
             slice.add_rules(added);
             slice.replace(|record| *record = saved.record);
             if as_before {
@@ -224,14 +249,24 @@ impl Shadow {
         slice.took(exchange.primary, exchange.latency);
         let mut generation = exchange.ticket.generation();
         let judged = async {
+            if let Kind::Write(writes) = slice.kind(&exchange.route, &exchange.request.method)? {
+                return writes::judge(&slice, &exchange, writes, &mut generation).await;
+            }
             if slice.draw(slice.settings.noise_sample) {
                 align::learn_noise(&slice, &exchange).await;
             }
-            align::judge(&slice, &exchange, &mut generation).await
+            Ok(align::judge(&slice, &exchange, &mut generation).await)
         };
-        let outcome = tokio::select! {
-            outcome = judged => outcome,
-            () = cancel.cancelled() => Outcome::NotComparable("shutdown"),
+        let judged = tokio::select! {
+            judged = judged => judged,
+            () = cancel.cancelled() => Ok(Outcome::NotComparable("shutdown")),
+        };
+        let outcome = match judged {
+            Ok(outcome) => outcome,
+            Err(reason) => {
+                exchange.ticket.lose(Lost::Ineligible(reason));
+                return;
+            }
         };
         slice.settle(&exchange, outcome, generation);
         // Only now: a judge that dies drops the ticket, which counts the pair as abandoned.
@@ -248,17 +283,12 @@ impl Tap for Shadow {
         client: u64,
     ) -> Option<Ticket> {
         let slice = self.slice(id)?;
+        let kind = slice.kind(route, method);
         let in_sample = slice.samples(route, client);
         let mut door = slice.door();
         door.eligible += 1;
-        let of_route = slice.settings.flow.routes.get(&**route);
-        let is_read = match *method {
-            Method::GET | Method::HEAD => true,
-            Method::POST => of_route.is_some_and(|route| route.posts.is_some()),
-            _ => false,
-        };
-        if !is_read {
-            door.ineligible("method");
+        if let Err(reason) = kind {
+            door.ineligible(reason);
             return None;
         }
         if !in_sample {

@@ -24,8 +24,9 @@ use crate::record::{Of, Outcome, Record};
 use crate::recording::Capture;
 use crate::redact::Redactor;
 use crate::rules::{Accepted, Rules};
-use crate::settings::{Freshness, Limits, Posts, ShadowSettings, SliceShadow};
-use crate::tap::Exchange;
+use crate::settings::{Freshness, Limits, Posts, ShadowSettings, SliceShadow, Writes};
+use crate::tap::{Exchange, SHADOW_MARK};
+use crate::writes::{DRY_RUN, DryRuns, Kind};
 
 /// Answers of one route in which faults are seeded, the first ones of the builds that run now.
 const SEEDED_ANSWERS: u64 = 10;
@@ -61,12 +62,13 @@ pub(crate) struct Slice {
     pub(crate) limits: Limits,
     build_header: http::HeaderName,
     mirror: Mirror,
-    /// Of the legacy side, and of the extracted one.
-    breakers: [Breaker; 2],
+    /// Of the legacy side, of the extracted one, and of the sandbox.
+    breakers: [Breaker; 3],
     memory: Arc<Budget>,
     endpoints: Endpoints,
     pub(crate) redactor: Redactor,
     pub(crate) capture: Capture,
+    pub(crate) dry_runs: DryRuns,
     freshness: Arc<dyn Freshness>,
     /// Requests to the sides at the same time.
     turns: Semaphore,
@@ -92,6 +94,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Of the status that the client got.
+fn class(exchange: &Exchange) -> String {
+    format!("{}xx", exchange.response.status.as_u16() / 100)
+}
+
 pub(crate) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -113,6 +120,7 @@ impl Slice {
             endpoints: Endpoints::default(),
             redactor: Redactor::new(&slice.redact)?,
             capture: Capture::default(),
+            dry_runs: DryRuns::default(),
             freshness,
             turns: Semaphore::new(slice.flow.in_flight),
             dice: AtomicU64::new(0),
@@ -185,13 +193,43 @@ impl Slice {
         exchange: &Exchange,
     ) -> Result<(Held, Duration), NoAnswer> {
         let breaker = &self.breakers[usize::from(side == Side::Extracted)];
+        let (held, latency) = self.sent((side, Kind::Read), breaker, exchange).await?;
+        self.took(side, latency);
+        Ok((held, latency))
+    }
+
+    /// Asks for a write, once.
+    pub(crate) async fn write(
+        &self,
+        side: Side,
+        writes: Writes,
+        exchange: &Exchange,
+    ) -> Result<Held, NoAnswer> {
+        let breaker = match (writes, side) {
+            (Writes::Sandbox, _) => &self.breakers[2],
+            (_, side) => &self.breakers[usize::from(side == Side::Extracted)],
+        };
+        let whom = (side, Kind::Write(writes));
+        let (held, latency) = self.sent(whom, breaker, exchange).await?;
+        if writes != Writes::Sandbox {
+            self.took(side, latency);
+        }
+        Ok(held)
+    }
+
+    async fn sent(
+        &self,
+        whom: (Side, Kind),
+        breaker: &Breaker,
+        exchange: &Exchange,
+    ) -> Result<(Held, Duration), NoAnswer> {
         // Closed never: the semaphore lives as long as the slice.
         let _turn = self.turns.acquire().await.ok();
         if !breaker.admits(Instant::now()) {
             let text = "not asked: it has failed again and again".to_owned();
             return Err(NoAnswer::Failed(text));
         }
-        let asked = self.mirror.ask(&self.settings, side, exchange).await;
+        let asked = self.mirror.ask(&self.settings, whom, exchange).await;
         let is_down = asked.as_ref().is_err_and(|failure| failure.is_down);
         breaker.ended(!is_down, Instant::now());
         let (answer, latency) = asked.map_err(|failure| NoAnswer::Failed(failure.text))?;
@@ -199,7 +237,6 @@ impl Slice {
         if !memory.grow(answer.body.len()) {
             return Err(NoAnswer::Memory);
         }
-        self.took(side, latency);
         let held = Held {
             answer,
             _memory: memory,
@@ -216,15 +253,36 @@ impl Slice {
         record.history.answered(unix_now(), side, micros);
     }
 
+    fn build(&self, answer: &Answer) -> Option<String> {
+        let value = answer.headers.get(&self.build_header)?;
+        value.to_str().ok().map(str::to_owned)
+    }
+
     /// Learns which builds have answered a pair that began in generation `since`. The generation
     /// that the pair belongs to from now on; `None` when it was answered by a build that runs no
     /// more.
     pub(crate) fn builds(&self, legacy: &Answer, extracted: &Answer, since: u64) -> Option<u64> {
-        let build = |answer: &Answer| {
-            let value = answer.headers.get(&self.build_header)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let (legacy, extracted) = (build(legacy), build(extracted));
+        let (legacy, extracted) = (self.build(legacy), self.build(extracted));
+        self.learn(legacy, extracted, since)
+    }
+
+    /// The same where another instance has answered for the extracted side: of another build it
+    /// says nothing of that side.
+    pub(crate) fn builds_beside(
+        &self,
+        legacy: &Answer,
+        beside: &Answer,
+        since: u64,
+    ) -> Option<u64> {
+        let (legacy, beside) = (self.build(legacy), self.build(beside));
+        let known = self.record().extracted_build.clone();
+        match (known, beside) {
+            (Some(known), Some(beside)) if known != beside => None,
+            _ => self.learn(legacy, None, since),
+        }
+    }
+
+    fn learn(&self, legacy: Option<String>, extracted: Option<String>, since: u64) -> Option<u64> {
         let mut belongs = None;
         self.replace(|record| {
             belongs = record.builds(legacy.as_deref(), extracted.as_deref(), since);
@@ -241,15 +299,16 @@ impl Slice {
         self.record().judged(route, found);
     }
 
+    /// Asks for evidence of what an exchange is of.
+    pub(crate) fn wants(&self, exchange: &Exchange) {
+        self.record().wants(&Of::new(exchange, &class(exchange)));
+    }
+
     /// Books how a pair of this generation ended, and frees its place.
     pub(crate) fn settle(&self, exchange: &Exchange, outcome: Outcome, generation: u64) {
         let examples = self.limits.examples;
-        let class = format!("{}xx", exchange.response.status.as_u16() / 100);
-        let of = Of {
-            route: &exchange.route,
-            class: &class,
-            endpoint: &exchange.endpoint,
-        };
+        let class = class(exchange);
+        let of = Of::new(exchange, &class);
         let features = || features::of(exchange, &self.redactor);
         let mut record = self.record();
         let counted = record.settle(of, outcome, generation, examples, features);
@@ -275,20 +334,30 @@ impl Slice {
 
     /// A line for a shell that asks a side again. Without credentials; those are nowhere kept.
     pub(crate) fn curl(&self, side: &Side, exchange: &Exchange, target: &str) -> Option<String> {
-        let upstreams = match side {
-            Side::Legacy => &self.settings.legacy,
-            Side::Extracted => &self.settings.extracted,
+        let route = self.settings.flow.routes.get(&*exchange.route);
+        let method = &exchange.request.method;
+        let kind = Kind::of(method, route.copied().unwrap_or_default());
+        let upstreams = match (side, kind) {
+            // It would write, without being asked to take that back.
+            (side, Ok(Kind::Write(_))) if *side == exchange.primary => return None,
+            (_, Ok(Kind::Write(Writes::Sandbox))) => &self.settings.sandbox,
+            (Side::Legacy, _) => &self.settings.legacy,
+            (Side::Extracted, _) => &self.settings.extracted,
         };
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
         let mut line = "curl -sS -i".to_owned();
-        match exchange.request.method {
+        match *method {
             http::Method::HEAD => line.push_str(" --head"),
-            http::Method::POST => {
-                let body = String::from_utf8_lossy(&exchange.request.body);
-                let body = self.redactor.text(&body);
-                line.push_str(&format!(" --data-binary {}", quoted(&body)));
-            }
-            _ => {}
+            http::Method::GET | http::Method::POST => {}
+            _ => line.push_str(&format!(" -X {method}")),
+        }
+        if *method == http::Method::POST || !exchange.request.body.is_empty() {
+            let body = String::from_utf8_lossy(&exchange.request.body);
+            let body = self.redactor.text(&body);
+            line.push_str(&format!(" --data-binary {}", quoted(&body)));
+        }
+        if kind == Ok(Kind::Write(Writes::DryRun)) {
+            line.push_str(&format!(" -H '{SHADOW_MARK}: 1' -H '{DRY_RUN}: 1'"));
         }
         let headers = exchange.request.headers.iter();
         for (name, value) in headers.filter(|(name, _)| features::looked_at(name.as_str())) {
@@ -353,7 +422,7 @@ impl Slice {
         let posts = of_route.and_then(|route| route.posts);
         let request = &exchange.request;
         match posts {
-            Some(_) if !request.whole => Err("long-request"),
+            _ if !request.whole => Err("long-request"),
             Some(Posts::Graphql) if request.method == http::Method::POST => {
                 let name = graphql::query(request)?;
                 Ok(self.endpoints.operation(&exchange.route, &name))

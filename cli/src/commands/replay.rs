@@ -267,6 +267,7 @@ fn plain() -> anyhow::Result<SliceShadow> {
         id: SliceId::new("replay")?,
         legacy: Places::default(),
         extracted: Places::default(),
+        sandbox: Places::default(),
         sample: 1.0,
         flow: Flow::default(),
         noise_sample: 0.0,

@@ -50,7 +50,7 @@ Kept over a restart. Reads stay where they are; forward steps are refused.
 Examples:
   outgrow shadow pause catalog --reason 'the new side is being reloaded'")]
     Pause(MirrorArgs),
-    /// Mirror a slice again, after a pause or the tripwire
+    /// Mirror a slice again, after a pause, the tripwire, or a dry run that was not honoured
     #[command(
         after_help = "Examples:\n  outgrow shadow resume catalog --reason 'the counter is gone'"
     )]
@@ -151,14 +151,21 @@ async fn mirroring(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Slices of which nothing is mirrored, and why.
-fn stopped(answer: &Value) -> String {
-    let all = answer.as_object().into_iter().flatten();
-    let lines = all.filter_map(|(slice, evidence)| {
-        let reason = evidence.get("unmirrored")?.as_str()?;
-        Some(format!("\n{slice}: nothing is mirrored: {reason}\n"))
-    });
-    lines.collect()
+/// Slices of which nothing is mirrored, routes of which no write is, and why.
+fn stopped(answer: &Value, all: &Shadow) -> String {
+    let mut lines = String::new();
+    for (slice, evidence) in all {
+        let whole = answer[slice]["unmirrored"].as_str();
+        if let Some(reason) = whole {
+            lines.push_str(&format!("\n{slice}: nothing is mirrored: {reason}\n"));
+        }
+        let routes = evidence.iter().flat_map(|evidence| &evidence.stopped);
+        for (route, reason) in routes {
+            let what = format!("writes of `{route}` are mirrored no more");
+            lines.push_str(&format!("\n{slice}: {what}: {reason}\n"));
+        }
+    }
+    lines
 }
 
 async fn status(context: &Context) -> anyhow::Result<ExitCode> {
@@ -180,7 +187,11 @@ async fn status(context: &Context) -> anyhow::Result<ExitCode> {
         let rows = all
             .iter()
             .map(|(slice, evidence)| row(slice, evidence.as_ref()));
-        format!("{}{}", table(&header, rows.collect()), stopped(&answer))
+        format!(
+            "{}{}",
+            table(&header, rows.collect()),
+            stopped(&answer, &all)
+        )
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -218,6 +218,12 @@ fn alarms(status: &SliceStatus) -> Vec<String> {
     if let Some(reason) = &status.state.unmirrored {
         say(format!("nothing is mirrored: {reason}"));
     }
+    let shadow = status.evidence.shadow.iter();
+    for (route, reason) in shadow.flat_map(|shadow| &shadow.stopped) {
+        say(format!(
+            "writes of `{route}` are mirrored no more: {reason}"
+        ));
+    }
     if let Some(link) = &status.state.data {
         if let Some(reason) = &link.failed {
             say(format!("its link has failed: {reason}"));

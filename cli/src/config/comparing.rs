@@ -12,6 +12,7 @@ use super::model::{Route, SliceShadow};
 use super::problem::{Findings, Place};
 use super::scalar;
 use super::section::{Node, Section};
+use super::writes;
 
 /// Every read is compared unless the config says less: most slices have fewer reads than a
 /// shadow can compare, and more evidence is sooner enough.
@@ -39,6 +40,7 @@ pub(super) fn read(
     let mut found = SliceShadow {
         sample: SAMPLE,
         flow: Flow::default(),
+        sandbox: Vec::new(),
         noise_sample: NOISE_SAMPLE,
         arrays: Vec::new(),
         rules: Vec::new(),
@@ -54,6 +56,7 @@ pub(super) fn read(
     };
     found.sample = section.share(findings, "sample", SAMPLE);
     found.flow = mirroring::read(&mut section, findings, routes);
+    found.sandbox = writes::sandbox(&mut section, findings);
     found.noise_sample = section.share(findings, "noise_sample", NOISE_SAMPLE);
     if let Some(node) = section.get("arrays") {
         let rules = node.list(findings).into_iter();

@@ -8,6 +8,7 @@ use outgrow_shadow::{Flow, Posts, RouteShadow};
 use super::model::Route;
 use super::problem::{Findings, Place, nearest};
 use super::section::{Node, Section};
+use super::writes;
 
 /// Less than one in a quarter of an hour is no rate; more than the upper end nobody mirrors.
 const RATE: RangeInclusive<f64> = 0.001..=1_000_000.0;
@@ -104,13 +105,15 @@ fn by_route(
     let rate = section.get("rate").and_then(|node| rate(&node, findings));
     let waiting = bound(section.get("waiting"), WAITING, findings);
     let posts = section.get("posts").and_then(|node| posts(&node, findings));
-    section.finish(findings);
-    let own = RouteShadow {
+    let mut own = RouteShadow {
         sample,
         rate,
         waiting,
         posts,
+        ..RouteShadow::default()
     };
+    writes::of_routes(&mut section, findings, &mut own);
+    section.finish(findings);
     let named = named.map(|node| node.words(findings)).unwrap_or_default();
     for (place, text) in named {
         let known: Vec<String> = known.iter().map(|(_, route)| route.to_string()).collect();
@@ -118,6 +121,7 @@ fn by_route(
             let fix = "name routes of POST, or remove `posts`";
             findings.refuse(&place, "it has no POSTs", fix);
         }
+        writes::check_route(&place, &text, own, findings);
         if !known.contains(&text) {
             let fix = match nearest(&text, known.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean \"{near}\"?"),

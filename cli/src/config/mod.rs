@@ -31,6 +31,7 @@ mod tls;
 mod trace;
 mod transport;
 mod upstreams;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,7 @@ fn read(
         legacy_database: legacy
             .as_ref()
             .is_none_or(|legacy| legacy.database.is_some()),
+        legacy: legacy.as_ref().map_or(&[], |legacy| &legacy.urls),
         services: &services,
         hold_timeout: proxy.as_ref().map(|proxy| proxy.hold_timeout),
     };

@@ -310,6 +310,8 @@ pub(crate) struct SliceShadow {
     pub(crate) sample: f64,
     /// How much of that at the most.
     pub(crate) flow: outgrow_shadow::Flow,
+    /// Whom copies of writes go to, where routes have a sandbox for them.
+    pub(crate) sandbox: Vec<outgrow_proxy::Address>,
     /// Share of the mirrored reads that is also asked of the primary a second time, to learn
     /// what differs by itself; 0.0 to 1.0.
     pub(crate) noise_sample: f64,

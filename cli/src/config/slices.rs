@@ -18,6 +18,7 @@ use super::scalar;
 use super::section::{Node, Section};
 use super::sync;
 use super::tables;
+use super::writes;
 
 /// A slice with the places of what is compared with other parts of the file.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Draft {
     tables: Vec<(Place, Option<Table>)>,
     sync: SliceSync,
     shadow: SliceShadow,
+    shadow_place: Place,
     plan: outgrow_rollout::Plan,
     cutover_place: Place,
     guard: GuardLimits,
@@ -121,7 +123,10 @@ fn slice(
         .collect();
     tables::cross_check(&tables, findings);
     let sync = sync::read(&mut section, findings, !tables.is_empty());
+    let shadow_place = section.at("shadow");
     let shadow = comparing::read(&mut section, findings, around, &routes);
+    let is_fenced = !tables.is_empty() && sync.writes == outgrow_bridge::Writes::One;
+    writes::check(&shadow, &shadow_place, is_fenced, findings);
     let (mut plan, cutover_place) = plan::plan(&mut section, findings, !tables.is_empty());
     if sync.writes != outgrow_bridge::Writes::One {
         // Both sides' clients write: nobody can tell whose write it was.
@@ -149,6 +154,7 @@ fn slice(
         tables,
         sync,
         shadow,
+        shadow_place,
         plan,
         cutover_place,
         guard,
@@ -205,6 +211,7 @@ fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort> {
 pub(super) struct Rest<'a> {
     /// Whether `[legacy]` names a database; `true` where that is reported already.
     pub(super) legacy_database: bool,
+    pub(super) legacy: &'a [outgrow_proxy::Source],
     pub(super) services: &'a Services,
     /// How long a held write waits, where that is known.
     pub(super) hold_timeout: Option<Duration>,
@@ -215,6 +222,7 @@ pub(super) fn cross_check(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Find
     check_services(drafts, rest.services, findings);
     check_routes(drafts, findings);
     check_tables(drafts, rest, findings);
+    check_sandboxes(drafts, rest, findings);
     for draft in drafts {
         let cutover = draft.plan.cutover_timeout;
         let Some(hold) = rest.hold_timeout.filter(|hold| *hold < cutover) else {
@@ -252,6 +260,25 @@ fn check_services(drafts: &[Draft], services: &Services, findings: &mut Findings
         if !used.contains(name.as_str()) {
             findings.warn(place, "no slice uses this service", "remove it, or use it");
         }
+    }
+}
+
+fn check_sandboxes(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) {
+    for draft in drafts {
+        let legacy = rest
+            .legacy
+            .iter()
+            .map(|source| ("[legacy]".to_owned(), source));
+        let named = rest.services.iter().flat_map(|(name, (_, service))| {
+            let urls = service.iter().flat_map(|service| &service.urls);
+            urls.map(move |source| (format!("[services.{name}]"), source))
+        });
+        writes::check_sandbox(
+            &draft.shadow,
+            &draft.shadow_place,
+            legacy.chain(named),
+            findings,
+        );
     }
 }
 

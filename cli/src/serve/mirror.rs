@@ -1,5 +1,7 @@
 //! The shadow behind control's port.
 
+use std::collections::BTreeMap;
+
 use outgrow_control::ports::{PortError, PortResult, Shadow as ShadowPort};
 use outgrow_rollout::{ShadowEvidence, SliceId};
 use outgrow_shadow::{Format, Shadow, render};
@@ -54,6 +56,14 @@ impl ShadowPort for Mirror {
 
     fn reset(&self, slice: &SliceId) {
         self.shadow.reset(slice);
+    }
+
+    fn stopped(&self, slice: &SliceId) -> BTreeMap<String, String> {
+        self.shadow.stopped(slice)
+    }
+
+    fn resume(&self, slice: &SliceId) -> Vec<String> {
+        self.shadow.resume(slice)
     }
 
     fn snapshot(&self) -> Value {

@@ -8,8 +8,8 @@ use outgrow_bridge::{
     ZeroDates,
 };
 use outgrow_proxy::{
-    CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret, ServiceSettings,
-    Settings, SliceSettings,
+    Address, CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret,
+    ServiceSettings, Settings, SliceSettings,
 };
 use outgrow_shadow::{Limits as ShadowLimits, Places, ShadowSettings, SliceShadow};
 
@@ -150,6 +150,12 @@ fn shadow_slice(carried: &Settings, slice: &Slice) -> anyhow::Result<SliceShadow
         id: slice.id.clone(),
         legacy: carried.legacy.places.clone(),
         extracted,
+        sandbox: slice
+            .shadow
+            .sandbox
+            .iter()
+            .filter_map(Address::place)
+            .collect(),
         sample: slice.shadow.sample,
         flow: slice.shadow.flow.clone(),
         noise_sample: slice.shadow.noise_sample,

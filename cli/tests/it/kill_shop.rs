@@ -374,7 +374,7 @@ async fn change_prices(shop: SocketAddr, writer: u64, book: Arc<Mutex<BTreeSet<S
     }
 }
 
-async fn log_in(shop: SocketAddr, user: u64) -> Option<String> {
+pub(crate) async fn log_in(shop: SocketAddr, user: u64) -> Option<String> {
     let body =
         json!({"email": format!("user{user}@shop.example"), "password": format!("outgrow-{user}")});
     let headers = [("content-type", "application/json")];
@@ -468,7 +468,7 @@ async fn start_outgrow(dir: &Path, proxy: SocketAddr) -> Process {
 }
 
 /// A binary of the examples, built when it is not there. `scripts/test` has built them all.
-fn sibling(name: &str) -> PathBuf {
+pub(crate) fn sibling(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_outgrow")).with_file_name(name);
     if !path.exists() {
         let built = Command::new(env!("CARGO"))

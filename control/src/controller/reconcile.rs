@@ -138,6 +138,9 @@ impl Controller {
             if let Err(error) = self.watch_tripwire(slice).await {
                 warn!(slice = %slice.id, error = %chain(&error), "the tripwire could not stop it");
             }
+            if let Err(error) = self.watch_dry_runs(slice).await {
+                warn!(slice = %slice.id, error = %chain(&error), "the journal lacks a stopped route");
+            }
             if let Err(error) = kept {
                 not_before = Instant::now() + ENSURE_PAUSE;
                 warn!(slice = %slice.id, error = %chain(&error), "the link is not as it should be");

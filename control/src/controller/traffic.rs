@@ -286,11 +286,22 @@ impl Controller {
     }
 
     /// Mirrors nothing of a slice until it is told to again; in force at once, kept over a restart.
+    /// Routes whose writes were stopped go on with the slice, or by themselves where it was not.
     ///
     /// # Errors
     /// [`ControlError::Usage`] where it stops without a reason; else as [`Controller::flip`].
     pub async fn mirroring(&self, name: &str, on: bool, note: Note) -> Result<SliceState> {
         let slice = self.slice(name)?;
+        if on && slice.state().unmirrored.is_none() {
+            self.must_lead()?;
+            let routes = self.shadow().resume(&slice.id);
+            if !routes.is_empty() {
+                let evidence = object!({"writes of": routes});
+                self.note(&slice, "mirroring", note, evidence).await?;
+                self.save().await;
+                return Ok(slice.state());
+            }
+        }
         let wanted = match on {
             true => Move::ResumeMirror,
             false if note.reason.trim().is_empty() => {
@@ -301,8 +312,30 @@ impl Controller {
             }
             false => Move::StopMirror(note.reason.clone()),
         };
-        self.change(&slice, Wanted::new("mirroring", wanted, note))
-            .await
+        let after = self
+            .change(&slice, Wanted::new("mirroring", wanted, note))
+            .await?;
+        if on {
+            self.shadow().resume(&slice.id);
+        }
+        Ok(after)
+    }
+
+    /// Tells of routes whose candidate did not honour a dry run; the shadow has stopped them itself.
+    pub(super) async fn watch_dry_runs(&self, slice: &Arc<Slice>) -> Result<()> {
+        let stopped = self.shadow().stopped(&slice.id);
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        // At once: a kill must not have them sent again.
+        self.save().await;
+        for (route, reason) in stopped {
+            tracing::warn!(slice = %slice.id, %route, %reason, "its writes are mirrored no more");
+            let note = Note::own(&reason);
+            let evidence = object!({"route": route});
+            self.note(slice, "dry-run", note, evidence).await?;
+        }
+        Ok(())
     }
 
     /// Stops the mirroring of a slice whose mirrored reads write.

@@ -52,6 +52,10 @@ pub(crate) struct Seen {
     pub verified: bool,
     pub restored: Option<Value>,
     pub rules: Vec<Value>,
+    /// Routes of the catalog whose writes the shadow has stopped, until they are told of.
+    pub stopped: BTreeMap<String, String>,
+    /// The same, until they are resumed.
+    pub to_resume: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -477,6 +481,7 @@ impl Shadow for World {
             faults: Vec::new(),
             seeded: 0,
             caught: 0,
+            stopped: BTreeMap::new(),
         })
     }
 
@@ -514,6 +519,20 @@ impl Shadow for World {
     fn reset(&self, _: &SliceId) {
         let mut seen = self.see();
         (seen.matched, seen.mismatched) = (0, 0);
+    }
+
+    fn stopped(&self, slice: &SliceId) -> BTreeMap<String, String> {
+        match slice.as_str() {
+            "catalog" => std::mem::take(&mut self.see().stopped),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn resume(&self, slice: &SliceId) -> Vec<String> {
+        match slice.as_str() {
+            "catalog" => std::mem::take(&mut self.see().to_resume),
+            _ => Vec::new(),
+        }
     }
 
     fn snapshot(&self) -> Value {

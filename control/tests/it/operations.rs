@@ -455,3 +455,38 @@ async fn a_row_that_a_mirrored_read_changes_stops_the_mirroring() {
     assert!(mirrors(&controller));
     controller.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_route_whose_candidate_ignores_a_dry_run_is_journaled_and_resumed_with_the_slice() {
+    let home = Home::new();
+    let controller = home.start().await;
+    home.walk(&controller, "catalog", "canary-5").await;
+    let refused = controller.mirroring("catalog", true, ana()).await;
+    assert!(refused.is_err(), "nothing is stopped");
+    {
+        let mut seen = home.world.see();
+        let route = "PUT /api/products/{id}/price".to_owned();
+        seen.to_resume.push(route.clone());
+        seen.stopped.insert(route, "it may have written".to_owned());
+    }
+    eventually("the entry", Duration::from_secs(10), || async {
+        let told = actions(&controller, "catalog").await;
+        (told.last().map(String::as_str) == Some("dry-run")).then_some(())
+    })
+    .await;
+    let journal = controller.journal(Some("catalog"), None, None).await;
+    let last = journal.unwrap().pop().unwrap();
+    assert_eq!(last.reason, "it may have written");
+    let status = controller.slice_status("catalog").unwrap();
+    assert!(
+        status.state.live().mirror,
+        "its reads are mirrored as before"
+    );
+    let before = status.state;
+    let after = controller.mirroring("catalog", true, ana()).await.unwrap();
+    assert_eq!(after, before);
+    assert!(home.world.see().to_resume.is_empty());
+    let told = actions(&controller, "catalog").await;
+    assert_eq!(told.last().map(String::as_str), Some("mirroring"));
+    controller.shutdown().await;
+}

@@ -1,21 +1,17 @@
-//! A request of a slice: which side answers it, what becomes of one that fails, and its copy for the
-//! shadow.
+//! A request of a slice: which side answers it, and what becomes of one that fails.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Response, request};
+use http::header::SET_COOKIE;
+use http::{HeaderValue, Response};
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
-use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, Lost, SideTargets, Tap, Ticket};
 use tokio::sync::oneshot;
 
 use super::verdict::{self, Verdict};
 use super::{hand_down, outcome};
-use crate::body::{Body, Copy};
+use crate::body::Body;
 use crate::cohort::Cohort;
 use crate::core::Core;
 use crate::error::Refusal;
@@ -24,7 +20,7 @@ use crate::filters::path::Targets;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
-use crate::inbound::{ClientBody, ClientHalf, UploadCopy};
+use crate::inbound::ClientHalf;
 use crate::pool::{Client, Lent, Outgoing};
 use crate::slice::Slice;
 use crate::trail::Trail;
@@ -53,20 +49,12 @@ pub(crate) struct Call {
     pub(super) trail: Option<Rc<Trail>>,
 }
 
-/// A POST whose copy the shadow wants.
-struct MirroredPost {
-    tap: Arc<dyn Tap>,
-    ticket: Ticket,
-    asked: request::Parts,
-    upload: Option<Rc<RefCell<UploadCopy>>>,
-}
-
 /// An upstream's answer before its body is wrapped.
-struct Answered {
-    response: Response<()>,
+pub(super) struct Answered {
+    pub(super) response: Response<()>,
     lent: Lent,
-    side: Side,
-    latency: Duration,
+    pub(super) side: Side,
+    pub(super) latency: Duration,
 }
 
 impl Call {
@@ -98,8 +86,7 @@ impl Call {
         let live = self.slice.live();
         self.open(&live)?;
         let mut side = self.side_of_read(&live);
-        let ticket = self.ticket(&live, &out);
-        let asked = ticket.is_some().then(|| out.parts.clone());
+        let copied = self.copied(&live, &mut out);
         // Only a request without a body can be asked twice.
         let may_fall_back = side == Side::Extracted
             && self.slice.settings.fallback
@@ -112,10 +99,7 @@ impl Call {
             answered = self.ask(side, &mut out).await;
         }
         let answered = answered?;
-        let copy = match (ticket, asked) {
-            (Some((tap, ticket)), Some(parts)) => Some(self.copy(tap, ticket, parts, &answered)),
-            _ => None,
-        };
+        let copy = copied.map(|copied| self.copy(copied, &answered));
         let filters = self.filters.as_deref();
         let verdict = || self.verdict(answered.side);
         let answer = (answered.response, answered.lent);
@@ -143,7 +127,7 @@ impl Call {
         // Only now: while it waited the writer may have changed.
         let live = self.slice.live();
         self.open(&live)?;
-        let mirrored = self.mirrored_post(&live, &mut out);
+        let copied = self.copied_write(&live, &mut out);
         let (done, answer) = oneshot::channel();
         // A task of its own, because a client that leaves must not end the count of a write that
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
@@ -154,11 +138,7 @@ impl Call {
             }
             drop(passage);
             let response = answered.map(|answered| {
-                let copy = mirrored.map(|post| {
-                    let mut copy = self.copy(post.tap, post.ticket, post.asked, &answered);
-                    copy.upload = post.upload;
-                    copy
-                });
+                let copy = copied.map(|copied| self.copy(copied, &answered));
                 let filters = self.filters.as_deref();
                 let verdict = || self.verdict(answered.side);
                 let answer = (answered.response, answered.lent);
@@ -249,100 +229,6 @@ impl Call {
             of: Some((self.slice.clone(), self.event(side))),
             route: self.route,
             side,
-        }
-    }
-
-    /// A POST that may only read. It goes to the writer like any other; its body is copied as it
-    /// passes, and the shadow says later what it is.
-    fn mirrored_post(&self, live: &Live, out: &mut Outgoing) -> Option<MirroredPost> {
-        if out.parts.method != Method::POST {
-            return None;
-        }
-        let (tap, ticket) = self.ticket(live, out)?;
-        let asked = out.parts.clone();
-        let Some(body) = out.body.take() else {
-            return Some(MirroredPost {
-                tap,
-                ticket,
-                asked,
-                upload: None,
-            });
-        };
-        let cap = ticket.body_cap();
-        let said = asked.headers.get(CONTENT_LENGTH);
-        let said = said.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if !ticket.hold(said.map_or(cap, |length| length.min(cap))) {
-            out.body = Some(body);
-            ticket.lose(Lost::Shed("memory"));
-            return None;
-        }
-        let upload = Rc::new(RefCell::new(UploadCopy::new(cap)));
-        out.body = Some(ClientBody::Copied(Box::new(body), upload.clone()));
-        Some(MirroredPost {
-            tap,
-            ticket,
-            asked,
-            upload: Some(upload),
-        })
-    }
-
-    fn ticket(&self, live: &Live, out: &Outgoing) -> Option<(Arc<dyn Tap>, Ticket)> {
-        if !live.mirror || self.mirrored {
-            return None;
-        }
-        let tap = self.core.shared.tap.as_ref()?;
-        let (slice, client) = (&self.slice.settings.id, self.cohort.hash);
-        let ticket = tap.admit(slice, &self.label, &out.parts.method, client)?;
-        Some((tap.clone(), ticket))
-    }
-
-    fn copy(
-        &self,
-        tap: Arc<dyn Tap>,
-        ticket: Ticket,
-        mut asked: request::Parts,
-        answered: &Answered,
-    ) -> Copy {
-        let known = |identities: &crate::identity::Identities| identities.known(&asked.headers);
-        let identity = self.caller.clone();
-        let identity = identity.or_else(|| self.core.identities.as_ref().and_then(known));
-        asked.headers.remove(headers::IDENTITY);
-        let target = asked.uri.path_and_query().cloned();
-        let sides = self.targets.as_ref().map(|targets| SideTargets {
-            legacy: targets.side_target(Side::Legacy),
-            extracted: targets.side_target(Side::Extracted),
-        });
-        let exchange = Exchange {
-            ticket,
-            slice: self.slice.settings.id.clone(),
-            route: self.label.clone(),
-            endpoint: self.label.clone(),
-            primary: answered.side,
-            request: CapturedRequest {
-                method: asked.method,
-                target: target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
-                sides: sides.unwrap_or_default(),
-                headers: asked.headers,
-                body: Bytes::new(),
-                whole: true,
-            },
-            response: CapturedResponse {
-                status: answered.response.status(),
-                headers: answered.response.headers().clone(),
-                body: Bytes::new(),
-                whole: false,
-                trailers: HeaderMap::new(),
-            },
-            finished: SystemTime::now(),
-            latency: answered.latency,
-            identity,
-        };
-        Copy {
-            tap,
-            exchange: Some(Box::new(exchange)),
-            kept: BytesMut::new(),
-            whole: true,
-            upload: None,
         }
     }
 

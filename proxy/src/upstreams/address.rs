@@ -103,7 +103,8 @@ impl Address {
     }
 
     /// For the shadow, which makes its own connections in clear text.
-    pub(crate) fn place(&self) -> Option<Place> {
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
         match self.route() {
             Route::Unix(path) => Some(Place::Unix(path.into())),
             Route::Socket(_) | Route::Name(_) => self.as_str().parse().ok().map(Place::Tcp),

@@ -11,6 +11,7 @@ mod checking;
 mod closing;
 mod compressing;
 mod conforming;
+mod copying;
 mod counting;
 mod differing;
 mod discovering;

@@ -65,6 +65,7 @@ fn shadow(settings: &Settings, candidate: Place) -> Shadow {
         id: slice_id(),
         legacy: places(Vec::new()),
         extracted: places(vec![candidate]),
+        sandbox: Default::default(),
         sample: 1.0,
         flow: Flow {
             waiting: 8,

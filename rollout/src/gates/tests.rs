@@ -37,6 +37,7 @@ fn shadow() -> ShadowEvidence {
         faults: Vec::new(),
         seeded: 100,
         caught: 90,
+        stopped: BTreeMap::new(),
     }
 }
 

@@ -76,7 +76,7 @@ impl Connections {
         }
     }
 
-    /// Sends a request, on a connection at rest or a new one.
+    /// Sends a request, on a new connection, or one at rest where it `may_share`.
     ///
     /// # Errors
     /// Says why there is no answer.
@@ -84,8 +84,10 @@ impl Connections {
         &self,
         of: &Arc<dyn Dial>,
         request: Request<Full<Bytes>>,
+        may_share: bool,
     ) -> Result<(Response<Incoming>, Lease), String> {
-        let mut sender = match self.take(of) {
+        let at_rest = may_share.then(|| self.take(of)).flatten();
+        let mut sender = match at_rest {
             Some(sender) => sender,
             None => Sender::new(of.dial().await?).await?,
         };

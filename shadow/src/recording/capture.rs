@@ -89,9 +89,14 @@ impl Capture {
         }
     }
 
+    /// Whether somebody records, as far as is known without asking.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Relaxed)
+    }
+
     /// Keeps a request, if somebody records.
     pub(crate) fn take(&self, exchange: &Exchange, redactor: &Redactor, now: Instant) {
-        if !self.on.load(Relaxed) {
+        if !self.is_on() {
             return;
         }
         let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Rule,
-    Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
+    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Places,
+    Rule, Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
 use tokio::runtime::Handle;
@@ -111,6 +111,7 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
             id: shop(),
             legacy: at(legacy),
             extracted: at(extracted),
+            sandbox: Places::default(),
             sample: 1.0,
             flow: Flow::default(),
             noise_sample: 0.0,

@@ -25,7 +25,7 @@ async fn the_share_that_is_not_sampled_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_are_never_mirrored() {
+async fn writes_are_not_mirrored_by_themselves() {
     let bench = Bench::new().await;
     let route: Arc<str> = "PUT /api/products/{id}/price".into();
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
@@ -94,7 +94,7 @@ async fn a_rate_and_the_words_of_a_route_are_kept_and_counted() {
                 sample,
                 rate,
                 waiting,
-                posts: None,
+                ..RouteShadow::default()
             };
             flow.routes.insert(route.to_owned(), apart);
         }

@@ -14,3 +14,4 @@ mod posts;
 mod replay;
 mod reverse;
 mod secrets;
+mod writes;

@@ -83,3 +83,101 @@ fn what_is_no_bound_is_refused_with_its_fix() {
         "{errors}"
     );
 }
+
+/// Of the reviews, which have no tables.
+fn reviews(writes: &str, shadow: &str) -> String {
+    let routes = "routes = [\"GET /api/products/{id}/reviews\"";
+    assert_eq!(SHOP.matches(routes).count(), 1);
+    let shop = SHOP.replacen(routes, &format!("{routes}, \"POST /api/reviews\""), 1);
+    let text = format!(
+        "[slices.reviews.shadow]\nby_route = [{{ routes = [\"POST /api/reviews\"], {writes} }}]\n{shadow}\n"
+    );
+    shop.replacen("[slices.reviews.shadow]", &text, 1)
+}
+
+#[test]
+fn copies_of_writes_are_wanted_by_route() {
+    use outgrow_shadow::Writes;
+    let sandbox = "sandbox_urls = [\"http://127.0.0.1:9202\", \"unix:/run/sandbox.sock\"]";
+    for (word, shadow, writes) in [
+        ("dry-run", "", Writes::DryRun),
+        ("sandbox", sandbox, Writes::Sandbox),
+        ("record", "", Writes::Record),
+    ] {
+        let config = good(&reviews(&format!("writes = \"{word}\""), shadow));
+        let found = &config.slice("reviews").unwrap().shadow;
+        let route = found.flow.routes["POST /api/reviews"];
+        assert_eq!((route.writes, route.writes_reverse), (Some(writes), false));
+        assert_eq!(found.sandbox.len(), if shadow.is_empty() { 0 } else { 2 });
+    }
+    let config = good(&reviews("writes = \"dry-run\", writes_reverse = true", ""));
+    let found = &config.slice("reviews").unwrap().shadow;
+    assert!(found.flow.routes["POST /api/reviews"].writes_reverse);
+}
+
+#[test]
+fn copies_of_writes_that_cannot_be_are_refused() {
+    let sandbox = "writes = \"sandbox\"";
+    for (writes, shadow, rule) in [
+        ("writes = \"twice\"", "", "no way to copy writes"),
+        (
+            "writes = \"dry-run\", posts = \"reads\"",
+            "",
+            "reads already, by `posts`",
+        ),
+        (
+            "writes = \"record\", writes_reverse = true",
+            "",
+            "only dry runs can go to the legacy side",
+        ),
+        (sandbox, "", "go to a sandbox, and there is none"),
+        (
+            "rate = 1",
+            "sandbox_urls = [\"http://a:80\"]",
+            "no route has writes for the sandbox",
+        ),
+        (
+            sandbox,
+            "sandbox_urls = [\"https://a:443\"]",
+            "does not ask a sandbox so",
+        ),
+        (
+            sandbox,
+            "sandbox_urls = [\"srv:_http._tcp.a\"]",
+            "does not ask a sandbox so",
+        ),
+        (
+            sandbox,
+            "sandbox_urls = [\"http://a:80\", \"http://a:80\"]",
+            "it is listed twice",
+        ),
+        (sandbox, "sandbox_urls = []", "it names no upstream"),
+        (
+            sandbox,
+            "sandbox_urls = [\"http://localhost:9102\"]",
+            "the sandbox 127.0.0.1:9102 is an upstream of [services.reviews]",
+        ),
+        (
+            sandbox,
+            "sandbox_urls = [\"http://[::1]:9000\"]",
+            "the sandbox 127.0.0.1:9000 is an upstream of [legacy]",
+        ),
+    ] {
+        let errors = parse(&reviews(writes, shadow)).expect_err(rule).to_string();
+        assert!(errors.contains(rule), "{errors}");
+    }
+    for (text, rule) in [
+        (
+            "[\"GET /api/products\"], writes = \"record\"",
+            "it has no writes",
+        ),
+        (
+            "[\"PUT /api/products/{id}/price\"], writes = \"dry-run\"",
+            "the fence refuses every write of the slice's tables",
+        ),
+    ] {
+        let text = format!("by_route = [{{ routes = {text} }}]");
+        let errors = parse(&with(&text)).expect_err(rule).to_string();
+        assert!(errors.contains(rule), "{errors}");
+    }
+}
