@@ -5,7 +5,6 @@
 
 #![allow(clippy::print_stdout)] // It prints its results.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
@@ -29,35 +28,104 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-/// A page of a shop's products, as its two sides would write it.
-fn page(products: usize, changed: bool) -> String {
-    let mut text = String::from("{\"page\":1,\"total\":4096,\"products\":[");
-    for n in 0..products {
-        if n > 0 {
-            text.push(',');
-        }
-        let (name, price) = match (changed, n == products / 2) {
-            (true, true) => ("Lamp, brass (new)", 1_996),
-            _ => ("Lamp, brass", 1_995),
-        };
-        // A write into a `String` does not fail.
-        let _ = write!(
-            text,
-            "{{\"id\":{},\"sku\":\"SKU-{:06}\",\"name\":\"{name}\",\"price\":{}.{:02},\"stock\":{},\
-             \"active\":true,\"note\":null,\"tags\":[\"light\",\"brass\",\"home\"],\
-             \"dimensions\":{{\"w\":{},\"h\":{}.5}},\"seen\":\"2026-11-21T09:{:02}:00Z\"}}",
-            1_000 + n,
-            n * 7,
-            price / 100,
-            price % 100,
-            n % 40,
-            n % 90,
-            n % 50,
-            n % 60
-        );
+/// How one side's page differs from that of the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Plain,
+    /// Name and price of one product.
+    Changed,
+    /// One field of each product, not the same one of all.
+    Scattered,
+    /// The same field of each product.
+    Stamped,
+    /// The members of each product in another order.
+    Reordered,
+    /// One more product in front.
+    Inserted,
+    /// With lines and spaces, and one other price.
+    Pretty,
+}
+
+/// The members of a product, by name and as JSON.
+fn product(n: usize, middle: bool, page: Page) -> Vec<(&'static str, String)> {
+    let changed = middle && matches!(page, Page::Changed | Page::Pretty);
+    let other = |field: usize| page == Page::Scattered && n % 5 == field;
+    let stock = n % 40 + if other(0) { 100 } else { 0 };
+    let price = 1_995 + u32::from(changed) + if other(1) { 50 } else { 0 };
+    let name = match page == Page::Changed && changed || other(2) {
+        true => "Lamp, brass (new)",
+        false => "Lamp, brass",
+    };
+    let tag = if other(3) { "office" } else { "home" };
+    let height = n % 50 + if other(4) { 7 } else { 0 };
+    let second = if page == Page::Stamped { 17 } else { 0 };
+    let mut members = vec![
+        ("id", format!("{}", 1_000 + n)),
+        ("sku", format!("\"SKU-{:06}\"", n * 7)),
+        ("name", format!("\"{name}\"")),
+        ("price", format!("{}.{:02}", price / 100, price % 100)),
+        ("stock", format!("{stock}")),
+        ("active", "true".to_owned()),
+        ("note", "null".to_owned()),
+        ("tags", format!("[\"light\",\"brass\",\"{tag}\"]")),
+        (
+            "dimensions",
+            format!("{{\"w\":{},\"h\":{height}.5}}", n % 90),
+        ),
+        (
+            "seen",
+            format!("\"2026-11-21T09:{:02}:{second:02}Z\"", n % 60),
+        ),
+    ];
+    if page == Page::Reordered {
+        members.rotate_left(n % 9 + 1);
     }
-    text.push_str("]}");
-    text
+    members
+}
+
+/// A page of a shop's products, as its two sides would write it.
+fn page(products: usize, page: Page) -> String {
+    let first = if page == Page::Inserted { 0 } else { 1 };
+    let all = (first..=products).map(|n| {
+        let members = product(n, n == products / 2, page);
+        let members: Vec<String> = members
+            .iter()
+            .map(|(name, value)| format!("\"{name}\":{value}"))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    });
+    let all: Vec<String> = all.collect();
+    let text = format!(
+        "{{\"page\":1,\"total\":4096,\"products\":[{}]}}",
+        all.join(",")
+    );
+    match page {
+        Page::Pretty => pretty(&text),
+        _ => text,
+    }
+}
+
+/// The same JSON with lines and spaces.
+fn pretty(text: &str) -> String {
+    let (mut out, mut level, mut quoted) = (String::new(), 0, false);
+    for c in text.chars() {
+        quoted ^= c == '"';
+        let closes = matches!(c, '}' | ']') && !quoted;
+        if closes {
+            level -= 1;
+            out.push('\n');
+            out.push_str(&"  ".repeat(level));
+        }
+        out.push(c);
+        if !quoted && matches!(c, '{' | '[' | ',') {
+            level += usize::from(c != ',');
+            out.push('\n');
+            out.push_str(&"  ".repeat(level));
+        } else if !quoted && c == ':' {
+            out.push(' ');
+        }
+    }
+    out
 }
 
 /// 1,000 objects without a name that pairs them; the other side has one more, and one changed.
@@ -78,12 +146,19 @@ fn rows(other: bool) -> String {
 }
 
 /// Name, and both bodies.
-fn cases() -> [(&'static str, String, String); 4] {
-    let ten = 46; // products make some 10 KB
-    [
-        ("equal-10k", page(ten, false), page(ten, false)),
-        ("equal-1m", page(4_700, false), page(4_700, false)),
-        ("differing-10k", page(ten, false), page(ten, true)),
+fn cases() -> Vec<(&'static str, String, String)> {
+    let ten = 52; // products make 10 KB
+    let against = |name, other| (name, page(ten, Page::Plain), page(ten, other));
+    let long = || page(4_700, Page::Plain);
+    vec![
+        against("equal-10k", Page::Plain),
+        ("equal-1m", long(), long()),
+        against("differing-10k", Page::Changed),
+        against("scattered-10k", Page::Scattered),
+        against("stamped-10k", Page::Stamped),
+        against("reordered-10k", Page::Reordered),
+        against("inserted-10k", Page::Inserted),
+        against("pretty-10k", Page::Pretty),
         ("array-1000", rows(false), rows(true)),
     ]
 }

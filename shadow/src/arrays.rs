@@ -99,12 +99,18 @@ fn keyed(legacy: &[Json], extracted: &[Json], key: &str) -> Pairing {
     }
     found.extra = theirs.into_values().flatten().collect();
     found.extra.sort_unstable();
-    if !found.pairs.is_sorted_by_key(|(_, partner)| *partner) {
-        let mut common = found.pairs.clone();
-        common.sort_unstable_by_key(|(_, partner)| *partner);
-        found.order = Some(common.into_iter().map(|(index, _)| index).collect());
-    }
+    found.order = order(&found.pairs);
     found
+}
+
+/// The legacy indices in the extracted order, where that is another one.
+pub(crate) fn order(pairs: &[(usize, usize)]) -> Option<Vec<usize>> {
+    if pairs.is_sorted_by_key(|(_, partner)| *partner) {
+        return None;
+    }
+    let mut common = pairs.to_vec();
+    common.sort_unstable_by_key(|(_, partner)| *partner);
+    Some(common.into_iter().map(|(index, _)| index).collect())
 }
 
 /// The field that names the elements of both arrays: each element has it, no two of a side share

@@ -40,9 +40,11 @@ fn content_type(headers: &HeaderMap) -> String {
 
 /// The kind of document that both sides have to be, for a body to be read as one.
 pub(crate) fn kind(headers: &HeaderMap) -> &'static str {
-    let whole = content_type(headers).to_ascii_lowercase();
-    let name = whole.split(';').next().unwrap_or_default().trim();
-    match name {
+    let value = headers.get(CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok());
+    let name = value.unwrap_or_default().split(';').next();
+    let name = name.unwrap_or_default().trim().to_ascii_lowercase();
+    match name.as_str() {
         "application/x-ndjson"
         | "application/ndjson"
         | "application/jsonl"

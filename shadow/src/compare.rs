@@ -10,7 +10,7 @@ use similar::{ChangeTag, TextDiff};
 use time::Date;
 
 use crate::body::{self, Body, hash};
-use crate::diff::{Change, Difference, diff, sides};
+use crate::diff::{self, Change, Difference, diff, sides};
 use crate::fields;
 use crate::json::Json;
 use crate::path::{Place, Root};
@@ -89,6 +89,10 @@ fn header(
     by: By<'_>,
     found: &mut Vec<Difference>,
 ) {
+    let ours = legacy.headers.get_all(name);
+    if ours.iter().eq(extracted.headers.get_all(name).iter()) {
+        return;
+    }
     let name = name.to_ascii_lowercase();
     let a = fields::value(&legacy.headers, &name);
     let b = fields::value(&extracted.headers, &name);
@@ -137,10 +141,9 @@ fn body(
     let (kind, other) = (body::kind(&legacy.headers), body::kind(&extracted.headers));
     let kind = if kind == other { kind } else { "other" };
     if kind == "json"
-        && by.rules.arrays_have_none()
-        && let Some((a, b)) = twin::read(&ours, &theirs)
+        && let Some(twin) = twin::read(&ours, &theirs, by.rules)
     {
-        found.extend(diff(&a, &b, &Root::Body, by.rules, by.today));
+        found.extend(diff::twins(&twin, &Root::Body, by.rules, by.today));
         return Ok(());
     }
     let left_out = by.rules.left_out(by.today);

@@ -1,13 +1,18 @@
 //! Differences between two JSON documents, each with its place and kind.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use time::Date;
 
 use crate::arrays::{self, WORK_MAX};
 use crate::json::Json;
-use crate::path::{Place, Root, Step};
+use crate::path::{General, Place, Root, Step};
 use crate::rules::Rules;
+use crate::twin::{Elements, Member, Twin};
+
+/// Elements that are shown of arrays whose order differs.
+pub(crate) const ELEMENTS_SHOWN: usize = 5;
 
 /// Differences of one pair that are looked at; beyond, the pair differs everywhere anyway.
 const DIFFERENCES_MAX: usize = 200;
@@ -85,7 +90,8 @@ impl Change<'_> {
                         Json::Object(_) => arrays::name(json).map_or(json.brief(), Json::brief),
                         other => other.brief(),
                     };
-                    let all: Vec<String> = all.iter().take(len.min(5)).map(name).collect();
+                    let all: Vec<String> =
+                        all.iter().take(len.min(ELEMENTS_SHOWN)).map(name).collect();
                     all.join(", ")
                 };
                 (text(legacy, order.len()), text(extracted, order.len()))
@@ -106,8 +112,9 @@ struct Walk<'a, 'r> {
     root: Root,
     at: Vec<Step>,
     found: Vec<Edit<'a>>,
-    /// How often each field has differed.
-    fields: HashMap<Vec<Step>, usize>,
+    /// How often each field has differed, by a hash of its path: two of one hash would be counted
+    /// as one, and leave less room for each other.
+    fields: HashMap<u64, usize>,
     most: usize,
     /// Differences beyond [`DIFFERENCES_MAX`] that no rule accepts.
     more: u64,
@@ -140,27 +147,14 @@ pub(crate) fn sides(
         (None, Some(b)) => walk.report(Change::Extra(b)),
         (None, None) => {}
     }
-    let (edits, more) = (walk.found, walk.more);
-    let shown = |edit: Edit<'_>| {
-        let (legacy, extracted) = edit.change.texts();
-        Difference {
-            place: root.place(edit.at),
-            kind: edit.change.kind(),
-            legacy,
-            extracted,
-        }
-    };
-    let mut found: Vec<Difference> = edits.into_iter().map(shown).collect();
-    if more > 0 {
-        let text = format!("and {more} more differences");
-        found.push(Difference {
-            place: root.place(Vec::new()),
-            kind: "budget",
-            legacy: text.clone(),
-            extracted: text,
-        });
-    }
-    found
+    walk.shown()
+}
+
+/// The same of two texts that were read side by side.
+pub(crate) fn twins(twin: &Twin<'_>, root: &Root, rules: &Rules, today: Date) -> Vec<Difference> {
+    let mut walk = Walk::new(root, rules, today, DIFFERENCES_MAX);
+    walk.twin(twin);
+    walk.shown()
 }
 
 /// The differences that no rule accepts, at most `most`, and how many more there are.
@@ -193,13 +187,37 @@ impl<'a, 'r> Walk<'a, 'r> {
         }
     }
 
+    fn shown(self) -> Vec<Difference> {
+        let (root, more) = (self.root, self.more);
+        let shown = |edit: Edit<'_>| {
+            let (legacy, extracted) = edit.change.texts();
+            Difference {
+                place: root.place(edit.at),
+                kind: edit.change.kind(),
+                legacy,
+                extracted,
+            }
+        };
+        let mut found: Vec<Difference> = self.found.into_iter().map(shown).collect();
+        if more > 0 {
+            let text = format!("and {more} more differences");
+            found.push(Difference {
+                place: root.place(Vec::new()),
+                kind: "budget",
+                legacy: text.clone(),
+                extracted: text,
+            });
+        }
+        found
+    }
+
     fn report(&mut self, change: Change<'a>) {
         if self.rules.accept(&self.root, &self.at, &change, self.today) {
             return;
         }
         if self.most <= DIFFERENCES_MAX {
-            let general = self.at.iter().map(Step::general).collect();
-            let seen = self.fields.entry(general).or_default();
+            let field = self.fields.hasher().hash_one(General(&self.at));
+            let seen = self.fields.entry(field).or_default();
             *seen += 1;
             if *seen > SAME_FIELD_MAX {
                 return;
@@ -225,6 +243,47 @@ impl<'a, 'r> Walk<'a, 'r> {
             (Json::Array(a), Json::Array(b)) => self.array(a, b),
             (a, b) if a == b => {}
             (a, b) => self.report(Change::Value(a, b)),
+        }
+    }
+
+    fn twin(&mut self, twin: &'a Twin<'_>) {
+        match twin {
+            Twin::Same => {}
+            Twin::Values(both) => self.value(&both.0, &both.1),
+            Twin::Object(members) => {
+                for (name, member) in members {
+                    self.below(Step::Name((*name).to_owned()), |walk| match member {
+                        Member::Both(twin) => walk.twin(twin),
+                        Member::Missing(value) => walk.report(Change::Missing(value)),
+                        Member::Extra(value) => walk.report(Change::Extra(value)),
+                    });
+                }
+            }
+            Twin::Array(elements) => self.elements(elements),
+        }
+    }
+
+    /// In the order of [`Self::array`].
+    fn elements(&mut self, elements: &'a Elements<'_>) {
+        for (index, twin) in &elements.pairs {
+            self.below(Step::Index(*index), |walk| walk.twin(twin));
+        }
+        for (index, value) in &elements.missing {
+            self.below(Step::Index(*index), |walk| {
+                walk.report(Change::Missing(value));
+            });
+        }
+        for (index, value) in &elements.extra {
+            self.below(Step::Index(*index), |walk| {
+                walk.report(Change::Extra(value));
+            });
+        }
+        if let Some(order) = &elements.order {
+            let indices = order.indices.clone();
+            self.report(Change::Order(indices, &order.legacy, &order.extracted));
+        }
+        if let Some((legacy, extracted)) = elements.by_position {
+            self.report(Change::Budget(legacy, extracted));
         }
     }
 

@@ -2,11 +2,15 @@
 //! `trailer:NAME`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::body::Selector;
 use crate::error::Error;
 
 const NAME: &str = "a name of letters, digits, `_` and `-` is missing; write others as `['name']`";
+
+/// Most paths are shorter, in text.
+const TEXT_LEN: usize = 48;
 
 /// One step into a document.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,12 +23,18 @@ pub(crate) enum Step {
     Deep,
 }
 
-impl Step {
-    /// An index as `[*]`, so that one cause has one name.
-    pub(crate) fn general(&self) -> Self {
-        match self {
-            Self::Index(_) => Self::Any,
-            other => other.clone(),
+/// A path with every index as `[*]`, so that one cause has one hash.
+#[derive(Debug)]
+pub(crate) struct General<'a>(pub(crate) &'a [Step]);
+
+impl Hash for General<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.len().hash(state);
+        for step in self.0 {
+            match step {
+                Step::Index(_) => Step::Any.hash(state),
+                other => other.hash(state),
+            }
         }
     }
 }
@@ -179,31 +189,25 @@ pub(crate) enum Place {
 impl Place {
     /// With indices as `[*]`, so that one cause has one name.
     pub(crate) fn general(&self) -> String {
-        let general = |steps: &[Step]| steps.iter().map(Step::general).collect();
-        match self {
-            Self::Status => Self::Status,
-            Self::Header(name, steps) => Self::Header(name.clone(), general(steps)),
-            Self::Trailer(name, steps) => Self::Trailer(name.clone(), general(steps)),
-            Self::Body(steps) => Self::Body(general(steps)),
-        }
-        .to_string()
+        let mut text = String::with_capacity(TEXT_LEN);
+        // A write into a `String` does not fail.
+        let _ = self.write(&mut text, true);
+        text
     }
-}
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write(&self, out: &mut impl fmt::Write, general: bool) -> fmt::Result {
         let steps = match self {
-            Self::Status => return f.write_str("status"),
+            Self::Status => return out.write_str("status"),
             Self::Header(name, steps) => {
-                write!(f, "header:{name}")?;
+                write!(out, "header:{name}")?;
                 steps
             }
             Self::Trailer(name, steps) => {
-                write!(f, "trailer:{name}")?;
+                write!(out, "trailer:{name}")?;
                 steps
             }
             Self::Body(steps) => {
-                f.write_str("$")?;
+                out.write_str("$")?;
                 steps
             }
         };
@@ -215,15 +219,22 @@ impl fmt::Display for Place {
                 Step::Name(name)
                     if pointed && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
                 {
-                    write!(f, ".{name}")?;
+                    out.write_char('.')?;
+                    out.write_str(name)?;
                 }
-                Step::Name(name) => write!(f, "['{name}']")?,
-                Step::Index(index) => write!(f, "[{index}]")?,
-                Step::Any => f.write_str("[*]")?,
-                Step::Deep => f.write_str("..")?,
+                Step::Name(name) => write!(out, "['{name}']")?,
+                Step::Index(index) if !general => write!(out, "[{index}]")?,
+                Step::Index(_) | Step::Any => out.write_str("[*]")?,
+                Step::Deep => out.write_str("..")?,
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, false)
     }
 }
 
