@@ -64,7 +64,7 @@ pub use limits::Limits;
 pub use pages::{ERROR_CODES, ErrorPage};
 pub use press::Coding;
 pub use rules::{
-    Balance, BreakerRule, Ejection, Health, Protocol, Retries, ServiceSettings, Transport,
+    Balance, BreakerRule, Check, Ejection, Health, Protocol, Retries, ServiceSettings, Transport,
     UpstreamLimits, UpstreamRules, UpstreamTls,
 };
 pub use server::{DrainReport, Proxy, Running};

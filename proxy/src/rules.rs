@@ -161,13 +161,27 @@ impl Default for Ejection {
     }
 }
 
+/// What an upstream is asked by a health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Answered with a 2xx or 3xx by who is well.
+    Path(String),
+    /// A gRPC service, by the protocol that gRPC has for it (`grpc.health.v1.Health/Check`); "" is
+    /// the server as a whole. At most [`Check::NAME_MAX`] bytes.
+    Grpc(String),
+}
+
+impl Check {
+    /// Bytes of a service's name; real ones have a quarter of that.
+    pub const NAME_MAX: usize = 100;
+}
+
 /// How an upstream is asked whether it is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Answered with a 2xx or 3xx by who is.
-    pub path: String,
+    pub check: Check,
     pub every: Duration,
-    /// To the answer's head, connecting included.
+    /// To the answer's head, or of a call to its end, connecting included.
     pub timeout: Duration,
     /// Good checks in a row after which an ill upstream is well.
     pub healthy_after: u32,
@@ -179,7 +193,7 @@ impl Health {
     /// The usual checks of this path. Two in a row against one that is lost on the way.
     pub fn at(path: impl Into<String>) -> Self {
         Self {
-            path: path.into(),
+            check: Check::Path(path.into()),
             every: Duration::from_secs(5),
             timeout: Duration::from_secs(2),
             healthy_after: 2,

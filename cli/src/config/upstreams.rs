@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 use outgrow_proxy::{
-    Balance, BreakerRule, Ejection, Health, Retries, UpstreamLimits, UpstreamRules,
+    Balance, BreakerRule, Check, Ejection, Health, Protocol, Retries, Transport, UpstreamLimits,
+    UpstreamRules,
 };
 
 use super::Surroundings;
@@ -36,12 +37,13 @@ pub(super) fn rules(
 ) -> UpstreamRules {
     let balance = balance(section, findings);
     let usual = UpstreamRules::default();
-    UpstreamRules {
+    let checks = section.get("health");
+    let rules = UpstreamRules {
         balance,
         hash_by: hash_by(section, findings, balance),
         ejection: part(section, findings, "ejection", usual.ejection, ejection),
-        health: section
-            .get("health")
+        health: checks
+            .as_ref()
             .and_then(|node| node.section(findings))
             .and_then(|section| health(section, findings)),
         breaker: part(section, findings, "breaker", usual.breaker, breaker),
@@ -54,7 +56,19 @@ pub(super) fn rules(
             .get("timeout")
             .and_then(|node| node.duration(findings, 10 * MS..=HOUR)),
         transport: transport::read(section, findings, around, safe),
+    };
+    let calls = |health: &Health| matches!(health.check, Check::Grpc(_));
+    let Transport { tls, protocol } = &rules.transport;
+    let lines = *protocol == Protocol::Http1 || *protocol == Protocol::Auto && tls.is_none();
+    if let Some(node) = checks
+        && rules.health.as_ref().is_some_and(calls)
+        && lines
+    {
+        let rule = "gRPC is spoken in HTTP/2, and this service is asked in HTTP/1.1";
+        let fix = "add protocol = \"h2\" to the service, or check a `path`";
+        findings.refuse(&node.place, rule, fix);
     }
+    rules
 }
 
 /// A part that `false` turns off and `true` takes as it is usual.
@@ -144,16 +158,34 @@ fn ejection(mut section: Section<'_>, findings: &mut Findings<'_>) -> Ejection {
     }
 }
 
-fn health(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<Health> {
-    let fix = "name a path that is answered with 200 by who is well: path = \"/healthz\"";
-    let path = section.need(findings, "path", fix).and_then(|node| {
-        let path = node.word(findings)?;
-        if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) {
-            return Some(path);
+fn what_to_ask(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Check> {
+    if let Some(node) = section.get("grpc") {
+        let name = node.text(findings)?;
+        if let Some(path) = section.get("path") {
+            let rule = "an upstream is asked one thing, and `grpc` says what";
+            findings.refuse(&path.place, rule, "remove one of the two");
         }
-        findings.refuse(&node.place, "it is not a path", fix);
-        None
-    });
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
+        if name.len() <= Check::NAME_MAX && name.bytes().all(plain) {
+            return Some(Check::Grpc(name.to_owned()));
+        }
+        let rule = "it is not the name of a gRPC service";
+        let fix = "write \"package.Service\", or \"\" for the server as a whole";
+        findings.refuse(&node.place, rule, fix);
+        return None;
+    }
+    let fix = "name a path that is answered with 200 by who is well: path = \"/healthz\"";
+    let node = section.need(findings, "path", fix)?;
+    let path = node.word(findings)?;
+    if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) {
+        return Some(Check::Path(path));
+    }
+    findings.refuse(&node.place, "it is not a path", fix);
+    None
+}
+
+fn health(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<Health> {
+    let check = what_to_ask(&mut section, findings);
     let usual = Health::at("/");
     let every = section.duration(findings, "every", usual.every, TIME_MIN..=HOUR);
     let timeout = usual.timeout.min(every);
@@ -168,7 +200,7 @@ fn health(mut section: Section<'_>, findings: &mut Findings<'_>) -> Option<Healt
     let unhealthy_after = after("unhealthy_after", usual.unhealthy_after);
     section.finish(findings);
     Some(Health {
-        path: path?,
+        check: check?,
         every,
         timeout,
         healthy_after,

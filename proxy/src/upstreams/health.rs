@@ -2,6 +2,8 @@
 //!
 //! On the guard's thread: a core that is busy must not take its upstreams for ill.
 
+mod call;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +16,7 @@ use super::Service;
 use super::address::Address;
 use super::roster::Endpoint;
 use crate::dial::{Dialer, Spoken};
-use crate::rules::Health;
+use crate::rules::{Check, Health};
 use crate::wire::{Mux, Wire};
 
 /// Fields of an answer to a check; a page that sends more is no health page.
@@ -90,27 +92,38 @@ async fn check(service: &Service, to: &Address, rule: &Health) -> Result<(), Str
 }
 
 async fn ask(dialer: &Dialer, to: &Address, rule: &Health) -> Result<(), String> {
+    // The caller's bound, which counts the connecting, comes first.
+    let bound = Instant::now() + 2 * rule.timeout;
+    let dialed = dialer.dial(to).await;
+    let (stream, spoken) = dialed.map_err(|error| format!("no connection: {error}"))?;
+    let spoken = match spoken {
+        Spoken::Lines => Connection::Lines(Wire::new(stream, Instant::now())),
+        Spoken::Streams => {
+            let made = Mux::new(stream, dialer.is_safe()).await;
+            Connection::Streams(made.map_err(|error| format!("no connection: {error}"))?)
+        }
+    };
+    let (path, mut connection) = match (&rule.check, spoken) {
+        (Check::Path(path), connection) => (path, connection),
+        (Check::Grpc(service), Connection::Streams(mux)) => {
+            return call::ask(&mux, to, service, bound).await;
+        }
+        (Check::Grpc(_), Connection::Lines(_)) => return Err("it speaks no HTTP/2".to_owned()),
+    };
     let host = HeaderValue::from_str(to.host()).map_err(|error| error.to_string())?;
-    let request = Request::get(rule.path.as_str())
+    let request = Request::get(path.as_str())
         .header(HOST, host)
         .header(USER_AGENT, HeaderValue::from_static("outgrow-health"))
         .header(CONNECTION, HeaderValue::from_static("close"))
         .body(())
         .map_err(|error| error.to_string())?;
     let (parts, ()) = request.into_parts();
-    let made = dialer.dial(to).await;
-    let (stream, spoken) = made.map_err(|error| format!("no connection: {error}"))?;
-    // The caller's bound, which counts the connecting, comes first.
-    let bound = Instant::now() + 2 * rule.timeout;
-    let status = match spoken {
-        Spoken::Lines => {
-            let mut wire = Wire::new(stream, Instant::now());
+    let status = match &mut connection {
+        Connection::Lines(wire) => {
             let asked = wire.ask(&parts, None, bound, FIELDS_MAX).await;
             asked.map_err(|error| error.to_string())?.status()
         }
-        Spoken::Streams => {
-            let mux = Mux::new(stream, dialer.is_safe()).await;
-            let mux = mux.map_err(|error| format!("no connection: {error}"))?;
+        Connection::Streams(mux) => {
             let asked = mux.ask((&parts, None), to, bound, FIELDS_MAX).await;
             asked.map_err(|failed| failed.error.to_string())?.0.status()
         }
@@ -119,6 +132,13 @@ async fn ask(dialer: &Dialer, to: &Address, rule: &Health) -> Result<(), String>
         true => Ok(()),
         false => Err(format!("it answers {status}")),
     }
+}
+
+/// Of one check.
+#[allow(clippy::large_enum_variant)] // One at a time.
+enum Connection {
+    Lines(Wire),
+    Streams(Mux),
 }
 
 #[cfg(test)]

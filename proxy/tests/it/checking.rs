@@ -5,12 +5,17 @@ use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::time::Duration;
 
 use http::StatusCode;
-use outgrow_proxy::{Balance, Health};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use outgrow_proxy::{Balance, Check, Health, Protocol};
 use outgrow_testkit::{Upstream, eventually};
 use tokio::io::AsyncReadExt;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::balancing::{among, told};
 use crate::harness::{Front, WAIT, named, start, text};
+use crate::multiplexed::known;
 
 fn often() -> Health {
     Health {
@@ -116,4 +121,80 @@ async fn one_that_takes_connections_and_says_nothing_is_ill() {
         assert_eq!(front.get("/", &[]).await.text(), "well");
     }
     front.stop().await;
+}
+
+/// The health service that tonic has, in clear text.
+async fn called() -> (HealthReporter, Upstream) {
+    let (reporter, server) = health_reporter();
+    let upstream = Upstream::raw(move |stream| {
+        let service = TowerToHyperService::new(server.clone());
+        async move {
+            let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }
+    })
+    .await;
+    (reporter, upstream)
+}
+
+fn calls(service: &str) -> Health {
+    Health {
+        check: Check::Grpc(service.to_owned()),
+        ..often()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_may_be_asked_by_grpc() {
+    let (reporter, upstream) = called().await;
+    let mut settings = known(&upstream);
+    settings.legacy.rules.health = Some(calls("shop.Items"));
+    let front = start(settings);
+    becomes(&front, 0, "unhealthy").await;
+    assert_eq!(told(&front, 0, "last_check"), "it knows no such service");
+    for (status, state) in [
+        (ServingStatus::Serving, "well"),
+        (ServingStatus::NotServing, "unhealthy"),
+        (ServingStatus::Serving, "well"),
+        (ServingStatus::Unknown, "unhealthy"),
+    ] {
+        reporter.set_service_status("shop.Items", status).await;
+        becomes(&front, 0, state).await;
+    }
+    assert_eq!(told(&front, 0, "last_check"), "it says UNKNOWN");
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_be_asked_about_as_a_whole() {
+    let (reporter, upstream) = called().await;
+    let mut settings = known(&upstream);
+    settings.legacy.rules.health = Some(calls(""));
+    let front = start(settings);
+    for (status, state) in [
+        (ServingStatus::NotServing, "unhealthy"),
+        (ServingStatus::Serving, "well"),
+    ] {
+        reporter.set_service_status("", status).await;
+        becomes(&front, 0, state).await;
+    }
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_health_service_is_not_well() {
+    let page = named("a page").await;
+    for (protocol, why) in [
+        (Protocol::Http2, "its answer is none of a health check"),
+        (Protocol::Http1, "it speaks no HTTP/2"),
+    ] {
+        let mut settings = known(&page);
+        settings.legacy.rules.transport.protocol = protocol;
+        settings.legacy.rules.health = Some(calls("shop.Items"));
+        let front = start(settings);
+        becomes(&front, 0, "unhealthy").await;
+        assert_eq!(told(&front, 0, "last_check"), why);
+        front.stop().await;
+    }
 }

@@ -1,6 +1,6 @@
 //! How requests are shared among upstreams.
 
-use outgrow_proxy::{Balance, BreakerRule, Health, Retries, UpstreamRules};
+use outgrow_proxy::{Balance, BreakerRule, Check, Health, Retries, UpstreamRules};
 
 use super::*;
 
@@ -59,6 +59,16 @@ fn upstreams_are_checked_as_the_file_says() {
     let often = rules("health = { path = \"/\", every = \"1s\" }").health;
     assert_eq!(often.unwrap().timeout, Duration::from_secs(1));
     golden("health_without_path", &with("health = {}"));
+    let called = rules("protocol = \"h2\"\nhealth = { grpc = \"\" }").health;
+    assert_eq!(called.unwrap().check, Check::Grpc(String::new()));
+    golden(
+        "health_by_call",
+        &with("protocol = \"h2\"\nhealth = { grpc = \"a b\", path = \"/\" }"),
+    );
+    golden(
+        "health_by_call_in_lines",
+        &with("health = { grpc = \"a.B\" }"),
+    );
     golden(
         "health",
         &with(
