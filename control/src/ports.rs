@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    DataPhase, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures,
-    ShadowEvidence, Side, SideTimes, SliceId, SyncEvidence, TableRows,
+    CacheFigures, DataPhase, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes,
+    ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -46,6 +46,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn holds(&self) -> Vec<HoldFigures>;
     /// Lines that the access log lacks, for the metrics; `None` where there is none.
     fn lines_lost(&self) -> Option<LinesLost>;
+    /// The store of answers that are given again; `None` where there is none.
+    fn cache(&self) -> Option<CacheFigures>;
     /// Everything else a person may want to see, for `status`.
     fn describe(&self) -> Value;
     /// Which route, side, bucket and reason a request would get (`route explain`).

@@ -31,6 +31,7 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
             Denial::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "auth-unavailable"),
         },
         Refusal::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance"),
+        Refusal::NotKept => (StatusCode::GATEWAY_TIMEOUT, "not-kept"),
         Refusal::Origin => (StatusCode::FORBIDDEN, "cors"),
         Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
         Refusal::Upstream(UpstreamError::Connect { .. }) => {

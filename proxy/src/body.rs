@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use outgrow_shadow::{Exchange, Lost, Tap};
 use tokio::time::{Sleep, sleep_until};
 
+use crate::cache::Keep;
 use crate::forward::{Lookup, Verdict};
 use crate::grpc;
 use crate::inbound::UploadCopy;
@@ -21,6 +22,9 @@ use crate::pool::Lent;
 use crate::press::Press;
 use crate::trail::Ending;
 use crate::wire::WireError;
+
+/// Bytes of one part of a body that is there already.
+const PART: usize = 16 * 1_024;
 
 /// A body on its way.
 #[derive(Debug)]
@@ -37,6 +41,10 @@ pub(crate) struct Answer {
     /// The connection, given back at the end; dropped (and so closed) when cut off.
     pub(crate) lent: Option<Lent>,
     pub(crate) copy: Option<Copy>,
+    /// Into the store of answers.
+    keep: Option<Box<Keep>>,
+    /// What is there already of a body that no connection brings.
+    rest: Bytes,
     /// Compresses what the client gets, and only that.
     pub(crate) press: Option<Box<Press>>,
     /// Who wants to know how it ends.
@@ -118,12 +126,29 @@ impl Drop for Copy {
 }
 
 impl Answer {
+    /// A body that is there already, to be compressed on its way.
+    fn pressed(rest: Bytes, press: Press) -> Self {
+        Self {
+            lent: None,
+            copy: None,
+            keep: None,
+            rest,
+            press: Some(Box::new(press)),
+            ending: None,
+            verdict: None,
+            deadline: None,
+        }
+    }
+
     fn finish(&mut self, now: Option<Instant>) {
         if let Some(lent) = self.lent.take() {
             lent.give_back(now.unwrap_or_else(Instant::now));
         }
         if let Some(copy) = &mut self.copy {
             copy.finish(true);
+        }
+        if let Some(keep) = self.keep.take() {
+            keep.finish();
         }
         if let Some(mut ending) = self.ending.take() {
             ending.whole = true;
@@ -160,7 +185,9 @@ impl Answer {
     /// The next part of what the side says.
     fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
         let Some(lent) = &mut self.lent else {
-            return Poll::Ready(None);
+            let size = self.rest.len().min(PART);
+            let part = (size > 0).then(|| self.rest.split_to(size));
+            return Poll::Ready(part.map(|part| Ok(Frame::data(part))));
         };
         let Poll::Ready(frame) = lent.flow.poll_frame(cx) else {
             return self.poll_late(cx);
@@ -174,6 +201,13 @@ impl Answer {
                 if let (Some(copy), Some(trailers)) = (&mut self.copy, frame.trailers_ref()) {
                     copy.end(trailers);
                 }
+                if let Some(keep) = &mut self.keep {
+                    match frame.data_ref() {
+                        Some(data) => keep.take(data),
+                        // Trailers would be lost on whoever is given it again.
+                        None => self.keep = None,
+                    }
+                }
                 if let (Some(ending), Some(data)) = (&mut self.ending, frame.data_ref()) {
                     ending.bytes += data.len() as u64;
                 }
@@ -184,7 +218,8 @@ impl Answer {
                     self.finish(None);
                 }
             }
-            Some(Err(_)) => self.lent = None,
+            // What broke off is not kept.
+            Some(Err(_)) => (self.lent, self.keep) = (None, None),
             None => self.finish(None),
         }
         Poll::Ready(frame)
@@ -198,7 +233,7 @@ impl Answer {
             return Poll::Pending;
         };
         ready!(deadline.as_mut().poll(cx));
-        self.lent = None;
+        (self.lent, self.keep) = (None, None);
         Poll::Ready(Some(Ok(Frame::trailers(grpc::late()))))
     }
 }
@@ -211,6 +246,8 @@ impl Body {
         let mut answer = Answer {
             lent: Some(lent),
             copy,
+            keep: None,
+            rest: Bytes::new(),
             press: None,
             ending: None,
             verdict: None,
@@ -234,10 +271,31 @@ impl Body {
         Self::Answer(Box::new(answer))
     }
 
+    /// Puts what passes into the store, at its end.
+    pub(crate) fn keep(&mut self, mut keep: Keep) {
+        match self {
+            Self::Empty | Self::Full(None) => keep.finish(),
+            Self::Full(Some(whole)) => {
+                keep.take(whole);
+                keep.finish();
+            }
+            Self::Answer(answer) => answer.keep = Some(Box::new(keep)),
+        }
+    }
+
     /// Compresses what is still to come. Whether it will: not where there is nothing.
     pub(crate) fn press(&mut self, press: impl FnOnce() -> Option<Press>) -> bool {
         match self {
             Self::Empty | Self::Full(None) => false,
+            // Long: as those that come in parts, so that others have their turn.
+            Self::Full(Some(whole)) if whole.len() > PART => {
+                let Some(press) = press() else {
+                    return false;
+                };
+                let rest = std::mem::take(whole);
+                *self = Self::Answer(Box::new(Answer::pressed(rest, press)));
+                true
+            }
             Self::Full(Some(whole)) => match press().and_then(|press| press.whole(whole)) {
                 Some(pressed) => {
                     *whole = pressed;

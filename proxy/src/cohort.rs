@@ -9,7 +9,7 @@ use outgrow_rollout::key_hash;
 use crate::settings::{CohortKey, SliceSettings};
 
 /// The proxy's own cookie, for clients that bring no configured key.
-const COOKIE_NAME: &str = "outgrow_cohort";
+pub(crate) const COOKIE_NAME: &str = "outgrow_cohort";
 
 /// Thirty days: a client stays on its side for the length of a usual rollout.
 const COOKIE_SECONDS: u32 = 30 * 24 * 3_600;

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::{CoreLog, Losses};
 use crate::auth::Doorman;
+use crate::cache::Cache;
 use crate::counts::routes::RouteCounts;
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) doorman: Arc<Doorman>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
     pub(crate) routes: RouteCounts,
+    /// Where answers are kept.
+    pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.
     pub(crate) lines_lost: Option<Arc<Losses>>,
 }

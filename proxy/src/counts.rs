@@ -41,7 +41,7 @@ pub(crate) struct Counts {
 }
 
 /// Only the core itself writes, so a plain load and store is enough and cheaper than an add.
-fn raise(counter: &AtomicU64, by: u64) {
+pub(crate) fn raise(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 

@@ -150,6 +150,8 @@ pub(crate) enum Refusal {
     Denied(Denial),
     #[error("closed for maintenance")]
     Maintenance,
+    #[error("only an answer that is kept was asked for, and none is (only-if-cached)")]
+    NotKept,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }

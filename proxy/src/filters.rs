@@ -15,6 +15,7 @@ use http::header::{CONTENT_LOCATION, Entry, HeaderName, HeaderValue, LOCATION, S
 use http::{HeaderMap, Uri};
 
 use crate::auth::AuthRule;
+use crate::cache::CacheRule;
 use crate::error::Refusal;
 use crate::headers;
 use crate::limit::Limiter;
@@ -39,6 +40,8 @@ pub struct Filters {
     pub compress: Option<Arc<Compression>>,
     /// From when on a request is in the access log whatever its sample says; none is as that says.
     pub slow: Option<Duration>,
+    /// Keeps answers to reads, as far as they say that they may be kept.
+    pub cache: Option<CacheRule>,
     pub request: Edits,
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.

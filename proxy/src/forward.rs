@@ -1,5 +1,6 @@
 //! The life of a request, from its route to its answer. Read top to bottom.
 
+mod cached;
 mod call;
 mod copied;
 mod verdict;
@@ -259,8 +260,12 @@ async fn pass_through(
     if let Some(trail) = &trail {
         trail.asks(Side::Legacy);
     }
+    let touched = cached::Touched::by(&core, &out);
     let begun = Instant::now();
     let sent = core.legacy().send(&mut out, asking, begun).await;
+    if let Some(touched) = touched {
+        touched.after(sent.as_ref().ok().map(|(response, _)| response));
+    }
     let (error, latency) = outcome(&sent, begun);
     let routes = &core.shared.routes;
     routes.count(core.index, routes.other(), Side::Legacy, (error, latency));

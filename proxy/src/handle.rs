@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
-    HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes,
-    SliceId, bucket, side_for,
+    CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side,
+    SideTimes, SliceId, bucket, side_for,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -116,6 +116,11 @@ impl Handle {
     /// Lines that the access log lacks; `None` where there is none.
     pub fn lines_lost(&self) -> Option<LinesLost> {
         Some(self.shared.lines_lost.as_ref()?.read())
+    }
+
+    /// The store of answers; `None` where there is none.
+    pub fn cache(&self) -> Option<CacheFigures> {
+        Some(self.shared.cache.as_ref()?.figures())
     }
 
     /// What the guard does by itself; the first caller gets it.

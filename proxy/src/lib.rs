@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod auth;
 mod body;
+mod cache;
 mod chunks;
 mod cohort;
 mod connection;
@@ -52,6 +53,7 @@ pub use access::{AccessLog, LogFormat};
 pub use auth::{
     Algorithm, ApiKeys, AuthRule, AuthSettings, Demand, IssuerSettings, KeySource, TokenRule, Way,
 };
+pub use cache::{CacheRule, CacheSettings};
 pub use dial::{ReachError, reach};
 pub use error::{BindError, HoldError};
 pub use filters::{

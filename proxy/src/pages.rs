@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 const PAGE_MAX: usize = 1 << 20;
 
 /// What the proxy says in `x-outgrow-error` when it answers itself.
-pub const ERROR_CODES: [&str; 20] = [
+pub const ERROR_CODES: [&str; 21] = [
     "malformed",
     "head-too-long",
     "connect",
@@ -30,6 +30,7 @@ pub const ERROR_CODES: [&str; 20] = [
     "broken-upload",
     "circuit-open",
     "overloaded",
+    "not-kept",
 ];
 
 /// A page for answers of the proxy's own.

@@ -51,6 +51,20 @@ impl RecentWrites {
             .store(through.map_or(0, millis), Relaxed);
     }
 
+    /// When the key's last write was answered, in milliseconds since 1970; 0 for never.
+    pub(crate) fn last(&self, key: u64) -> u64 {
+        self.slot(key).load(Relaxed)
+    }
+
+    /// Up to when a side that is asked now has all writes, in milliseconds since 1970.
+    pub(crate) fn seen(&self, is_writer: bool, now: SystemTime) -> u64 {
+        let through = self.applied_through.load(Relaxed);
+        match is_writer || through == UNKNOWN {
+            true => millis(now),
+            false => through,
+        }
+    }
+
     /// Whether the key's last write may not have reached the other side.
     pub(crate) fn ahead(&self, key: u64) -> bool {
         let through = self.applied_through.load(Relaxed);
@@ -83,5 +97,19 @@ mod tests {
         assert!(!recent.ahead(7));
         recent.wrote(7, at(900));
         assert!(!recent.ahead(7), "an older write changes nothing");
+    }
+
+    #[test]
+    fn a_side_has_what_it_wrote_or_what_the_bridge_brought() {
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        let recent = RecentWrites::default();
+        assert_eq!(recent.seen(false, at(2_000)), 2_000, "one database");
+        recent.set_applied_through(Some(at(1_500)));
+        assert_eq!(recent.seen(false, at(2_000)), 1_500);
+        assert_eq!(recent.seen(true, at(2_000)), 2_000);
+        recent.set_applied_through(None);
+        assert_eq!(recent.seen(false, at(2_000)), 0, "nobody knows");
+        recent.wrote(7, at(1_000));
+        assert_eq!((recent.last(7), recent.last(8)), (1_000, 0));
     }
 }

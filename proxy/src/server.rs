@@ -17,6 +17,7 @@ use tracing::{error, warn};
 
 use crate::access::{self, CoreLog, FLUSH, Losses, Writer};
 use crate::auth::Doorman;
+use crate::cache::Cache;
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
 use crate::counts::routes::RouteCounts;
@@ -143,6 +144,11 @@ impl Proxy {
             .keeping(&services, &settings.dns)
             .showing(certificates)
             .letting_in(doorman.clone());
+        let store = |own| Cache::new(own, &settings.slices, workers);
+        let cache = settings.cache.as_ref().and_then(store).map(Arc::new);
+        if let Some(old) = before.and_then(|running| running.shared.cache.as_ref()) {
+            old.close(cache.clone());
+        }
         let shared = Arc::new(Shared {
             routes: RouteCounts::new(&settings.slices, workers),
             settings,
@@ -153,6 +159,7 @@ impl Proxy {
             tls,
             doorman,
             errors,
+            cache,
             lines_lost: log.is_some().then_some(losses),
         });
         let handle = Handle::new(shared.clone(), lowered);

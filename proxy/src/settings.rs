@@ -12,6 +12,7 @@ use outgrow_rollout::{GuardLimits, SliceId};
 
 use crate::access::AccessLog;
 use crate::auth::{AuthSettings, Way};
+use crate::cache::CacheSettings;
 use crate::filters::Filters;
 use crate::limit::Limiter;
 use crate::limits::Limits;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub trust: Trust,
     /// How many requests, of all routes together; those of filters hold beside it.
     pub limit: Option<Arc<Limiter>>,
+    /// Where filters want answers kept.
+    pub cache: Option<CacheSettings>,
     /// Of what belongs to no slice.
     pub filters: Option<Arc<Filters>>,
     /// Whose word on who asks is believed.

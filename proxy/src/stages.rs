@@ -15,6 +15,7 @@
 //!    - pre: each side's path is made of the client's (`filters/path.rs`), which routes, cohorts and
 //!      reports keep to;
 //!    - a slice in maintenance serves nobody;
+//!    - what is kept of the side that would answer is given in its place (`forward/cached.rs`);
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;
 //!    - post: the proxy's own cohort cookie, which no filter may change;

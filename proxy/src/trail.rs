@@ -47,6 +47,8 @@ pub(crate) struct Known {
     /// From asking that side to the head of its answer.
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) refusal: Option<&'static str>,
+    /// What the store of answers had to do with it.
+    pub(crate) cache: Option<&'static str>,
     /// The name of the API key that it came with.
     pub(crate) caller: Option<Box<str>>,
     /// From when on its route calls it slow.
@@ -79,6 +81,10 @@ impl Trail {
             _ => format!("total;dur={total:.3}"),
         };
         HeaderValue::try_from(text).ok()
+    }
+
+    pub(crate) fn kept(&self, outcome: &'static str) {
+        self.known.borrow_mut().cache = Some(outcome);
     }
 
     pub(crate) fn called_by(&self, name: &str) {

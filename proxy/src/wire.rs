@@ -265,6 +265,11 @@ impl Wire {
         self.framing == Framing::Over
     }
 
+    /// The body ends with the connection.
+    pub(crate) fn ends_unsaid(&self) -> bool {
+        self.framing == Framing::ToTheEnd
+    }
+
     /// Bytes that are still to come, where that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         match self.framing {

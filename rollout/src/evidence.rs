@@ -174,6 +174,28 @@ pub struct LinesLost {
     pub write: u64,
 }
 
+/// The store of answers that are given again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// URLs.
+    pub entries: u64,
+    pub bytes: u64,
+    /// Bytes that it may have.
+    pub size: u64,
+    /// Requests that wait for another one's answer.
+    pub waiting: u64,
+    /// Of slices with routes whose answers are kept.
+    pub slices: Vec<CacheCounts>,
+}
+
+/// What became of the reads of one slice, since the proxy began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheCounts {
+    pub slice: SliceId,
+    /// By what the store had to do with them.
+    pub outcomes: Vec<(&'static str, u64)>,
+}
+
 /// The same of one route on one side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTimes {

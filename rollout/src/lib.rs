@@ -22,8 +22,9 @@ mod state;
 pub mod tripwire;
 
 pub use evidence::{
-    Builds, ClassEvidence, Evidence, FieldDifference, FieldFault, LinesLost, ProxyEvidence,
-    RouteTimes, ShadowEvidence, SideCounts, SideTimes, SyncEvidence, TableRows,
+    Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference, FieldFault,
+    LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideTimes, SyncEvidence,
+    TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};

@@ -20,6 +20,7 @@ pub(crate) struct ServeArgs {}
 pub(crate) async fn run(context: &Context, _args: ServeArgs) -> anyhow::Result<ExitCode> {
     // A server logs the warnings of its config; it does not print them.
     let config = Config::load(context.config_path())?;
-    crate::serve::run(config).await?;
+    // Large, and run once.
+    Box::pin(crate::serve::run(config)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //! of what belongs to no slice.
 
 mod auth;
+mod cache;
 mod compress;
 mod cors;
 mod path;
@@ -16,6 +17,8 @@ use super::model::{Proxy, Route};
 use super::problem::{Findings, Place, nearest};
 use super::scalar;
 use super::section::{Node, Section};
+
+pub(super) use cache::store;
 
 /// Whose filters they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,16 @@ pub(super) fn check<'a>(
         if slow && proxy.access_log.is_none() {
             let rule = "its `slow` is of the access log, and there is none";
             findings.lack(place, rule.to_owned(), "add [proxy.access_log] with `file`");
+            return;
+        }
+        let kept = filters.is_some_and(|filters| filters.cache.is_some());
+        if kept && proxy.cache.is_none() {
+            let rule = "its answers are to be kept, and there is no cache";
+            findings.lack(
+                place,
+                rule.to_owned(),
+                "add [proxy.cache], which may be empty",
+            );
             return;
         }
     }
@@ -107,6 +120,7 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
         cors: cors::read(section.get("cors"), findings),
         paths: path::read(section.get("paths"), belongs, findings),
         compress: compress::read(section.get("compress"), findings),
+        cache: cache::read(section.get("cache"), belongs, findings),
         slow: section
             .get("slow")
             .and_then(|node| node.duration(findings, Duration::ZERO..=HOUR)),

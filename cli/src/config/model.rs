@@ -66,6 +66,8 @@ pub(crate) struct Proxy {
     pub(crate) trust: Trust,
     /// Of all requests together.
     pub(crate) limit: Option<Arc<outgrow_proxy::Limiter>>,
+    /// Where answers are kept.
+    pub(crate) cache: Option<outgrow_proxy::CacheSettings>,
     /// Of what belongs to no slice.
     pub(crate) filters: Option<Arc<outgrow_proxy::Filters>>,
     pub(crate) auth: outgrow_proxy::AuthSettings,

@@ -92,6 +92,7 @@ pub(super) fn proxy(
     );
     let trust = trust(&mut section, findings);
     let limit = filters::limit(section.get("rate_limit"), findings);
+    let cache = filters::store(section.get("cache"), findings);
     let filters = filters::read(&mut section, filters::Belongs::ToNone, findings);
     let auth = auth::read(&mut section, findings, around);
     let error_pages = pages::read(section.get("error_pages"), findings, around);
@@ -105,11 +106,10 @@ pub(super) fn proxy(
         .get("access_log")
         .map(|node| access_log::read(node.section(findings)?, findings, around));
     let dns = sources::dns(&mut section, findings);
-    let has_secret = !matches!(override_secret, Ok(None));
     let trace = section
         .get("trace")
         .and_then(|node| node.section(findings))
-        .map(|section| trace::read(section, has_secret, findings))
+        .map(|section| trace::read(section, !matches!(override_secret, Ok(None)), findings))
         .unwrap_or_default();
     section.finish(findings);
     Some(Proxy {
@@ -122,6 +122,7 @@ pub(super) fn proxy(
         drain_timeout,
         trust,
         limit: limit.map(Arc::new),
+        cache,
         filters,
         auth,
         error_pages,

@@ -6,8 +6,8 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
 use outgrow_rollout::{
-    HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes,
-    SliceId,
+    CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side,
+    SideTimes, SliceId,
 };
 use serde_json::Value;
 
@@ -71,6 +71,10 @@ impl DataPlane for Carrier {
 
     fn lines_lost(&self) -> Option<LinesLost> {
         self.proxy.lines_lost()
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        self.proxy.cache()
     }
 
     fn describe(&self) -> Value {

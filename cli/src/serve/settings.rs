@@ -65,6 +65,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         dns: config.proxy.dns.clone(),
         trust: config.proxy.trust.clone(),
         limit: config.proxy.limit.clone(),
+        cache: config.proxy.cache.clone(),
         filters: config.proxy.filters.clone(),
         auth: config.proxy.auth.clone(),
         error_pages: config.proxy.error_pages.clone(),

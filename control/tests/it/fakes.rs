@@ -13,9 +13,10 @@ use outgrow_control::ports::{
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
-    BuildId, Builds, CircuitFigures, ClassEvidence, DataPhase, HoldFigures, LinesLost, Live, Plan,
-    ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideCounts, SideTimes,
-    SliceId, SourceFigures, SyncEvidence, TableRows, UpstreamFigures, UpstreamState, Weight,
+    BuildId, Builds, CacheCounts, CacheFigures, CircuitFigures, ClassEvidence, DataPhase,
+    HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence,
+    Side, SideCounts, SideTimes, SliceId, SourceFigures, SyncEvidence, TableRows, UpstreamFigures,
+    UpstreamState, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -252,6 +253,19 @@ impl DataPlane for World {
 
     fn lines_lost(&self) -> Option<LinesLost> {
         Some(LinesLost { queue: 7, write: 2 })
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        Some(CacheFigures {
+            entries: 12,
+            bytes: 34_567,
+            size: 1 << 20,
+            waiting: 3,
+            slices: vec![CacheCounts {
+                slice: SliceId::new("catalog").unwrap(),
+                outcomes: vec![("hit", 40), ("miss", 9)],
+            }],
+        })
     }
 
     fn times(&self, _: &SliceId, side: Side) -> Option<SideTimes> {

@@ -140,6 +140,8 @@ struct Line<'a> {
     caller: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'a str>,
     /// Only where it is true: the body did not reach its end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cut: bool,
@@ -172,6 +174,7 @@ pub(super) fn json(
         upstream: known.upstream.as_ref().map(|to| to.as_str()),
         caller: known.caller.as_deref(),
         refusal: known.refusal,
+        cache: known.cache,
         cut: !ending.whole,
     };
     let begin = into.len();

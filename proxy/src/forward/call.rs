@@ -9,6 +9,8 @@ use http::{HeaderValue, Response};
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
 use tokio::sync::oneshot;
 
+use super::cached::Touched;
+use super::copied::Copied;
 use super::verdict::{self, Verdict};
 use super::{hand_down, outcome};
 use crate::body::Body;
@@ -52,7 +54,7 @@ pub(crate) struct Call {
 /// An upstream's answer before its body is wrapped.
 pub(super) struct Answered {
     pub(super) response: Response<()>,
-    lent: Lent,
+    pub(super) lent: Lent,
     pub(super) side: Side,
     pub(super) latency: Duration,
 }
@@ -71,7 +73,7 @@ impl Call {
     }
 
     /// Testers are served in any case: they see whether others can be.
-    fn open(&self, live: &Live) -> Result<(), Refusal> {
+    pub(super) fn open(&self, live: &Live) -> Result<(), Refusal> {
         match live.maintenance && self.wish.is_none() {
             true => Err(Refusal::Maintenance),
             false => Ok(()),
@@ -85,27 +87,54 @@ impl Call {
     ) -> Result<Response<Body>, Refusal> {
         let live = self.slice.live();
         self.open(&live)?;
-        let mut side = self.side_of_read(&live);
         let copied = self.copied(&live, &mut out);
-        // Only a request without a body can be asked twice.
-        let may_fall_back = side == Side::Extracted
-            && self.slice.settings.fallback
-            && self.wish.is_none()
-            && out.body.is_none()
-            && client.is_none();
-        let mut answered = self.ask(side, &mut out).await;
-        if may_fall_back && failed(&answered) {
-            side = Side::Legacy;
-            answered = self.ask(side, &mut out).await;
+        match self.keeps() {
+            None => self.pass((&live, copied), out, client).await,
+            // Boxed, so that reads of other routes are no larger for it.
+            Some(kept) => Box::pin(self.keep(kept, (&live, copied), out, client)).await,
         }
-        let answered = answered?;
+    }
+
+    /// A read whose answer is the side's own.
+    pub(super) async fn pass(
+        &self,
+        (live, copied): (&Live, Option<Copied>),
+        mut out: Outgoing,
+        client: Option<ClientHalf>,
+    ) -> Result<Response<Body>, Refusal> {
+        let side = self.side_of_read(live);
+        let alone = client.is_none();
+        let answered = self.ask_in_turn(side, &mut out, alone, |_| {}).await?;
         let copy = copied.map(|copied| self.copy(copied, &answered));
         let filters = self.filters.as_deref();
         let verdict = || self.verdict(answered.side);
         let answer = (answered.response, answered.lent);
         let mut response = hand_down(answer, client, copy, filters, verdict);
-        self.stick(&live, &mut response);
+        self.stick(live, &mut response);
         Ok(response)
+    }
+
+    /// Asks a side for a read; where it fails, the legacy side, as far as it may step in, with
+    /// what `again` makes of the request.
+    pub(super) async fn ask_in_turn(
+        &self,
+        side: Side,
+        out: &mut Outgoing,
+        alone: bool,
+        again: impl FnOnce(&mut Outgoing),
+    ) -> Result<Answered, Refusal> {
+        // Only a request without a body can be asked twice.
+        let may_fall_back = side == Side::Extracted
+            && self.slice.settings.fallback
+            && self.wish.is_none()
+            && out.body.is_none()
+            && alone;
+        let answered = self.ask(side, out).await;
+        if !may_fall_back || !failed(&answered) {
+            return answered;
+        }
+        again(out);
+        self.ask(Side::Legacy, out).await
     }
 
     /// Writes go to the writer, whoever holds them up.
@@ -128,6 +157,7 @@ impl Call {
         let live = self.slice.live();
         self.open(&live)?;
         let copied = self.copied_write(&live, &mut out);
+        let touched = Touched::by(&self.core, &out);
         let (done, answer) = oneshot::channel();
         // A task of its own, because a client that leaves must not end the count of a write that
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
@@ -135,6 +165,9 @@ impl Call {
             let answered = self.ask_writer(live.writer, &mut out).await;
             if answered.is_ok() {
                 self.slice.recent.wrote(self.cohort.hash, SystemTime::now());
+            }
+            if let Some(touched) = touched {
+                touched.after(answered.as_ref().ok().map(|answered| &answered.response));
             }
             drop(passage);
             let response = answered.map(|answered| {
@@ -223,7 +256,7 @@ impl Call {
         }
     }
 
-    fn verdict(&self, side: Side) -> Verdict {
+    pub(super) fn verdict(&self, side: Side) -> Verdict {
         Verdict {
             core: self.core.clone(),
             of: Some((self.slice.clone(), self.event(side))),
@@ -233,7 +266,7 @@ impl Call {
     }
 
     /// Gives a client without a key its cookie, where a split makes it matter.
-    fn stick(&self, live: &Live, response: &mut Response<Body>) {
+    pub(super) fn stick(&self, live: &Live, response: &mut Response<Body>) {
         if let Some(cookie) = self
             .cohort
             .issue
@@ -245,7 +278,7 @@ impl Call {
     }
 }
 
-fn failed(answered: &Result<Answered, Refusal>) -> bool {
+pub(super) fn failed(answered: &Result<Answered, Refusal>) -> bool {
     match answered {
         Ok(answered) => answered.lent.has_failed(&answered.response),
         Err(Refusal::Upstream(_) | Refusal::Identity(_)) => true,

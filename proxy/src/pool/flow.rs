@@ -33,6 +33,15 @@ impl Flow {
         }
     }
 
+    /// Whether the end of its connection is the only end that the body has: one that breaks off
+    /// looks the same.
+    pub(crate) fn ends_unsaid(&self) -> bool {
+        match self {
+            Self::Line(wire) => wire.ends_unsaid(),
+            Self::Stream(_) => false,
+        }
+    }
+
     /// Bytes that are still to come, where that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         match self {

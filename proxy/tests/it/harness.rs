@@ -43,6 +43,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         },
         trust: Trust::default(),
         limit: None,
+        cache: None,
         filters: None,
         auth: AuthSettings::default(),
         error_pages: Vec::new(),

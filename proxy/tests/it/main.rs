@@ -5,10 +5,12 @@
 mod answers;
 mod balancing;
 mod breaking;
+mod caching;
 mod calling;
 mod carrying;
 mod checking;
 mod closing;
+mod collapsing;
 mod compressing;
 mod conforming;
 mod copying;

@@ -130,6 +130,31 @@ fn the_whole_proxy_may_be_limited() {
 }
 
 #[test]
+fn answers_may_be_kept() {
+    golden("kept_without_cache", &with("cache = { }"));
+    let store = |text: &str| {
+        let section = format!("[proxy.cache]\n{text}\n\n[proxy.identity]");
+        let kept = with("cache = { heuristic_max = \"10m\" }");
+        kept.replace("[proxy.identity]", &section)
+    };
+    let config = good(&store(""));
+    let filters = config.slices[0].routes[0].filters.as_ref().unwrap();
+    let rule = filters.cache.as_ref().unwrap();
+    assert_eq!(rule.heuristic_max, Some(Duration::from_secs(600)));
+    let cache = config.proxy.cache.unwrap();
+    assert_eq!((cache.size, cache.body_max), (64 << 20, 1 << 20));
+    assert_eq!(cache.wait, Duration::from_secs(3));
+    let small = good(&store("size = \"2MiB\"")).proxy.cache.unwrap();
+    assert_eq!(small.body_max, 256 << 10);
+    golden(
+        "cache",
+        &store("size = \"1KiB\"\nbody_max = \"32MiB\"\nwait = \"2m\"\nttl = 5"),
+    );
+    let outside = "[proxy.cache]\n[proxy.filters]\ncache = { }\n\n[proxy.identity]";
+    golden("kept_outside", &SHOP.replace("[proxy.identity]", outside));
+}
+
+#[test]
 fn requests_may_be_limited() {
     let limit = |text: &str| {
         let config = good(&with(&format!("rate_limit = {{ {text} }}")));

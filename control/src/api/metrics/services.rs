@@ -1,6 +1,6 @@
 //! Metrics of services, their upstreams, and of writes that are held.
 
-use outgrow_rollout::{HoldFigures, ServiceFigures, UpstreamFigures, UpstreamState};
+use outgrow_rollout::{CacheFigures, HoldFigures, ServiceFigures, UpstreamFigures, UpstreamState};
 
 use super::{Family, Figure, Labels, Sample, count, counter, gauge, now};
 
@@ -152,6 +152,47 @@ pub(super) fn of_services(services: &[ServiceFigures]) -> Vec<Family> {
             "outgrow_discovery_age_seconds",
             "Time since the source last said who the upstreams are.",
             ages.collect(),
+        ),
+    ]
+}
+
+pub(super) fn of_cache(figures: Option<CacheFigures>) -> Vec<Family> {
+    let Some(figures) = figures else {
+        return Vec::new();
+    };
+    let slices = figures.slices.iter().flat_map(|of| {
+        let labels = |outcome: &str| {
+            let slice = vec![("slice", of.slice.to_string())];
+            with(slice, "outcome", outcome)
+        };
+        let outcomes = of.outcomes.iter();
+        outcomes.map(move |(outcome, requests)| count(labels(outcome), *requests))
+    });
+    vec![
+        counter(
+            "outgrow_cache_requests",
+            "Reads of routes whose answers are kept, by what the store had to do with them.",
+            slices.collect(),
+        ),
+        gauge(
+            "outgrow_cache_waiting",
+            "Requests that wait for the answer of another one.",
+            vec![now(vec![], figures.waiting)],
+        ),
+        gauge(
+            "outgrow_cache_entries",
+            "URLs that something is kept of.",
+            vec![now(vec![], figures.entries)],
+        ),
+        gauge(
+            "outgrow_cache_bytes",
+            "What is kept.",
+            vec![now(vec![], figures.bytes)],
+        ),
+        gauge(
+            "outgrow_cache_size_bytes",
+            "What may be kept.",
+            vec![now(vec![], figures.size)],
         ),
     ]
 }

@@ -1,0 +1,125 @@
+//! How long an answer is good, and how old it is (RFC 9111 section 4.2).
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::directives::{Directives, SECONDS_MAX};
+
+/// Share of the time since it last changed for which an answer is taken to be good, where the
+/// config wants guesses (RFC 9111 section 4.2.2).
+const GUESS: u32 = 10;
+
+/// Answers that may be guessed at (RFC 9110 section 15.1); parts are never kept.
+const GUESSED: [u16; 10] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414];
+
+const LONGEST: Duration = Duration::from_secs(SECONDS_MAX);
+
+/// A time as fields have it, in any of the three formats.
+pub(super) fn date(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let text = fields.get(name)?.to_str().ok()?;
+    httpdate::parse_http_date(text.trim()).ok()
+}
+
+/// When it was asked for, and when its head came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) asked: SystemTime,
+    pub(crate) came: SystemTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Freshness {
+    pub(super) said: Directives,
+    lifetime: Duration,
+    came: SystemTime,
+    /// Its age then.
+    initial: Duration,
+}
+
+impl Freshness {
+    /// `guess`: how long at the most, where nothing is said; `None` guesses nothing.
+    pub(crate) fn of(
+        status: StatusCode,
+        fields: &HeaderMap,
+        Times { asked, came }: Times,
+        guess: Option<Duration>,
+    ) -> Self {
+        let said = Directives::read(fields);
+        let dated = date(fields, &DATE).unwrap_or(came);
+        let lifetime = if let Some(seconds) = said.lifetime() {
+            Duration::from_secs(seconds)
+        } else if fields.contains_key(EXPIRES) {
+            // What is no time has passed.
+            let at = date(fields, &EXPIRES);
+            let left = at.and_then(|at| at.duration_since(dated).ok());
+            left.unwrap_or_default()
+        } else if let Some(most) = guess
+            && (GUESSED.contains(&status.as_u16()) || said.public)
+        {
+            let changed = date(fields, &LAST_MODIFIED);
+            let since = changed.and_then(|at| dated.duration_since(at).ok());
+            (since.unwrap_or_default() / GUESS).min(most)
+        } else {
+            Duration::ZERO
+        };
+        let apparent = came.duration_since(dated).unwrap_or_default();
+        let delay = came.duration_since(asked).unwrap_or_default();
+        Self {
+            lifetime: lifetime.min(LONGEST),
+            initial: apparent.max(told_age(fields) + delay).min(LONGEST),
+            came,
+            said,
+        }
+    }
+
+    pub(crate) fn age(&self, now: SystemTime) -> Duration {
+        self.initial + now.duration_since(self.came).unwrap_or_default()
+    }
+
+    /// Time that it is still good; `None` once it is stale.
+    pub(crate) fn left(&self, now: SystemTime) -> Option<Duration> {
+        let left = self.lifetime.checked_sub(self.age(now))?;
+        (!left.is_zero() && !self.said.no_cache).then_some(left)
+    }
+
+    /// Whether it was ever good without being asked about.
+    pub(crate) fn lasts(&self) -> bool {
+        !self.said.no_cache && self.lifetime > self.initial
+    }
+
+    /// Whether a request may have it without the side being asked.
+    pub(crate) fn serves(&self, wants: &Directives, now: SystemTime) -> bool {
+        let Some(left) = self.left(now) else {
+            return false;
+        };
+        let seconds = Duration::from_secs;
+        let age = self.age(now);
+        !wants.no_cache
+            && wants.max_age.is_none_or(|most| age <= seconds(most))
+            && wants.min_fresh.is_none_or(|least| left >= seconds(least))
+    }
+
+    /// Whether also those may have it whom the side knows.
+    pub(crate) fn is_for_all(&self) -> bool {
+        self.said.is_for_all()
+    }
+
+    /// Whether it may stand in for a side that fails (RFC 5861 section 4).
+    pub(crate) fn stands_in(&self, wants: &Directives, now: SystemTime) -> bool {
+        let Some(most) = self.said.stale_if_error.max(wants.stale_if_error) else {
+            return false;
+        };
+        let over = self.age(now).saturating_sub(self.lifetime);
+        !self.said.is_strict() && wants.is_content() && over <= Duration::from_secs(most)
+    }
+}
+
+/// What caches before this one say (RFC 9111 section 5.1): the first of several, and nothing by a
+/// word that is no number.
+fn told_age(fields: &HeaderMap) -> Duration {
+    let told = fields.get(AGE).and_then(|value| value.to_str().ok());
+    let told = told.and_then(|text| text.split(',').next()?.trim().parse::<u64>().ok());
+    Duration::from_secs(told.unwrap_or_default().min(SECONDS_MAX))
+}

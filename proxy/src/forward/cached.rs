@@ -1,0 +1,404 @@
+//! A read of a route whose answers are kept: what the store gives, and what goes into it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use outgrow_rollout::{Live, Side};
+use tokio::time::{Instant, timeout_at};
+
+use super::call::{Answered, failed};
+use super::copied::Copied;
+use super::{Call, hand_down, is_read};
+use crate::body::Body;
+use crate::cache::{
+    self, CACHE_STATUS, Cache, CacheRule, Directives, Entry, Found, Keep, Leads, Outcome, Question,
+    Turn, Word,
+};
+use crate::cohort::COOKIE_NAME;
+use crate::core::Core;
+use crate::error::Refusal;
+use crate::headers;
+use crate::inbound::ClientHalf;
+use crate::pool::Outgoing;
+
+/// Where answers are kept, and which.
+type Store = (Arc<Cache>, CacheRule);
+
+/// What the store says of a request.
+enum Look {
+    Given(Response<Body>),
+    Asks(Box<Asks>),
+}
+
+/// The side is to be asked, and what it says may be kept.
+struct Asks {
+    question: Question,
+    /// With which the client has asked.
+    fields: HeaderMap,
+    method: Method,
+    live: Live,
+    /// What may be good still.
+    stale: Option<Arc<Entry>>,
+    /// The side is asked whether it is.
+    conditional: bool,
+    leads: Option<Leads>,
+    /// Why it is asked, in words of RFC 9211.
+    why: &'static str,
+}
+
+/// What a write may change. Dropped without a word of how it ended, it may have changed it.
+pub(super) struct Touched {
+    cache: Arc<Cache>,
+    fields: HeaderMap,
+    target: Uri,
+    over: bool,
+}
+
+impl Touched {
+    /// `None` for a read, and where nothing is kept.
+    pub(super) fn by(core: &Core, out: &Outgoing) -> Option<Self> {
+        let cache = core.shared.cache.as_ref()?;
+        (!is_read(&out.parts.method)).then(|| Self {
+            cache: cache.clone(),
+            fields: out.parts.headers.clone(),
+            target: out.parts.uri.clone(),
+            over: false,
+        })
+    }
+
+    /// How the write ended. What was refused has changed nothing.
+    pub(super) fn after(mut self, response: Option<&Response<()>>) {
+        self.over = true;
+        if response.is_none_or(|response| !response.status().is_client_error()) {
+            self.tell(response.map(Response::headers));
+        }
+    }
+
+    fn tell(&self, answer: Option<&HeaderMap>) {
+        let of = (&self.fields, &self.target);
+        self.cache.changed(of, answer, SystemTime::now());
+    }
+}
+
+impl Drop for Touched {
+    fn drop(&mut self) {
+        if !self.over {
+            self.tell(None);
+        }
+    }
+}
+
+impl Call {
+    /// Whether answers of this route are kept.
+    pub(super) fn keeps(&self) -> Option<Store> {
+        let rule = self.filters.as_ref()?.cache.as_ref()?;
+        Some((self.core.shared.cache.clone()?, rule.clone()))
+    }
+
+    /// A read of such a route.
+    pub(super) async fn keep(
+        &self,
+        (cache, rule): Store,
+        (live, copied): (&Live, Option<Copied>),
+        mut out: Outgoing,
+        client: Option<ClientHalf>,
+    ) -> Result<Response<Body>, Refusal> {
+        let wants = Directives::read(&out.parts.headers);
+        // Testers and the shadow are to see the side itself, and a cutover is to be seen at once.
+        let apart = copied.is_some() || self.mirrored || self.wish.is_some();
+        let other = client.is_some() || out.body.is_some() || cache::passes_by(&out.parts);
+        if apart || other || wants.no_store || self.slice.gate.is_held() {
+            if wants.only_if_cached {
+                return Err(Refusal::NotKept);
+            }
+            self.note(&cache, Outcome::Bypass);
+            let mut response = self.pass((live, copied), out, client).await?;
+            tell(&mut response, "outgrow; fwd=bypass");
+            return Ok(response);
+        }
+        let mut asks = match self.look((&cache, &rule), &out, wants).await? {
+            Look::Given(given) => return Ok(given),
+            Look::Asks(asks) => asks,
+        };
+        asks.ask_whether(&mut out);
+        let restored = |out: &mut Outgoing| out.parts.headers.clone_from(&asks.fields);
+        let side = asks.question.side;
+        let answered = self.ask_in_turn(side, &mut out, true, restored).await;
+        self.settle(&cache, *asks, answered)
+    }
+
+    fn question(
+        &self,
+        rule: &CacheRule,
+        (side, live): (Side, Live),
+        out: &Outgoing,
+        wants: Directives,
+    ) -> Question {
+        let asked = SystemTime::now();
+        let recent = &self.slice.recent;
+        let guarded = self.filters.as_ref().is_some_and(|own| own.auth.is_some());
+        let fields = &out.parts.headers;
+        Question {
+            key: cache::key(fields, &out.parts.uri),
+            route: self.route,
+            side,
+            live,
+            known: guarded || self.caller.is_some() || cache::is_known(fields, COOKIE_NAME),
+            wants,
+            wrote: recent.last(self.cohort.hash),
+            seen: recent.seen(side == live.writer, asked),
+            asked,
+            heuristic_max: rule.heuristic_max,
+        }
+    }
+
+    /// Looks whether the side must be asked; and waits, where another request asks it the same. Cancel
+    /// safe.
+    async fn look(
+        &self,
+        (cache, rule): (&Arc<Cache>, &CacheRule),
+        out: &Outgoing,
+        wants: Directives,
+    ) -> Result<Look, Refusal> {
+        let (fields, method) = (&out.parts.headers, &out.parts.method);
+        let until = Instant::now() + cache.wait;
+        // What is asked for with conditions may bring nothing that others could use.
+        let mut waits = *method == Method::GET && !cache.wait.is_zero();
+        let mut waited = None;
+        loop {
+            // Anew behind each wait: what is in force may have changed.
+            let live = self.slice.live();
+            self.open(&live)?;
+            let side = self.side_of_read(&live);
+            let question = self.question(rule, (side, live), out, wants.clone());
+            let mut found = cache.find(&question, fields, SystemTime::now());
+            let mut leads = None;
+            if waits && may_wait(&found, &question, fields) && !question.wants.only_if_cached {
+                match cache.flights.join(question.flight()) {
+                    Turn::Waits(flight) => {
+                        waited.get_or_insert(why(&found, &question));
+                        let ended = timeout_at(until, flight.end(question.known)).await;
+                        waits = ended == Ok(Word::Lost);
+                        continue;
+                    }
+                    Turn::Goes(own) => {
+                        leads = Some(own);
+                        // Whoever went before may have come back since the look.
+                        found = cache.find(&question, fields, SystemTime::now());
+                    }
+                }
+            }
+            if let Found::Fresh(entry) = &found {
+                return Ok(Look::Given(self.give(cache, entry, out, (&live, waited))));
+            }
+            if question.wants.only_if_cached {
+                return Err(Refusal::NotKept);
+            }
+            let why = why(&found, &question);
+            return Ok(Look::Asks(Box::new(Asks {
+                question,
+                fields: fields.clone(),
+                method: method.clone(),
+                live,
+                stale: match found {
+                    Found::Stale(entry) => Some(entry),
+                    _ => None,
+                },
+                conditional: false,
+                leads,
+                why,
+            })));
+        }
+    }
+
+    /// What is kept, without asking; `waited`: somebody else has asked, and why.
+    fn give(
+        &self,
+        cache: &Cache,
+        entry: &Entry,
+        out: &Outgoing,
+        (live, waited): (&Live, Option<&str>),
+    ) -> Response<Body> {
+        let now = SystemTime::now();
+        let mut given = entry.give((&out.parts.method, &out.parts.headers), now);
+        let (outcome, text) = match waited {
+            None => {
+                let left = entry.left(now).as_secs();
+                (Outcome::Hit, format!("outgrow; hit; ttl={left}"))
+            }
+            Some(why) => (Outcome::Collapsed, format!("outgrow; fwd={why}; collapsed")),
+        };
+        self.note(cache, outcome);
+        tell(&mut given, &text);
+        self.dress(live, &mut given);
+        given
+    }
+
+    /// The end of a request whose side was asked.
+    fn settle(
+        &self,
+        cache: &Arc<Cache>,
+        asks: Asks,
+        answered: Result<Answered, Refusal>,
+    ) -> Result<Response<Body>, Refusal> {
+        let live = asks.live;
+        let asked = (&asks.method, &asks.fields);
+        let now = SystemTime::now();
+        let kept = match &asks.stale {
+            None => None,
+            Some(stale) if asks.is_confirmed(&answered) => {
+                let said = fields_of(&answered);
+                let renewed = cache.renew(&asks.question, &asks.fields, (stale, &said), now);
+                let why = asks.why;
+                let text = format!("outgrow; fwd={why}; fwd-status=304");
+                Some((renewed.give(asked, now), Outcome::Revalidated, text))
+            }
+            Some(stale) if failed(&answered) && stale.stands_in(&asks.question, now) => {
+                let status = answered.as_ref().ok().map(|said| said.response.status());
+                let status = status.map_or_else(String::new, |status| {
+                    format!("; fwd-status={}", status.as_u16())
+                });
+                let text = format!("outgrow; fwd=stale{status}; detail=stale-if-error");
+                Some((stale.give(asked, now), Outcome::Stale, text))
+            }
+            Some(_) => None,
+        };
+        let Some((mut given, outcome, text)) = kept else {
+            self.note(cache, Outcome::Miss);
+            let answered = answered.inspect_err(|_| asks.end())?;
+            let mut response = self.take(cache, asks, answered);
+            self.stick(&live, &mut response);
+            return Ok(response);
+        };
+        asks.end();
+        if let Ok(said) = answered {
+            // What has come whole gives its connection back.
+            drop(Body::answer(said.lent, None));
+        }
+        self.note(cache, outcome);
+        tell(&mut given, &text);
+        self.dress(&live, &mut given);
+        Ok(given)
+    }
+
+    /// The side's answer for the client, kept on its way where it may be.
+    fn take(&self, cache: &Arc<Cache>, asks: Asks, answered: Answered) -> Response<Body> {
+        let status = answered.response.status();
+        let fields = stripped(answered.response.headers());
+        let own = asks.method == Method::GET && answered.side == asks.question.side;
+        let may = own && !answered.lent.flow.ends_unsaid();
+        let entry = || {
+            let answer = (status, &fields);
+            cache.entry(&asks.question, &asks.fields, answer, SystemTime::now())
+        };
+        let entry = may.then(entry).flatten();
+        let verdict = || self.verdict(answered.side);
+        let answer = (answered.response, answered.lent);
+        let mut response = hand_down(answer, None, None, self.filters.as_deref(), verdict);
+        let mut text = format!("outgrow; fwd={}; fwd-status={}", asks.why, status.as_u16());
+        match entry {
+            Some(entry) => {
+                text.push_str("; stored");
+                let leads = asks.leads.filter(|leads| {
+                    // Each of those who wait would have to ask about it all the same.
+                    let worth = entry.freshness.lasts();
+                    if !worth {
+                        leads.tell(Word::Over);
+                    }
+                    worth
+                });
+                let asked = (asks.question, asks.fields);
+                let keep = Keep::new(cache.clone(), asked, entry, leads);
+                response.body_mut().keep(keep);
+            }
+            None => {
+                if own && status != StatusCode::NOT_MODIFIED {
+                    cache.pass(&asks.question);
+                }
+                asks.end();
+            }
+        }
+        tell(&mut response, &text);
+        response
+    }
+
+    /// A kept answer for this client.
+    fn dress(&self, live: &Live, given: &mut Response<Body>) {
+        if let Some(filters) = &self.filters {
+            filters.response(given.headers_mut());
+        }
+        self.stick(live, given);
+    }
+
+    fn note(&self, cache: &Cache, outcome: Outcome) {
+        cache.count(self.core.index, self.index, outcome);
+        if let Some(trail) = &self.trail {
+            trail.kept(outcome.name());
+        }
+    }
+}
+
+impl Asks {
+    /// Has the side say whether what is kept is still good.
+    fn ask_whether(&mut self, out: &mut Outgoing) {
+        if self.method == Method::GET
+            && let Some(entry) = &self.stale
+        {
+            self.conditional = entry.ask_whether(&mut out.parts.headers);
+        }
+    }
+
+    /// Those who wait shall see for themselves.
+    fn end(&self) {
+        if let Some(leads) = &self.leads {
+            leads.tell(Word::Over);
+        }
+    }
+
+    /// Whether the side has said so.
+    fn is_confirmed(&self, answered: &Result<Answered, Refusal>) -> bool {
+        answered.as_ref().is_ok_and(|said| {
+            self.conditional
+                && said.side == self.question.side
+                && said.response.status() == StatusCode::NOT_MODIFIED
+        })
+    }
+}
+
+/// Whether another request's answer would do.
+fn may_wait(found: &Found, question: &Question, fields: &HeaderMap) -> bool {
+    question.wants.is_content()
+        && match found {
+            Found::Nothing(_) => !cache::has_conditions(fields),
+            Found::Stale(entry) => entry.is_worth_waiting_for(question),
+            Found::Fresh(_) | Found::Passed => false,
+        }
+}
+
+/// Why the side is asked, in words of RFC 9211.
+fn why(found: &Found, question: &Question) -> &'static str {
+    match found {
+        Found::Nothing(why) => why,
+        Found::Stale(_) if !question.wants.is_content() => "request",
+        Found::Stale(_) => "stale",
+        Found::Fresh(_) | Found::Passed => "miss",
+    }
+}
+
+fn stripped(fields: &HeaderMap) -> HeaderMap {
+    let mut fields = fields.clone();
+    headers::strip_hop_by_hop(&mut fields);
+    fields
+}
+
+fn fields_of(answered: &Result<Answered, Refusal>) -> HeaderMap {
+    let fields = answered.as_ref().map(|said| said.response.headers());
+    fields.map(stripped).unwrap_or_default()
+}
+
+fn tell(response: &mut Response<Body>, text: &str) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        response.headers_mut().append(CACHE_STATUS, value);
+    }
+}
