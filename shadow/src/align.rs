@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use outgrow_rollout::Side;
 use tokio::time::{Instant, sleep};
 
-use crate::body;
+use crate::bodies::Bodies;
 use crate::compare::{Answer, By, compare, document};
 use crate::diff::{Difference, diff};
 use crate::features;
@@ -27,12 +27,6 @@ const ROUNDS: usize = 3;
 
 /// Between two looks at the bridge; a fraction of its heartbeat.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Bytes of a body in a stored pair.
-const BODY_KEPT: usize = 16 * 1024;
-
-/// Longer secrets are not known as such where a body is cut.
-const SECRET_MAX: usize = 1_024;
 
 /// Differences in a stored pair.
 const SHOWN_MAX: usize = 50;
@@ -317,20 +311,6 @@ pub(crate) fn pair(
     extracted: Option<&Answer>,
     found: &[Difference],
 ) -> Box<Pair> {
-    let body = |answer: Option<&Answer>| {
-        // Compressed bytes would show nothing, and hide what must not be kept.
-        let plain = answer.map(|answer| {
-            body::decoded(&answer.headers, &answer.body, slice.limits.body).unwrap_or_default()
-        });
-        // Cut afterwards: half a secret would not be known as one.
-        let bytes = plain
-            .as_ref()
-            .map(|plain| &plain[..plain.len().min(BODY_KEPT + SECRET_MAX)]);
-        let text = String::from_utf8_lossy(bytes.unwrap_or_default());
-        let mut text = slice.redactor.text(&text);
-        text.truncate(text.floor_char_boundary(BODY_KEPT));
-        text
-    };
     let target = slice.redactor.text(exchange.request.target.as_str());
     let curl = |side| slice.curl(side, exchange, &target);
     Box::new(Pair {
@@ -345,8 +325,14 @@ pub(crate) fn pair(
         primary: exchange.primary.to_string(),
         legacy_status: legacy.map(|answer| answer.status.as_u16()),
         extracted_status: extracted.map(|answer| answer.status.as_u16()),
-        legacy_body: body(legacy),
-        extracted_body: body(extracted),
+        legacy_body: String::new(),
+        extracted_body: String::new(),
+        bodies: Some(Box::new(Bodies {
+            redactor: slice.redactor.clone(),
+            cap: slice.limits.body,
+            legacy: legacy.cloned(),
+            extracted: extracted.cloned(),
+        })),
         differences: found.iter().take(SHOWN_MAX).map(Shown::of).collect(),
         features: features::of(exchange, &slice.redactor),
     })

@@ -5,6 +5,7 @@
 
 mod align;
 mod arrays;
+mod bodies;
 mod body;
 mod breaker;
 mod budget;

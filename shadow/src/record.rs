@@ -11,6 +11,7 @@ use outgrow_rollout::paired::Paired;
 use outgrow_rollout::{BuildId, Builds, ClassEvidence, ShadowEvidence, SliceId};
 use serde::{Deserialize, Serialize};
 
+use crate::bodies::Bodies;
 use crate::diff::Difference;
 use crate::door::Door;
 use crate::features::Feature;
@@ -73,6 +74,9 @@ pub(crate) struct Pair {
     pub(crate) extracted_status: Option<u16>,
     pub(crate) legacy_body: String,
     pub(crate) extracted_body: String,
+    /// What both bodies are made of, if the pair is kept.
+    #[serde(skip)]
+    pub(crate) bodies: Option<Box<Bodies>>,
     pub(crate) differences: Vec<Shown>,
     /// What the request is told apart by.
     #[serde(default)]
@@ -348,7 +352,8 @@ impl Record {
         ] {
             if let Some(seen) = seen {
                 if kept.len() >= TIMES_MAX {
-                    kept.remove(0);
+                    // Many at once, so that the rest is not moved for each one.
+                    kept.drain(..TIMES_MAX / 4);
                 }
                 kept.push(u64::try_from(seen.as_micros()).unwrap_or(u64::MAX));
             }
@@ -402,6 +407,7 @@ mod tests {
             extracted_status: None,
             legacy_body: String::new(),
             extracted_body: String::new(),
+            bodies: None,
             differences: Vec::new(),
             features: Vec::new(),
             curl: Vec::new(),

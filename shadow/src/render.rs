@@ -316,6 +316,7 @@ mod tests {
             extracted_status: None,
             legacy_body: "</pre><script>".to_owned(),
             extracted_body: String::new(),
+            bodies: None,
             differences: vec![Shown::of(&difference)],
             features: Vec::new(),
             curl: vec!["curl '<u>'".to_owned()],

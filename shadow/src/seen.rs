@@ -204,6 +204,9 @@ impl Record {
             }
         }
         if keep {
+            if let Some(bodies) = pair.bodies.take() {
+                [pair.legacy_body, pair.extracted_body] = bodies.kept();
+            }
             self.pairs.insert(pair.id.clone(), Arc::new(pair));
         }
         self.drop_unused(&gone);
@@ -364,6 +367,7 @@ mod tests {
                 extracted_status: Some(200),
                 legacy_body: "x".repeat(1_000),
                 extracted_body: "y".repeat(1_000),
+                bodies: None,
                 differences: vec![Shown::of(&difference)],
                 features: Vec::new(),
                 curl: Vec::new(),
