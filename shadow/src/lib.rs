@@ -37,6 +37,7 @@ mod renaming;
 mod render;
 mod replay;
 mod report;
+mod rewrite;
 mod rules;
 mod samples;
 mod seen;
@@ -56,6 +57,7 @@ pub use recording::{Recorded, Recording, RecordingError, head};
 pub use render::{Format, render};
 pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, replay};
 pub use report::{Report, RouteRow, RuleRow};
+pub use rewrite::{Cookies, Pass, Query, Rewrite, Rewrites};
 pub use settings::{
     Accept, ArrayBy, ArrayRule, Flow, Freshness, Known, Limits, Posts, RouteShadow, Rule,
     ShadowSettings, SliceShadow, Writes,

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
@@ -23,6 +22,7 @@ use tokio::time::timeout;
 use crate::body::GROWTH_MAX;
 use crate::compare::Answer;
 use crate::places::Place;
+use crate::rewrite::Rewrite;
 use crate::settings::{Limits, SliceShadow, Writes};
 use crate::tap::{Exchange, SHADOW_MARK};
 use crate::writes::{DRY_RUN, Kind};
@@ -108,7 +108,8 @@ impl Mirror {
     ) -> Result<(Answer, Duration), Failure> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let to = place(slice, side, kind, turn)?;
-        let request = request(&to, (side, kind), exchange)?;
+        let rewrite = slice.rewrites.of(side);
+        let request = request(&to, (side, kind), rewrite, exchange)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
         let is_read = kind == Kind::Read;
@@ -179,6 +180,7 @@ fn place(slice: &SliceShadow, side: Side, kind: Kind, turn: usize) -> Result<Pla
 fn request(
     to: &Place,
     (side, kind): (Side, Kind),
+    rewrite: &Rewrite,
     exchange: &Exchange,
 ) -> Result<Request<Full<Bytes>>, String> {
     let authority = match to {
@@ -192,13 +194,13 @@ fn request(
     let uri = Uri::builder()
         .scheme(Scheme::HTTP)
         .authority(authority)
-        .path_and_query(target.clone())
+        .path_and_query(rewrite.target(target))
         .build()
         .map_err(|error| error.to_string())?;
     let mut request = Request::new(Full::new(asked.body.clone()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
-    *request.headers_mut() = fields(&asked.headers, side);
+    *request.headers_mut() = fields(&asked.headers, rewrite);
     let fields = request.headers_mut();
     if side == Side::Extracted
         && let Some(identity) = &exchange.identity
@@ -221,8 +223,8 @@ const HOP_BY_HOP: [&str; 4] = [
     "proxy-authorization",
 ];
 
-/// The client's fields. Credentials stay with the side that they are for.
-fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
+/// The client's fields, as a side gets them.
+fn fields(client: &HeaderMap, rewrite: &Rewrite) -> HeaderMap {
     let mut fields = client.clone();
     let named = client.get_all(CONNECTION).iter();
     for name in named.filter_map(|value| value.to_str().ok()) {
@@ -250,10 +252,7 @@ fn fields(client: &HeaderMap, side: Side) -> HeaderMap {
         fields.insert(TE, HeaderValue::from_static("trailers"));
         fields.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    if side == Side::Extracted {
-        fields.remove(COOKIE);
-        fields.remove(AUTHORIZATION);
-    }
+    rewrite.fields(&mut fields);
     if !client.contains_key(HOST) {
         fields.remove(HOST);
     }

@@ -328,10 +328,29 @@ impl Replay {
     async fn both(&self, request: &Recorded, known: &[Identity; 2]) -> [Result<Asked, String>; 2] {
         let ask = |to, index: usize| {
             let dressed = known[index].dress(request, &self.own[index], self.sides[index]);
-            self.asker.ask(to, &request.method, dressed)
+            self.asker
+                .ask(to, &request.method, self.rewritten(index, dressed))
         };
         let (a, b) = tokio::join!(ask(&self.reference, 0), ask(&self.other, 1));
         [a, b]
+    }
+
+    /// As the config has requests to a side, where it is said which one the build is of; but for what
+    /// the command line says itself.
+    fn rewritten(&self, index: usize, mut dressed: Dressed) -> Dressed {
+        let Some(side) = self.sides[index] else {
+            return dressed;
+        };
+        let rewrite = self.slice.settings.rewrites.of(side).replayed();
+        rewrite.fields(&mut dressed.headers);
+        for name in self.own[index].keys() {
+            dressed.headers.remove(name);
+        }
+        for (name, value) in &self.own[index] {
+            dressed.headers.append(name.clone(), value.clone());
+        }
+        dressed.target = rewrite.target(&dressed.target);
+        dressed
     }
 
     async fn outcome(
@@ -383,7 +402,8 @@ impl Replay {
         first: &Answer,
     ) -> HashSet<String> {
         let method = &request.method;
-        let again = self.asker.ask(&self.reference, method, as_asked.clone());
+        let asked = self.rewritten(0, as_asked.clone());
+        let again = self.asker.ask(&self.reference, method, asked);
         let Ok(again) = again.await else {
             return HashSet::new();
         };

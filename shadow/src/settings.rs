@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
 use crate::places::Places;
+use crate::rewrite::Rewrites;
 use crate::rules::Accepted;
 
 /// All slices.
@@ -29,6 +30,8 @@ pub struct SliceShadow {
     pub extracted: Places,
     /// Whom copies of writes go to, of routes with [`Writes::Sandbox`].
     pub sandbox: Places,
+    /// What the copies for each side have of their own.
+    pub rewrites: Rewrites,
     /// Share of the requests that is mirrored, 0.0 to 1.0.
     pub sample: f64,
     pub flow: Flow,
@@ -51,7 +54,12 @@ impl SliceShadow {
     /// nothing under another.
     pub(crate) fn fingerprint(&self) -> u64 {
         let rules = (&self.rules, &self.arrays, &self.headers);
-        xxh3_64(&serde_json::to_vec(&rules).unwrap_or_default())
+        let mut all = serde_json::to_vec(&rules).unwrap_or_default();
+        if self.rewrites != Rewrites::default() {
+            // Values do not print; a token may change, and its side is asked the same.
+            all.extend(format!("{:?}", self.rewrites).bytes());
+        }
+        xxh3_64(&all)
     }
 }
 

@@ -268,6 +268,7 @@ fn plain() -> anyhow::Result<SliceShadow> {
         legacy: Places::default(),
         extracted: Places::default(),
         sandbox: Places::default(),
+        rewrites: outgrow_shadow::Rewrites::default(),
         sample: 1.0,
         flow: Flow::default(),
         noise_sample: 0.0,

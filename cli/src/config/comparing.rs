@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use outgrow_shadow::{Accept, ArrayBy, ArrayRule, Flow, Known, Rule};
+use outgrow_rollout::Side;
+use outgrow_shadow::{Accept, ArrayBy, ArrayRule, Flow, Known, Rewrites, Rule};
 
 use super::Surroundings;
 use super::mirroring;
 use super::model::{Route, SliceShadow};
 use super::problem::{Findings, Place};
+use super::rewriting;
 use super::scalar;
 use super::section::{Node, Section};
 use super::writes;
@@ -41,6 +43,7 @@ pub(super) fn read(
         sample: SAMPLE,
         flow: Flow::default(),
         sandbox: Vec::new(),
+        rewrites: Rewrites::default(),
         noise_sample: NOISE_SAMPLE,
         arrays: Vec::new(),
         rules: Vec::new(),
@@ -57,6 +60,10 @@ pub(super) fn read(
     found.sample = section.share(findings, "sample", SAMPLE);
     found.flow = mirroring::read(&mut section, findings, routes);
     found.sandbox = writes::sandbox(&mut section, findings);
+    found.rewrites = Rewrites {
+        legacy: rewriting::read(&mut section, findings, around, Side::Legacy),
+        extracted: rewriting::read(&mut section, findings, around, Side::Extracted),
+    };
     found.noise_sample = section.share(findings, "noise_sample", NOISE_SAMPLE);
     if let Some(node) = section.get("arrays") {
         let rules = node.list(findings).into_iter();

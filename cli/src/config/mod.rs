@@ -17,6 +17,7 @@ mod pages;
 mod plan;
 mod problem;
 mod process;
+mod rewriting;
 mod routes;
 pub(crate) mod scalar;
 pub(crate) mod secret;

@@ -314,6 +314,8 @@ pub(crate) struct SliceShadow {
     pub(crate) flow: outgrow_shadow::Flow,
     /// Whom copies of writes go to, where routes have a sandbox for them.
     pub(crate) sandbox: Vec<outgrow_proxy::Address>,
+    /// What copies for each side have of their own.
+    pub(crate) rewrites: outgrow_shadow::Rewrites,
     /// Share of the mirrored reads that is also asked of the primary a second time, to learn
     /// what differs by itself; 0.0 to 1.0.
     pub(crate) noise_sample: f64,

@@ -157,6 +157,7 @@ fn shadow_slice(carried: &Settings, slice: &Slice) -> anyhow::Result<SliceShadow
             .iter()
             .filter_map(Address::place)
             .collect(),
+        rewrites: slice.shadow.rewrites.clone(),
         sample: slice.shadow.sample,
         flow: slice.shadow.flow.clone(),
         noise_sample: slice.shadow.noise_sample,

@@ -66,6 +66,7 @@ fn shadow(settings: &Settings, candidate: Place) -> Shadow {
         legacy: places(Vec::new()),
         extracted: places(vec![candidate]),
         sandbox: Default::default(),
+        rewrites: Default::default(),
         sample: 1.0,
         flow: Flow {
             waiting: 8,

@@ -112,6 +112,7 @@ pub(crate) fn settings(legacy: &[&Upstream], extracted: &[&Upstream]) -> ShadowS
             legacy: at(legacy),
             extracted: at(extracted),
             sandbox: Places::default(),
+            rewrites: Default::default(),
             sample: 1.0,
             flow: Flow::default(),
             noise_sample: 0.0,

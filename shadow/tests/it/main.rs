@@ -13,5 +13,6 @@ mod memory;
 mod posts;
 mod replay;
 mod reverse;
+mod rewriting;
 mod secrets;
 mod writes;

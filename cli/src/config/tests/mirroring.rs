@@ -181,3 +181,86 @@ fn copies_of_writes_that_cannot_be_are_refused() {
         assert!(errors.contains(rule), "{errors}");
     }
 }
+
+#[test]
+fn copies_have_fields_of_their_own_for_each_side() {
+    let text = r#"[slices.catalog.shadow.legacy_request]
+remove = ["x-debug"]
+cookies = { drop = ["theme"] }
+[slices.catalog.shadow.extracted_request]
+set = { x-api-version = "2", authorization = { env = "IDENTITY" } }
+add = { x-from = "shadow" }
+cookies = { pass = ["lang"], rename = { sid = "session" }, set = { own = "a=b" } }
+query = { remove = ["debug"], rename = { q = "search" }, set = { "filter[a]" = "b c" } }
+[slices.catalog.plan]"#;
+    assert_eq!(SHOP.matches("[slices.catalog.plan]").count(), 1);
+    let with = |text: &str| SHOP.replacen("[slices.catalog.plan]", text, 1);
+    let config = good(&with(text));
+    let found = &config.slice("catalog").unwrap().shadow.rewrites;
+    assert!(found.legacy.authorization && !found.extracted.authorization);
+    assert_eq!(found.legacy.cookies.pass, outgrow_shadow::Pass::All);
+    let set = &found.extracted.set;
+    assert_eq!(
+        (set[0].1.as_bytes(), set[1].1.as_bytes()),
+        (&b"2"[..], &b"0123456789abcdef0123456789abcdef"[..])
+    );
+    assert_eq!(
+        found.extracted.query.set,
+        [("filter[a]".to_owned(), "b c".to_owned())]
+    );
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+}
+
+#[test]
+fn fields_that_are_not_the_configs_to_change_are_refused() {
+    let with = |text: &str| SHOP.replacen("[slices.catalog.plan]", text, 1);
+    let of = |line: &str| {
+        let text =
+            format!("[slices.catalog.shadow.extracted_request]\n{line}\n[slices.catalog.plan]");
+        with(&text)
+    };
+    assert!(
+        good(&of(
+            "authorization = \"pass\"\ncookies = { pass = \"all\" }"
+        ))
+        .slice("catalog")
+        .is_some()
+    );
+    for (line, rule) in [
+        (
+            "remove = [\"host\"]",
+            "`host` cannot be changed: the field says where a request goes",
+        ),
+        ("set = { cookie = \"a=1\" }", "cookies go on by their names"),
+        (
+            "set = { x-outgrow-shadow = \"0\" }",
+            "the field is the proxy's own",
+        ),
+        (
+            "set = { authorization = { env = \"NONE\" } }",
+            "the environment has no such variable",
+        ),
+        ("set = { authorization = {} }", "it says no value"),
+        ("set = { x = \"a\\nb\" }", "it is not the value of a header"),
+        (
+            "authorization = \"keep\"",
+            "it is not what can be done with it",
+        ),
+        (
+            "cookies = { pass = \"some\" }",
+            "it is not which cookies go on",
+        ),
+        (
+            "cookies = { set = { a = \"b; c=d\" } }",
+            "it is not the value of a cookie",
+        ),
+        (
+            "cookies = { rename = { a = \"b c\" } }",
+            "`b c` is not the name of a cookie",
+        ),
+        ("query = { drop = [\"a\"] }", "there is no such key"),
+    ] {
+        let errors = parse(&of(line)).expect_err(rule).to_string();
+        assert!(errors.contains(rule), "{errors}");
+    }
+}
