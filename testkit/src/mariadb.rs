@@ -14,7 +14,7 @@ use crate::certificates::{Authority, ServerFiles, Signed};
 use crate::eventually;
 use crate::process::free_address;
 use crate::relay::Relay;
-use crate::servers::{binary, give, other_user, run};
+use crate::servers::{binary, give, installed, other_user, run};
 
 const INSTALL: &str = "MariaDB (Debian: mariadb-server)";
 const USERS: [&str; 2] = ["mysql", "nobody"];
@@ -85,23 +85,11 @@ impl Mariadb {
         let user = other_user(&USERS);
         give(dir.path(), user);
         std::fs::write(dir.path().join("init.sql"), INIT).expect("a file");
-        let install = binary(
-            &["mariadb-install-db", "mysql_install_db"],
-            Vec::new(),
-            INSTALL,
-        );
-        let made = run(user, &install, dir.path())
-            .args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"])
-            .arg("--auth-root-authentication-method=normal")
-            .arg("--innodb-use-native-aio=0")
-            // A server clears its temporary folder at its start: a shared one is cleared by others.
-            .arg(format!("--tmpdir={}", dir.path().display()))
-            .arg(format!("--datadir={}", dir.path().join("data").display()))
-            .output()
-            .expect("mariadb-install-db can be run");
-        let said = [made.stdout, made.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(made.status.success(), "mariadb-install-db: {said}");
+        let program = ["mariadb-install-db", "mysql_install_db"];
+        let program = binary(&program, Vec::new(), INSTALL);
+        installed(&program, user, &dir.path().join("data"), || {
+            install(user, &program, dir.path());
+        });
         let tls = tls.map(|files| files.install(dir.path(), user));
         let port = free_address().port();
         let server = serve(user, dir.path(), port, tls.as_ref(), &options);
@@ -261,6 +249,22 @@ impl Drop for Mariadb {
             .status();
         let _ = self.server.wait();
     }
+}
+
+/// Makes the files of an empty server.
+fn install(user: Option<&str>, program: &Path, dir: &Path) {
+    let made = run(user, program, dir)
+        .args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"])
+        .arg("--auth-root-authentication-method=normal")
+        .arg("--innodb-use-native-aio=0")
+        // A server clears its temporary folder at its start: a shared one is cleared by others.
+        .arg(format!("--tmpdir={}", dir.display()))
+        .arg(format!("--datadir={}", dir.join("data").display()))
+        .output()
+        .expect("mariadb-install-db can be run");
+    let said = [made.stdout, made.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(made.status.success(), "mariadb-install-db: {said}");
 }
 
 fn url_of(port: u16) -> String {

@@ -14,7 +14,7 @@ use crate::certificates::{Authority, ServerFiles, Signed};
 use crate::eventually;
 use crate::process::free_address;
 use crate::relay::Relay;
-use crate::servers::{binary, give, other_user, run};
+use crate::servers::{binary, give, installed, other_user, run};
 
 const INSTALL: &str = "PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN";
 /// Users that run the server when we are root.
@@ -61,23 +61,10 @@ impl Postgres {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let user = other_user(&USERS);
         let data = dir.path().join("data");
-        std::fs::create_dir(&data).expect("a folder for the data");
-        for path in [dir.path(), &data] {
-            give(path, user);
-        }
-        let made = program(user, "initdb", dir.path())
-            .args([
-                "--no-sync",
-                "--auth=trust",
-                "--username=outgrow",
-                "--encoding=UTF8",
-            ])
-            .args(["--locale=C.UTF-8", "--pgdata"])
-            .arg(&data)
-            .output()
-            .expect("initdb can be run");
-        let said = String::from_utf8_lossy(&made.stderr).into_owned();
-        assert!(made.status.success(), "initdb: {said}");
+        give(dir.path(), user);
+        installed(&program("initdb"), user, &data, || {
+            install(user, dir.path(), &data);
+        });
         let tls = tls.map(|files| files.install(dir.path(), user));
         if tls.is_some() {
             std::fs::write(data.join("pg_hba.conf"), STRICT).expect("its rules can be written");
@@ -279,7 +266,7 @@ fn serve(
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
-    let mut server = program(user, "postgres", dir);
+    let mut server = run(user, &program("postgres"), dir);
     if let Some(files) = tls {
         let paths = [
             ("ssl_ca_file", &files.ca),
@@ -304,9 +291,21 @@ fn serve(
         .expect("the server can be run")
 }
 
-/// A program of the server, as a user that may run it: of `$OUTGROW_PG_BIN`, of Debian's folders,
-/// the newest first, or of the path.
-fn program(user: Option<&str>, name: &str, dir: &Path) -> Command {
+/// Makes the files of an empty server.
+fn install(user: Option<&str>, dir: &Path, data: &Path) {
+    let made = run(user, &program("initdb"), dir)
+        .args(["--no-sync", "--auth=trust", "--username=outgrow"])
+        .args(["--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"])
+        .arg(data)
+        .output()
+        .expect("initdb can be run");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "initdb: {said}");
+}
+
+/// A program of the server: of `$OUTGROW_PG_BIN`, of Debian's folders, the newest first, or of the
+/// path.
+fn program(name: &str) -> PathBuf {
     let own = std::env::var_os("OUTGROW_PG_BIN").map(PathBuf::from);
     let debian = std::fs::read_dir("/usr/lib/postgresql");
     let mut debian: Vec<PathBuf> = debian
@@ -317,5 +316,5 @@ fn program(user: Option<&str>, name: &str, dir: &Path) -> Command {
         .collect();
     debian.sort();
     let folders = own.into_iter().chain(debian.into_iter().rev()).collect();
-    run(user, &binary(&[name], folders, INSTALL), dir)
+    binary(&[name], folders, INSTALL)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::UNIX_EPOCH;
 
 /// The other user, if we are root: servers refuse to run as root.
 pub(crate) fn other_user(candidates: &[&'static str]) -> Option<&'static str> {
@@ -56,4 +57,40 @@ pub(crate) fn binary(names: &[&str], mut folders: Vec<PathBuf>, install: &str) -
         .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
         .find(|file| file.is_file())
         .unwrap_or_else(|| panic!("{names:?} is not on this machine: install {install}"))
+}
+
+/// Puts the files of a freshly installed server at `data`, which is not there yet. Installing takes
+/// a second or more of a core, so it is done once for a build; each test has a copy, kept beside the
+/// test programs. Whoever clears those clears it.
+pub(crate) fn installed(program: &Path, user: Option<&str>, data: &Path, install: impl FnOnce()) {
+    let Some(kept) = kept(program, user) else {
+        return install();
+    };
+    if kept.is_dir() {
+        return copy(&kept, data);
+    }
+    install();
+    // Others may be doing the same: the first that is done is the one that counts.
+    let own = kept.with_extension(std::process::id().to_string());
+    copy(data, &own);
+    if std::fs::rename(&own, &kept).is_err() {
+        let _ = std::fs::remove_dir_all(&own);
+    }
+}
+
+/// Of this program, as it is now, for this user.
+fn kept(program: &Path, user: Option<&str>) -> Option<PathBuf> {
+    let test = std::env::current_exe().ok()?;
+    let folder = test.parent()?.parent()?.join("servers");
+    std::fs::create_dir_all(&folder).ok()?;
+    let file = std::fs::metadata(program).ok()?;
+    let changed = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let name = program.file_name()?.to_string_lossy();
+    let user = user.unwrap_or("own");
+    Some(folder.join(format!("{name}-{}-{user}", changed.as_secs())))
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp");
 }
