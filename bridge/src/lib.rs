@@ -30,6 +30,8 @@ mod engine;
 mod error;
 pub mod events;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod link;
 mod logs;
 mod lookup;

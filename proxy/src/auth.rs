@@ -3,7 +3,7 @@
 mod ask;
 mod fetch;
 mod issuer;
-mod jwt;
+pub(crate) mod jwt;
 mod keys;
 mod policy;
 

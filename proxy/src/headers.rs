@@ -45,6 +45,11 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
+    // HTTP/2 says `:path` by itself (RFC 9113 section 8.3.1).
+    let target = request.uri().path_and_query().map_or("/", |t| t.as_str());
+    if !target.starts_with('/') && target != "*" {
+        return Err(Refusal::Malformed("the target is not a path"));
+    }
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
     let first = hosts.next();

@@ -7,7 +7,7 @@
 //! It refuses to guess: behind what it did not understand nothing is read, and the connection ends.
 
 mod down;
-mod head;
+pub(crate) mod head;
 mod line;
 mod streams;
 

@@ -19,6 +19,8 @@ mod doors;
 mod error;
 mod filters;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod grpc;
 mod guard;
 mod handle;

@@ -64,7 +64,7 @@ pub(crate) async fn read(stream: &mut TcpStream) -> Result<Option<IpAddr>, Prefa
 }
 
 /// `PROXY TCP4 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT\r\n`.
-fn text(line: &[u8]) -> Result<Option<IpAddr>, &'static str> {
+pub(crate) fn text(line: &[u8]) -> Result<Option<IpAddr>, &'static str> {
     let line = line.strip_suffix(b"\r\n").ok_or("its line does not end")?;
     let line = std::str::from_utf8(line).map_err(|_| "it is not text")?;
     let mut words = line.split(' ').skip(1);
@@ -102,7 +102,7 @@ fn text(line: &[u8]) -> Result<Option<IpAddr>, &'static str> {
     .ok_or("an address is none")
 }
 
-fn binary(version: u8, family: u8, body: &[u8]) -> Result<Option<IpAddr>, &'static str> {
+pub(crate) fn binary(version: u8, family: u8, body: &[u8]) -> Result<Option<IpAddr>, &'static str> {
     match version {
         // LOCAL: the balancer's own connection; whatever the body says is to be skipped.
         0x20 => return Ok(None),

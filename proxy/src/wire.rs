@@ -4,7 +4,7 @@
 //! that task, and a request that is dropped takes its connection with it. A connection at rest
 //! belongs to the pool.
 
-mod head;
+pub(crate) mod head;
 mod mux;
 mod stream;
 mod upload;

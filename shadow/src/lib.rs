@@ -19,6 +19,8 @@ mod endpoints;
 mod error;
 mod features;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod graphql;
 mod history;
 mod json;

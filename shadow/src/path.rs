@@ -93,8 +93,8 @@ impl Pattern {
             return match http::HeaderName::from_bytes(name.as_bytes()) {
                 Ok(name) => Ok(make(name.as_str().to_owned(), steps(rest, fail)?)),
                 Err(_) => {
-                    let from = name.len() + rest.len();
-                    let from = &text[text.len() - from..];
+                    let end = text.trim_end();
+                    let from = &text[end.len() - name.len() - rest.len()..];
                     Err(fail(from, "the name of a header is missing or none"))
                 }
             };

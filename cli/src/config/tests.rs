@@ -74,6 +74,15 @@ fn a_database_says_how_its_changes_are_found() {
 }
 
 #[test]
+fn no_slip_brings_it_down() {
+    outgrow_testkit::around(SHOP.as_bytes(), &mut |bytes| {
+        if let Err(errors) = parse(&String::from_utf8_lossy(bytes)) {
+            assert_ne!(errors.to_string(), "", "a refusal says why");
+        }
+    });
+}
+
+#[test]
 fn the_shop_is_a_good_config() {
     let config = good(SHOP);
     assert_eq!(config.warnings, []);

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::line::Left;
@@ -36,19 +37,19 @@ pub(super) struct Manner {
 
 /// A whole head.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) request: Request<()>,
-    pub(super) body: Left,
+pub(crate) struct Head {
+    pub(crate) request: Request<()>,
+    pub(crate) body: Left,
     pub(super) expects: bool,
     pub(super) manner: Manner,
     /// Bytes of it.
-    pub(super) length: usize,
+    pub(crate) length: usize,
 }
 
 /// Names as clients write them, and what they mean: to compare one is far cheaper than to read it.
 /// A name's place goes by its looks, and a place holds one.
 #[derive(Debug)]
-pub(super) struct KnownNames(Box<[Option<Known>]>);
+pub(crate) struct KnownNames(Box<[Option<Known>]>);
 
 /// As it was written, and what it is.
 type Known = (Box<[u8]>, HeaderName);
@@ -82,7 +83,7 @@ impl KnownNames {
 ///
 /// # Errors
 /// Why this is no request; what follows on its connection cannot be understood then.
-pub(super) fn read(
+pub(crate) fn read(
     bytes: &[u8],
     fields_max: usize,
     names: &mut KnownNames,
@@ -162,7 +163,19 @@ fn uri(target: &str, share: &impl Fn(&[u8]) -> Bytes) -> Result<Uri, Refusal> {
     if target.contains('#') {
         return Err(Refusal::Malformed("the target has a fragment"));
     }
-    Uri::from_maybe_shared(share(target.as_bytes())).map_err(|_| Refusal::Malformed("the target"))
+    let wrong = || Refusal::Malformed("the target");
+    let uri = Uri::from_maybe_shared(share(target.as_bytes())).map_err(|_| wrong())?;
+    match uri.path_and_query() {
+        Some(asked) if asked.as_str().starts_with('?') => {
+            // `http://shop.example?a` asks for `/?a` (RFC 9112 section 3.2.1).
+            let asked =
+                PathAndQuery::try_from(format!("/{}", asked.as_str())).map_err(|_| wrong())?;
+            let mut parts = uri.into_parts();
+            parts.path_and_query = Some(asked);
+            Uri::from_parts(parts).map_err(|_| wrong())
+        }
+        _ => Ok(uri),
+    }
 }
 
 /// Lines end with CR and LF. A sole LF is where servers differ (RFC 9112 section 2.2).
@@ -246,6 +259,19 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Option<Head>, Refusal> {
         read(text.as_bytes(), 100, &mut KnownNames::default())
+    }
+
+    #[test]
+    fn a_whole_url_without_a_path_asks_for_the_root() {
+        for (target, path) in [
+            ("http://shop.example?a=1", "/?a=1"),
+            ("http://shop.example", "/"),
+            ("/?a=1", "/?a=1"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+            let uri = parsed(&text).unwrap().unwrap().request.into_parts().0.uri;
+            assert_eq!(uri.path_and_query().map(|asked| asked.as_str()), Some(path));
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Io {
 
 /// What of a request's body has not been read yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+pub(crate) enum Left {
     Length(u64),
     Chunked(Chunks),
     Over,

@@ -27,7 +27,7 @@ pub(super) enum Framing {
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     pub(super) response: Response<()>,
     pub(super) framing: Framing,
     /// The connection may carry another request behind this answer.
@@ -35,7 +35,7 @@ pub(super) struct Head {
 }
 
 /// Writes a request's head; `chunked` says how its body will follow.
-pub(super) fn write(out: &mut BytesMut, parts: &request::Parts, chunked: bool) {
+pub(crate) fn write(out: &mut BytesMut, parts: &request::Parts, chunked: bool) {
     let target = parts
         .uri
         .path_and_query()
@@ -57,7 +57,7 @@ pub(super) fn write(out: &mut BytesMut, parts: &request::Parts, chunked: bool) {
 }
 
 /// Takes an answer's head off the input, past any interim ones; `None` while it is not whole.
-pub(super) fn read(
+pub(crate) fn read(
     input: &mut BytesMut,
     method: &Method,
     fields_max: usize,
@@ -147,7 +147,7 @@ fn parse(
 /// The names of the last answer's fields. An upstream says the same ones in the same order time
 /// and again, and to compare a name is far cheaper than to read it.
 #[derive(Debug, Default)]
-pub(super) struct Names(Vec<(Box<[u8]>, HeaderName)>);
+pub(crate) struct Names(Vec<(Box<[u8]>, HeaderName)>);
 
 impl Names {
     fn read(&mut self, at: usize, text: &[u8]) -> Option<HeaderName> {

@@ -28,6 +28,8 @@
 
 mod connect;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod needs;
 mod noted;
 mod place;

@@ -29,6 +29,7 @@ impl Rows<'_> {
         let mut left = Reader(&self.data);
         let mut found = Vec::new();
         while !left.0.is_empty() {
+            let before = left.0.len();
             let mut image = |there: Option<Bits<'_>>| match there {
                 None => Some(None),
                 Some(there) => image(&mut left, columns, there, wanted).map(Some),
@@ -37,6 +38,8 @@ impl Rows<'_> {
                 before: image(self.before)?,
                 after: image(self.after)?,
             });
+            // Rows without a column would never end.
+            (left.0.len() < before).then_some(())?;
         }
         Some(found)
     }

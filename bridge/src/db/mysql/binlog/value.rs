@@ -116,7 +116,12 @@ fn text(column: &Logged, bytes: &[u8]) -> Option<Vec<u8>> {
             let bits = low(bytes);
             let labels = column.labels.iter().enumerate();
             let chosen: Vec<&[u8]> = labels
-                .filter(|(at, _)| bits >> at & 1 == 1)
+                .filter(|(at, _)| {
+                    bits.checked_shr(u32::try_from(*at).unwrap_or(64))
+                        .unwrap_or(0)
+                        & 1
+                        == 1
+                })
                 .map(|(_, label)| label.as_slice())
                 .collect();
             Some(chosen.join(&b','))

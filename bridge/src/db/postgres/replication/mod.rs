@@ -11,7 +11,7 @@
 //! change there sees its row.
 
 mod logged;
-mod pgoutput;
+pub(crate) mod pgoutput;
 pub(crate) mod short;
 mod slot;
 mod step;

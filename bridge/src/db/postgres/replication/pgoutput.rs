@@ -84,6 +84,12 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
     }
 }
 
+/// See [`crate::fuzz`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let _ = decode(data);
+}
+
 fn relation(from: &mut Reader<'_>) -> Result<Relation, Malformed> {
     let id = from.u32()?;
     let (_schema, _name) = (from.text()?, from.text()?);
