@@ -155,6 +155,9 @@ pub trait Shadow: Send + std::marker::Sync {
     fn report(&self, slice: &SliceId, format: &str) -> PortResult<String>;
     fn mismatch(&self, id: &str) -> Option<Value>;
     fn rules(&self, slice: &SliceId) -> PortResult<Value>;
+    /// What other rules would have said of the stored pairs. Compares them all again, so it is not
+    /// for a thread that others wait for.
+    fn what_if(&self, slice: &SliceId, changed: &Value) -> PortResult<Value>;
     /// Adds an ignore rule and drops the evidence gathered without it.
     fn add_rule(&self, slice: &SliceId, rule: &Value) -> PortResult<()>;
     /// Begins to record requests, or goes on: `{lines, lost}` since the last visit of this

@@ -5,6 +5,7 @@
 //! a wait, so that rows that change meanwhile are noticed. Only what differs between two sides
 //! that both stand still, with the bridge past both reads, speaks against the candidate.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use outgrow_rollout::Side;
@@ -14,10 +15,11 @@ use crate::bodies::Bodies;
 use crate::compare::{Answer, By, compare, document};
 use crate::diff::{Difference, diff};
 use crate::features;
+use crate::hidden::Hidden;
 use crate::mutants::mutants;
 use crate::path::Root;
 use crate::record::{Outcome, Pair};
-use crate::rules::today;
+use crate::rules::{Rules, today};
 use crate::seen::Shown;
 use crate::slice::{Held, NoAnswer, Slice, unix_now};
 use crate::tap::Exchange;
@@ -29,7 +31,7 @@ const ROUNDS: usize = 3;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Differences in a stored pair.
-const SHOWN_MAX: usize = 50;
+pub(crate) const SHOWN_MAX: usize = 50;
 
 /// A build that runs no more has answered.
 const STALE: Outcome = Outcome::NotComparable("stale-build");
@@ -117,6 +119,19 @@ pub(crate) struct Found {
     pub(crate) all: Vec<Difference>,
     /// Those that are no noise.
     pub(crate) counts: Vec<Difference>,
+    /// What rules have hidden.
+    hidden: Vec<Hidden>,
+}
+
+impl Found {
+    /// The fields that were excused.
+    fn noisy(&self) -> Vec<String> {
+        let fields = |all: &[Difference]| -> BTreeSet<String> {
+            all.iter().map(|one| one.place.general()).collect()
+        };
+        let counts = fields(&self.counts);
+        fields(&self.all).difference(&counts).cloned().collect()
+    }
 }
 
 /// The end of a pair whose differences are final.
@@ -131,12 +146,37 @@ pub(crate) fn ended(
     if found.counts.is_empty() {
         let excused = !found.all.is_empty();
         seed(slice, &exchange.endpoint, extracted);
-        return Outcome::Matched { aligned, excused };
+        let witness = witness(slice, exchange, (legacy, extracted), found);
+        return Outcome::Matched {
+            aligned,
+            excused,
+            witness,
+        };
     }
-    let hidden = |difference| slice.redactor.difference(difference);
-    let counts: Vec<Difference> = found.counts.into_iter().map(hidden).collect();
-    let pair = pair(slice, exchange, Some(legacy), Some(extracted), &counts);
+    let noisy = found.noisy();
+    let redacted = |difference| slice.redactor.difference(difference);
+    let counts: Vec<Difference> = found.counts.into_iter().map(redacted).collect();
+    let mut pair = pair(slice, exchange, Some(legacy), Some(extracted), &counts);
+    (pair.hidden, pair.noisy) = (found.hidden, noisy);
     Outcome::Mismatched(counts, pair)
+}
+
+/// A matching pair that is to be kept: only those are made into text.
+fn witness(
+    slice: &Slice,
+    exchange: &Exchange,
+    (legacy, extracted): (&Answer, &Answer),
+    found: Found,
+) -> Option<Box<Pair>> {
+    let most = slice.limits.examples;
+    let drawn = slice
+        .record()
+        .draw_witness(&exchange.endpoint, &found.hidden, most);
+    let id = drawn?;
+    let mut pair = pair(slice, exchange, Some(legacy), Some(extracted), &[]);
+    let noisy = found.noisy();
+    (pair.id, pair.hidden, pair.noisy) = (id, found.hidden, noisy);
+    Some(pair)
 }
 
 /// Seeds faults in a matched answer, and books what the rules catch of them.
@@ -268,10 +308,18 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
 }
 
 pub(crate) fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
-    let rules = slice.rules();
+    by_rules(slice, &slice.rules(), a, b)
+}
+
+fn by_rules(
+    slice: &Slice,
+    rules: &Rules,
+    a: &Answer,
+    b: &Answer,
+) -> Result<Vec<Difference>, &'static str> {
     let by = By {
         headers: slice.settings.headers.as_deref(),
-        rules: &rules,
+        rules,
         body_cap: slice.limits.body,
         today: today(),
     };
@@ -284,9 +332,15 @@ fn differences(
     legacy: &Answer,
     extracted: &Answer,
 ) -> Result<Found, &'static str> {
-    let all = raw(slice, legacy, extracted)?;
+    let rules = slice.rules().watched(false);
+    let all = by_rules(slice, &rules, legacy, extracted)?;
     let counts = slice.kept(&exchange.endpoint, all.clone());
-    Ok(Found { all, counts })
+    let hidden = rules.hidden();
+    Ok(Found {
+        all,
+        counts,
+        hidden,
+    })
 }
 
 /// Waits until the bridge has passed `moment`; false when it takes too long.
@@ -329,11 +383,16 @@ pub(crate) fn pair(
         extracted_body: String::new(),
         bodies: Some(Box::new(Bodies {
             redactor: slice.redactor.clone(),
+            headers: slice.settings.headers.clone(),
             cap: slice.limits.body,
             legacy: legacy.cloned(),
             extracted: extracted.cloned(),
         })),
+        legacy_head: None,
+        extracted_head: None,
         differences: found.iter().take(SHOWN_MAX).map(Shown::of).collect(),
+        hidden: Vec::new(),
+        noisy: Vec::new(),
         features: features::of(exchange, &slice.redactor),
     })
 }

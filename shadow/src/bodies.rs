@@ -3,20 +3,16 @@
 
 use std::sync::Arc;
 
-use crate::body;
 use crate::compare::Answer;
 use crate::redact::Redactor;
-
-/// Bytes of a body in a stored pair.
-const BODY_KEPT: usize = 16 * 1024;
-
-/// Longer secrets are not known as such where a body is cut.
-const SECRET_MAX: usize = 1_024;
+use crate::stored::{Head, keep};
 
 /// Both answers, as they came.
 #[derive(Debug, Clone)]
 pub(crate) struct Bodies {
     pub(crate) redactor: Arc<Redactor>,
+    /// Those that are compared.
+    pub(crate) headers: Option<Vec<String>>,
     /// The bound of a copied body.
     pub(crate) cap: usize,
     pub(crate) legacy: Option<Answer>,
@@ -25,21 +21,15 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     /// What is kept of them, without secrets.
-    pub(crate) fn kept(&self) -> [String; 2] {
+    pub(crate) fn kept(&self) -> [(String, Option<Head>); 2] {
+        let headers = self.headers.as_deref();
         [&self.legacy, &self.extracted].map(|side| match side {
-            Some(answer) => self.text(answer),
-            None => String::new(),
+            Some(answer) => {
+                let (text, head) = keep(answer, headers, &self.redactor, self.cap);
+                (text, Some(head))
+            }
+            None => (String::new(), None),
         })
-    }
-
-    fn text(&self, answer: &Answer) -> String {
-        // Compressed bytes would show nothing, and hide what must not be kept.
-        let plain = body::decoded(&answer.headers, &answer.body, self.cap).unwrap_or_default();
-        // Cut afterwards: half a secret would not be known as one.
-        let bytes = &plain[..plain.len().min(BODY_KEPT + SECRET_MAX)];
-        let mut text = self.redactor.text(&String::from_utf8_lossy(bytes));
-        text.truncate(text.floor_char_boundary(BODY_KEPT));
-        text
     }
 }
 
@@ -49,6 +39,7 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::stored::BODY_KEPT;
 
     #[test]
     fn bodies_are_cut_and_secrets_at_the_cut_are_known() {
@@ -56,6 +47,7 @@ mod tests {
         let text = format!("{{\"a\":\"{filler}\",\"password\":\"hunter2hunter2\",\"b\":1}}");
         let bodies = Bodies {
             redactor: Arc::new(Redactor::new(&[]).unwrap()),
+            headers: None,
             cap: 1 << 20,
             legacy: Some(Answer {
                 status: StatusCode::OK,
@@ -65,7 +57,7 @@ mod tests {
             }),
             extracted: None,
         };
-        let [legacy, extracted] = bodies.kept();
+        let [(legacy, _), (extracted, _)] = bodies.kept();
         assert_eq!((legacy.len(), extracted.as_str()), (BODY_KEPT, ""));
         assert!(!legacy.contains("hunter"), "{}", &legacy[BODY_KEPT - 60..]);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::causes::{Cause, explain};
+use crate::causes::{Cause, Trait, explain};
 use crate::record::{Pair, Record};
 use crate::seen::{Seen, hash};
 
@@ -102,6 +102,14 @@ fn together(a: &Part<'_>, b: &Part<'_>) -> bool {
 impl Record {
     /// All clusters, the largest first.
     pub(crate) fn clusters(&self) -> Vec<ClusterRow> {
+        self.clusters_and_traits()
+            .into_iter()
+            .map(|(row, _)| row)
+            .collect()
+    }
+
+    /// The same, each with what separates its requests from passing ones.
+    pub(crate) fn clusters_and_traits(&self) -> Vec<(ClusterRow, Vec<Trait>)> {
         let mut groups: Vec<Vec<Part<'_>>> = Vec::new();
         for (key, seen) in &self.differences {
             if seen.failing.kept.is_empty() {
@@ -116,12 +124,12 @@ impl Record {
                 }
             }
         }
-        let mut rows: Vec<ClusterRow> = groups.iter().map(|group| self.row(group)).collect();
-        rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
+        let mut rows: Vec<_> = groups.iter().map(|group| self.row(group)).collect();
+        rows.sort_by(|(a, _), (b, _)| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
         rows
     }
 
-    fn row(&self, group: &[Part<'_>]) -> ClusterRow {
+    fn row(&self, group: &[Part<'_>]) -> (ClusterRow, Vec<Trait>) {
         let mut fields: Vec<ClusterField> = group
             .iter()
             .map(|part| ClusterField {
@@ -141,7 +149,7 @@ impl Record {
         let example = self.smallest(group);
         let paths: BTreeSet<&str> = fields.iter().map(|field| field.path.as_str()).collect();
         let name = format!("{route} {paths:?} {features:?}");
-        ClusterRow {
+        let row = ClusterRow {
             id: format!("c{:08x}", hash(&name) >> 32),
             count: fields.first().map_or(0, |field| field.count),
             exact: group.iter().all(Part::exact),
@@ -157,7 +165,8 @@ impl Record {
             curl: example.map(|pair| pair.curl.clone()).unwrap_or_default(),
             route,
             fields,
-        }
+        };
+        (row, cause.traits)
     }
 
     /// The stored pair that shows a cluster with the least beside it.

@@ -51,6 +51,16 @@ pub(crate) struct By<'a> {
     pub(crate) today: Date,
 }
 
+/// The headers that an answer must be kept with, to be compared again.
+pub(crate) fn names(own: Option<&[String]>) -> Vec<String> {
+    let own = own.unwrap_or_default().iter();
+    let mut names: Vec<String> = own.map(|name| name.to_ascii_lowercase()).collect();
+    names.extend(HEADERS.iter().map(|name| name.as_str().to_owned()));
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// All differences that no rule accepts.
 pub(crate) fn compare(
     legacy: &Answer,

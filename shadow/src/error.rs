@@ -25,6 +25,10 @@ pub enum Error {
     Accept(String),
     #[error("a rule is `{{path, reason, until, owner, accept}}`: {0}")]
     Rule(#[source] serde_json::Error),
+    #[error("changed rules are `{{config, add, drop}}`: {0}")]
+    Changed(#[source] serde_json::Error),
+    #[error("no rule is for `{path}`, so none can be dropped; the rules are for {known}")]
+    NoSuchRule { path: String, known: String },
     #[error("`{0}` is no date: write YYYY-MM-DD")]
     Date(String),
     #[error("there is no slice `{0}`")]

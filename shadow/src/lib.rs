@@ -22,6 +22,7 @@ mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod graphql;
+mod hidden;
 mod history;
 mod json;
 mod latency;
@@ -46,8 +47,11 @@ mod seen;
 mod settings;
 mod shadow;
 mod slice;
+mod stored;
 mod tap;
 mod twin;
+mod what_if;
+mod witnesses;
 mod writes;
 
 pub use clusters::{ClusterField, ClusterRow};
@@ -68,4 +72,5 @@ pub use shadow::Shadow;
 pub use tap::{
     CapturedRequest, CapturedResponse, Exchange, Lost, SHADOW_MARK, SideTargets, Tap, Ticket,
 };
+pub use what_if::{Changed, Comparing, Excused, Hides, Judged, Score, WhatIf};
 pub use writes::DRY_RUN;

@@ -81,6 +81,11 @@ impl Matcher {
         }
     }
 
+    /// False where it is enough to know that two values differ.
+    pub(crate) fn looks_at_values(&self) -> bool {
+        !matches!(self, Self::Any | Self::Presence)
+    }
+
     pub(crate) fn accepts(&self, change: &Change<'_>) -> bool {
         match (self, change) {
             (Self::Any, _) => true,

@@ -15,11 +15,14 @@ use crate::bodies::Bodies;
 use crate::diff::Difference;
 use crate::door::Door;
 use crate::features::Feature;
+use crate::hidden::Hidden;
 use crate::history::History;
 use crate::latency::Latencies;
 use crate::samples::Samples;
 use crate::seen::{Seen, Shown};
+use crate::stored::Head;
 use crate::tap::Exchange;
+use crate::witnesses::Witnesses;
 
 /// Old builds that are remembered in summary.
 const EXPIRED_MAX: usize = 20;
@@ -54,13 +57,15 @@ pub(crate) enum Outcome {
         aligned: bool,
         /// It differs in noisy fields only.
         excused: bool,
+        /// The pair itself, where it is to be kept.
+        witness: Option<Box<Pair>>,
     },
     Mismatched(Vec<Difference>, Box<Pair>),
     CandidateError(String, Box<Pair>),
     NotComparable(&'static str),
 }
 
-/// A pair that shows a difference. No cookie, authorization or identity is in it.
+/// A pair of answers that is kept. No cookie, authorization or identity is in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) id: String,
@@ -77,13 +82,42 @@ pub(crate) struct Pair {
     /// What both bodies are made of, if the pair is kept.
     #[serde(skip)]
     pub(crate) bodies: Option<Box<Bodies>>,
+    /// Of versions before these there are none.
+    #[serde(default)]
+    pub(crate) legacy_head: Option<Head>,
+    #[serde(default)]
+    pub(crate) extracted_head: Option<Head>,
     pub(crate) differences: Vec<Shown>,
+    /// What rules have hidden of it, the first ones.
+    #[serde(default)]
+    pub(crate) hidden: Vec<Hidden>,
+    /// Fields that differed and were excused as noise.
+    #[serde(default)]
+    pub(crate) noisy: Vec<String>,
     /// What the request is told apart by.
     #[serde(default)]
     pub(crate) features: Vec<Feature>,
     /// Lines for a shell that ask both sides again.
     #[serde(default)]
     pub(crate) curl: Vec<String>,
+}
+
+impl Pair {
+    /// Makes what is kept of both answers.
+    pub(crate) fn write_out(&mut self) {
+        if let Some(bodies) = self.bodies.take() {
+            let [legacy, extracted] = bodies.kept();
+            (self.legacy_body, self.legacy_head) = legacy;
+            (self.extracted_body, self.extracted_head) = extracted;
+        }
+    }
+
+    /// Bytes of what was answered.
+    pub(crate) fn size(&self) -> usize {
+        let heads = self.legacy_head.iter().chain(&self.extracted_head);
+        let heads: usize = heads.map(Head::size).sum();
+        self.legacy_body.len() + self.extracted_body.len() + heads
+    }
 }
 
 /// What the rules have caught of seeded faults: see [`crate::mutants`].
@@ -136,6 +170,9 @@ pub(crate) struct Record {
     /// Shared, so that a copy of the record for the store is quickly made.
     pub(crate) pairs: BTreeMap<String, Arc<Pair>>,
     pub(crate) next_pair: u64,
+    /// Pairs that match.
+    #[serde(default)]
+    pub(crate) witnesses: Witnesses,
     /// Of each route, some of the compared requests, for what separates those that differ.
     #[serde(default)]
     pub(crate) traffic: BTreeMap<String, Samples>,
@@ -298,7 +335,14 @@ impl Record {
         }
         let route = of.endpoint;
         match outcome {
-            Outcome::Matched { aligned, excused } => {
+            Outcome::Matched {
+                aligned,
+                excused,
+                witness,
+            } => {
+                if let Some(pair) = witness {
+                    self.keep_witness(*pair);
+                }
                 self.matched += 1;
                 self.excused += u64::from(excused);
                 self.aligned += u64::from(aligned);
@@ -388,7 +432,7 @@ impl Record {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Instant;
 
     use proptest::prelude::*;
@@ -396,7 +440,7 @@ mod tests {
     use super::*;
     use crate::settings::Flow;
 
-    fn pair() -> Box<Pair> {
+    pub(crate) fn pair() -> Box<Pair> {
         Box::new(Pair {
             id: String::new(),
             at: 0,
@@ -408,7 +452,11 @@ mod tests {
             legacy_body: String::new(),
             extracted_body: String::new(),
             bodies: None,
+            legacy_head: None,
+            extracted_head: None,
             differences: Vec::new(),
+            hidden: Vec::new(),
+            noisy: Vec::new(),
             features: Vec::new(),
             curl: Vec::new(),
         })
@@ -444,7 +492,7 @@ mod tests {
                     }
                     10 => { record.builds(Some("a"), Some("old"), record.generation.saturating_sub(1)); }
                     7 if record.waiting > 0 => {
-                        record.settle(OF_X, Outcome::Matched { aligned: false, excused: false }, record.generation, 3, Vec::new);
+                        record.settle(OF_X, Outcome::Matched { aligned: false, excused: false, witness: None }, record.generation, 3, Vec::new);
                     }
                     8 if record.waiting > 0 => {
                         record.settle(OF_X, Outcome::CandidateError("dead".to_owned(), pair()), record.generation, 3, Vec::new);
@@ -472,6 +520,7 @@ mod tests {
             Outcome::Matched {
                 aligned: false,
                 excused: false,
+                witness: None,
             },
             record.generation,
             3,
@@ -495,6 +544,7 @@ mod tests {
             Outcome::Matched {
                 aligned: false,
                 excused: false,
+                witness: None,
             },
             since,
             3,

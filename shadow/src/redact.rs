@@ -154,6 +154,19 @@ impl Redactor {
         }
     }
 
+    /// A header of an answer. Of a cookie all but its value stays.
+    pub(crate) fn header(&self, name: &str, value: &str) -> String {
+        if name != "set-cookie" || value.starts_with("[hidden ") {
+            return self.named(name, value);
+        }
+        let (pair, attributes) = match value.find(';') {
+            Some(at) => value.split_at(at),
+            None => (value, ""),
+        };
+        let (name, value) = pair.split_once('=').unwrap_or(("", pair));
+        format!("{name}={}{attributes}", self.token("hidden", value.trim()))
+    }
+
     /// A token, whatever the text is.
     pub(crate) fn hidden_text(&self, text: &str) -> String {
         self.token("hidden", text)
@@ -248,6 +261,18 @@ fn replace(
     }
 }
 
+/// Whether something in this text was replaced.
+pub(crate) fn has_token(text: &str) -> bool {
+    let begins = |at: usize, kind: &str| {
+        let rest = &text[at + kind.len()..];
+        let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        hex == 16 && rest[hex..].starts_with(']')
+    };
+    let kinds = ["[hidden ", "[token ", "[email ", "[card "].iter();
+    let mut found = kinds.flat_map(|kind| text.match_indices(kind));
+    found.any(|(at, kind)| begins(at, kind))
+}
+
 /// What is shown of a value.
 fn clipped(text: &str) -> String {
     const SHOWN_MAX: usize = 160;
@@ -321,6 +346,28 @@ mod tests {
                 && !target.contains("t0p")
                 && !target.contains("ada")
         );
+    }
+
+    #[test]
+    fn tokens_are_known_as_such() {
+        let redactor = Redactor::new(&[]).unwrap();
+        for text in [
+            "ada@shop.example",
+            "4111 1111 1111 1111",
+            "eyJhbGciOi.eyJzdWIi.c2ln",
+        ] {
+            let found = redactor.text(text);
+            assert!(!has_token(text) && has_token(&found), "{found}");
+        }
+        assert!(has_token(&redactor.named("cookie", "x")));
+        for text in [
+            "[hidden x]",
+            "[email 0123456789abcdef",
+            "[card 0123]",
+            "[hidden ",
+        ] {
+            assert!(!has_token(text), "{text}");
+        }
     }
 
     #[test]

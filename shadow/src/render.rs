@@ -315,11 +315,9 @@ mod tests {
             legacy_status: Some(200),
             extracted_status: None,
             legacy_body: "</pre><script>".to_owned(),
-            extracted_body: String::new(),
-            bodies: None,
             differences: vec![Shown::of(&difference)],
-            features: Vec::new(),
             curl: vec!["curl '<u>'".to_owned()],
+            ..*crate::record::tests::pair()
         };
         record.settle(
             of("GET /x"),
@@ -344,6 +342,7 @@ mod tests {
             let outcome = Outcome::Matched {
                 aligned: false,
                 excused: false,
+                witness: None,
             };
             record.settle(of("GET /items/{id}"), outcome, 0, 3, Vec::new);
         }

@@ -9,15 +9,18 @@ use time::{Date, OffsetDateTime, macros::format_description};
 use crate::body::LeftOut;
 use crate::diff::Change;
 use crate::error::Error;
+use crate::hidden::{Hidden, Log};
 use crate::matcher::Matcher;
-use crate::path::{Pattern, Root, Step};
+use crate::path::{Pattern, Place, Root, Step};
 use crate::settings::{Accept, ArrayBy, ArrayRule, Rule};
 
-/// The rules of a slice. Cloning shares the counts.
+/// The rules of a slice. Cloning shares the counts, and is cheap.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    pub(crate) accepted: Vec<Accepted>,
-    arrays: Vec<(Pattern, ArrayBy)>,
+    pub(crate) accepted: Arc<Vec<Accepted>>,
+    arrays: Arc<Vec<(Pattern, ArrayBy)>>,
+    /// What they do to the pair that is compared, where somebody wants to know.
+    log: Option<Arc<Log>>,
 }
 
 /// A rule at work.
@@ -71,31 +74,43 @@ impl Accepted {
     pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Relaxed)
     }
+
+    /// Whether both are about the same ids.
+    fn same_ids(&self, other: &Self) -> bool {
+        match (&self.rule.accept, &other.rule.accept) {
+            (Accept::RenamedAs(ours), Accept::RenamedAs(theirs)) => ours == theirs,
+            (Accept::Renamed, Accept::Renamed) => self.rule.path == other.rule.path,
+            _ => false,
+        }
+    }
 }
 
 impl Rules {
     pub(crate) fn new(rules: &[Rule], arrays: &[ArrayRule]) -> Result<Self, Error> {
         let array = |rule: &ArrayRule| Ok((Pattern::parse(&rule.path)?, rule.by.clone()));
         let mut made = Self {
-            accepted: rules
-                .iter()
-                .map(Accepted::new)
-                .collect::<Result<_, Error>>()?,
-            arrays: arrays.iter().map(array).collect::<Result<_, Error>>()?,
+            accepted: Arc::new(
+                rules
+                    .iter()
+                    .map(Accepted::new)
+                    .collect::<Result<_, Error>>()?,
+            ),
+            arrays: Arc::new(arrays.iter().map(array).collect::<Result<_, Error>>()?),
+            log: None,
         };
         made.share_ids();
         Ok(made)
     }
 
     pub(crate) fn add(&mut self, rule: Accepted) {
-        self.accepted.push(rule);
+        Arc::make_mut(&mut self.accepted).push(rule);
         self.share_ids();
     }
 
     /// Rules that name the same ids know the same ids.
     fn share_ids(&mut self) {
         let mut known: BTreeMap<String, Matcher> = BTreeMap::new();
-        for one in &mut self.accepted {
+        for one in Arc::make_mut(&mut self.accepted) {
             if let Accept::RenamedAs(name) = &one.rule.accept {
                 let first = known.entry(name.clone());
                 one.matcher = first.or_insert_with(|| one.matcher.clone()).clone();
@@ -106,12 +121,57 @@ impl Rules {
     /// A copy that counts and learns apart, for what is no real difference.
     pub(crate) fn aside(&self) -> Self {
         let mut copy = self.clone();
-        for accepted in &mut copy.accepted {
+        for accepted in Arc::make_mut(&mut copy.accepted) {
             accepted.hits = Arc::default();
             accepted.matcher = accepted.matcher.aside();
         }
         copy.share_ids();
         copy
+    }
+
+    /// The same rules for one pair, with a log of what they do to it. `stored`: the values are
+    /// those that were kept of the pair.
+    pub(crate) fn watched(&self, stored: bool) -> Self {
+        Self {
+            log: Some(Arc::new(Log::new(self.accepted.len(), stored))),
+            ..self.clone()
+        }
+    }
+
+    /// What they have hidden of the pair that they watch. To be asked once, at its end.
+    pub(crate) fn hidden(&self) -> Vec<Hidden> {
+        let Some(log) = &self.log else {
+            return Vec::new();
+        };
+        for (rule, pages) in log.left_out() {
+            if let Some(one) = self.accepted.get(rule) {
+                one.hits.fetch_add(pages, Relaxed);
+                log.hides(&Place::Body(Vec::new()), "left-out", &one.rule.path);
+            }
+        }
+        log.hidden()
+    }
+
+    /// Whether a rule has asked for a value that is not kept.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_unsure())
+    }
+
+    /// Begins with the ids that these rules know, where the same ids are meant.
+    pub(crate) fn know_ids_of(&mut self, others: &Self) {
+        for one in Arc::make_mut(&mut self.accepted) {
+            let known = others.accepted.iter().find(|other| one.same_ids(other));
+            if let Some(other) = known {
+                one.matcher = other.matcher.aside();
+            }
+        }
+        self.share_ids();
+    }
+
+    /// Whether a rule is about ids that none of these knows.
+    pub(crate) fn learn_beyond(&self, others: &Self) -> bool {
+        let mut about_ids = self.accepted.iter().filter(|one| one.same_ids(one));
+        about_ids.any(|one| !others.accepted.iter().any(|other| one.same_ids(other)))
     }
 
     /// What each rule has hidden.
@@ -128,7 +188,7 @@ impl Rules {
 
     /// Takes the counts of before a restart back in.
     pub(crate) fn recall_hits(&self, hits: &[(Rule, u64)]) {
-        for one in &self.accepted {
+        for one in &*self.accepted {
             let known = hits.iter().find(|(rule, _)| *rule == one.rule);
             one.hits
                 .fetch_add(known.map_or(0, |(_, hits)| *hits), Relaxed);
@@ -143,10 +203,14 @@ impl Rules {
 
     /// Elements of pages that are left out today.
     pub(crate) fn left_out(&self, today: Date) -> Vec<LeftOut<'_>> {
-        let at_work = self.accepted.iter().filter(|one| !one.expired(today));
+        let at_work = self.accepted.iter().enumerate();
         at_work
-            .filter_map(|one| match &one.pattern {
-                Pattern::Css(selector) => Some((selector, &*one.hits)),
+            .filter(|(_, one)| !one.expired(today))
+            .filter_map(|(at, one)| match &one.pattern {
+                Pattern::Css(selector) => {
+                    let own = self.log.as_ref().and_then(|log| log.pages(at));
+                    Some((selector, own.unwrap_or(&one.hits)))
+                }
                 _ => None,
             })
             .collect()
@@ -181,27 +245,47 @@ impl Rules {
         change: &Change<'_>,
         today: Date,
     ) -> bool {
-        self.first(today, |accepted| {
-            accepted.pattern.covers(root, at) && accepted.matcher.accepts(change)
-        })
+        let log = self.log.as_deref();
+        let mut unsure = None;
+        for one in self.at_work(today) {
+            if !one.pattern.covers(root, at) {
+                continue;
+            }
+            let blind = log.filter(|log| one.matcher.looks_at_values() && log.is_blind(change));
+            if blind.is_some() {
+                unsure = blind;
+                continue;
+            }
+            if one.matcher.accepts(change) {
+                one.hits.fetch_add(1, Relaxed);
+                if let Some(log) = log {
+                    log.hides(&root.place(at.to_vec()), change.kind(), &one.rule.path);
+                }
+                return true;
+            }
+        }
+        if let Some(log) = unsure {
+            log.doubt();
+        }
+        unsure.is_some()
     }
 
     /// The same for the status, which only a rule without a matcher accepts.
     pub(crate) fn accept_status(&self, today: Date) -> bool {
-        self.first(today, |accepted| {
-            accepted.pattern == Pattern::Status && matches!(accepted.matcher, Matcher::Any)
-        })
+        let holds =
+            |one: &&Accepted| one.pattern == Pattern::Status && matches!(one.matcher, Matcher::Any);
+        let Some(hit) = self.at_work(today).find(holds) else {
+            return false;
+        };
+        hit.hits.fetch_add(1, Relaxed);
+        if let Some(log) = &self.log {
+            log.hides(&Place::Status, "value", &hit.rule.path);
+        }
+        true
     }
 
-    fn first(&self, today: Date, holds: impl Fn(&Accepted) -> bool) -> bool {
-        let mut at_work = self.accepted.iter().filter(|one| !one.expired(today));
-        match at_work.find(|accepted| holds(accepted)) {
-            Some(hit) => {
-                hit.hits.fetch_add(1, Relaxed);
-                true
-            }
-            None => false,
-        }
+    fn at_work(&self, today: Date) -> impl Iterator<Item = &Accepted> {
+        self.accepted.iter().filter(move |one| !one.expired(today))
     }
 }
 

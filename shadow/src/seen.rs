@@ -19,7 +19,7 @@ use crate::samples::{Sample, Samples, reservoir};
 const DIFFERENCES_MAX: usize = 500;
 /// Differences listed in the evidence.
 const TOP: usize = 10;
-/// Pairs that are kept of a slice, and bytes of their bodies.
+/// Pairs that are kept of a slice, those that match included, and bytes of their answers.
 const PAIRS_MAX: usize = 2_000;
 const BYTES_MAX: usize = 16 << 20;
 /// Routes of which requests are sampled.
@@ -204,15 +204,22 @@ impl Record {
             }
         }
         if keep {
-            if let Some(bodies) = pair.bodies.take() {
-                [pair.legacy_body, pair.extracted_body] = bodies.kept();
-            }
+            pair.write_out();
             self.pairs.insert(pair.id.clone(), Arc::new(pair));
         }
         self.drop_unused(&gone);
         if keep {
-            self.keep_within(PAIRS_MAX, BYTES_MAX);
+            self.keep_quota();
         }
+    }
+
+    /// Drops pairs that the slice's quota has no room for.
+    pub(crate) fn keep_quota(&mut self) {
+        let (pairs, bytes) = (self.witnesses.pairs.len(), self.witnesses.bytes());
+        self.keep_within(
+            PAIRS_MAX.saturating_sub(pairs),
+            BYTES_MAX.saturating_sub(bytes),
+        );
     }
 
     /// Drops pairs that were judged before this moment, and differences that have not come since.
@@ -220,6 +227,7 @@ impl Record {
     pub(crate) fn forget(&mut self, before: i64) {
         self.differences.retain(|_, seen| seen.last >= before);
         self.pairs.retain(|_, pair| pair.at >= before);
+        self.forget_witnesses(before);
         let pairs = &self.pairs;
         let kept = self
             .differences
@@ -232,9 +240,8 @@ impl Record {
 
     /// Drops pairs until they are so few and small, first where most are kept of one cause.
     fn keep_within(&mut self, pairs_max: usize, bytes_max: usize) {
-        let size = |pair: &Arc<Pair>| pair.legacy_body.len() + pair.extracted_body.len();
         while self.pairs.len() > pairs_max
-            || self.pairs.values().map(size).sum::<usize>() > bytes_max
+            || self.pairs.values().map(|pair| pair.size()).sum::<usize>() > bytes_max
         {
             let kept = self
                 .differences
@@ -358,19 +365,12 @@ mod tests {
                 extracted: "2".to_owned(),
             };
             let pair = Pair {
-                id: String::new(),
                 at: n,
-                route: "GET /x".to_owned(),
-                request: "GET /x".to_owned(),
-                primary: "legacy".to_owned(),
-                legacy_status: Some(200),
-                extracted_status: Some(200),
                 legacy_body: "x".repeat(1_000),
                 extracted_body: "y".repeat(1_000),
                 bodies: None,
                 differences: vec![Shown::of(&difference)],
-                features: Vec::new(),
-                curl: Vec::new(),
+                ..*crate::record::tests::pair()
             };
             record.differ("GET /x", &[difference], pair, 3);
         }

@@ -208,7 +208,7 @@ pub enum Known {
 }
 
 /// How the elements of an array are paired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArrayRule {
     pub path: String,
     pub by: ArrayBy,
@@ -216,7 +216,7 @@ pub struct ArrayRule {
 
 /// Without a rule, elements are paired by a field that names them, where there is one; else in
 /// their order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArrayBy {
     /// Order means nothing.
     Set,

@@ -19,6 +19,7 @@ use crate::rules::{Accepted, today};
 use crate::settings::{Freshness, Rule, ShadowSettings};
 use crate::slice::{Slice, unix_now};
 use crate::tap::{Exchange, Lost, Tap, Ticket};
+use crate::what_if::{self, WhatIf};
 use crate::writes::{self, Kind, Stopped};
 
 /// Pairs under judgement may end after the proxy has; then they are counted as not comparable.
@@ -140,8 +141,25 @@ impl Shadow {
             .slices
             .iter()
             .find(|(id, _)| id.as_str() == slice)?;
-        let pair = slice.record().pairs.get(id).cloned()?;
+        let record = slice.record();
+        let witness = || record.witnesses.pairs.get(id);
+        let pair = record.pairs.get(id).or_else(witness).cloned()?;
+        drop(record);
         serde_json::to_value(pair).ok()
+    }
+
+    /// What other rules would have said of the pairs that are stored. Changes nothing, and takes
+    /// as long as it takes to compare them again.
+    ///
+    /// # Errors
+    /// [`Error`] for a rule that is none, one to be dropped that there is not, or an unknown slice.
+    pub fn what_if(&self, id: &SliceId, changed: &Value) -> Result<WhatIf, Error> {
+        let slice = self
+            .slice(id)
+            .ok_or_else(|| Error::UnknownSlice(id.clone()))?;
+        let changed = serde_json::from_value(changed.clone()).map_err(Error::Changed)?;
+        let (rules, record) = (slice.rules(), slice.record().clone());
+        what_if::ask(&slice.settings, &rules, &record, changed, today())
     }
 
     /// The rules with what they have hidden.

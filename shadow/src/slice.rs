@@ -29,7 +29,7 @@ use crate::tap::{Exchange, SHADOW_MARK};
 use crate::writes::{DRY_RUN, DryRuns, Kind};
 
 /// Answers of one route in which faults are seeded, the first ones of the builds that run now.
-const SEEDED_ANSWERS: u64 = 10;
+pub(crate) const SEEDED_ANSWERS: u64 = 10;
 
 /// Routes in whose answers faults are seeded.
 const SEEDED_ROUTES_MAX: usize = 500;

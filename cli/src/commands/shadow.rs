@@ -1,6 +1,7 @@
 //! `outgrow shadow`: what the comparison of both sides' answers has found.
 
 mod rules;
+mod what_if;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::rules::IgnoreCommand;
+use self::what_if::WhatIfArgs;
 use super::Context;
 use super::change::Said;
 use super::record::{self, RecordArgs};
@@ -42,6 +44,7 @@ pub(crate) enum ShadowCommand {
     /// Differences that are known and accepted for a while
     #[command(subcommand)]
     Ignore(IgnoreCommand),
+    WhatIf(Box<WhatIfArgs>),
     Reset(ResetArgs),
     /// Mirror nothing of a slice until it is resumed
     #[command(after_help = "\
@@ -113,6 +116,7 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
             Ok(ExitCode::SUCCESS)
         }
         ShadowCommand::Ignore(command) => rules::run(context, command).await,
+        ShadowCommand::WhatIf(args) => what_if::run(context, &args).await,
         ShadowCommand::Record(args) => record::run(context, &args).await,
         ShadowCommand::Pause(args) => mirroring(context, &args.slice, false, &args.said).await,
         ShadowCommand::Resume(args) => mirroring(context, &args.slice, true, &args.said).await,

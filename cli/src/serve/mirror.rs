@@ -46,6 +46,11 @@ impl ShadowPort for Mirror {
         self.shadow.rules(slice).ok_or_else(|| unknown(slice))
     }
 
+    fn what_if(&self, slice: &SliceId, changed: &Value) -> PortResult<Value> {
+        let found = self.shadow.what_if(slice, changed).map_err(refused)?;
+        serde_json::to_value(found).map_err(refused)
+    }
+
     fn add_rule(&self, slice: &SliceId, rule: &Value) -> PortResult<()> {
         self.shadow.add_rule(slice, rule).map_err(refused)
     }

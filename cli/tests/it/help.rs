@@ -29,6 +29,7 @@ const COMMANDS: &[&str] = &[
     "shadow ignore add",
     "shadow ignore list",
     "shadow ignore check",
+    "shadow what-if",
     "shadow pause",
     "shadow resume",
     "shadow reset",

@@ -16,3 +16,4 @@ mod reloading;
 mod replay;
 mod runbook;
 mod starting;
+mod what_if;

@@ -122,6 +122,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/slices/{slice}/mirroring", post(operate::mirroring))
         .route("/v1/shadow/{slice}/reset", post(operate::reset_shadow))
         .route("/v1/shadow/{slice}/record", post(operate::record))
+        .route("/v1/shadow/{slice}/what-if", post(operate::what_if))
         .route("/v1/sync/{slice}/start", post(operate::sync_start))
         .route("/v1/sync/{slice}/pause", post(operate::sync_pause))
         .route("/v1/sync/{slice}/resume", post(operate::sync_resume))

@@ -197,6 +197,16 @@ pub(super) async fn record(
     Ok(Json(fetched.map_err(ControlError::Port)?))
 }
 
+/// Changes nothing, so there is no journal entry. The shadow reads what is asked.
+pub(super) async fn what_if(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<Value> {
+    let changed: Value = read(&body)?;
+    Ok(Json(controller.what_if(&name, changed).await?))
+}
+
 pub(super) async fn sync_start(
     State(controller): State<Controller>,
     Path(name): Slice,

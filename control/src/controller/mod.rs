@@ -34,7 +34,7 @@ pub use traffic::{FlipReport, FlipRequest, Lowered, RollbackReport, parse_traffi
 
 use self::slice::{Occupied, Slice};
 use crate::error::{ControlError, Result, StoreError};
-use crate::ports::{DataPlane, Process, Shadow, Sync};
+use crate::ports::{DataPlane, PortError, Process, Shadow, Sync};
 use crate::store::{JournalEntry, Lease, Store, Verified};
 
 /// How long a shutdown waits for work that must not be broken off; a cutover that has not ended
@@ -214,10 +214,22 @@ impl Controller {
     pub async fn add_rule(&self, name: &str, rule: Value, note: Note) -> Result<Value> {
         let slice = self.slice(name)?;
         self.must_lead()?;
-        let refused = |error: crate::ports::PortError| ControlError::Usage(error.to_string());
+        let refused = |error: PortError| ControlError::Usage(error.to_string());
         self.shadow().add_rule(&slice.id, &rule).map_err(refused)?;
         self.note(&slice, "rule-added", note, rule).await?;
         Ok(self.shadow().rules(&slice.id)?)
+    }
+
+    /// What other rules would have said of the stored pairs; changes nothing.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`], [`ControlError::Usage`] for what the shadow cannot read.
+    pub async fn what_if(&self, name: &str, changed: Value) -> Result<Value> {
+        let slice = self.slice(name)?.id.clone();
+        let shadow = self.ports().shadow.clone();
+        let asked = tokio::task::spawn_blocking(move || shadow.what_if(&slice, &changed));
+        let asked = asked.await.map_err(|error| PortError(error.to_string()))?;
+        asked.map_err(|error| ControlError::Usage(error.to_string()))
     }
 
     /// Drops the evidence of the shadow, with a journal entry.

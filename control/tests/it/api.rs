@@ -299,6 +299,14 @@ const MISTAKES: &[Mistake] = &[
     ),
     (
         "POST",
+        "/v1/shadow/catalog/what-if",
+        "{}",
+        400,
+        "usage",
+        "nothing is changed",
+    ),
+    (
+        "POST",
         "/v1/runbook/quotes/approve",
         "{\"step\":\"x\"}",
         400,
@@ -441,5 +449,17 @@ async fn a_slice_is_closed_and_opened_by_the_api() {
     assert!(entries.iter().all(|entry| entry["action"] == "maintenance"));
     assert_eq!(told.len(), 2);
     assert_eq!(told[0], "a new disk");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn other_rules_are_asked_as_they_came_and_leave_no_trace() {
+    let served = Served::new().await;
+    let before = served.get("/v1/journal?slice=quotes").await.json();
+    let changed = json!({"add": [{"path": "$.a", "reason": "what if"}], "drop": ["$.at"]});
+    let answer = served.post("/v1/shadow/quotes/what-if", &changed).await;
+    assert_eq!(answer.json(), json!({"slice": "quotes", "asked": changed}));
+    let after = served.get("/v1/journal?slice=quotes").await.json();
+    assert_eq!(after, before);
     served.stop().await;
 }

@@ -511,6 +511,13 @@ impl Shadow for World {
         Ok(Value::from(self.see().rules.clone()))
     }
 
+    fn what_if(&self, slice: &SliceId, changed: &Value) -> PortResult<Value> {
+        match changed.get("add") {
+            Some(_) => Ok(json!({"slice": slice, "asked": changed})),
+            None => Err(PortError("nothing is changed".to_owned())),
+        }
+    }
+
     fn record(&self, _: &SliceId, recorder: &str) -> PortResult<Value> {
         match recorder {
             "two" => Err(PortError("another recorder is at work".to_owned())),

@@ -15,4 +15,5 @@ mod replay;
 mod reverse;
 mod rewriting;
 mod secrets;
+mod what_if;
 mod writes;

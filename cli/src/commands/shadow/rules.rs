@@ -70,7 +70,7 @@ pub(crate) struct AddArgs {
 // What of a difference is accepted; without one of these, anything.
 #[derive(Debug, Args)]
 #[group(required = false, multiple = false)]
-struct Within {
+pub(super) struct Within {
     /// Numbers (or moments) at most so far apart: 0.01, 1%, 2s
     #[arg(long, value_name = "LIMIT")]
     tolerance: Option<String>,
@@ -122,7 +122,7 @@ enum Written {
 }
 
 impl Within {
-    fn accept(&self) -> Accept {
+    pub(super) fn accept(&self) -> Accept {
         let same = self.same.map(|same| match same {
             Same::Type => Accept::Type,
             Same::Presence => Accept::Presence,
