@@ -346,7 +346,8 @@ fn likeness(a: &Json, b: &Json) -> usize {
     }
 }
 
-fn strangers(a: &Json, b: &Json) -> bool {
+/// Whether two objects are two things, and not one that changed.
+pub(crate) fn strangers(a: &Json, b: &Json) -> bool {
     match (a, b) {
         (Json::Object(ours), Json::Object(theirs)) => {
             ours.len().min(theirs.len()) >= STRANGERS_MIN && shared(ours, theirs) == 0

@@ -377,6 +377,16 @@ impl<'a> Twins<'a, '_> {
         Some(rows.len())
     }
 
+    /// See [`arrays::strangers`].
+    fn strangers(&self, ours: Span, theirs: Span, depth: usize) -> Option<bool> {
+        let (a, b) = (self.ours(ours), self.theirs(theirs));
+        if !a.starts_with('{') || !b.starts_with('{') {
+            return Some(false);
+        }
+        let tree = |text| Reader::new(text).value(depth);
+        Some(arrays::strangers(&tree(a)?, &tree(b)?))
+    }
+
     /// The same where nothing names the elements: equal ones at both ends are pairs, those between
     /// them are trees, and are paired as such.
     fn ordered(&mut self, mut rows: Vec<Row<'a>>, depth: usize) -> Option<Twin<'a>> {
@@ -391,11 +401,14 @@ impl<'a> Twins<'a, '_> {
             &ours[start..ours.len() - end],
             &theirs[start..theirs.len() - end],
         );
-        if a.len() == 1 && b.len() == 1 {
-            let pairing = Pairing {
-                pairs: vec![(start, start)],
-                ..Pairing::default()
-            };
+        if let ([ours], [theirs]) = (a, b) {
+            let mut pairing = Pairing::default();
+            if self.strangers(*ours, *theirs, depth)? {
+                pairing.missing.push(start);
+                pairing.extra.push(start);
+            } else {
+                pairing.pairs.push((start, start));
+            }
             return self.paired(rows, pairing, depth);
         }
         self.forget(&rows);

@@ -63,6 +63,12 @@ fn what_differs_is_the_same_as_of_the_whole_texts() {
         (r#"{"a":12}"#, r#"{"a":1}"#, Some(1)),
         (r#"{"a": 1.0}"#, r#"{"a":1}"#, Some(0)),
         ("1", "12", Some(1)),
+        // The one that is left is another thing.
+        (
+            r#"[{"name":null,"x":null,"id":0},null]"#,
+            r#"[{"y":null,"name":true,"id":null},null]"#,
+            Some(2),
+        ),
         ("[1]", "[12]", Some(1)),
         (r#"["a\"b"]"#, r#"["a\"c"]"#, Some(1)),
         (r#"["a\\"]"#, r#"["a\\","x"]"#, Some(1)),
