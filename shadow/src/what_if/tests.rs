@@ -1,3 +1,5 @@
+//! What is said of stored pairs, and what is not said of them.
+
 use outgrow_rollout::SliceId;
 use time::macros::date;
 
