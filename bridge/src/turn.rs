@@ -258,15 +258,19 @@ async fn settle(shared: &Shared) -> Result<Side, Error> {
 /// more. A stream that was never followed begins here and now.
 async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     let (from, into) = (shared.on(stream), shared.on(stream.other()));
-    let mut tx = from.read().await?;
-    let head = from.head(&mut tx).await?;
-    let birth = from.control(&mut tx).await?.birth;
-    let beat = from.last_beat(&mut tx, "").await?;
-    drop(tx);
     let mut tx = into.write().await?;
+    into.hold_position(&mut tx, stream).await?;
     let place = into.place_of(&mut tx, stream).await?;
     let kept = place.map(|place| place.seq);
-    let position = match into.position(&mut tx, stream).await? {
+    let known = into.position(&mut tx, stream).await?;
+    // Behind the position: an older worker may be applying what comes in still, and a look at the
+    // source from before would seem to be of one that has lost it.
+    let mut there = from.read().await?;
+    let head = from.head(&mut there).await?;
+    let birth = from.control(&mut there).await?.birth;
+    let beat = from.last_beat(&mut there, "").await?;
+    drop(there);
+    let position = match known {
         None => Position {
             epoch: 1,
             seq: head,

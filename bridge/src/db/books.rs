@@ -232,6 +232,18 @@ impl Database {
         rows.first().map(read).transpose().on(self.side)
     }
 
+    /// Keeps others from moving it until the end of the transaction. The first statement of one, so
+    /// that it shows what is in force then.
+    pub(crate) async fn hold_position(&self, tx: &mut Tx, stream: Side) -> Result<(), Error> {
+        let text = format!(
+            "UPDATE {} SET epoch = epoch WHERE stream = ?",
+            self.own("position")
+        );
+        let args = [Arg::from(stream.as_str())];
+        tx.execute(&text, &args).await.on(self.side)?;
+        Ok(())
+    }
+
     /// Sets a position by force: at the start and at a turn.
     pub(crate) async fn set_position(
         &self,

@@ -121,10 +121,19 @@ async fn a_restored_file_is_noticed() {
         .execute("UPDATE item SET note = 'after the backup' WHERE id < 4")
         .await;
     pair.equal().await;
+    // A backup tells itself by the heartbeats that it lacks.
+    let sent = "SELECT max(at) FROM _outgrow_items_beat";
+    let sent = pair.legacy.number(sent).await;
+    eventually("a heartbeat behind the backup", WAIT, || async {
+        let applied = "SELECT coalesce(max(beat), 0) FROM _outgrow_items_position";
+        (pair.extracted.number(applied).await > sent).then_some(())
+    })
+    .await;
     link.shutdown().await;
     let url = format!("sqlite:{}", path.display());
     let restored = SqlitePool::connect(&url).await.unwrap();
-    for _ in 0..3 {
+    // More changes than there can have been since, heartbeats and all.
+    for _ in 0..20 {
         sqlx::query(LATER).execute(&restored).await.unwrap();
     }
     restored.close().await;
