@@ -72,6 +72,8 @@ pub(crate) fn installed(program: &Path, user: Option<&str>, data: &Path, install
     install();
     // Others may be doing the same: the first that is done is the one that counts.
     let own = kept.with_extension(std::process::id().to_string());
+    // Of an earlier process of this number, that was killed in the middle.
+    let _ = std::fs::remove_dir_all(&own);
     copy(data, &own);
     if std::fs::rename(&own, &kept).is_err() {
         let _ = std::fs::remove_dir_all(&own);
