@@ -186,7 +186,8 @@ fn path(target: &Uri) -> &str {
     target.path_and_query().map_or("/", |whole| whole.as_str())
 }
 
-fn host(fields: &HeaderMap) -> String {
+/// As keys begin with it.
+pub(crate) fn host(fields: &HeaderMap) -> String {
     let host = fields.get(HOST).and_then(|host| host.to_str().ok());
     host.unwrap_or_default().to_ascii_lowercase()
 }
@@ -359,14 +360,13 @@ impl Cache {
     /// its answer names, is of no use any more (RFC 9111 section 4.4).
     pub(crate) fn changed(
         &self,
-        (fields, target): (&HeaderMap, &Uri),
+        (host, target): (&str, &Uri),
         answer: Option<&HeaderMap>,
         now: SystemTime,
     ) {
         if let Some(next) = &*self.next.load() {
-            next.changed((fields, target), answer, now);
+            next.changed((host, target), answer, now);
         }
-        let host = host(fields);
         self.drop_one(&format!("{host}{}", path(target)), now);
         let named = answer.into_iter().flat_map(|answer| {
             let names = [LOCATION, CONTENT_LOCATION];

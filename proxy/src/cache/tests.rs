@@ -96,7 +96,7 @@ fn a_write_takes_out_what_it_changes_and_keeps_out_what_lacks_it() {
     let asks = question(1, Side::Legacy);
     let (host, target) = (fields(&[("host", "SHOP")]), Uri::from_static("/a?b"));
     let write = |target: &Uri, answer: Option<&HeaderMap>, at| {
-        cache.changed((&host, target), answer, at);
+        cache.changed((&super::host(&host), target), answer, at);
     };
     keep(&cache, &asks, &none, &fields(&[LASTS]), "before");
     write(&Uri::from_static("/a"), None, at(NOW));
@@ -246,6 +246,10 @@ fn one_that_is_followed_gives_nothing_and_tells_of_writes() {
     assert!(old.entry(&asks, &none, answer, at(NOW)).is_none());
     keep(&next, &asks, &none, &said, "b");
     let host = fields(&[("host", "shop")]);
-    old.changed((&host, &Uri::from_static("/a?b")), None, at(NOW));
+    old.changed(
+        (&super::host(&host), &Uri::from_static("/a?b")),
+        None,
+        at(NOW),
+    );
     assert_eq!(found(&next, &asks, &none), "uri-miss");
 }

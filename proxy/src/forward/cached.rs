@@ -50,7 +50,7 @@ struct Asks {
 /// What a write may change. Dropped without a word of how it ended, it may have changed it.
 pub(super) struct Touched {
     cache: Arc<Cache>,
-    fields: HeaderMap,
+    host: String,
     target: Uri,
     over: bool,
 }
@@ -61,7 +61,7 @@ impl Touched {
         let cache = core.shared.cache.as_ref()?;
         (!is_read(&out.parts.method)).then(|| Self {
             cache: cache.clone(),
-            fields: out.parts.headers.clone(),
+            host: cache::host(&out.parts.headers),
             target: out.parts.uri.clone(),
             over: false,
         })
@@ -76,7 +76,7 @@ impl Touched {
     }
 
     fn tell(&self, answer: Option<&HeaderMap>) {
-        let of = (&self.fields, &self.target);
+        let of = (&*self.host, &self.target);
         self.cache.changed(of, answer, SystemTime::now());
     }
 }
