@@ -23,6 +23,10 @@ pub const FALSE_ALARMS: f64 = 0.01;
 /// still does against a coin of 1.0.
 const PRIOR: f64 = 10.0;
 
+/// The share of the stake that is on a coin of 1.0: on a field without noise, in which whatever
+/// differs is the candidate's doing. It is lost with the first answer that says otherwise.
+const ALONE: f64 = 0.25;
+
 /// Requests that told candidate and noise apart, of one field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paired {
@@ -46,6 +50,16 @@ impl Paired {
     /// it.
     #[must_use]
     pub fn log_evidence(self) -> f64 {
+        let among_noise = (1.0 - ALONE).ln() + self.log_among_noise();
+        if self.better > 0 {
+            return among_noise;
+        }
+        let alone = ALONE.ln() + as_f64(self.worse) * std::f64::consts::LN_2;
+        let (less, more) = (among_noise.min(alone), among_noise.max(alone));
+        more + (less - more).exp().ln_1p()
+    }
+
+    fn log_among_noise(self) -> f64 {
         let (worse, better) = (as_f64(self.worse), as_f64(self.better));
         let above_half = log_above_half(worse + PRIOR, better + PRIOR);
         (worse + better + 1.0) * std::f64::consts::LN_2 + log_beta(worse + PRIOR, better + PRIOR)
@@ -154,6 +168,8 @@ mod tests {
             (0.19, 0.05, 4_000, 0.9),
             (0.51, 0.10, 4_000, 0.9),
             (0.75, 0.20, 4_000, 0.9),
+            (0.0, 0.000_2, 100_000, 0.99),
+            (0.0, 0.000_2, 200_000, 0.99),
         ] {
             let share = found(noise, fault, n, 200, 7);
             assert!(share >= least, "{noise} {fault} {n}: {share}");
@@ -173,7 +189,13 @@ mod tests {
                 sum += prior * wealth.exp();
                 weight += prior;
             }
-            let expected = (sum / weight).ln();
+            // And the coin that never falls the other way.
+            let alone = if better == 0 {
+                as_f64(worse).exp2()
+            } else {
+                0.0
+            };
+            let expected = ((1.0 - ALONE) * sum / weight + ALONE * alone).ln();
             let seen = Paired { worse, better }.log_evidence();
             assert!(
                 (seen - expected).abs() < 1e-6,
