@@ -551,16 +551,24 @@ impl Engine {
                 newest = Some((at, format!("{side} `{table}` (refused by the fence)")));
             }
         }
-        let refused = controls.iter().map(|(_, c)| c.refused).sum();
-        self.parked = target.parked_count(&mut there).await?;
+        let refused: u64 = controls.iter().map(|(_, c)| c.refused).sum();
+        let parked = target.parked_count(&mut there).await?;
+        drop((here, there));
+        // Asked beside each new row: clocks drift, and are set.
+        let known = self.shared.status(|s| s.foreign + s.refused);
+        let ahead = match foreign + refused == known {
+            true => None,
+            false => Some(both::clock_ahead(target).await?),
+        };
+        self.parked = parked;
         self.shared.status(|s| {
+            s.foreign_ahead_ms = ahead.unwrap_or(s.foreign_ahead_ms);
             s.backlog = u64::try_from(backlog).unwrap_or(0);
             s.foreign = foreign;
             s.refused = refused;
-            s.parked = self.parked;
+            s.parked = parked;
             (s.foreign_at, s.last_foreign) = newest.unzip();
         });
-        drop((here, there));
         self.count_both().await
     }
 }

@@ -91,7 +91,10 @@ pub(crate) struct Status {
     pub(crate) parked: u64,
     pub(crate) foreign: u64,
     pub(crate) refused: u64,
+    /// When that was, by the clock of its database.
     pub(crate) foreign_at: Option<i64>,
+    /// By how much that clock was ahead of ours then.
+    pub(crate) foreign_ahead_ms: i64,
     pub(crate) last_foreign: Option<String>,
     pub(crate) verified: Option<(BTreeMap<String, TableRows>, Instant)>,
     /// A verification that runs, and what the last one was.
@@ -117,6 +120,26 @@ pub(crate) struct BothWays {
     pub(crate) carried: Carried,
 }
 
+/// A write of the passive side.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LastForeign {
+    /// By our clock.
+    between: (i64, i64),
+    what: Option<String>,
+}
+
+impl LastForeign {
+    /// `at` is by a clock that is so far ahead. A log may tell whole seconds only.
+    fn of(at: i64, ahead: i64, what: Option<String>) -> Self {
+        let cut = if at % 1_000 == 0 { 999 } else { 0 };
+        let from = at.saturating_sub(ahead);
+        Self {
+            between: (from, from.saturating_add(cut)),
+            what,
+        }
+    }
+}
+
 impl Status {
     pub(crate) fn new(source: Side, interval_ms: i64) -> Self {
         Self {
@@ -135,6 +158,7 @@ impl Status {
             foreign: 0,
             refused: 0,
             foreign_at: None,
+            foreign_ahead_ms: 0,
             last_foreign: None,
             verified: None,
             verifying: None,
@@ -172,10 +196,12 @@ impl Status {
             parked: self.parked + self.both.parked,
             conflicts: self.both.open,
             foreign_writes: self.foreign + self.refused + self.both.carried.rows,
+            // One that is to come by a clock that was set back is of now.
             foreign_write_age_ms: last
                 .as_ref()
-                .and_then(|l| u64::try_from(now_ms() - l.0).ok()),
-            last_foreign: last.and_then(|l| l.1),
+                .map(|l| u64::try_from(now_ms().saturating_sub(l.between.0)).unwrap_or(0)),
+            foreign_between_ms: last.as_ref().map(|l| l.between),
+            last_foreign: last.and_then(|l| l.what),
             verified,
             verified_age_ms: age,
             log_kept_bytes: self.log_kept.clone(),
@@ -183,14 +209,16 @@ impl Status {
     }
 
     /// The newest write of the passive side, carried over or not.
-    fn last_foreign(&self) -> Option<(i64, Option<String>)> {
+    fn last_foreign(&self) -> Option<LastForeign> {
         let carried = &self.both.carried;
         let passive = self.source.other();
         let carried = carried.at_ms.map(|at| {
             let what = format!("{passive} `{}` (carried over)", carried.table);
-            (at, Some(what))
+            LastForeign::of(at, self.foreign_ahead_ms, Some(what))
         });
-        let noted = self.foreign_at.map(|at| (at, self.last_foreign.clone()));
+        let noted = self
+            .foreign_at
+            .map(|at| LastForeign::of(at, self.foreign_ahead_ms, self.last_foreign.clone()));
         carried.max(noted)
     }
 
@@ -274,6 +302,26 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_foreign_write_is_told_by_our_clock() {
+        let told = |at, ahead| LastForeign::of(at, ahead, None).between;
+        assert_eq!(told(10_123, 0), (10_123, 10_123));
+        assert_eq!(told(10_123, 4_000), (6_123, 6_123));
+        assert_eq!(told(10_123, -40), (10_163, 10_163));
+        // Whole seconds are those of that clock.
+        assert_eq!(told(10_000, 40), (9_960, 10_959));
+        let mut status = Status::new(Side::Legacy, 150);
+        assert_eq!(status.evidence().foreign_write_age_ms, None);
+        // A database an hour ahead.
+        let hour = 3_600_000;
+        status.foreign_at = Some(now_ms() + hour - 60_000);
+        status.foreign_ahead_ms = hour;
+        let age = status.evidence().foreign_write_age_ms.unwrap_or(0);
+        assert!((60_000..120_000).contains(&age), "{age}");
+        status.foreign_ahead_ms = 0;
+        assert_eq!(status.evidence().foreign_write_age_ms, Some(0));
+    }
 
     #[test]
     fn a_clock_that_jumps_hides_no_silence() {

@@ -1,7 +1,8 @@
 //! What control asks of the other crates. The binary implements these over the proxy, the
 //! bridge and the shadow; tests implement them over plain memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -46,6 +47,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn holds(&self) -> Vec<HoldFigures>;
     /// Lines that the access log lacks, for the metrics; `None` where there is none.
     fn lines_lost(&self) -> Option<LinesLost>;
+    /// Requests that the proxy itself has refused, by code, and connections that came to none.
+    fn refusals(&self) -> Vec<(&'static str, u64)>;
     /// The store of answers that are given again; `None` where there is none.
     fn cache(&self) -> Option<CacheFigures>;
     /// Everything else a person may want to see, for `status`.
@@ -167,8 +170,19 @@ pub trait Shadow: Send + std::marker::Sync {
     fn reset(&self, slice: &SliceId);
     /// Routes whose writes it mirrors no more, since the last call, and why.
     fn stopped(&self, slice: &SliceId) -> BTreeMap<String, String>;
-    /// Mirrors the writes of all routes again. Which of them were stopped.
-    fn resume(&self, slice: &SliceId) -> Vec<String>;
+    /// Mirrors the writes of these routes again, or with `None` of all. Which of them were stopped.
+    fn resume(&self, slice: &SliceId, routes: Option<&BTreeSet<String>>) -> Vec<String>;
+    /// Mirrors nothing of these routes, for these reasons, and of all others what the stage says.
+    /// Idempotent.
+    fn stop_routes(&self, slice: &SliceId, routes: &BTreeMap<String, String>);
+    /// Routes of which a copy was under way to this side at some moment between these, in Unix
+    /// milliseconds; `None` where nobody knows any more.
+    fn asked(
+        &self,
+        slice: &SliceId,
+        side: Side,
+        between: &RangeInclusive<i64>,
+    ) -> Option<BTreeSet<String>>;
     /// Everything that must outlive a restart, and its way back in.
     fn snapshot(&self) -> Value;
     fn restore(&self, snapshot: Value) -> PortResult<()>;

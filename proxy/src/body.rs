@@ -113,7 +113,7 @@ impl Copy {
             exchange.response.body = self.kept.split().freeze();
             match &self.caller {
                 Some(caller) => caller.offer(exchange, &*self.tap),
-                None => self.tap.offer(*exchange),
+                None => self.tap.offer(exchange),
             }
         }
     }

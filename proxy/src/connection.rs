@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::core::{Core, Peer, Scheme};
+use crate::counts::refusals::{HANDSHAKE, PREFACE};
 use crate::inbound::{Io, converse};
 use crate::preface::{self, PrefaceError};
 
@@ -63,6 +64,10 @@ pub(crate) async fn serve(
             Ok(found) => client = found.unwrap_or(address),
             Err(failure) => {
                 debug!(%failure, balancer = %address, "a connection was not taken");
+                // That the proxy ends is not the balancer's fault.
+                if !ends.stop.is_cancelled() {
+                    core.lacks_request(PREFACE);
+                }
                 return;
             }
         }
@@ -92,10 +97,11 @@ async fn converse_over_tls(
         shaken = tokio::time::timeout(within, tls.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => converse(core, Io::Tls(Box::new(stream)), peer, ends).await,
+        Ok(Ok(stream)) => return converse(core, Io::Tls(Box::new(stream)), peer, ends).await,
         Ok(Err(failure)) => debug!(%failure, "a handshake failed"),
         Err(_) => debug!("a handshake took too long"),
     }
+    core.lacks_request(HANDSHAKE);
 }
 
 /// Whose connection a balancer passes on, as it says; within the time of a request's head.

@@ -10,9 +10,12 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{CoreLog, Losses};
+use crate::answer::status;
 use crate::auth::Doorman;
 use crate::cache::Cache;
+use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
+use crate::error::Refusal;
 use crate::guard::ErrorEvent;
 use crate::identity::Identities;
 use crate::inbound::Desk;
@@ -37,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) doorman: Arc<Doorman>,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
     pub(crate) routes: RouteCounts,
+    pub(crate) refusals: RefusalCounts,
     /// Where answers are kept.
     pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.
@@ -99,6 +103,16 @@ impl Core {
 
     pub(crate) fn legacy(&self) -> &Rc<Cluster> {
         &self.clusters[0]
+    }
+
+    /// Counts a request that the proxy itself answers.
+    pub(crate) fn refuses(&self, refusal: &Refusal) {
+        self.shared.refusals.count(self.index, status(refusal).1);
+    }
+
+    /// Counts a connection, or the end of one, that came to no request: one of `NO_REQUEST`.
+    pub(crate) fn lacks_request(&self, code: &'static str) {
+        self.shared.refusals.count(self.index, code);
     }
 
     /// A service by its name.

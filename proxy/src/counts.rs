@@ -1,5 +1,6 @@
 //! Requests, errors and times by side. Each core adds to its own counters; readers sum.
 
+pub(crate) mod refusals;
 pub(crate) mod routes;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -118,6 +118,12 @@ impl Handle {
         Some(self.shared.lines_lost.as_ref()?.read())
     }
 
+    /// Requests that the proxy itself has refused, by the code that `x-outgrow-error` has, and
+    /// connections that came to none.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        self.shared.refusals.read()
+    }
+
     /// The store of answers; `None` where there is none.
     pub fn cache(&self) -> Option<CacheFigures> {
         Some(self.shared.cache.as_ref()?.figures())

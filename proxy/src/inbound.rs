@@ -28,6 +28,7 @@ use crate::answer::refuse;
 use crate::body::Body;
 use crate::connection::Ends;
 use crate::core::{Core, Peer};
+use crate::counts::refusals::UNFINISHED;
 use crate::deadline::Deadline;
 use crate::error::Refusal;
 use crate::stages;
@@ -183,6 +184,9 @@ impl Inbound<'_> {
         })
         .await;
         self.fresh = false;
+        if matches!(came, Came::Nothing) && is_begun(&self.line.state().input) {
+            self.core.lacks_request(UNFINISHED);
+        }
         came
     }
 
@@ -366,6 +370,7 @@ impl Inbound<'_> {
     /// Answers what is no request. Nothing is read behind it.
     async fn turn_away(&mut self, refusal: &Refusal) -> bool {
         debug!(%refusal, "refused");
+        self.core.refuses(refusal);
         self.line.state().broken = true;
         let manner = Manner {
             old: false,
@@ -413,6 +418,11 @@ impl Inbound<'_> {
         })
         .await;
     }
+}
+
+/// Whether a head has begun. Line ends alone, which some clients send behind a body, are none.
+fn is_begun(input: &[u8]) -> bool {
+    input.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
 /// The next head of what was read already. Looked at only when its end may be there: a head that

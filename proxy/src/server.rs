@@ -20,6 +20,7 @@ use crate::auth::Doorman;
 use crate::cache::Cache;
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
+use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
 use crate::doors::{Door, Doors};
 use crate::error::BindError;
@@ -151,6 +152,7 @@ impl Proxy {
         }
         let shared = Arc::new(Shared {
             routes: RouteCounts::new(&settings.slices, workers),
+            refusals: RefusalCounts::new(workers),
             settings,
             table,
             slices,

@@ -72,6 +72,7 @@ pub(crate) async fn answer(
     let answered = checked(core, &peer, request, trail).await;
     let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {
         debug!(%refusal, "refused");
+        own.refuses(&refusal);
         if let Some(ending) = &ending {
             ending.refused(&refusal);
         }

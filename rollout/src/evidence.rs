@@ -131,6 +131,10 @@ pub struct SyncEvidence {
     pub foreign_writes: u64,
     /// Milliseconds since the last foreign write, `None` if there was none.
     pub foreign_write_age_ms: Option<u64>,
+    /// Between which moments that was, in Unix milliseconds by the clock of the process: databases
+    /// may tell whole seconds only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_between_ms: Option<(i64, i64)>,
     pub last_foreign: Option<String>,
     /// The last whole verification; `None` if there was none since the link (re)started.
     pub verified: Option<BTreeMap<String, TableRows>>,

@@ -1,5 +1,7 @@
 //! The legal moves of a slice. [`advance`] is the only way from one state to the next.
 
+use std::collections::BTreeSet;
+
 use crate::ids::{Side, Weight};
 use crate::state::{DataPhase, SliceState, Traffic};
 
@@ -28,8 +30,15 @@ pub enum Move {
     EndMaintenance,
     /// Mirror nothing, for this reason, whatever the stage.
     StopMirror(String),
-    /// Mirror again.
+    /// Mirror nothing of these routes, for this reason.
+    StopRoutes {
+        routes: BTreeSet<String>,
+        reason: String,
+    },
+    /// Mirror again, routes that were stopped included.
     ResumeMirror,
+    /// Mirror these routes again; those that were not stopped are as they were.
+    ResumeRoutes(BTreeSet<String>),
 }
 
 /// Why a move is not possible from this state. The text says what would make it possible.
@@ -40,7 +49,7 @@ pub enum IllegalMove {
     #[error("the slice is frozen ({0}); `route unfreeze` it first, or `route rollback`")]
     Frozen(String),
     #[error(
-        "nothing is mirrored ({0}), so nothing is proven; see to it, then `shadow resume`, or \
+        "not all is mirrored ({0}), so not all is proven; see to it, then `shadow resume`, or \
          `route rollback`"
     )]
     Unmirrored(String),
@@ -101,7 +110,21 @@ pub fn advance(state: &SliceState, wanted: &Move) -> Result<SliceState, IllegalM
         Move::Maintain(reason) => next.maintenance = Some(reason.clone()),
         Move::EndMaintenance => next.maintenance = None,
         Move::StopMirror(reason) => next.unmirrored = Some(reason.clone()),
-        Move::ResumeMirror => next.unmirrored = None,
+        Move::StopRoutes { routes, reason } => {
+            for route in routes {
+                // Known by what stopped it first.
+                let known = next.unmirrored_routes.entry(route.clone());
+                known.or_insert_with(|| reason.clone());
+            }
+        }
+        Move::ResumeMirror => {
+            next.unmirrored = None;
+            next.unmirrored_routes.clear();
+        }
+        Move::ResumeRoutes(routes) => {
+            next.unmirrored_routes
+                .retain(|route, _| !routes.contains(route));
+        }
     }
     // A rollback is always a new epoch, even where the stage is the same already.
     if next == *state {
@@ -141,9 +164,9 @@ fn traffic(state: &SliceState, next: &mut SliceState, to: Traffic) -> Result<(),
         _ => {}
     }
     if to.weight() > from.weight()
-        && let Some(reason) = &state.unmirrored
+        && let Some(reason) = state.not_mirrored()
     {
-        return Err(IllegalMove::Unmirrored(reason.clone()));
+        return Err(IllegalMove::Unmirrored(reason.to_owned()));
     }
     if to.weight() > Weight::ZERO {
         fed(state, from, to)?;

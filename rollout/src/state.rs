@@ -1,5 +1,6 @@
 //! The state of a slice: three axes, changed only by [`crate::advance`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,10 @@ pub struct SliceState {
     /// `shadow resume`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmirrored: Option<String>,
+    /// Routes of which nothing is mirrored, and why: the suspects of the tripwire. Cleared by
+    /// `shadow resume`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmirrored_routes: BTreeMap<String, String>,
 }
 
 impl SliceState {
@@ -139,7 +144,14 @@ impl SliceState {
             frozen: None,
             maintenance: None,
             unmirrored: None,
+            unmirrored_routes: BTreeMap::new(),
         }
+    }
+
+    /// Why not all that the stage mirrors is mirrored.
+    pub fn not_mirrored(&self) -> Option<&str> {
+        let of_routes = self.unmirrored_routes.values().next();
+        self.unmirrored.as_ref().or(of_routes).map(String::as_str)
     }
 
     /// What a proxy must know of this state.

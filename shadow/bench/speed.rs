@@ -23,8 +23,9 @@ fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["write", folder] => write(Path::new(folder)),
-        ["run", folder] => run(Path::new(folder)),
-        _ => Err("usage: speed write FOLDER | speed run FOLDER".into()),
+        ["run", folder] => run(Path::new(folder), None),
+        ["run", folder, case] => run(Path::new(folder), Some(case)),
+        _ => Err("usage: speed write FOLDER | speed run FOLDER [CASE]".into()),
     }
 }
 
@@ -210,9 +211,10 @@ fn answer(body: String) -> CapturedResponse {
     }
 }
 
-fn run(folder: &Path) -> Result<(), Failure> {
+fn run(folder: &Path, only: Option<&str>) -> Result<(), Failure> {
     let comparer = Comparer::new(&[], &[], None, &[], 16 << 20)?;
-    for (name, ..) in cases() {
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    for (name, ..) in cases().into_iter().filter(|case| wanted(case.0)) {
         let read = |side: &str| fs::read_to_string(folder.join(format!("{name}.{side}.json")));
         let (a, b) = (answer(read("a")?), answer(read("b")?));
         let entries = comparer.differences(&a, &b)?.len();

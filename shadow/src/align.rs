@@ -19,6 +19,7 @@ use crate::hidden::Hidden;
 use crate::mutants::mutants;
 use crate::path::Root;
 use crate::record::{Outcome, Pair};
+use crate::renaming::Book;
 use crate::rules::{Rules, today};
 use crate::seen::Shown;
 use crate::slice::{Held, NoAnswer, Slice, unix_now};
@@ -88,6 +89,7 @@ pub(crate) fn unanswered(
 ) -> Outcome {
     match (exchange.primary, why) {
         (_, NoAnswer::Memory) => Outcome::NotComparable("memory"),
+        (_, NoAnswer::NotAsked(reason)) => Outcome::NotComparable(reason),
         // The legacy side as candidate is no measure of the extracted one.
         (Side::Extracted, NoAnswer::Failed(_)) => Outcome::NotComparable("legacy-unreachable"),
         (Side::Legacy, NoAnswer::Failed(why)) => {
@@ -187,7 +189,9 @@ fn seed(slice: &Slice, route: &str, answer: &Answer) {
     let Some(json) = document(answer, slice.limits.body) else {
         return;
     };
-    let (rules, today) = (slice.rules().aside(), today());
+    let (rules, today) = (slice.rules().of_one_side(), today());
+    // Its own ids stand for themselves, as those of both sides are known by now.
+    diff(&json, &json, &Root::Body, &rules, today);
     let (mut faults, mut caught) = (0, 0);
     for spoilt in mutants(&json) {
         let found = diff(&json, &spoilt, &Root::Body, &rules, today);
@@ -247,7 +251,12 @@ async fn both(
     exchange: &Exchange,
     generation: &mut u64,
 ) -> Result<(Held, Held), Outcome> {
-    let failed = |_| Outcome::NotComparable("recheck-failed");
+    let failed = |why| {
+        Outcome::NotComparable(match why {
+            NoAnswer::NotAsked(reason) => reason,
+            NoAnswer::Failed(_) | NoAnswer::Memory => "recheck-failed",
+        })
+    };
     let legacy = slice.ask(Side::Legacy, exchange).await.map_err(failed)?;
     let extracted = slice.ask(Side::Extracted, exchange).await.map_err(failed)?;
     let belongs = slice.builds(&legacy, &extracted, *generation);
@@ -263,10 +272,14 @@ fn stood_still(
     legacy: (&Answer, &Answer),
     extracted: (&Answer, &Answer),
 ) -> Result<bool, &'static str> {
-    let own = raw(slice, legacy.0, legacy.1)?;
-    let own = slice.kept(&exchange.endpoint, own);
-    let theirs = differences(slice, exchange, extracted.0, extracted.1)?;
-    Ok(own.is_empty() && theirs.counts.is_empty())
+    for (first, again) in [legacy, extracted] {
+        // Ids may be given anew with each answer, by a search; but once in each.
+        let found = by_rules(slice, &slice.rules().of_one_side(), first, again)?;
+        if !slice.kept(&exchange.endpoint, found).is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Asks the legacy side twice and the extracted side once, the latter two in random order, and
@@ -290,7 +303,11 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
             continue;
         };
         took.push((side, latency));
-        let found = raw(slice, &first, &answer).ok();
+        let book = match side {
+            Side::Legacy => Book::Legacy,
+            Side::Extracted => slice.book(exchange),
+        };
+        let found = raw(slice, book, &first, &answer).ok();
         match side {
             Side::Legacy => own = found,
             Side::Extracted => theirs = found,
@@ -307,8 +324,14 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
     }
 }
 
-pub(crate) fn raw(slice: &Slice, a: &Answer, b: &Answer) -> Result<Vec<Difference>, &'static str> {
-    by_rules(slice, &slice.rules(), a, b)
+/// What no rule accepts, of answers of these.
+pub(crate) fn raw(
+    slice: &Slice,
+    book: Book,
+    a: &Answer,
+    b: &Answer,
+) -> Result<Vec<Difference>, &'static str> {
+    by_rules(slice, &slice.rules().of(book), a, b)
 }
 
 fn by_rules(
@@ -332,7 +355,7 @@ fn differences(
     legacy: &Answer,
     extracted: &Answer,
 ) -> Result<Found, &'static str> {
-    let rules = slice.rules().watched(false);
+    let rules = slice.rules().of(slice.book(exchange)).watched(false);
     let all = by_rules(slice, &rules, legacy, extracted)?;
     let counts = slice.kept(&exchange.endpoint, all.clone());
     let hidden = rules.hidden();
@@ -366,7 +389,7 @@ pub(crate) fn pair(
     found: &[Difference],
 ) -> Box<Pair> {
     let target = slice.redactor.text(exchange.request.target.as_str());
-    let curl = |side| slice.curl(side, exchange, &target);
+    let curl = |side| slice.curl(side, exchange);
     Box::new(Pair {
         id: String::new(),
         at: unix_now(),
@@ -377,6 +400,7 @@ pub(crate) fn pair(
             .filter_map(curl)
             .collect(),
         primary: exchange.primary.to_string(),
+        book: slice.book(exchange),
         legacy_status: legacy.map(|answer| answer.status.as_u16()),
         extracted_status: extracted.map(|answer| answer.status.as_u16()),
         legacy_body: String::new(),

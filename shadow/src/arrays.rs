@@ -1,6 +1,6 @@
 //! Which element of one array belongs to which of the other. Pure, and bounded in work.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::Range;
 
 use crate::json::Json;
@@ -51,6 +51,57 @@ pub(crate) fn pair(
             None => ordered(legacy, extracted, work),
         },
     }
+}
+
+/// Adds the elements that a pairing leaves out because they are equal. Of a set those that come more
+/// than once stay out: nobody can say which of them belong together.
+pub(crate) fn complete(pairing: &mut Pairing, legacy: &[Json], extracted: &[Json], is_set: bool) {
+    let rest = |all: &[Json], listed: HashSet<usize>| {
+        let mut rest: Vec<usize> = (0..all.len()).filter(|at| !listed.contains(at)).collect();
+        rest.sort_by(|a, b| all[*a].cmp(&all[*b]));
+        rest
+    };
+    let ours = pairing.pairs.iter().map(|(index, _)| *index);
+    let ours = rest(
+        legacy,
+        ours.chain(pairing.missing.iter().copied()).collect(),
+    );
+    let theirs = pairing.pairs.iter().map(|(_, partner)| *partner);
+    let theirs = rest(
+        extracted,
+        theirs.chain(pairing.extra.iter().copied()).collect(),
+    );
+    for alike in ours.chunk_by(|a, b| legacy[*a] == legacy[*b]) {
+        if !is_set || alike.len() == 1 {
+            let from = ours.partition_point(|index| legacy[*index] < legacy[alike[0]]);
+            let partners = theirs.iter().skip(from);
+            pairing
+                .pairs
+                .extend(alike.iter().copied().zip(partners.copied()));
+        }
+    }
+    pairing.pairs.sort_unstable();
+}
+
+/// Takes pairs apart that are two things.
+pub(crate) fn part_strangers(pairing: &mut Pairing, legacy: &[Json], extracted: &[Json]) {
+    let (missing, extra) = (&mut pairing.missing, &mut pairing.extra);
+    pairing.pairs.retain(|(index, partner)| {
+        let are_one = !strangers(&legacy[*index], &extracted[*partner]);
+        if !are_one {
+            missing.push(*index);
+            extra.push(*partner);
+        }
+        are_one
+    });
+    missing.sort_unstable();
+    extra.sort_unstable();
+}
+
+/// Whether two of these are equal.
+pub(crate) fn have_twice(all: &[Json]) -> bool {
+    let mut seen = BTreeSet::new();
+    !all.iter().all(|element| seen.insert(element))
 }
 
 /// As multisets: both sorted, then merged.
@@ -120,7 +171,7 @@ fn inferred(legacy: &[Json], extracted: &[Json]) -> Option<&'static str> {
         return None;
     }
     let keys = |all: &[Json], name: &str| {
-        let mut found = std::collections::BTreeSet::new();
+        let mut found = BTreeSet::new();
         for element in all {
             let key = element.get(name)?;
             let plain = matches!(key, Json::Number(_) | Json::String(_));

@@ -8,6 +8,7 @@ mod grpc;
 mod html;
 mod lines;
 mod markup;
+mod page;
 mod table;
 mod xml;
 
@@ -20,6 +21,10 @@ use crate::json::{self, Json};
 pub(crate) use coding::{GROWTH_MAX, decoded};
 pub(crate) use forms::hash;
 pub(crate) use html::{LeftOut, Selector};
+
+/// Names that stand once in a body, and many times in its tree, are at most this many times as long
+/// there as the body.
+const COPIES_MAX: usize = 32;
 
 /// Why a body says nothing.
 pub(crate) type Unreadable = &'static str;
@@ -97,3 +102,6 @@ pub(crate) fn read(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod hostile;

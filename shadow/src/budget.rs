@@ -1,13 +1,16 @@
-//! Bytes of copies that a slice holds in memory: those of requests, and of both sides' answers.
+//! Bytes of copies that a slice holds in memory: those of requests, and of both sides' answers. A
+//! route may have a part of its own, and takes of both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// A slice's budget. Taken from by every core, so one number without a lock.
+/// A slice's budget, or that of a route within it. Taken from by every core, so one number without
+/// a lock.
 #[derive(Debug)]
 pub(crate) struct Budget {
     most: usize,
     held: AtomicUsize,
+    within: Option<Arc<Budget>>,
 }
 
 /// What one pair holds of it; given back when it is dropped.
@@ -22,7 +25,36 @@ impl Budget {
         Arc::new(Self {
             most,
             held: AtomicUsize::new(0),
+            within: None,
         })
+    }
+
+    /// Another one, of which this one must have room for all, too.
+    pub(crate) fn part(self: &Arc<Self>, most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            held: AtomicUsize::new(0),
+            within: Some(self.clone()),
+        })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let more = |held: usize| held.checked_add(bytes).filter(|all| *all <= self.most);
+        if self.held.fetch_update(Relaxed, Relaxed, more).is_err() {
+            return false;
+        }
+        let taken = self.within.as_ref().is_none_or(|whole| whole.take(bytes));
+        if !taken {
+            self.held.fetch_sub(bytes, Relaxed);
+        }
+        taken
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+        if let Some(whole) = &self.within {
+            whole.give_back(bytes);
+        }
     }
 
     pub(crate) fn held(&self) -> usize {
@@ -40,8 +72,7 @@ impl Budget {
 impl Share {
     /// Takes so many bytes more; false, and nothing taken, where there are not so many.
     pub(crate) fn grow(&self, bytes: usize) -> bool {
-        let more = |held: usize| held.checked_add(bytes).filter(|all| *all <= self.of.most);
-        let taken = self.of.held.fetch_update(Relaxed, Relaxed, more).is_ok();
+        let taken = self.of.take(bytes);
         if taken {
             self.held.fetch_add(bytes, Relaxed);
         }
@@ -50,7 +81,7 @@ impl Share {
 
     /// Gives all of it back.
     pub(crate) fn give_back(&self) {
-        self.of.held.fetch_sub(self.held.swap(0, Relaxed), Relaxed);
+        self.of.give_back(self.held.swap(0, Relaxed));
     }
 }
 
@@ -75,5 +106,20 @@ mod tests {
         assert!(two.grow(60));
         drop(two);
         assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_part_has_a_bound_of_its_own_and_takes_of_the_whole() {
+        let whole = Budget::new(100);
+        let (small, large) = (whole.part(30), whole.part(1_000));
+        let (one, two, other) = (small.share(), large.share(), whole.share());
+        assert!(!one.grow(31) && one.grow(30) && !one.grow(1));
+        assert!(!two.grow(71) && two.grow(50));
+        assert_eq!((small.held(), large.held(), whole.held()), (30, 50, 80));
+        assert!(!other.grow(21) && other.grow(20));
+        drop(one);
+        assert_eq!((small.held(), whole.held()), (0, 70));
+        drop((two, other));
+        assert_eq!((large.held(), whole.held()), (0, 0));
     }
 }

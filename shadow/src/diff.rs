@@ -1,5 +1,7 @@
 //! Differences between two JSON documents, each with its place and kind.
 
+mod ids;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
@@ -8,6 +10,7 @@ use time::Date;
 use crate::arrays::{self, WORK_MAX};
 use crate::json::Json;
 use crate::path::{General, Place, Root, Step};
+use crate::renaming::Taken;
 use crate::rules::Rules;
 use crate::twin::{Elements, Member, Twin};
 
@@ -51,13 +54,15 @@ pub(crate) enum Change<'a> {
     Order(Vec<usize>, &'a [Json], &'a [Json]),
     /// Elements that were paired by position, because a better pairing cost too much.
     Budget(usize, usize),
+    /// An id that both sides have here, and one of them has for another one elsewhere.
+    Taken(&'a Json, Taken),
 }
 
 impl Change<'_> {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Value(a, b) if a.kind() == b.kind() => "value",
-            Self::Value(..) => "type",
+            Self::Value(a, b) if a.kind() != b.kind() => "type",
+            Self::Value(..) | Self::Taken(..) => "value",
             Self::Missing(_) => "missing",
             Self::Extra(_) => "extra",
             Self::Duplicate(..) => "duplicate",
@@ -100,6 +105,13 @@ impl Change<'_> {
                 let text = |len: &usize| format!("{len} elements, paired by position");
                 (text(a), text(b))
             }
+            Self::Taken(id, Taken { there, back }) => {
+                let text = |known: &Option<String>, what: &str| match known {
+                    Some(known) => format!("{}, {what} {known} elsewhere", id.brief()),
+                    None => id.brief(),
+                };
+                (text(there, "which is"), text(back, "which stands for"))
+            }
         }
     }
 }
@@ -119,6 +131,8 @@ struct Walk<'a, 'r> {
     /// Differences beyond [`DIFFERENCES_MAX`] that no rule accepts.
     more: u64,
     work: usize,
+    /// Whether the rules are shown what is equal, too.
+    equal: bool,
 }
 
 /// What no rule accepts, at most [`DIFFERENCES_MAX`]; beyond, a last entry says how many more.
@@ -184,6 +198,7 @@ impl<'a, 'r> Walk<'a, 'r> {
             most,
             more: 0,
             work: WORK_MAX,
+            equal: rules.look_at_equal(root, today),
         }
     }
 
@@ -212,9 +227,12 @@ impl<'a, 'r> Walk<'a, 'r> {
     }
 
     fn report(&mut self, change: Change<'a>) {
-        if self.rules.accept(&self.root, &self.at, &change, self.today) {
-            return;
+        if !self.rules.accept(&self.root, &self.at, &change, self.today) {
+            self.found(change);
         }
+    }
+
+    fn found(&mut self, change: Change<'a>) {
         if self.most <= DIFFERENCES_MAX {
             let field = self.fields.hasher().hash_one(General(&self.at));
             let seen = self.fields.entry(field).or_default();
@@ -241,7 +259,7 @@ impl<'a, 'r> Walk<'a, 'r> {
         match (legacy, extracted) {
             (Json::Object(a), Json::Object(b)) => self.object(a, b),
             (Json::Array(a), Json::Array(b)) => self.array(a, b),
-            (a, b) if a == b => {}
+            (a, b) if a == b => self.same(a),
             (a, b) => self.report(Change::Value(a, b)),
         }
     }
@@ -299,6 +317,11 @@ impl<'a, 'r> Walk<'a, 'r> {
                 ([(_, a)], [(_, b)]) => walk.value(a, b),
                 ([(_, a)], []) => walk.report(Change::Missing(a)),
                 ([], [(_, b)]) => walk.report(Change::Extra(b)),
+                (a, b) if a == b && walk.equal => {
+                    for ((_, a), (_, b)) in a.iter().zip(b) {
+                        walk.value(a, b);
+                    }
+                }
                 (a, b) if a == b => {}
                 (a, b) => {
                     let values = |all: &'a [(String, Json)]| all.iter().map(|(_, v)| v).collect();
@@ -309,8 +332,7 @@ impl<'a, 'r> Walk<'a, 'r> {
     }
 
     fn array(&mut self, legacy: &'a [Json], extracted: &'a [Json]) {
-        let by = self.rules.array(&self.root, &self.at);
-        let pairing = arrays::pair(legacy, extracted, by, &mut self.work);
+        let pairing = self.pairing(legacy, extracted);
         for (index, partner) in pairing.pairs {
             let (ours, theirs) = (&legacy[index], &extracted[partner]);
             self.below(Step::Index(index), |walk| walk.value(ours, theirs));

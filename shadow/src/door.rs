@@ -2,7 +2,7 @@
 //! client's request takes, so each hold is a few additions; the record takes the counts over
 //! whenever somebody looks at it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::rate::Bucket;
@@ -29,6 +29,8 @@ pub(crate) struct Door {
 struct Bounds {
     slice: Bound,
     routes: HashMap<String, Bound>,
+    /// Routes of which nothing is let in.
+    stopped: BTreeSet<String>,
 }
 
 /// What may be inside, and how fast it may come.
@@ -79,9 +81,19 @@ impl Door {
             bounds: Bounds {
                 slice: Bound::new(Some(flow.waiting), flow.rate),
                 routes: flow.routes.iter().filter(bounded).map(of_route).collect(),
+                stopped: BTreeSet::new(),
             },
             ..Self::default()
         }
+    }
+
+    /// Lets nothing of these routes in from now on, and of all others what there is room for.
+    pub(crate) fn stop<'a>(&mut self, routes: impl Iterator<Item = &'a String>) {
+        self.bounds.stopped = routes.cloned().collect();
+    }
+
+    pub(crate) fn is_stopped(&self, route: &str) -> bool {
+        self.bounds.stopped.contains(route)
     }
 
     pub(crate) fn ineligible(&mut self, reason: &'static str) {

@@ -187,6 +187,7 @@ mod tests {
     use outgrow_rollout::{Side, SliceId};
 
     use super::*;
+    use crate::heads::Heads;
     use crate::tap::{CapturedResponse, Ticket};
 
     fn exchange(route: &str, target: &str, headers: &[(&'static str, &'static str)]) -> Exchange {
@@ -215,6 +216,7 @@ mod tests {
                 whole: true,
                 trailers: HeaderMap::new(),
             },
+            heads: Heads::default(),
             finished: SystemTime::now(),
             latency: Duration::ZERO,
             identity: None,

@@ -5,6 +5,7 @@
 
 mod align;
 mod arrays;
+mod asking;
 mod bodies;
 mod body;
 mod breaker;
@@ -19,11 +20,14 @@ mod endpoints;
 mod error;
 mod features;
 mod fields;
+mod flights;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod graphql;
+mod heads;
 mod hidden;
 mod history;
+mod inbox;
 mod json;
 mod latency;
 mod matcher;
@@ -33,6 +37,7 @@ mod noise;
 mod path;
 mod places;
 mod rate;
+mod reasons;
 mod record;
 mod recording;
 mod redact;
@@ -54,11 +59,14 @@ mod what_if;
 mod witnesses;
 mod writes;
 
+pub use asking::AskedIds;
 pub use clusters::{ClusterField, ClusterRow};
 pub use comparer::{Comparer, Finding};
 pub use error::Error;
+pub use heads::Heads;
 pub use latency::LatencyDifference;
 pub use places::{Dial, Dialed, Dialing, Io, Place, Places};
+pub use reasons::ReasonRow;
 pub use recording::{Recorded, Recording, RecordingError, head};
 pub use render::{Format, render};
 pub use replay::{AcceptedDifference, Pace, Progress, ReplaySettings, Replayed, replay};

@@ -1,6 +1,7 @@
 //! What a rule accepts of a difference: anything, or only what is finer than that.
 //!
-//! A matcher never makes a difference, it only accepts one: equal values are not looked at.
+//! A matcher never makes a difference, it only accepts one: equal values are not looked at. Ids that
+//! are given anew are the exception, and are looked at by [`crate::rules`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use time::{Date, OffsetDateTime, macros::format_description};
 use crate::diff::Change;
 use crate::error::Error;
 use crate::json::{Decimal, Json, parse};
-use crate::renaming::Renaming;
+use crate::renaming::{Book, Renaming};
 use crate::settings::{Accept, Known};
 
 /// An [`Accept`] that was read once.
@@ -73,10 +74,10 @@ impl Matcher {
         })
     }
 
-    /// A copy that learns for itself.
-    pub(crate) fn aside(&self) -> Self {
+    /// The same with other knowledge of ids.
+    pub(crate) fn knowing(&self, ids: impl FnOnce(&Renaming) -> Renaming) -> Self {
         match self {
-            Self::Renamed(ids) => Self::Renamed(ids.aside()),
+            Self::Renamed(known) => Self::Renamed(ids(known)),
             other => other.clone(),
         }
     }
@@ -86,7 +87,8 @@ impl Matcher {
         !matches!(self, Self::Any | Self::Presence)
     }
 
-    pub(crate) fn accepts(&self, change: &Change<'_>) -> bool {
+    /// `book`: where ids are looked up.
+    pub(crate) fn accepts(&self, change: &Change<'_>, book: Book) -> bool {
         match (self, change) {
             (Self::Any, _) => true,
             (Self::Null, Change::Missing(value) | Change::Extra(value)) => **value == Json::Null,
@@ -100,7 +102,7 @@ impl Matcher {
             (Self::Instant, Change::Value(a, b)) => {
                 apart(a, b).is_some_and(|apart| apart.is_zero())
             }
-            (Self::Renamed(ids), Change::Value(a, b)) => ids.agrees(a, b),
+            (Self::Renamed(ids), Change::Value(a, b)) => ids.agrees(book, a, b),
             (Self::Near(near), Change::Value(a, b)) => near.holds(a, b),
             (Self::Round(places), Change::Value(a, b)) => numbers(a, b).is_some_and(|(a, b)| {
                 let rounded = a.rounded(*places);
@@ -224,7 +226,7 @@ mod tests {
     fn accepts(accept: &Accept, a: &str, b: &str) -> bool {
         let json = |text: &str| parse(text.as_bytes()).unwrap();
         let matcher = Matcher::new(accept).unwrap();
-        matcher.accepts(&Change::Value(&json(a), &json(b)))
+        matcher.accepts(&Change::Value(&json(a), &json(b)), Book::Sides)
     }
 
     /// Each line: the rule, two values, and whether their difference is accepted.
@@ -334,10 +336,10 @@ mod tests {
     #[test]
     fn absent_is_null_only_where_that_is_said() {
         let null = Matcher::new(&Accept::Null).unwrap();
-        assert!(null.accepts(&Change::Missing(&Json::Null)));
-        assert!(!null.accepts(&Change::Missing(&Json::Bool(false))));
+        assert!(null.accepts(&Change::Missing(&Json::Null), Book::Sides));
+        assert!(!null.accepts(&Change::Missing(&Json::Bool(false)), Book::Sides));
         let presence = Matcher::new(&Accept::Presence).unwrap();
-        assert!(!presence.accepts(&Change::Missing(&Json::Null)));
+        assert!(!presence.accepts(&Change::Missing(&Json::Null), Book::Sides));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -96,7 +96,7 @@ impl Mirror {
         }
     }
 
-    /// The answer of one side, and how long its head took.
+    /// The answer of one side to this target, and how long its head took.
     ///
     /// # Errors
     /// [`Failure`] where there is none.
@@ -105,11 +105,12 @@ impl Mirror {
         slice: &SliceShadow,
         (side, kind): (Side, Kind),
         exchange: &Exchange,
+        target: PathAndQuery,
     ) -> Result<(Answer, Duration), Failure> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let to = place(slice, side, kind, turn)?;
         let rewrite = slice.rewrites.of(side);
-        let request = request(&to, (side, kind), rewrite, exchange)?;
+        let request = request(&to, (side, kind), rewrite, exchange, &target)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
         let is_read = kind == Kind::Read;
@@ -182,6 +183,7 @@ fn request(
     (side, kind): (Side, Kind),
     rewrite: &Rewrite,
     exchange: &Exchange,
+    target: &PathAndQuery,
 ) -> Result<Request<Full<Bytes>>, String> {
     let authority = match to {
         Place::Tcp(authority) => authority.clone(),
@@ -190,7 +192,6 @@ fn request(
         Place::Dialed(_) => Authority::from_static("localhost"),
     };
     let asked = &exchange.request;
-    let target = asked.sides.of(side).unwrap_or(&asked.target);
     let uri = Uri::builder()
         .scheme(Scheme::HTTP)
         .authority(authority)

@@ -105,6 +105,16 @@ impl Pattern {
         Ok(Self::Body(steps(rest, fail)?))
     }
 
+    /// Whether it is about places in this document.
+    pub(crate) fn is_of(&self, root: &Root) -> bool {
+        match (self, root) {
+            (Self::Header(name, _), Root::Header(seen))
+            | (Self::Trailer(name, _), Root::Trailer(seen)) => name == seen,
+            (Self::Body(_), Root::Body) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the pattern covers this place in this document.
     pub(crate) fn covers(&self, root: &Root, at: &[Step]) -> bool {
         match (self, root) {
@@ -166,15 +176,27 @@ fn name<'a>(text: &'a str, steps: &mut Vec<Step>) -> Option<&'a str> {
     Some(rest)
 }
 
-/// A rule covers what lies below its path, too.
+/// A rule covers what lies below its path, too. What follows a `..` is taken where it comes first:
+/// whatever fits later fits then, so nothing is tried twice.
 fn fits(pattern: &[Step], steps: &[Step]) -> bool {
-    match (pattern.split_first(), steps.split_first()) {
-        (None, _) => true,
-        (Some((Step::Deep, after)), _) => (0..=steps.len()).any(|at| fits(after, &steps[at..])),
-        (Some((Step::Any, after)), Some((_, rest))) => fits(after, rest),
-        (Some((wanted, after)), Some((seen, rest))) => wanted == seen && fits(after, rest),
-        (Some(_), None) => false,
-    }
+    let mut parts = pattern.split(|step| *step == Step::Deep);
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = after(first, steps) else {
+        return false;
+    };
+    parts.all(|part| {
+        let found = (0..=rest.len()).find_map(|at| after(part, &rest[at..]));
+        rest = found.unwrap_or_default();
+        found.is_some()
+    })
+}
+
+/// What is left of the steps after those of this part, which has no `..`.
+fn after<'a>(part: &[Step], steps: &'a [Step]) -> Option<&'a [Step]> {
+    let (begin, rest) = steps.split_at_checked(part.len())?;
+    let mut both = part.iter().zip(begin);
+    let is_so = both.all(|(wanted, seen)| *wanted == Step::Any || wanted == seen);
+    is_so.then_some(rest)
 }
 
 /// Where a difference is.
@@ -240,6 +262,8 @@ impl fmt::Display for Place {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -258,6 +282,10 @@ mod tests {
             ("$.a[2].b", "$.a[3].b", false),
             ("$..id", "$.a[3].id", true),
             ("$..id", "$.a[3].idx", false),
+            ("$..a..b..c", "$.x.a.a.b.y.b.c.d", true),
+            ("$..a[*]..b.c", "$.a.b.c.b.x.b.c", true),
+            ("$..a..b.c", "$.b.c.a.b", false),
+            ("$.a..a", "$.a", false),
             ("$['a b'].c", "$['a b'].c", true),
             ("status", "status", true),
             ("header:ETag", "header:etag", true),
@@ -297,6 +325,41 @@ mod tests {
         for text in ["header:set-cookie['sid'].path", "$['a b'].c[0]", "status"] {
             assert_eq!(place(text).to_string(), text);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn places_are_covered_as_if_all_ways_were_tried(pattern in "[ab*.]{0,8}", seen in "[abc]{0,10}") {
+            /// Easy to believe.
+            fn tried(pattern: &[Step], steps: &[Step]) -> bool {
+                match (pattern.split_first(), steps.split_first()) {
+                    (None, _) => true,
+                    (Some((Step::Deep, after)), _) => (0..=steps.len()).any(|at| tried(after, &steps[at..])),
+                    (Some((wanted, after)), Some((seen, rest))) => {
+                        (*wanted == Step::Any || wanted == seen) && tried(after, rest)
+                    }
+                    (Some(_), None) => false,
+                }
+            }
+            let steps = |text: &str| -> Vec<Step> {
+                let step = |c: char| match c {
+                    '.' => Step::Deep,
+                    '*' => Step::Any,
+                    name => Step::Name(name.to_string()),
+                };
+                text.chars().map(step).collect()
+            };
+            let (pattern, seen) = (steps(&pattern), steps(&seen));
+            prop_assert_eq!(fits(&pattern, &seen), tried(&pattern, &seen));
+        }
+    }
+
+    #[test]
+    fn a_deep_pattern_tries_nothing_twice() {
+        let deep = |name: &str| Step::Name(name.to_owned());
+        let mut pattern = vec![[Step::Deep, deep("a")]; 30].concat();
+        pattern.push(deep("b"));
+        assert!(!fits(&pattern, &vec![deep("a"); 100]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::features::Feature;
 use crate::hidden::Hidden;
 use crate::history::History;
 use crate::latency::Latencies;
+use crate::renaming::Book;
 use crate::samples::Samples;
 use crate::seen::{Seen, Shown};
 use crate::stored::Head;
@@ -75,6 +76,9 @@ pub(crate) struct Pair {
     pub(crate) route: String,
     pub(crate) request: String,
     pub(crate) primary: String,
+    /// Whose answers these are.
+    #[serde(default)]
+    pub(crate) book: Book,
     pub(crate) legacy_status: Option<u16>,
     pub(crate) extracted_status: Option<u16>,
     pub(crate) legacy_body: String,
@@ -447,6 +451,7 @@ pub(crate) mod tests {
             route: "GET /x".to_owned(),
             request: "/x".to_owned(),
             primary: "legacy".to_owned(),
+            book: Book::Sides,
             legacy_status: Some(200),
             extracted_status: None,
             legacy_body: String::new(),

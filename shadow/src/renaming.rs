@@ -2,24 +2,71 @@
 //! way round, in all answers of a slice.
 //!
 //! The first pair that is seen is believed; what contradicts it is a difference, whichever of the
-//! two is the wrong one. Equal ids are not looked at. Learnt anew after a restart.
+//! two is the wrong one. An id that is equal on both sides stands for itself; of URLs only the
+//! parts that differ are looked at, for nobody says which of the others are ids. Learnt anew after
+//! a restart.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use outgrow_rollout::Side;
+use serde::{Deserialize, Serialize};
 
 use crate::json::Json;
 
-/// Ids that are remembered for one rule; further ones are shown as differences. Some 20 MB.
+/// Ids that are remembered in one book of a rule; further ones are shown as differences. Some
+/// 20 MB.
 const IDS_MAX: usize = 100_000;
+
+/// Whose answers are compared, and so in which book their ids are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Book {
+    /// Those of both sides.
+    #[default]
+    Sides,
+    /// Two of the legacy side.
+    Legacy,
+    /// Those of the legacy side and of the sandbox, which gives ids of its own.
+    Sandbox,
+    /// What is new in such answers is true of these two alone.
+    Once,
+}
 
 /// What is known of one rule's ids. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Renaming(Arc<Mutex<Known>>);
+pub(crate) struct Renaming {
+    books: Arc<Books>,
+    /// Ids of both sides that hold beside those of [`Book::Once`].
+    sides: Option<Arc<Books>>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    /// Of [`Book::Sides`] or [`Book::Once`].
+    sides: Mutex<Known>,
+    legacy: Mutex<Known>,
+    sandbox: Mutex<Known>,
+}
 
 #[derive(Debug, Clone, Default)]
 struct Known {
     there: HashMap<String, String>,
     back: HashMap<String, String>,
+}
+
+/// What speaks against an id that both sides have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// What it is elsewhere on the extracted side.
+    pub(crate) there: Option<String>,
+    /// What it was elsewhere on the legacy side.
+    pub(crate) back: Option<String>,
+}
+
+/// Plain texts: a panic elsewhere leaves nothing half done that matters.
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An id is the same as a number and as text: in a URL it is always text.
@@ -31,11 +78,15 @@ fn text(json: &Json) -> Option<String> {
     }
 }
 
+fn is_url(text: &str) -> bool {
+    text.starts_with('/') || text.contains("://")
+}
+
 /// The parts in which two values differ: of URLs those between the signs, else the whole. `None`
 /// where they are not built alike.
 fn ids<'a>(legacy: &'a str, extracted: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
     const SIGNS: [char; 5] = ['/', '?', '&', '=', '#'];
-    if !legacy.starts_with('/') && !legacy.contains("://") {
+    if !is_url(legacy) {
         return Some(vec![(legacy, extracted)]);
     }
     let signs = |text: &'a str| text.matches(SIGNS);
@@ -48,10 +99,16 @@ fn ids<'a>(legacy: &'a str, extracted: &'a str) -> Option<Vec<(&'a str, &'a str)
 
 impl Known {
     fn fits(&self, old: &str, new: &str) -> bool {
+        let has_room = self.there.len() < IDS_MAX;
+        self.says(old, new).unwrap_or(has_room)
+    }
+
+    /// Whether these two are one id; `None` where neither is known.
+    fn says(&self, old: &str, new: &str) -> Option<bool> {
         match (self.there.get(old), self.back.get(new)) {
-            (Some(known), Some(back)) => known == new && back == old,
-            (None, None) => self.there.len() < IDS_MAX,
-            _ => false,
+            (Some(known), Some(back)) => Some(known == new && back == old),
+            (None, None) => None,
+            _ => Some(false),
         }
     }
 
@@ -63,82 +120,119 @@ impl Known {
         }
         fits
     }
+
+    fn taken(&self, id: &str) -> Taken {
+        let other = |known: Option<&String>| known.filter(|known| *known != id).cloned();
+        Taken {
+            there: other(self.there.get(id)),
+            back: other(self.back.get(id)),
+        }
+    }
 }
 
 impl Renaming {
+    fn book(&self, book: Book) -> MutexGuard<'_, Known> {
+        lock(match book {
+            Book::Sides | Book::Once => &self.books.sides,
+            Book::Legacy => &self.books.legacy,
+            Book::Sandbox => &self.books.sandbox,
+        })
+    }
+
+    /// What is known of both sides, where it is in no book of its own.
+    fn beside(&self) -> Option<MutexGuard<'_, Known>> {
+        self.sides.as_ref().map(|books| lock(&books.sides))
+    }
+
     /// Whether these may be the same id on both sides, or URLs with such ids; remembers it.
-    pub(crate) fn agrees(&self, legacy: &Json, extracted: &Json) -> bool {
+    pub(crate) fn agrees(&self, book: Book, legacy: &Json, extracted: &Json) -> bool {
         let (Some(legacy), Some(extracted)) = (text(legacy), text(extracted)) else {
             return false;
         };
         let Some(ids) = ids(&legacy, &extracted) else {
             return false;
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside = self.beside();
+        let mut known = self.book(book);
+        let said = |old: &str, new: &str| beside.as_ref().and_then(|known| known.says(old, new));
+        let fits =
+            |(old, new): &(&str, &str)| said(old, new).unwrap_or_else(|| known.fits(old, new));
         // All or nothing: what contradicts is not learnt from.
-        if !ids.iter().all(|(old, new)| known.fits(old, new)) {
+        if !ids.iter().all(fits) {
             return false;
         }
-        ids.into_iter().all(|(old, new)| known.learn(old, new))
+        let new = ids.iter().filter(|(old, new)| said(old, new).is_none());
+        new.fold(true, |all, (old, new)| known.learn(old, new) && all)
+    }
+
+    /// Whether both sides may have this id, which then stands for itself.
+    ///
+    /// # Errors
+    /// What it is known to be elsewhere.
+    pub(crate) fn stays(&self, book: Book, id: &Json) -> Result<(), Taken> {
+        let Some(id) = text(id).filter(|id| !is_url(id)) else {
+            return Ok(());
+        };
+        let taken = |known: &Known| match known.taken(&id) {
+            taken if taken == Taken::default() => Ok(()),
+            taken => Err(taken),
+        };
+        if let Some(beside) = self.beside() {
+            taken(&beside)?;
+        }
+        let mut known = self.book(book);
+        taken(&known)?;
+        // Where there is no room to remember it, nothing speaks against it.
+        known.learn(&id, &id);
+        Ok(())
+    }
+
+    /// What an id of one side is on the other one, where that is known.
+    pub(crate) fn other(&self, book: Book, of: Side, id: &str) -> Option<String> {
+        let find = |known: &Known| {
+            let ids = match of {
+                Side::Legacy => &known.there,
+                Side::Extracted => &known.back,
+            };
+            ids.get(id).cloned()
+        };
+        let beside = self.beside().and_then(|known| find(&known));
+        beside.or_else(|| find(&self.book(book)))
+    }
+
+    /// What an id of one side is called where elements of both sides are paired: as on the
+    /// extracted side, and null where that is not known, or not an id.
+    pub(crate) fn called(&self, book: Book, of: Side, id: &Json) -> Json {
+        let id = text(id).filter(|id| !is_url(id));
+        let known = id.and_then(|id| {
+            let other = self.other(book, of, &id)?;
+            Some(if of == Side::Legacy { other } else { id })
+        });
+        known.map_or(Json::Null, Json::String)
     }
 
     /// A copy that learns for itself.
     pub(crate) fn aside(&self) -> Self {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Self(Arc::new(Mutex::new(known.clone())))
+        let copy = |known: &Mutex<Known>| Mutex::new(lock(known).clone());
+        let books = Books {
+            sides: copy(&self.books.sides),
+            legacy: copy(&self.books.legacy),
+            sandbox: copy(&self.books.sandbox),
+        };
+        Self {
+            books: Arc::new(books),
+            sides: self.sides.clone(),
+        }
+    }
+
+    /// One that knows what is known of both sides, and remembers nothing new for them.
+    pub(crate) fn beside_sides(&self) -> Self {
+        Self {
+            books: Arc::default(),
+            sides: Some(self.books.clone()),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn id(text: &str) -> Json {
-        Json::String(text.to_owned())
-    }
-
-    #[test]
-    fn one_swapped_id_is_seen_and_a_full_memory_hides_nothing() {
-        let renaming = Renaming::default();
-        for (old, new, agrees) in [
-            ("1", "a", true),
-            ("2", "b", true),
-            ("1", "a", true),
-            ("1", "b", false),
-            ("3", "a", false),
-            ("2", "c", false),
-            ("3", "c", true),
-        ] {
-            assert_eq!(renaming.agrees(&id(old), &id(new)), agrees, "{old} {new}");
-        }
-        assert!(!renaming.agrees(&Json::Null, &id("d")));
-        let aside = renaming.aside();
-        assert!(aside.agrees(&id("4"), &id("x")) && renaming.agrees(&id("4"), &id("d")));
-        for n in 0..IDS_MAX {
-            renaming.agrees(&id(&format!("o{n}")), &id(&format!("n{n}")));
-        }
-        assert!(!renaming.agrees(&id("one more"), &id("too many")));
-    }
-
-    proptest! {
-        #[test]
-        fn what_agreed_is_a_bijection(pairs in prop::collection::vec((0u8..12, 0u8..12), 0..80)) {
-            let renaming = Renaming::default();
-            let mut agreed: Vec<(u8, u8)> = pairs
-                .into_iter()
-                .filter(|(a, b)| renaming.agrees(&id(&a.to_string()), &id(&b.to_string())))
-                .collect();
-            agreed.sort_unstable();
-            agreed.dedup();
-            for side in [0, 1] {
-                let mut ids: Vec<u8> = agreed.iter().map(|p| if side == 0 { p.0 } else { p.1 }).collect();
-                let all = ids.len();
-                ids.sort_unstable();
-                ids.dedup();
-                prop_assert_eq!(ids.len(), all);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! A report as a page, Markdown, JSON or plain text. Every value is escaped: bodies are hostile.
 
 mod chart;
+mod ledger;
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -60,6 +61,7 @@ fn html(report: &Report) -> Result<String, Error> {
             context! {
                 r => minijinja::value::Serde(report),
                 charts => minijinja::value::Serde(chart::charts(&report.history)),
+                sums => ledger::sums(&report.evidence),
             },
         )
         .map_err(Error::Render)
@@ -127,19 +129,7 @@ fn markdown(report: &Report) -> String {
     for warning in &report.warnings {
         let _ = writeln!(out, "\nWarning: {}.", cell(warning));
     }
-    let _ = writeln!(
-        out,
-        "\nLedger: {} eligible = {} sampled out + {} shed + {} ineligible + {} waiting + {} matched + {} mismatched + {} candidate errors + {} not comparable.",
-        seen.eligible,
-        seen.sampled_out,
-        seen.shed,
-        seen.ineligible,
-        seen.waiting,
-        seen.matched,
-        seen.mismatched,
-        seen.candidate_errors,
-        seen.not_comparable
-    );
+    out.push_str(&ledger::markdown(report));
     out
 }
 
@@ -200,6 +190,7 @@ fn table(report: &Report) -> String {
             d.count, d.route, d.path, d.kind, d.legacy, d.extracted
         );
     }
+    out.push_str(&ledger::text(report, "  "));
     out
 }
 
@@ -258,7 +249,8 @@ fn junit(report: &Report) -> String {
         }
         out.push_str("</failure>\n  </testcase>\n");
     }
-    let _ = writeln!(out, "  <system-out>{}</system-out>", xml(&report.verdict));
+    let text = format!("{}\n{}", report.verdict, ledger::text(report, ""));
+    let _ = writeln!(out, "  <system-out>{}</system-out>", xml(text.trim_end()));
     out.push_str("</testsuite>\n");
     out
 }
@@ -312,6 +304,7 @@ mod tests {
             route: "GET /x".to_owned(),
             request: "GET /x?<i>".to_owned(),
             primary: "legacy".to_owned(),
+            book: crate::renaming::Book::Sides,
             legacy_status: Some(200),
             extracted_status: None,
             legacy_body: "</pre><script>".to_owned(),
@@ -337,7 +330,14 @@ mod tests {
             let theirs = (n % 3 == 1).then(|| rank.clone());
             record.noise("GET /x", own.as_slice(), theirs.as_slice());
         }
-        (record.eligible, record.waiting) = (5_001, 5_000);
+        (record.eligible, record.waiting) = (5_251, 5_005);
+        let came = [("busy", 40), ("rate", 200), ("<old>", 1)];
+        record.shed = came.map(|(why, n)| (why.to_owned(), n)).into();
+        record.ineligible.insert("method".to_owned(), 5);
+        for reason in ["lag", "racing", "lag", "cut-off", "lag"] {
+            let outcome = Outcome::NotComparable(reason);
+            record.settle(of("GET /x"), outcome, 0, 3, Vec::new);
+        }
         for _ in 0..5_000 {
             let outcome = Outcome::Matched {
                 aligned: false,
@@ -361,7 +361,15 @@ mod tests {
     #[test]
     fn hostile_text_stays_text() {
         let page = render(&hostile(), Format::Html).unwrap();
-        for bad in ["<script>alert", "<img>", "<i>", "<u>", "<b>", "</pre><s"] {
+        for bad in [
+            "<script>alert",
+            "<img>",
+            "<old>",
+            "<i>",
+            "<u>",
+            "<b>",
+            "</pre><s",
+        ] {
             assert!(!page.contains(bad), "{bad}");
         }
         assert!(page.contains("&lt;script&gt;"));
@@ -381,16 +389,20 @@ mod tests {
             (Format::Markdown, "md"),
             (Format::Junit, "junit"),
             (Format::Html, "html"),
+            (Format::Table, "table"),
         ] {
             insta::assert_snapshot!(format!("report_{name}"), render(&report, format).unwrap());
         }
     }
 
     #[test]
-    fn every_format_names_the_field() {
+    fn every_format_names_the_field_and_the_reasons() {
         for format in ["html", "md", "json", "table", "junit"] {
             let text = render(&hostile(), format.parse().unwrap()).unwrap();
             assert!(text.contains("1 of 5001 compared"), "{format}");
+            for reason in ["busy", "method", "racing"] {
+                assert!(text.contains(reason), "{format} {reason}");
+            }
         }
         assert!("pdf".parse::<Format>().is_err());
     }

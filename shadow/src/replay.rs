@@ -23,9 +23,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::align::{compared, ended, pair, raw};
 use crate::compare::Answer;
 use crate::error::Error;
+use crate::heads::Heads;
 use crate::places::{Place, Places};
 use crate::record::Outcome;
 use crate::recording::{Recorded, Recording};
+use crate::renaming::Book;
 use crate::report::Report;
 use crate::rules::today;
 use crate::settings::{Freshness, Limits, RouteShadow, ShadowSettings, SliceShadow, Writes};
@@ -407,7 +409,7 @@ impl Replay {
         let Ok(again) = again.await else {
             return HashSet::new();
         };
-        let own = raw(&self.slice, first, &again.answer).unwrap_or_default();
+        let own = raw(&self.slice, Book::Legacy, first, &again.answer).unwrap_or_default();
         let places = own.iter().map(|difference| difference.place.general());
         places.collect()
     }
@@ -472,6 +474,7 @@ fn exchange(
             whole: true,
         },
         response,
+        heads: Heads::default(),
         finished: SystemTime::now(),
         latency,
         identity: None,

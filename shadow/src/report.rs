@@ -9,6 +9,7 @@ use time::Date;
 use crate::clusters::ClusterRow;
 use crate::history::History;
 use crate::latency::LatencyDifference;
+use crate::reasons::{self, ReasonRow};
 use crate::record::{Expired, Pair, Record};
 use crate::rules::Rules;
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub shed: BTreeMap<String, u64>,
     pub ineligible: BTreeMap<String, u64>,
     pub not_comparable: BTreeMap<String, u64>,
+    /// The three above in one list, the most frequent first.
+    pub reasons: Vec<ReasonRow>,
     /// Bytes of copies in memory, now.
     pub memory: usize,
     pub routes: Vec<RouteRow>,
@@ -36,7 +39,7 @@ pub struct Report {
     /// Fields in which the legacy side differs from itself.
     pub noise: Vec<NoiseRow>,
     pub rules: Vec<RuleRow>,
-    /// Rules that should go, and what is mirrored no more.
+    /// Rules that should go, what is mirrored no more, and that most was not compared.
     pub warnings: Vec<String>,
     pub(crate) expired: Vec<Expired>,
     /// Medians of the time to an answer's head, in microseconds.
@@ -101,6 +104,14 @@ fn verdict(evidence: &ShadowEvidence) -> String {
     }
 }
 
+fn reasons_of(record: &Record) -> Vec<ReasonRow> {
+    reasons::rows([
+        (reasons::SHED, &record.shed),
+        (reasons::INELIGIBLE, &record.ineligible),
+        (reasons::NOT_COMPARABLE, &record.not_comparable),
+    ])
+}
+
 fn median(times: &[u64]) -> Option<u64> {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
@@ -143,12 +154,19 @@ fn examples(record: &Record, clusters: &[ClusterRow]) -> Vec<std::sync::Arc<Pair
 }
 
 impl Report {
-    /// Says which routes' writes are mirrored no more.
-    pub(crate) fn stopped(&mut self, stopped: BTreeMap<String, String>) {
+    /// Says which routes' writes are mirrored no more, and of which routes nothing is.
+    pub(crate) fn stopped(
+        &mut self,
+        stopped: BTreeMap<String, String>,
+        whole: &BTreeMap<String, String>,
+    ) {
         let warning = |(route, reason): (&String, &String)| {
             format!("writes of `{route}` are mirrored no more: {reason}")
         };
         self.warnings.splice(0..0, stopped.iter().map(warning));
+        let not_mirrored =
+            |(route, reason): (&String, &String)| format!("`{route}` is not mirrored: {reason}");
+        self.warnings.splice(0..0, whole.iter().map(not_mirrored));
         self.evidence.stopped = stopped;
     }
 
@@ -184,7 +202,9 @@ impl Report {
         let warnings = rows
             .iter()
             .filter_map(|row| warning(row, record.compared()));
-        let warnings = warnings.collect();
+        let reasons = reasons_of(record);
+        let blind = reasons::blind(&reasons, record.compared());
+        let warnings = blind.into_iter().chain(warnings).collect();
         let clusters = record.clusters();
         let pairs = examples(record, &clusters);
         Self {
@@ -194,6 +214,7 @@ impl Report {
             shed: record.shed.clone(),
             ineligible: record.ineligible.clone(),
             not_comparable: record.not_comparable.clone(),
+            reasons,
             memory: 0,
             routes: record.classes.iter().map(row).collect(),
             endpoints: record.endpoints.iter().map(row).collect(),

@@ -219,12 +219,12 @@ impl Query {
 }
 
 /// Without escapes, for a comparison.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let text = text.replace('+', " ");
     percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
-fn escaped(text: &str) -> PercentEncode<'_> {
+pub(crate) fn escaped(text: &str) -> PercentEncode<'_> {
     /// RFC 3986, 2.3.
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'-')

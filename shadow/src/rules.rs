@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use outgrow_rollout::Side;
 use time::{Date, OffsetDateTime, macros::format_description};
 
 use crate::body::LeftOut;
 use crate::diff::Change;
 use crate::error::Error;
 use crate::hidden::{Hidden, Log};
+use crate::json::Json;
 use crate::matcher::Matcher;
 use crate::path::{Pattern, Place, Root, Step};
+use crate::renaming::{Book, Renaming, Taken};
 use crate::settings::{Accept, ArrayBy, ArrayRule, Rule};
 
 /// The rules of a slice. Cloning shares the counts, and is cheap.
@@ -21,6 +24,10 @@ pub(crate) struct Rules {
     arrays: Arc<Vec<(Pattern, ArrayBy)>>,
     /// What they do to the pair that is compared, where somebody wants to know.
     log: Option<Arc<Log>>,
+    /// Whether there is a rule about ids.
+    about_ids: bool,
+    /// Whose answers these are.
+    book: Book,
 }
 
 /// A rule at work.
@@ -75,6 +82,14 @@ impl Accepted {
         self.hits.load(Relaxed)
     }
 
+    /// What it knows of ids, where it is about any.
+    fn ids(&self) -> Option<&Renaming> {
+        match &self.matcher {
+            Matcher::Renamed(ids) => Some(ids),
+            _ => None,
+        }
+    }
+
     /// Whether both are about the same ids.
     fn same_ids(&self, other: &Self) -> bool {
         match (&self.rule.accept, &other.rule.accept) {
@@ -97,6 +112,8 @@ impl Rules {
             ),
             arrays: Arc::new(arrays.iter().map(array).collect::<Result<_, Error>>()?),
             log: None,
+            about_ids: false,
+            book: Book::Sides,
         };
         made.share_ids();
         Ok(made)
@@ -110,6 +127,7 @@ impl Rules {
     /// Rules that name the same ids know the same ids.
     fn share_ids(&mut self) {
         let mut known: BTreeMap<String, Matcher> = BTreeMap::new();
+        self.about_ids = self.accepted.iter().any(|one| one.ids().is_some());
         for one in Arc::make_mut(&mut self.accepted) {
             if let Accept::RenamedAs(name) = &one.rule.accept {
                 let first = known.entry(name.clone());
@@ -123,9 +141,39 @@ impl Rules {
         let mut copy = self.clone();
         for accepted in Arc::make_mut(&mut copy.accepted) {
             accepted.hits = Arc::default();
-            accepted.matcher = accepted.matcher.aside();
+            accepted.matcher = accepted.matcher.knowing(Renaming::aside);
         }
         copy.share_ids();
+        copy
+    }
+
+    /// The same rules for answers of these.
+    pub(crate) fn of(&self, book: Book) -> Self {
+        let rules = match book {
+            Book::Once => self.knowing(Renaming::beside_sides),
+            Book::Sides | Book::Legacy | Book::Sandbox => self.clone(),
+        };
+        Self { book, ..rules }
+    }
+
+    /// A copy for answers of one side, that knows no ids yet, and counts and learns apart.
+    pub(crate) fn of_one_side(&self) -> Self {
+        let mut copy = self.knowing(|_| Renaming::default());
+        for accepted in Arc::make_mut(&mut copy.accepted) {
+            accepted.hits = Arc::default();
+        }
+        copy.book = Book::Once;
+        copy
+    }
+
+    fn knowing(&self, ids: impl Fn(&Renaming) -> Renaming) -> Self {
+        let mut copy = self.clone();
+        if copy.about_ids {
+            for accepted in Arc::make_mut(&mut copy.accepted) {
+                accepted.matcher = accepted.matcher.knowing(&ids);
+            }
+            copy.share_ids();
+        }
         copy
     }
 
@@ -162,7 +210,7 @@ impl Rules {
         for one in Arc::make_mut(&mut self.accepted) {
             let known = others.accepted.iter().find(|other| one.same_ids(other));
             if let Some(other) = known {
-                one.matcher = other.matcher.aside();
+                one.matcher = other.matcher.knowing(Renaming::aside);
             }
         }
         self.share_ids();
@@ -256,7 +304,7 @@ impl Rules {
                 unsure = blind;
                 continue;
             }
-            if one.matcher.accepts(change) {
+            if one.matcher.accepts(change, self.book) {
                 one.hits.fetch_add(1, Relaxed);
                 if let Some(log) = log {
                     log.hides(&root.place(at.to_vec()), change.kind(), &one.rule.path);
@@ -270,7 +318,73 @@ impl Rules {
         unsure.is_some()
     }
 
-    /// The same for the status, which only a rule without a matcher accepts.
+    /// Whether there is a rule about ids.
+    pub(crate) fn about_ids(&self) -> bool {
+        self.about_ids
+    }
+
+    /// Whether values that are equal are to be shown to the rules, too, of such a document.
+    pub(crate) fn look_at_equal(&self, root: &Root, today: Date) -> bool {
+        self.about_ids
+            && self
+                .at_work(today)
+                .any(|one| one.ids().is_some() && one.pattern.is_of(root))
+    }
+
+    /// What all rules about ids of this place have against a value that both sides have here.
+    pub(crate) fn taken(
+        &self,
+        root: &Root,
+        at: &[Step],
+        value: &Json,
+        today: Date,
+    ) -> Option<Taken> {
+        let mut found = None;
+        for ids in self.ids_at(root, at, today) {
+            let log = self.log.as_deref().filter(|_| self.book != Book::Once);
+            if let Some(log) = log.filter(|log| log.is_blind(&Change::Value(value, value))) {
+                log.doubt();
+                return None;
+            }
+            match ids.stays(self.book, value) {
+                Ok(()) => return None,
+                Err(taken) => found = found.or(Some(taken)),
+            }
+        }
+        found
+    }
+
+    /// What a value of one side is called here where elements of both sides are paired; `None`: what
+    /// it is called anyway.
+    pub(crate) fn called(
+        &self,
+        of: Side,
+        (root, at): (&Root, &[Step]),
+        value: &Json,
+        today: Date,
+    ) -> Option<Json> {
+        let ids = self.ids_at(root, at, today).next()?;
+        Some(ids.called(self.book, of, value))
+    }
+
+    /// What an id of this side is on the other one, where the rules of this name know it.
+    pub(crate) fn renamed(&self, name: &str, book: Book, of: Side, id: &str) -> Option<String> {
+        let is_so = |accept: &Accept| matches!(accept, Accept::RenamedAs(known) if known == name);
+        let mut named = self.accepted.iter().filter(|one| is_so(&one.rule.accept));
+        named.find_map(Accepted::ids)?.other(book, of, id)
+    }
+
+    fn ids_at<'a>(
+        &'a self,
+        root: &'a Root,
+        at: &'a [Step],
+        today: Date,
+    ) -> impl Iterator<Item = &'a Renaming> {
+        let here = self.at_work(today);
+        here.filter_map(move |one| one.ids().filter(|_| one.pattern.covers(root, at)))
+    }
+
+    /// Whether a rule accepts another status: only one without a matcher does.
     pub(crate) fn accept_status(&self, today: Date) -> bool {
         let holds =
             |one: &&Accepted| one.pattern == Pattern::Status && matches!(one.matcher, Matcher::Any);
@@ -298,7 +412,6 @@ mod tests {
     use time::macros::date;
 
     use super::*;
-    use crate::json::Json;
 
     fn rule(path: &str, reason: &str, until: Option<&str>) -> Rule {
         Rule {

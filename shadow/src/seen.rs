@@ -43,7 +43,8 @@ pub(crate) struct Seen {
     pub(crate) kept: Vec<Kept>,
 }
 
-/// Pairs of one cause. Without traits: of what is left, or of all.
+/// Pairs of one cause. Without traits: of what is left, or of all. The first of them stays, for
+/// gates and reports have named it; the others are a sample.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) traits: Vec<Trait>,
@@ -101,7 +102,17 @@ pub(crate) fn hash(key: &str) -> u64 {
     xxh3_64(key.as_bytes())
 }
 
+/// By which names of pairs are in the order in which they were given.
+fn age(id: &String) -> (usize, &String) {
+    (id.len(), id)
+}
+
 impl Seen {
+    /// The first pair that showed it, of those that are kept.
+    fn first(&self) -> Option<&String> {
+        self.examples().min_by_key(|id| age(id))
+    }
+
     pub(crate) fn examples(&self) -> impl Iterator<Item = &String> {
         self.kept.iter().flat_map(|kept| &kept.examples)
     }
@@ -119,7 +130,7 @@ impl Seen {
             kept.examples.push(pair.id.clone());
             return true;
         }
-        let place = reservoir(kept.count, most);
+        let place = reservoir(kept.count - 1, most.saturating_sub(1)).map(|place| place + 1);
         let Some(old) = place.and_then(|place| kept.examples.get_mut(place)) else {
             return false;
         };
@@ -253,8 +264,8 @@ impl Record {
             if most.examples.is_empty() {
                 return;
             }
-            let oldest = most.examples.remove(0);
-            self.drop_unused(&[oldest]);
+            let dropped = most.examples.pop();
+            self.drop_unused(dropped.as_slice());
         }
     }
 
@@ -293,7 +304,9 @@ impl Record {
             })
             .collect();
         sorted.push(Kept::default());
-        for id in seen.examples() {
+        let mut kept: Vec<&String> = seen.examples().collect();
+        kept.sort_by_key(|id| age(id));
+        for id in kept {
             let features = match self.pairs.get(id) {
                 Some(pair) => &pair.features,
                 None if *id == newest.id => &newest.features,
@@ -340,7 +353,7 @@ impl Record {
             path: seen.path.clone(),
             kind: seen.kind.clone(),
             count: seen.count,
-            example: seen.examples().next().cloned(),
+            example: seen.first().cloned(),
             legacy: seen.legacy.clone(),
             extracted: seen.extracted.clone(),
         };
@@ -384,13 +397,51 @@ mod tests {
         assert!(named.into_iter().all(|id| later.pairs.contains_key(id)));
         later.forget(400);
         assert!(later.differences.is_empty() && later.pairs.is_empty());
+        let firsts = |record: &Record| -> Vec<Option<String>> {
+            let fields = record.fields().into_iter();
+            fields.map(|field| field.example).collect()
+        };
+        let before = firsts(&record);
         record.keep_within(2_000, 120_000);
-        assert_eq!(record.pairs.len(), 60);
+        assert_eq!((record.pairs.len(), firsts(&record)), (60, before));
         let has_one = |seen: &Seen| seen.examples().any(|id| record.pairs.contains_key(id));
         assert!(record.differences.values().all(has_one));
         record.keep_within(10, 120_000);
         assert_eq!(record.pairs.len(), 10);
         let known = record.differences.values().flat_map(Seen::examples);
         assert!(known.into_iter().all(|id| record.pairs.contains_key(id)));
+    }
+
+    #[test]
+    fn a_pair_that_was_named_stays_whatever_comes_behind_it() {
+        for most in [1, 3] {
+            let mut record = Record::default();
+            let mut named = None;
+            for n in 0..300 {
+                let difference = Difference {
+                    place: Place::Body(vec![Step::Name("price".to_owned())]),
+                    kind: "value",
+                    legacy: "1".to_owned(),
+                    extracted: "2".to_owned(),
+                };
+                // What separates them from those that match changes as they come.
+                let client = if n < 20 { "a" } else { "b" };
+                let feature = Feature::new(Part::Query, "client", Some(client.to_owned()));
+                let pair = Pair {
+                    at: n,
+                    features: vec![feature.clone()],
+                    differences: vec![Shown::of(&difference)],
+                    ..*crate::record::tests::pair()
+                };
+                record.differ("GET /x", &[difference], pair, most);
+                record.met("GET /x", &[], || {
+                    vec![Feature::new(Part::Query, "client", Some("c".to_owned()))]
+                });
+                let example = record.fields()[0].example.clone().unwrap();
+                assert!(record.pairs.contains_key(&example), "{n}");
+                assert_eq!(*named.get_or_insert(example.clone()), example, "{n}");
+            }
+            assert!(record.pairs.len() > 1 || most == 1, "others are kept, too");
+        }
     }
 }

@@ -8,6 +8,7 @@ use outgrow_rollout::SliceId;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::asking::AskedIds;
 use crate::error::Error;
 use crate::places::Places;
 use crate::rewrite::Rewrites;
@@ -59,6 +60,9 @@ impl SliceShadow {
             // Values do not print; a token may change, and its side is asked the same.
             all.extend(format!("{:?}", self.rewrites).bytes());
         }
+        if !self.flow.ids.is_empty() {
+            all.extend(format!("{:?}", self.flow.ids).bytes());
+        }
         xxh3_64(&all)
     }
 }
@@ -78,6 +82,8 @@ pub struct Flow {
     pub in_flight: usize,
     /// By the route's label, what is said apart for it.
     pub routes: BTreeMap<String, RouteShadow>,
+    /// By the route's label, which parts of its requests are ids that each side gives by itself.
+    pub ids: BTreeMap<String, AskedIds>,
 }
 
 /// What is said apart for one route.
@@ -89,6 +95,8 @@ pub struct RouteShadow {
     pub rate: Option<f64>,
     /// Besides the slice's.
     pub waiting: Option<usize>,
+    /// Bytes of copies in memory, besides the slice's.
+    pub memory: Option<usize>,
     /// Which of its POSTs only read.
     pub posts: Option<Posts>,
     /// What becomes of copies of its writes; `None`: there are none.
@@ -128,6 +136,7 @@ impl Default for Flow {
             memory: 64 << 20,
             in_flight: 16,
             routes: BTreeMap::new(),
+            ids: BTreeMap::new(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The handle: takes exchanges from the tap, has them judged, answers questions about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use outgrow_rollout::{ShadowEvidence, SliceId};
+use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::align;
 use crate::error::Error;
+use crate::flights::ROUTE_STOPPED;
+use crate::inbox::Inbox;
 use crate::record::{Outcome, Record};
 use crate::report::Report;
 use crate::rules::{Accepted, today};
@@ -31,12 +34,21 @@ pub struct Shadow {
     inner: Arc<Inner>,
 }
 
+/// An exchange, and the slice that it belongs to.
+type Offered = (Arc<Slice>, Box<Exchange>);
+
 #[derive(Debug)]
 struct Inner {
     slices: BTreeMap<SliceId, Arc<Slice>>,
-    runtime: Handle,
+    inbox: Arc<Inbox<Offered>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
 }
 
 /// What outlives a restart, of one slice.
@@ -71,11 +83,23 @@ impl Shadow {
             let made = Slice::new(slice, &settings, freshness.clone())?;
             slices.insert(made.settings.id.clone(), Arc::new(made));
         }
+        let inbox = Arc::new(Inbox::new());
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let (own, begun, until) = (inbox.clone(), tasks.clone(), cancel.clone());
+        // One of the tasks, so that all that was put down is begun before they have ended.
+        let emptying = async move {
+            let judge = |(slice, exchange): Offered| {
+                // Their number is bounded by `waiting`, checked at admission.
+                begun.spawn(Self::judge(slice, until.clone(), exchange));
+            };
+            own.empty(judge).await;
+        };
+        tasks.spawn_on(emptying, runtime);
         let inner = Inner {
             slices,
-            runtime: runtime.clone(),
-            tasks: TaskTracker::new(),
-            cancel: CancellationToken::new(),
+            inbox,
+            tasks,
+            cancel,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -85,6 +109,7 @@ impl Shadow {
     /// Lets pairs under judgement end for a moment, then counts the rest as not comparable.
     pub async fn shutdown(&self) {
         self.inner.tasks.close();
+        self.inner.inbox.close();
         if tokio::time::timeout(GRACE, self.inner.tasks.wait())
             .await
             .is_err()
@@ -115,10 +140,29 @@ impl Shadow {
         slice.map_or_else(BTreeMap::new, |slice| slice.dry_runs.news())
     }
 
-    /// Mirrors the writes of all routes again. Which of them were stopped.
-    pub fn resume(&self, id: &SliceId) -> Vec<String> {
+    /// Mirrors the writes of these routes again, or with `None` of all. Which of them were stopped.
+    pub fn resume(&self, id: &SliceId, routes: Option<&BTreeSet<String>>) -> Vec<String> {
         let slice = self.slice(id);
-        slice.map_or_else(Vec::new, |slice| slice.dry_runs.resume())
+        slice.map_or_else(Vec::new, |slice| slice.dry_runs.resume(routes))
+    }
+
+    /// Mirrors nothing of these routes of a slice, for these reasons, and of all others what the
+    /// bounds let in. What is under way is not called back; what waits is not sent any more.
+    pub fn stop_routes(&self, id: &SliceId, routes: &BTreeMap<String, String>) {
+        if let Some(slice) = self.slice(id) {
+            slice.stop_routes(routes);
+        }
+    }
+
+    /// Routes of a slice of which a copy was under way to this side at some moment between these,
+    /// in Unix milliseconds; `None` where that is too long ago to be known.
+    pub fn asked(
+        &self,
+        id: &SliceId,
+        side: Side,
+        between: &RangeInclusive<i64>,
+    ) -> Option<BTreeSet<String>> {
+        self.slice(id)?.flights.between(side, between)
     }
 
     /// The whole picture of a slice.
@@ -129,7 +173,7 @@ impl Shadow {
         let rate = slice.settings.mismatch_max;
         let mut report = Report::new(id, &record, &rules, rate, today());
         report.memory = slice.held();
-        report.stopped(slice.dry_runs.reasons());
+        report.stopped(slice.dry_runs.reasons(), &slice.flights.stopped());
         Some(report)
     }
 
@@ -254,7 +298,8 @@ impl Shadow {
         serde_json::to_value(fetched).map_err(Error::Json)
     }
 
-    async fn judge(slice: Arc<Slice>, cancel: CancellationToken, mut exchange: Exchange) {
+    async fn judge(slice: Arc<Slice>, cancel: CancellationToken, mut exchange: Box<Exchange>) {
+        exchange.open();
         match slice.endpoint(&exchange) {
             Ok(endpoint) => exchange.endpoint = endpoint,
             Err(reason) => {
@@ -309,6 +354,10 @@ impl Tap for Shadow {
             door.ineligible(reason);
             return None;
         }
+        if door.is_stopped(route) {
+            door.ineligible(ROUTE_STOPPED);
+            return None;
+        }
         if !in_sample {
             door.sampled_out += 1;
             return None;
@@ -324,23 +373,18 @@ impl Tap for Shadow {
         let (of, label, generation) = (slice.clone(), route.clone(), slice.generation());
         let lost = move |reason| of.door().lose(&label, reason);
         let ticket = Ticket::new(slice.limits.body, lost);
-        Some(ticket.since(generation, slice.share()))
+        Some(ticket.since(generation, slice.share(route)))
     }
 
-    fn offer(&self, exchange: Exchange) {
+    fn offer(&self, exchange: Box<Exchange>) {
         // Dropping the exchange drops its ticket, which counts it as abandoned.
         let Some(slice) = self.slice(&exchange.slice).cloned() else {
             return;
         };
-        if self.inner.tasks.is_closed() {
-            return;
-        }
-        if !exchange.ticket.hold(exchange.heads()) {
+        if !exchange.ticket.hold(exchange.head_bytes()) {
             exchange.ticket.lose(Lost::Shed("memory"));
             return;
         }
-        // The number of these tasks is bounded by `waiting`, checked at admission.
-        let judging = Self::judge(slice, self.inner.cancel.clone(), exchange);
-        self.inner.tasks.spawn_on(judging, &self.inner.runtime);
+        self.inner.inbox.put((slice, exchange));
     }
 }

@@ -1,6 +1,6 @@
 //! One slice at work: its settings, its record, its rules, and the way to ask its two sides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +9,7 @@ use outgrow_rollout::Side;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::asking;
 use crate::breaker::Breaker;
 use crate::budget::{Budget, Share};
 use crate::compare::Answer;
@@ -17,6 +18,7 @@ use crate::door::Door;
 use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::features;
+use crate::flights::{Flight, Flights, ROUTE_STOPPED};
 use crate::graphql;
 use crate::mirror::Mirror;
 use crate::places::Place;
@@ -54,6 +56,8 @@ pub(crate) enum NoAnswer {
     Failed(String),
     /// The slice's memory has no room for it.
     Memory,
+    /// Nothing was asked that says anything, because of this.
+    NotAsked(&'static str),
 }
 
 /// Locks are taken in the order rules, record, door.
@@ -65,10 +69,13 @@ pub(crate) struct Slice {
     /// Of the legacy side, of the extracted one, and of the sandbox.
     breakers: [Breaker; 3],
     memory: Arc<Budget>,
+    /// Of routes that have their own.
+    memories: HashMap<String, Arc<Budget>>,
     endpoints: Endpoints,
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) capture: Capture,
     pub(crate) dry_runs: DryRuns,
+    pub(crate) flights: Flights,
     freshness: Arc<dyn Freshness>,
     /// Requests to the sides at the same time.
     turns: Semaphore,
@@ -100,9 +107,13 @@ fn class(exchange: &Exchange) -> String {
 }
 
 pub(crate) fn unix_now() -> i64 {
+    unix_now_ms() / 1_000
+}
+
+pub(crate) fn unix_now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })
 }
 
@@ -112,15 +123,23 @@ impl Slice {
         all: &ShadowSettings,
         freshness: Arc<dyn Freshness>,
     ) -> Result<Self, Error> {
+        let memory = Budget::new(slice.flow.memory);
+        let routes = slice.flow.routes.iter();
+        let memories = routes.filter_map(|(name, route)| {
+            let own = memory.part(route.memory?);
+            Some((name.clone(), own))
+        });
         Ok(Self {
+            memories: memories.collect(),
+            memory,
             build_header: all.build_header.clone(),
             mirror: Mirror::new(&all.limits, slice.flow.in_flight),
             breakers: Default::default(),
-            memory: Budget::new(slice.flow.memory),
             endpoints: Endpoints::default(),
             redactor: Arc::new(Redactor::new(&slice.redact)?),
             capture: Capture::default(),
             dry_runs: DryRuns::default(),
+            flights: Flights::default(),
             freshness,
             turns: Semaphore::new(slice.flow.in_flight),
             dice: AtomicU64::new(0),
@@ -223,17 +242,26 @@ impl Slice {
         breaker: &Breaker,
         exchange: &Exchange,
     ) -> Result<(Held, Duration), NoAnswer> {
+        let to_ask = self.asked(whom, exchange).map_err(NoAnswer::NotAsked)?;
         // Closed never: the semaphore lives as long as the slice.
         let _turn = self.turns.acquire().await.ok();
         if !breaker.admits(Instant::now()) {
             let text = "not asked: it has failed again and again".to_owned();
             return Err(NoAnswer::Failed(text));
         }
-        let asked = self.mirror.ask(&self.settings, whom, exchange).await;
+        let flight = self.sets_off(whom, &exchange.route)?;
+        let asked = self
+            .mirror
+            .ask(&self.settings, whom, exchange, to_ask.target);
+        let asked = asked.await;
+        drop(flight);
         let is_down = asked.as_ref().is_err_and(|failure| failure.is_down);
         breaker.ended(!is_down, Instant::now());
         let (answer, latency) = asked.map_err(|failure| NoAnswer::Failed(failure.text))?;
-        let memory = self.memory.share();
+        if to_ask.is_blind && !asking::is_gone(answer.status) {
+            return Err(NoAnswer::NotAsked(asking::UNKNOWN));
+        }
+        let memory = self.share(&exchange.route);
         if !memory.grow(answer.body.len()) {
             return Err(NoAnswer::Memory);
         }
@@ -242,6 +270,27 @@ impl Slice {
             _memory: memory,
         };
         Ok((held, latency))
+    }
+
+    /// Notes that a copy is on its way to a side from now on; a sandbox is none.
+    fn sets_off<'a>(
+        &'a self,
+        (side, kind): (Side, Kind),
+        route: &'a str,
+    ) -> Result<Option<Flight<'a>>, NoAnswer> {
+        let stopped = NoAnswer::NotAsked(ROUTE_STOPPED);
+        match kind {
+            Kind::Write(Writes::Sandbox) if self.flights.is_stopped(route) => Err(stopped),
+            Kind::Write(Writes::Sandbox) => Ok(None),
+            _ => self.flights.sets_off(route, side).ok_or(stopped).map(Some),
+        }
+    }
+
+    /// Mirrors nothing of these routes, for these reasons, and of all others what the bounds let
+    /// in.
+    pub(crate) fn stop_routes(&self, routes: &BTreeMap<String, String>) {
+        self.door().stop(routes.keys());
+        self.flights.stop(routes);
     }
 
     /// Books how long a side has taken to an answer's head.
@@ -333,10 +382,13 @@ impl Slice {
     }
 
     /// A line for a shell that asks a side again. Without credentials; those are nowhere kept.
-    pub(crate) fn curl(&self, side: &Side, exchange: &Exchange, target: &str) -> Option<String> {
+    pub(crate) fn curl(&self, side: &Side, exchange: &Exchange) -> Option<String> {
         let route = self.settings.flow.routes.get(&*exchange.route);
         let method = &exchange.request.method;
         let kind = Kind::of(method, route.copied().unwrap_or_default());
+        let asked = self.asked((*side, kind.unwrap_or(Kind::Read)), exchange);
+        let target = asked.map_or_else(|_| exchange.request.target.clone(), |asked| asked.target);
+        let target = self.redactor.text(target.as_str());
         let upstreams = match (side, kind) {
             // It would write, without being asked to take that back.
             (side, Ok(Kind::Write(_))) if *side == exchange.primary => return None,
@@ -434,9 +486,9 @@ impl Slice {
         }
     }
 
-    /// Of the memory for copies, a part that is empty yet.
-    pub(crate) fn share(&self) -> Share {
-        self.memory.share()
+    /// Of the memory for copies of a route, a part that is empty yet.
+    pub(crate) fn share(&self, route: &str) -> Share {
+        self.memories.get(route).unwrap_or(&self.memory).share()
     }
 
     /// Whether this read of this client is in the sample of its route.

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outgrow_rollout::{Side, SliceId};
 
 use crate::budget::Share;
+use crate::heads::Heads;
 
 /// Marks a mirrored request, so that it is never mirrored again.
 pub const SHADOW_MARK: &str = "x-outgrow-shadow";
@@ -29,7 +30,7 @@ pub trait Tap: Send + Sync + 'static {
         client: u64,
     ) -> Option<Ticket>;
     /// Takes the copy, or counts its loss. Never blocks.
-    fn offer(&self, exchange: Exchange);
+    fn offer(&self, exchange: Box<Exchange>);
 }
 
 /// What became of a ticket that brings nothing.
@@ -135,6 +136,8 @@ pub struct Exchange {
     pub primary: Side,
     pub request: CapturedRequest,
     pub response: CapturedResponse,
+    /// In place of the request's target and both sides' fields, until it is [opened](Self::open).
+    pub heads: Heads,
     /// When the answer was complete.
     pub finished: SystemTime,
     /// Time to the answer's head.
@@ -144,13 +147,21 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Makes target and fields of [its heads](Self::heads), if it has any.
+    pub fn open(&mut self) {
+        if let Some((target, asked, answered)) = std::mem::take(&mut self.heads).open() {
+            (self.request.target, self.request.headers) = (target, asked);
+            self.response.headers = answered;
+        }
+    }
+
     /// Bytes of both heads.
-    pub(crate) fn heads(&self) -> usize {
+    pub(crate) fn head_bytes(&self) -> usize {
         let fields = self.request.headers.iter().chain(&self.response.headers);
         let fields: usize = fields
             .map(|(name, value)| name.as_str().len() + value.len())
             .sum();
-        fields + self.request.target.as_str().len()
+        fields + self.request.target.as_str().len() + self.heads.len()
     }
 }
 

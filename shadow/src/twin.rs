@@ -22,6 +22,9 @@ use crate::rules::Rules;
 /// So few names are searched for one that comes twice without sorting.
 const FEW: usize = 16;
 
+/// Elements and their keys that are looked for without growing.
+const MORE: usize = 64;
+
 /// Bytes of an array or an object that is tried as a whole, where the texts are alike.
 const SHORT: usize = 128;
 
@@ -101,6 +104,8 @@ struct Twins<'a, 'r> {
     alike: usize,
     /// Bytes that were tried as a whole in vain.
     tried: usize,
+    /// Bytes of the last element, where it was the same; else none.
+    same_row: usize,
     names: Vec<&'a str>,
     parts: Vec<Part<'a>>,
     rows: Vec<Row<'a>>,
@@ -142,10 +147,11 @@ impl<'a, 'r> Twins<'a, 'r> {
             b: Reader::new(b),
             alike: 0,
             tried: 0,
+            same_row: 0,
             names: Vec::with_capacity(FEW),
             parts: Vec::with_capacity(FEW),
-            rows: Vec::with_capacity(FEW),
-            keys: Vec::with_capacity(FEW),
+            rows: Vec::with_capacity(MORE),
+            keys: Vec::with_capacity(MORE),
             work: WORK_MAX,
             again,
             rules,
@@ -189,6 +195,12 @@ impl<'a> Twins<'a, '_> {
         (self.a.at(), self.b.at())
     }
 
+    /// Goes on to here in `a`, and as far in `b`.
+    fn put_on(&mut self, at: usize) {
+        self.b.put(self.b.at() + (at - self.a.at()));
+        self.a.put(at);
+    }
+
     /// Goes to other places, of which nothing is known yet.
     fn put(&mut self, (a, b): (usize, usize)) {
         self.a.put(a);
@@ -225,8 +237,7 @@ impl<'a> Twins<'a, '_> {
         let mut reader = self.a;
         let found = read(&mut reader)?;
         (reader.at() < self.alike).then(|| {
-            self.b.put(self.b.at() + (reader.at() - self.a.at()));
-            self.a = reader;
+            self.put_on(reader.at());
             found
         })
     }

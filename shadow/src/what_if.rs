@@ -19,6 +19,7 @@ use crate::hidden::Hidden;
 use crate::mutants::mutants;
 use crate::path::Root;
 use crate::record::{Pair, Record};
+use crate::renaming::Book;
 use crate::rules::Rules;
 use crate::settings::{ArrayRule, Rule, SliceShadow};
 use crate::slice::SEEDED_ANSWERS;
@@ -315,7 +316,7 @@ fn both(
     let answers = (&legacy, &extracted);
     let day = OffsetDateTime::from_unix_timestamp(pair.at).map_or(today, OffsetDateTime::date);
     let known = |path: &str| pair.noisy.iter().any(|noisy| noisy == path);
-    let first = verdict(answers, now, day, &known)?;
+    let first = verdict(answers, (now, pair.book), day, &known)?;
     if !is_as_it_was(pair, &first) {
         return Err("not the same as what was compared");
     }
@@ -326,18 +327,19 @@ fn both(
     };
     let before = match day == today {
         true => first,
-        false => verdict(answers, now, today, &noisy)?,
+        false => verdict(answers, (now, pair.book), today, &noisy)?,
     };
-    Ok((before, verdict(answers, then, today, &noisy)?))
+    let after = verdict(answers, (then, pair.book), today, &noisy)?;
+    Ok((before, after))
 }
 
 fn verdict(
     (legacy, extracted): (&Answer, &Answer),
-    set: &Set<'_>,
+    (set, book): (&Set<'_>, Book),
     today: Date,
     noisy: &dyn Fn(&str) -> bool,
 ) -> Result<Verdict, &'static str> {
-    let rules = set.rules.watched(true);
+    let rules = set.rules.of(book).watched(true);
     let by = By {
         headers: set.headers,
         rules: &rules,
@@ -468,7 +470,8 @@ fn score(record: &Record, rules: &Rules, today: Date) -> Score {
         };
         *seeded += 1;
         score.answers += 1;
-        let rules = rules.aside();
+        let rules = rules.of_one_side();
+        diff(&json, &json, &Root::Body, &rules, today);
         for spoilt in mutants(&json) {
             let rules = rules.watched(true);
             let mut found = diff(&json, &spoilt, &Root::Body, &rules, today);

@@ -5,7 +5,7 @@
 //! nothing more is sent, until somebody says so. What is not proven yet is sent one at a time, so
 //! that such a candidate costs one write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue, Method};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::align::{Found, compared, ended, given, unanswered};
 use crate::compare::Answer;
 use crate::record::Outcome;
+use crate::renaming::Book;
 use crate::settings::{RouteShadow, Writes};
 use crate::slice::{Held, NoAnswer, Slice};
 use crate::tap::Exchange;
@@ -114,11 +115,16 @@ impl DryRuns {
         self.routes().stopped.extend(saved);
     }
 
-    /// Sends writes again, to candidates that have to prove themselves anew. Which routes these are.
-    pub(crate) fn resume(&self) -> Vec<String> {
+    /// Sends writes of these routes again, or with `None` of all, to candidates that have to prove
+    /// themselves anew. Which of them were stopped.
+    pub(crate) fn resume(&self, wanted: Option<&BTreeSet<String>>) -> Vec<String> {
+        let is_wanted = |route: &String| wanted.is_none_or(|wanted| wanted.contains(route));
         let mut routes = self.routes();
-        routes.proven.clear();
-        std::mem::take(&mut routes.stopped).into_keys().collect()
+        routes.proven.retain(|route, _| !is_wanted(route));
+        let all = std::mem::take(&mut routes.stopped).into_iter();
+        let (resumed, kept) = all.partition::<BTreeMap<_, _>, _>(|(route, _)| is_wanted(route));
+        routes.stopped = kept;
+        resumed.into_keys().collect()
     }
 
     fn is_proven(&self, route: &str, generation: u64) -> bool {
@@ -154,6 +160,17 @@ impl Slice {
     fn of_route(&self, route: &str) -> RouteShadow {
         let known = self.settings.flow.routes.get(route);
         known.copied().unwrap_or_default()
+    }
+
+    /// Whose answers are compared. Those of a dry run name ids that are taken back with it, and one
+    /// that refuses something may name what there is not.
+    pub(crate) fn book(&self, exchange: &Exchange) -> Book {
+        match Kind::of(&exchange.request.method, self.of_route(&exchange.route)) {
+            Ok(Kind::Write(Writes::Sandbox)) => Book::Sandbox,
+            Ok(Kind::Write(Writes::DryRun)) => Book::Once,
+            _ if exchange.response.status.is_client_error() => Book::Once,
+            _ => Book::Sides,
+        }
     }
 
     /// What is mirrored of a request to this route, now.
@@ -202,7 +219,9 @@ pub(crate) async fn judge(
         _ => slice.write(candidate, writes, exchange).await,
     };
     // What was sent is to be proven, whatever comes of this one.
-    slice.wants(exchange);
+    if !matches!(asked, Err(NoAnswer::NotAsked(_))) {
+        slice.wants(exchange);
+    }
     let given = given(exchange);
     let answer = match asked {
         Ok(answer) => answer,
@@ -272,6 +291,7 @@ async fn dry_run(
             );
             runs.stop(route, reason);
         }
+        Err(NoAnswer::NotAsked(_)) => {}
         Err(_) => runs.doubts(route),
     }
     drop(alone);
@@ -338,7 +358,13 @@ mod tests {
         let saved = serde_json::to_string(&runs.saved()).unwrap();
         next.restore(serde_json::from_str(&saved).unwrap());
         assert!(next.is_stopped("PUT /a") && next.news().is_empty());
-        assert_eq!(next.resume(), ["PUT /a"]);
-        assert!(!next.is_stopped("PUT /a"));
+        next.stop("PUT /b", "why".to_owned());
+        let unknown = BTreeSet::from(["PUT /c".to_owned()]);
+        assert!(next.resume(Some(&unknown)).is_empty());
+        let one = BTreeSet::from(["PUT /a".to_owned()]);
+        assert_eq!(next.resume(Some(&one)), ["PUT /a"]);
+        assert!(!next.is_stopped("PUT /a") && next.is_stopped("PUT /b"));
+        assert_eq!(next.resume(None), ["PUT /b"]);
+        assert!(!next.is_stopped("PUT /b"));
     }
 }

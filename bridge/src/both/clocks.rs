@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::db::Database;
+use crate::db::{Database, Dialect};
 use crate::error::Error;
 use crate::preflight::Problem;
 use crate::shared::Shared;
@@ -31,6 +31,17 @@ impl Shared {
                 .to_owned(),
         }))
     }
+}
+
+/// By how much the clock of the times that a database notes is ahead of the machine's.
+pub(crate) async fn clock_ahead(database: &Database) -> Result<i64, Error> {
+    // It has none but the machine's.
+    if database.dialect() == Dialect::Sqlite {
+        return Ok(0);
+    }
+    let (ahead, took) = ahead(database).await?;
+    // It was read half-way, most likely.
+    Ok(ahead.saturating_sub(i64::try_from(took / 2).unwrap_or(0)))
 }
 
 /// By how much a database's clock is ahead of the bridge's, and how long it took to ask.

@@ -63,6 +63,7 @@ use std::collections::HashSet;
 use outgrow_rollout::Side;
 
 pub(crate) use books::{At, Carried};
+pub(crate) use clocks::clock_ahead;
 pub(crate) use flow::State;
 pub(crate) use guard::Guard;
 pub use list::Conflicts;

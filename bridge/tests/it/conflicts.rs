@@ -4,7 +4,7 @@ use outgrow_bridge::Link;
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
 
-use crate::shop::{Shop, WAIT, copied};
+use crate::shop::{Shop, WAIT, copied, foreign_since, now_ms};
 
 async fn parked(link: &Link, count: u64) {
     eventually("the parked rows", WAIT, || async {
@@ -112,6 +112,7 @@ async fn a_foreign_write_is_kept_with_both_versions_and_not_overwritten() {
     let shop = Shop::with(10).await;
     let link = shop.following().await;
     link.unfence(Side::Extracted).await.unwrap();
+    let began = now_ms();
     shop.catalog
         .execute("update product set title = 'by a console' where id = 6")
         .await;
@@ -120,7 +121,7 @@ async fn a_foreign_write_is_kept_with_both_versions_and_not_overwritten() {
     })
     .await;
     let evidence = link.evidence().unwrap();
-    assert!(evidence.foreign_write_age_ms.is_some());
+    foreign_since(&link, began);
     assert!(evidence.last_foreign.unwrap().contains("`product` key 6"));
     let conflicts = serde_json::to_value(link.conflicts().await.unwrap()).unwrap();
     let foreign = &conflicts["foreign"][0];

@@ -13,7 +13,7 @@ use crate::mysql_binlog::begun;
 use crate::postgres::{
     Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items, whole_way,
 };
-use crate::shop::{Dice, WAIT, copied, quick};
+use crate::shop::{Dice, WAIT, copied, foreign_since, now_ms, quick};
 use crate::turning::cut_over;
 
 pub(crate) const LEGACY_MY: &str = "CREATE TABLE item (id bigint AUTO_INCREMENT PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, \
@@ -146,11 +146,13 @@ async fn a_truncate_is_carried_over() {
         .execute("INSERT INTO article (sku, price_cents, state) VALUES ('new', 1, 'active')")
         .await;
     pair.equal().await;
+    let began = now_ms();
     pair.legacy.execute("TRUNCATE item").await;
     eventually("the foreign write", WAIT, || async {
         (link.evidence()?.foreign_writes == 1).then_some(())
     })
     .await;
+    foreign_since(&link, began);
     eventually("what is missing to be found", WAIT, || async {
         // A change that had no place in the stream yet is written a second time when it has.
         pair.legacy.execute("TRUNCATE item").await;

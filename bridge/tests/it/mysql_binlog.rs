@@ -10,7 +10,7 @@ use crate::mysql::{
 use crate::postgres::{
     Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items, whole_way,
 };
-use crate::shop::{WAIT, copied};
+use crate::shop::{WAIT, copied, foreign_since, now_ms};
 use crate::turning::cut_over;
 
 async fn both(rows: u32) -> Pair {
@@ -171,11 +171,13 @@ async fn a_truncate_of_the_passive_side_is_a_foreign_write() {
     let link = begun(&pair).await;
     copied(&link).await;
     pair.equal().await;
+    let began = now_ms();
     pair.extracted.execute("TRUNCATE article").await;
     eventually("the foreign write", WAIT, || async {
         (link.evidence()?.foreign_writes == 1).then_some(())
     })
     .await;
+    foreign_since(&link, began);
     assert_eq!(link.verify().await.unwrap().different, 20);
     pair.legacy
         .execute("UPDATE item SET note = 'goes on'")

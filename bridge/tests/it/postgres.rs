@@ -6,7 +6,7 @@ use outgrow_bridge::{Capture, ColumnSpec, DatabaseUrl, Link, LinkSpec, Source, T
 use outgrow_rollout::{DataPhase, Side, SliceId};
 use outgrow_testkit::{Mariadb, Postgres, TempDatabase, eventually};
 
-use crate::shop::{WAIT, copied, quick};
+use crate::shop::{WAIT, copied, foreign_since, now_ms, quick};
 use crate::turning::cut_over;
 
 /// The monolith's table as PostgreSQL and as SQLite have it.
@@ -430,6 +430,7 @@ async fn a_fence_refuses_others_counts_them_and_lets_readers_be() {
     let Db::Pg(server) = &pair.extracted else {
         unreachable!()
     };
+    let began = now_ms();
     eventually("the fence", WAIT, || async {
         let refused = sqlx::query("DELETE FROM article")
             .execute(server.pool())
@@ -454,6 +455,7 @@ async fn a_fence_refuses_others_counts_them_and_lets_readers_be() {
         (seen.foreign_writes >= 2).then_some(())
     })
     .await;
+    foreign_since(&link, began);
     pair.equal().await;
     link.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! The shop's two slices on both sides, their mapping, a writer of random changes for either
 //! side, and a differ in plain SQL.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use outgrow_bridge::{Cell, ColumnSpec, Limits, Link, LinkSpec, Source, TableSpec};
 use outgrow_rollout::{DataPhase, Side, SliceId};
@@ -184,6 +184,25 @@ pub(crate) async fn copied(link: &Link) {
         link.copied().then_some(())
     })
     .await;
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// The newest foreign write is told of a moment since this one, as closely as its database tells
+/// times.
+pub(crate) fn foreign_since(link: &Link, began: i64) {
+    /// Half of what a clock may take to be asked, and rounding.
+    const APART: i64 = 250;
+    let seen = link.evidence().unwrap();
+    let (from, to) = seen.foreign_between_ms.unwrap();
+    let found = format!("{from} to {to}, since {began}: {seen:?}");
+    assert!(from <= now_ms() + APART && to >= began - APART, "{found}");
+    assert!([0, 999].contains(&(to - from)), "{found}");
+    let age = i64::try_from(seen.foreign_write_age_ms.unwrap()).unwrap();
+    assert!(age <= now_ms() - began + 1_000 + APART, "{found}");
 }
 
 fn table(legacy: &str, extracted: &str, columns: Vec<(&str, Source)>) -> TableSpec {

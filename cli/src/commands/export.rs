@@ -95,6 +95,9 @@ fn head(status: &SliceStatus, out: &mut String) {
     if let Some(reason) = &status.state.unmirrored {
         row("nothing is mirrored", reason.clone());
     }
+    for (route, reason) in &status.state.unmirrored_routes {
+        row("not mirrored", format!("`{route}`: {reason}"));
+    }
     out.push('\n');
 }
 

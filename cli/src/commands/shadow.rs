@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use outgrow_rollout::{FieldDifference, ShadowEvidence, SliceState};
-use outgrow_shadow::{ClusterRow, LatencyDifference};
+use outgrow_shadow::{ClusterRow, LatencyDifference, ReasonRow};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -53,11 +53,7 @@ Kept over a restart. Reads stay where they are; forward steps are refused.
 Examples:
   outgrow shadow pause catalog --reason 'the new side is being reloaded'")]
     Pause(MirrorArgs),
-    /// Mirror a slice again, after a pause, the tripwire, or a dry run that was not honoured
-    #[command(
-        after_help = "Examples:\n  outgrow shadow resume catalog --reason 'the counter is gone'"
-    )]
-    Resume(MirrorArgs),
+    Resume(ResumeArgs),
     Record(RecordArgs),
 }
 
@@ -65,6 +61,22 @@ Examples:
 pub(crate) struct MirrorArgs {
     /// Its name in the config
     slice: String,
+    #[command(flatten)]
+    said: Said,
+}
+
+/// Mirror a slice again, after a pause, the tripwire, or a dry run that was not honoured
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outgrow shadow resume catalog --reason 'the counter is gone'
+  outgrow shadow resume catalog --route 'GET /api/search' --reason 'it was the list'")]
+pub(crate) struct ResumeArgs {
+    /// Its name in the config
+    slice: String,
+    /// Only this one of the routes that were stopped by themselves; may be given again
+    #[arg(long = "route", value_name = "ROUTE")]
+    routes: Vec<String>,
     #[command(flatten)]
     said: Said,
 }
@@ -118,8 +130,10 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
         ShadowCommand::Ignore(command) => rules::run(context, command).await,
         ShadowCommand::WhatIf(args) => what_if::run(context, &args).await,
         ShadowCommand::Record(args) => record::run(context, &args).await,
-        ShadowCommand::Pause(args) => mirroring(context, &args.slice, false, &args.said).await,
-        ShadowCommand::Resume(args) => mirroring(context, &args.slice, true, &args.said).await,
+        ShadowCommand::Pause(args) => mirroring(context, &args.slice, None, &args.said).await,
+        ShadowCommand::Resume(args) => {
+            mirroring(context, &args.slice, Some(&args.routes), &args.said).await
+        }
         ShadowCommand::Reset(args) => {
             let path = format!("/v1/shadow/{}/reset", escape(&args.slice));
             let body = Value::Object(args.said.body());
@@ -132,25 +146,31 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
     }
 }
 
-/// Switches the mirroring of a slice.
+/// Switches the mirroring of a slice: off, or on, only of these routes where some are named.
 async fn mirroring(
     context: &Context,
     slice: &str,
-    on: bool,
+    resumed: Option<&[String]>,
     said: &Said,
 ) -> anyhow::Result<ExitCode> {
     let mut body = said.body();
-    body.insert("on".to_owned(), Value::from(on));
+    body.insert("on".to_owned(), Value::from(resumed.is_some()));
+    if let Some(routes) = resumed.filter(|routes| !routes.is_empty()) {
+        body.insert("routes".to_owned(), Value::from(routes));
+    }
     let path = format!("/v1/slices/{}/mirroring", escape(slice));
     let answer = context.client()?.post(&path, Value::Object(body)).await?;
     let state: SliceState = typed(&answer)?;
     context.out.answer(&answer, || {
         let stopped = state.unmirrored.as_deref();
-        sheet(&[
+        let mut rows = vec![
             ("slice", slice.to_owned()),
             ("not mirrored", stopped.unwrap_or("no").to_owned()),
-            ("revision", state.revision.to_string()),
-        ])
+        ];
+        let routes = state.unmirrored_routes.keys();
+        rows.extend(routes.map(|route| ("route not mirrored", route.clone())));
+        rows.push(("revision", state.revision.to_string()));
+        sheet(&rows)
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -162,6 +182,11 @@ fn stopped(answer: &Value, all: &Shadow) -> String {
         let whole = answer[slice]["unmirrored"].as_str();
         if let Some(reason) = whole {
             lines.push_str(&format!("\n{slice}: nothing is mirrored: {reason}\n"));
+        }
+        let routes = answer[slice]["unmirrored_routes"].as_object();
+        for (route, reason) in routes.into_iter().flatten() {
+            let reason = reason.as_str().unwrap_or_default();
+            lines.push_str(&format!("\n{slice}: `{route}` is not mirrored: {reason}\n"));
         }
         let routes = evidence.iter().flat_map(|evidence| &evidence.stopped);
         for (route, reason) in routes {
@@ -238,8 +263,8 @@ async fn report(context: &Context, args: &ReportArgs) -> anyhow::Result<ExitCode
                     let found: Causes = serde_json::from_str(&found)
                         .context("the report of this server cannot be read")?;
                     let table = report_table(&args.slice, evidence);
-                    let (warnings, causes) = (aside(&found), causes(&found.clusters));
-                    format!("{table}{warnings}{causes}")
+                    let (reasons, causes) = (reasons(&found.reasons), causes(&found.clusters));
+                    format!("{table}{reasons}{}{causes}", aside(&found))
                 }
                 None => format!("nothing was compared of {} yet\n", args.slice),
             }
@@ -333,9 +358,24 @@ pub(super) fn report_table(slice: &str, seen: &ShadowEvidence) -> String {
 struct Causes {
     clusters: Vec<ClusterRow>,
     #[serde(default)]
+    reasons: Vec<ReasonRow>,
+    #[serde(default)]
     warnings: Vec<String>,
     #[serde(default)]
     latency: Option<LatencyDifference>,
+}
+
+/// Why requests were not compared.
+fn reasons(rows: &[ReasonRow]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let row = |row: &ReasonRow| {
+        let (outcome, reason) = (row.outcome.clone(), row.reason.clone());
+        vec![count(row.count), outcome, reason, row.meaning.clone()]
+    };
+    let header = ["COUNT", "OUTCOME", "REASON", "MEANS"];
+    format!("\n{}", table(&header, rows.iter().map(row).collect()))
 }
 
 /// How much later one side answers, and rules that should go.

@@ -218,6 +218,9 @@ fn alarms(status: &SliceStatus) -> Vec<String> {
     if let Some(reason) = &status.state.unmirrored {
         say(format!("nothing is mirrored: {reason}"));
     }
+    for (route, reason) in &status.state.unmirrored_routes {
+        say(format!("`{route}` is not mirrored: {reason}"));
+    }
     let shadow = status.evidence.shadow.iter();
     for (route, reason) in shadow.flat_map(|shadow| &shadow.stopped) {
         say(format!(

@@ -58,7 +58,6 @@ pub(super) fn read(
         return found;
     };
     found.sample = section.share(findings, "sample", SAMPLE);
-    found.flow = mirroring::read(&mut section, findings, routes);
     found.sandbox = writes::sandbox(&mut section, findings);
     found.rewrites = Rewrites {
         legacy: rewriting::read(&mut section, findings, around, Side::Legacy),
@@ -77,6 +76,7 @@ pub(super) fn read(
             found.rules.extend(rule(&node, key, fix, findings, around));
         }
     }
+    found.flow = mirroring::read(&mut section, findings, routes, &found.rules);
     found.keep = section.duration(findings, "keep", KEEP, KEEP_RANGE);
     if let Some(node) = section.get("redact") {
         let names = node.words(findings).into_iter();

@@ -22,21 +22,32 @@ pub(super) use cache::store;
 
 /// Whose filters they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Belongs {
+enum Belongs {
     ToASlice,
     ToNone,
 }
 
-/// `[proxy.filters]` and `[slices.ID.filters]`.
-pub(super) fn read(
+/// Filters, and where each of their `paths` is in the file.
+type Placed = (Arc<Filters>, Vec<Place>);
+
+/// `[proxy.filters]`.
+pub(super) fn of_proxy(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<Arc<Filters>> {
+    // Any path may belong to no slice.
+    read(section, Belongs::ToNone, findings).map(|(filters, _)| filters)
+}
+
+fn read(
     section: &mut Section<'_>,
     belongs: Belongs,
     findings: &mut Findings<'_>,
-) -> Option<Arc<Filters>> {
+) -> Option<Placed> {
     let mut section = section.get("filters")?.section(findings)?;
     let found = keys(&mut section, belongs, findings);
     section.finish(findings);
-    Some(Arc::new(found))
+    Some(found)
 }
 
 /// What filters want of the rest of the config.
@@ -78,13 +89,16 @@ pub(super) fn of_routes(
     let entries = section.get("route_filters");
     let entries = entries.map(|node| node.list(findings)).unwrap_or_default();
     let mut taken = Vec::new();
+    let mut all: Vec<Placed> = common.iter().cloned().collect();
     for node in entries {
         let Some(mut section) = node.section(findings) else {
             continue;
         };
         let fix = "write routes = [\"GET /path/{name}\"], as the slice has them";
         let named = section.need(findings, "routes", fix);
-        let own = Arc::new(keys(&mut section, Belongs::ToASlice, findings));
+        let placed = keys(&mut section, Belongs::ToASlice, findings);
+        let own = placed.0.clone();
+        all.push(placed);
         section.finish(findings);
         let named = named.map(|node| node.words(findings)).unwrap_or_default();
         for (place, text) in named {
@@ -106,19 +120,33 @@ pub(super) fn of_routes(
             taken.push(text);
         }
     }
-    for (_, route) in routes {
-        if route.filters.is_none() {
-            route.filters.clone_from(&common);
+    for (_, route) in routes.iter_mut() {
+        if let (None, Some((common, _))) = (&route.filters, &common) {
+            route.filters = Some(common.clone());
         }
+    }
+    // Where something is wrong the route that is meant may be what was refused.
+    if !findings.clean() {
+        return;
+    }
+    for (filters, places) in all {
+        let own = |route: &&(Place, Route)| {
+            let used = route.1.filters.as_ref();
+            used.is_some_and(|used| Arc::ptr_eq(used, &filters))
+        };
+        let templates: Vec<&str> = routes.iter().filter(own).map(|(_, r)| &*r.path).collect();
+        let rules = filters.paths.iter().cloned().zip(places);
+        path::check(rules, &templates, findings);
     }
 }
 
-fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>) -> Filters {
-    Filters {
+fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>) -> Placed {
+    let (paths, places) = path::read(section.get("paths"), belongs, findings);
+    let filters = Filters {
         limit: limit(section.get("rate_limit"), findings),
         auth: auth::read(section.get("auth"), findings),
         cors: cors::read(section.get("cors"), findings),
-        paths: path::read(section.get("paths"), belongs, findings),
+        paths,
         compress: compress::read(section.get("compress"), findings),
         cache: cache::read(section.get("cache"), belongs, findings),
         slow: section
@@ -132,7 +160,8 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
             .filter_map(|pair| domain(&pair, findings))
             .collect(),
         cookie_paths: links(section.get("cookie_paths"), findings),
-    }
+    };
+    (Arc::new(filters), places)
 }
 
 /// More a second than a core can refuse.

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use outgrow_shadow::{Flow, Posts, RouteShadow};
+use outgrow_shadow::{Accept, AskedIds, Flow, Posts, RouteShadow, Rule};
 
 use super::model::Route;
 use super::problem::{Findings, Place, nearest};
@@ -23,6 +23,7 @@ pub(super) fn read(
     section: &mut Section<'_>,
     findings: &mut Findings<'_>,
     known: &[(Place, Route)],
+    rules: &[Rule],
 ) -> Flow {
     let mut flow = Flow::default();
     if let Some(node) = section.get("by") {
@@ -40,7 +41,7 @@ pub(super) fn read(
     let entries = section.get("by_route");
     let entries = entries.map(|node| node.list(findings)).unwrap_or_default();
     for node in entries {
-        by_route(&node, &mut flow, findings, known);
+        by_route(&node, &mut flow, findings, (known, rules));
     }
     flow
 }
@@ -88,12 +89,42 @@ fn posts(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Posts> {
     }
 }
 
+/// Which parts of a request are ids, and under which name rules know them.
+fn ids(node: &Node<'_>, findings: &mut Findings<'_>, rules: &[Rule]) -> AskedIds {
+    let names = rules.iter().filter_map(|rule| match &rule.accept {
+        Accept::RenamedAs(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let names: Vec<&str> = names.collect();
+    let section = node.section(findings);
+    let mut found = AskedIds::new();
+    for (key, place, node) in section.map(|all| all.entries()).unwrap_or_default() {
+        let Some(name) = node.word(findings) else {
+            continue;
+        };
+        if key == "?" {
+            let fix = "write ids = { \"?name\" = \"order\" }";
+            findings.lack(&place, "it names no parameter of the query", fix);
+        } else if !names.contains(&name.as_str()) {
+            let fix = match nearest(&name, names.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "write such a rule for where answers have these ids: they are learnt there"
+                    .to_owned(),
+            };
+            let rule = "no rule of `accept` has it as `renamed`";
+            findings.refuse(&node.place, rule, fix);
+        }
+        found.insert(key, name);
+    }
+    found
+}
+
 /// What is said apart for some routes.
 fn by_route(
     node: &Node<'_>,
     flow: &mut Flow,
     findings: &mut Findings<'_>,
-    known: &[(Place, Route)],
+    (known, rules): (&[(Place, Route)], &[Rule]),
 ) {
     let Some(mut section) = node.section(findings) else {
         return;
@@ -104,14 +135,20 @@ fn by_route(
     let sample = sample.then(|| section.share(findings, "sample", 1.0));
     let rate = section.get("rate").and_then(|node| rate(&node, findings));
     let waiting = bound(section.get("waiting"), WAITING, findings);
+    let memory = section.get("memory").is_some();
+    let memory = memory.then(|| section.size(findings, "memory", *MEMORY.start(), MEMORY));
+    let memory = memory.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
     let posts = section.get("posts").and_then(|node| posts(&node, findings));
     let mut own = RouteShadow {
         sample,
         rate,
         waiting,
+        memory,
         posts,
         ..RouteShadow::default()
     };
+    let ids = section.get("ids").map(|node| ids(&node, findings, rules));
+    let ids = ids.unwrap_or_default();
     writes::of_routes(&mut section, findings, &mut own);
     section.finish(findings);
     let named = named.map(|node| node.words(findings)).unwrap_or_default();
@@ -122,14 +159,23 @@ fn by_route(
             findings.refuse(&place, "it has no POSTs", fix);
         }
         writes::check_route(&place, &text, own, findings);
+        let in_path = |key: &str| !key.starts_with('*') && text.contains(&format!("{{{key}}}"));
+        let has = |key: &str| key.starts_with('?') || in_path(key);
+        if let Some(key) = ids.keys().find(|key| !has(key)) {
+            let rule = format!("its path has no `{{{key}}}`, which `ids` names");
+            let fix = "name a parameter of its path, or one of the query as \"?name\"";
+            findings.refuse(&place, rule, fix);
+        }
         if !known.contains(&text) {
             let fix = match nearest(&text, known.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => "name it as `routes` of the slice does".to_owned(),
             };
             findings.refuse(&place, "the slice has no such route", fix);
-        } else if flow.routes.insert(text, own).is_some() {
+        } else if flow.routes.insert(text.clone(), own).is_some() {
             findings.refuse(&place, "it is said apart already", "name it once");
+        } else if !ids.is_empty() {
+            flow.ids.insert(text, ids.clone());
         }
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn proxy(
     let trust = trust(&mut section, findings);
     let limit = filters::limit(section.get("rate_limit"), findings);
     let cache = filters::store(section.get("cache"), findings);
-    let filters = filters::read(&mut section, filters::Belongs::ToNone, findings);
+    let filters = filters::of_proxy(&mut section, findings);
     let auth = auth::read(&mut section, findings, around);
     let error_pages = pages::read(section.get("error_pages"), findings, around);
     let names = ["override_secret_file", "override_secret_env"];

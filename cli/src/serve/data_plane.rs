@@ -73,6 +73,10 @@ impl DataPlane for Carrier {
         self.proxy.lines_lost()
     }
 
+    fn refusals(&self) -> Vec<(&'static str, u64)> {
+        self.proxy.refusals()
+    }
+
     fn cache(&self) -> Option<CacheFigures> {
         self.proxy.cache()
     }

@@ -1,9 +1,10 @@
 //! The shadow behind control's port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use outgrow_control::ports::{PortError, PortResult, Shadow as ShadowPort};
-use outgrow_rollout::{ShadowEvidence, SliceId};
+use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{Format, Shadow, render};
 use serde_json::Value;
 
@@ -67,8 +68,21 @@ impl ShadowPort for Mirror {
         self.shadow.stopped(slice)
     }
 
-    fn resume(&self, slice: &SliceId) -> Vec<String> {
-        self.shadow.resume(slice)
+    fn resume(&self, slice: &SliceId, routes: Option<&BTreeSet<String>>) -> Vec<String> {
+        self.shadow.resume(slice, routes)
+    }
+
+    fn stop_routes(&self, slice: &SliceId, routes: &BTreeMap<String, String>) {
+        self.shadow.stop_routes(slice, routes);
+    }
+
+    fn asked(
+        &self,
+        slice: &SliceId,
+        side: Side,
+        between: &RangeInclusive<i64>,
+    ) -> Option<BTreeSet<String>> {
+        self.shadow.asked(slice, side, between)
     }
 
     fn snapshot(&self) -> Value {

@@ -56,7 +56,7 @@ impl Tap for Relay {
         shadow.as_ref()?.admit(slice, route, method, client)
     }
 
-    fn offer(&self, exchange: Exchange) {
+    fn offer(&self, exchange: Box<Exchange>) {
         // Without one the exchange is dropped, and its ticket counts it as abandoned.
         if let Some(shadow) = &*self.0.load() {
             shadow.offer(exchange);

@@ -80,9 +80,14 @@ pub(super) async fn shadow(State(controller): State<Controller>) -> Json<Value> 
             let state = controller
                 .slice_status(id.as_str())
                 .map(|status| status.state);
-            let stopped = state.ok().and_then(|state| state.unmirrored);
-            if let (Some(fields), Some(reason)) = (evidence.as_object_mut(), stopped) {
-                fields.insert("unmirrored".to_owned(), Value::String(reason));
+            if let (Some(fields), Ok(state)) = (evidence.as_object_mut(), state) {
+                if let Some(reason) = state.unmirrored {
+                    fields.insert("unmirrored".to_owned(), Value::String(reason));
+                }
+                let routes = state.unmirrored_routes;
+                if !routes.is_empty() {
+                    fields.insert("unmirrored_routes".to_owned(), json!(routes));
+                }
             }
             (id.to_string(), evidence)
         })

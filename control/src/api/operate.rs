@@ -1,5 +1,7 @@
 //! Endpoints that change something. Each runs to its end even if the client goes away.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -105,14 +107,34 @@ pub(super) async fn maintenance(
     Ok(Json(controller.maintenance(&name, on, note).await?))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MirroringBody {
+    on: bool,
+    /// Those of which something was stopped; without, all of the slice.
+    #[serde(default)]
+    routes: BTreeSet<String>,
+    by: Option<String>,
+    reason: Option<String>,
+}
+
 pub(super) async fn mirroring(
     State(controller): State<Controller>,
     Path(name): Slice,
     body: Bytes,
 ) -> Answer<SliceState> {
-    let SwitchBody { on, by, reason } = read(&body)?;
-    let note = Note::new(by.as_deref(), reason.as_deref());
-    Ok(Json(controller.mirroring(&name, on, note).await?))
+    let body: MirroringBody = read(&body)?;
+    let note = Note::new(body.by.as_deref(), body.reason.as_deref());
+    if body.routes.is_empty() {
+        return Ok(Json(controller.mirroring(&name, body.on, note).await?));
+    }
+    if !body.on {
+        let text = "routes are stopped by the tripwire and by dry runs only; stop the slice, or \
+                    give the route `sample = 0` in its config";
+        return Err(ControlError::Usage(text.to_owned()).into());
+    }
+    let state = controller.resume_routes(&name, body.routes, note).await?;
+    Ok(Json(state))
 }
 
 pub(super) async fn unfreeze(

@@ -113,7 +113,7 @@ impl Controller {
         } else {
             self.adopt(slice, after.clone());
             if wanted.cutover.is_none() {
-                self.data_plane().apply(&slice.id, after.live());
+                self.put_in_force(&slice.id, &after);
             }
         }
         info!(slice = %slice.id, action = wanted.action, by = %wanted.note.by,
@@ -131,6 +131,7 @@ impl Controller {
             held.base = now;
         }
         held.state = after;
+        held.mirrored_since();
     }
 
     /// Takes traffic back: into force at once, whatever the store does, then stored. The second
@@ -151,7 +152,7 @@ impl Controller {
                 None => before.revision,
             };
             held.unpublished = Some(Unpublished { expected, entry });
-            self.data_plane().apply(&slice.id, after.live());
+            self.put_in_force(&slice.id, &after);
             held.state = after.clone();
             after
         };
@@ -251,7 +252,7 @@ impl Controller {
             expected: known.revision,
             entry: pending.entry.clone(),
         });
-        self.data_plane().apply(&slice.id, lowered.live());
+        self.put_in_force(&slice.id, &lowered);
         held.state = lowered;
         drop(held);
         self.inner.wake.notify_waiters();

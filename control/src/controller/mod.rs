@@ -7,6 +7,7 @@ mod change;
 mod cutover;
 mod evidence;
 mod link;
+mod mirroring;
 mod reconcile;
 mod recovery;
 mod runbook;

@@ -102,7 +102,7 @@ impl Controller {
                 Ok(Some(state)) if state != slice.state() => {
                     slice.held().ensured = None;
                     self.adopt(slice, state.clone());
-                    self.data_plane().apply(&slice.id, state.live());
+                    self.put_in_force(&slice.id, &state);
                 }
                 Ok(_) => {}
                 Err(error) => warn!(slice = %slice.id, error = %chain(&error), "not read again"),
@@ -150,13 +150,14 @@ impl Controller {
 
     /// A proxy that missed a state gets it again; one that lowered by itself is left alone.
     fn apply_again(&self, slice: &Slice) {
-        let wanted = slice.state().live();
+        let state = slice.state();
+        let wanted = state.live();
         let behind = match self.data_plane().live(&slice.id) {
             None => true,
             Some(live) => live.revision < wanted.revision && live.epoch <= wanted.epoch,
         };
         if behind {
-            self.data_plane().apply(&slice.id, wanted);
+            self.put_in_force(&slice.id, &state);
         }
     }
 

@@ -49,7 +49,8 @@ impl Controller {
                     warn!(slice = %slice.id, %error, "writes could not be held");
                 }
             }
-            self.data_plane().apply(&slice.id, slice.state().live());
+            slice.held().mirrored_since();
+            self.put_in_force(&slice.id, &slice.state());
             let ensured = tokio::time::timeout(RECOVERY_WAIT, self.ensure_link(slice)).await;
             match ensured {
                 Ok(Ok(())) => {}

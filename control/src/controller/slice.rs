@@ -46,6 +46,9 @@ pub(super) struct Held {
     pub(super) trouble: Option<String>,
     /// Since when this process sees the slice mirrored, and in which stage.
     pub(super) mirrored: Option<(Instant, Traffic)>,
+    /// Rows that the tripwire has seen to, as counted by the bridge; of this process alone, which
+    /// looks at none that are older than `mirrored`.
+    pub(super) seen_to: u64,
 }
 
 /// A cutover that runs in this process.
@@ -63,6 +66,19 @@ pub(super) struct Unpublished {
     /// The revision that the store still has.
     pub(super) expected: Revision,
     pub(super) entry: Draft,
+}
+
+impl Held {
+    /// To be called when the state has changed, before that is in force: the first copies may
+    /// write already.
+    pub(super) fn mirrored_since(&mut self) -> Option<Instant> {
+        let stage = self.state.traffic;
+        let known = self.mirrored.filter(|(_, known)| *known == stage);
+        let (since, _) = known.unwrap_or_else(|| (Instant::now(), stage));
+        let mirrors = self.state.live().mirror;
+        self.mirrored = mirrors.then_some((since, stage));
+        mirrors.then_some(since)
+    }
 }
 
 impl Slice {
@@ -94,6 +110,7 @@ impl Slice {
                 approved,
                 trouble: None,
                 mirrored: None,
+                seen_to: 0,
             }),
             id,
             spec,
@@ -111,13 +128,8 @@ impl Slice {
 
     /// For how long the slice has been mirrored in its stage, as this process has seen it.
     pub(super) fn mirrored_for(&self) -> Option<Duration> {
-        let mut held = self.held();
-        let stage = held.state.traffic;
-        let known = held.mirrored.filter(|(_, known)| *known == stage);
-        let (since, _) = known.unwrap_or_else(|| (Instant::now(), stage));
-        let mirrors = held.state.live().mirror;
-        held.mirrored = mirrors.then_some((since, stage));
-        mirrors.then(|| since.elapsed())
+        let since = self.held().mirrored_since();
+        since.map(|since| since.elapsed())
     }
 
     /// Reserves the slice for one operation until the guard is dropped.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use outgrow_rollout::gates::answer;
-use outgrow_rollout::tripwire::tripped;
 use outgrow_rollout::{
     Answer, GateResult, Move, Revision, Side, SliceId, SliceState, Step, Traffic, Verdict, Weight,
     advance,
@@ -283,75 +282,6 @@ impl Controller {
         };
         self.change(&slice, Wanted::new("maintenance", wanted, note))
             .await
-    }
-
-    /// Mirrors nothing of a slice until it is told to again; in force at once, kept over a restart.
-    /// Routes whose writes were stopped go on with the slice, or by themselves where it was not.
-    ///
-    /// # Errors
-    /// [`ControlError::Usage`] where it stops without a reason; else as [`Controller::flip`].
-    pub async fn mirroring(&self, name: &str, on: bool, note: Note) -> Result<SliceState> {
-        let slice = self.slice(name)?;
-        if on && slice.state().unmirrored.is_none() {
-            self.must_lead()?;
-            let routes = self.shadow().resume(&slice.id);
-            if !routes.is_empty() {
-                let evidence = object!({"writes of": routes});
-                self.note(&slice, "mirroring", note, evidence).await?;
-                self.save().await;
-                return Ok(slice.state());
-            }
-        }
-        let wanted = match on {
-            true => Move::ResumeMirror,
-            false if note.reason.trim().is_empty() => {
-                return Err(ControlError::Usage(
-                    "give a `reason`; it is shown to whoever asks why nothing is mirrored"
-                        .to_owned(),
-                ));
-            }
-            false => Move::StopMirror(note.reason.clone()),
-        };
-        let after = self
-            .change(&slice, Wanted::new("mirroring", wanted, note))
-            .await?;
-        if on {
-            self.shadow().resume(&slice.id);
-        }
-        Ok(after)
-    }
-
-    /// Tells of routes whose candidate did not honour a dry run; the shadow has stopped them itself.
-    pub(super) async fn watch_dry_runs(&self, slice: &Arc<Slice>) -> Result<()> {
-        let stopped = self.shadow().stopped(&slice.id);
-        if stopped.is_empty() {
-            return Ok(());
-        }
-        // At once: a kill must not have them sent again.
-        self.save().await;
-        for (route, reason) in stopped {
-            tracing::warn!(slice = %slice.id, %route, %reason, "its writes are mirrored no more");
-            let note = Note::own(&reason);
-            let evidence = object!({"route": route});
-            self.note(slice, "dry-run", note, evidence).await?;
-        }
-        Ok(())
-    }
-
-    /// Stops the mirroring of a slice whose mirrored reads write.
-    pub(super) async fn watch_tripwire(&self, slice: &Arc<Slice>) -> Result<()> {
-        let mirrored = slice.mirrored_for().filter(|_| slice.spec.plan.tripwire);
-        let (Some(mirrored), Some(sync)) = (mirrored, self.sync().evidence(&slice.id)) else {
-            return Ok(());
-        };
-        let Some(reason) = tripped(&slice.state(), &sync, mirrored) else {
-            return Ok(());
-        };
-        tracing::warn!(slice = %slice.id, %reason, "nothing is mirrored any more");
-        let note = Note::own(&reason);
-        let wanted = Wanted::new("tripwire", Move::StopMirror(reason.clone()), note);
-        self.change(slice, wanted.on(json(&sync))).await?;
-        Ok(())
     }
 
     /// Takes over what the guard of a proxy did: the slice goes to shadow, with the figures.

@@ -453,6 +453,27 @@ async fn a_slice_is_closed_and_opened_by_the_api() {
 }
 
 #[tokio::test]
+async fn a_route_goes_on_by_the_api_and_is_not_stopped_by_it() {
+    let served = Served::new().await;
+    let path = "/v1/slices/catalog/mirroring";
+    served.home.world.see().to_resume = vec!["PUT /a".to_owned()];
+    let off = json!({"on": false, "routes": ["PUT /a"], "reason": "r"});
+    for (body, says) in [
+        (off, "stop the slice"),
+        (json!({"on": true, "routes": ["PUT /b"]}), "`PUT /a`"),
+        (json!({"on": true, "route": "PUT /a"}), "route"),
+    ] {
+        let answer = served.post(path, &body).await;
+        let text = answer.text();
+        assert!(answer.status == 400 && text.contains(says), "{text}");
+    }
+    let on = json!({"on": true, "routes": ["PUT /a"], "by": "ana"});
+    assert_eq!(served.post(path, &on).await.status, 200);
+    assert!(served.home.world.see().to_resume.is_empty());
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn other_rules_are_asked_as_they_came_and_leave_no_trace() {
     let served = Served::new().await;
     let before = served.get("/v1/journal?slice=quotes").await.json();

@@ -3,20 +3,21 @@
 //! One `World` stands for proxy, bridge and shadow; it outlives a controller, as the databases
 //! and the network outlive a process.
 
+mod shadow;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{
-    DataPlane, FencePosition, PortError, PortResult, Process, Shadow, Sync as Bridge, Verification,
+    DataPlane, FencePosition, PortError, PortResult, Process, Sync as Bridge, Verification,
 };
 use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
-    BuildId, Builds, CacheCounts, CacheFigures, CircuitFigures, ClassEvidence, DataPhase,
-    HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence,
-    Side, SideCounts, SideTimes, SliceId, SourceFigures, SyncEvidence, TableRows, UpstreamFigures,
-    UpstreamState, Weight,
+    CacheCounts, CacheFigures, CircuitFigures, DataPhase, HoldFigures, LinesLost, Live, Plan,
+    ProxyEvidence, RouteTimes, ServiceFigures, Side, SideCounts, SideTimes, SliceId, SourceFigures,
+    SyncEvidence, TableRows, UpstreamFigures, UpstreamState, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -47,6 +48,14 @@ pub(crate) struct Seen {
     pub different: u64,
     pub lag_ms: Option<u64>,
     pub foreign_age_ms: Option<u64>,
+    /// Rows that were changed beside the one of `foreign_age_ms`.
+    pub foreign_more: u64,
+    /// Routes that the extracted side was being asked by when it was changed; `None`: nobody knows.
+    pub asked: Option<BTreeSet<String>>,
+    /// How often somebody has looked at the bridge's evidence of the catalog.
+    pub looks: u64,
+    /// Routes that the shadow mirrors nothing of, and why.
+    pub unmirrored: BTreeMap<String, String>,
     pub mismatched: u64,
     pub matched: u64,
     pub counts: ProxyEvidence,
@@ -255,6 +264,10 @@ impl DataPlane for World {
         Some(LinesLost { queue: 7, write: 2 })
     }
 
+    fn refusals(&self) -> Vec<(&'static str, u64)> {
+        vec![("malformed", 4), ("held", 0)]
+    }
+
     fn cache(&self) -> Option<CacheFigures> {
         Some(CacheFigures {
             entries: 12,
@@ -331,9 +344,10 @@ impl Bridge for World {
         Box::pin(async move { self.call("pause", &format!("{phase} {source}")).await })
     }
 
-    fn evidence(&self, _: &SliceId) -> Option<SyncEvidence> {
+    fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence> {
         let rows = self.rows();
-        let seen = self.see();
+        let mut seen = self.see();
+        seen.looks += u64::from(*slice == catalog());
         let verified = seen.verified.then_some(rows);
         Some(SyncEvidence {
             source: seen.source?,
@@ -346,8 +360,9 @@ impl Bridge for World {
             backlog: 0,
             parked: 0,
             conflicts: 0,
-            foreign_writes: u64::from(seen.foreign_age_ms.is_some()),
+            foreign_writes: u64::from(seen.foreign_age_ms.is_some()) + seen.foreign_more,
             foreign_write_age_ms: seen.foreign_age_ms,
+            foreign_between_ms: seen.foreign_age_ms.map(|_| (1_000_000, 1_000_999)),
             last_foreign: None,
             verified_age_ms: verified.as_ref().map(|_| 0),
             log_kept_bytes: BTreeMap::from([(Side::Legacy, 5)]),
@@ -465,104 +480,6 @@ impl Bridge for World {
             self.see().fenced.clear();
             Ok(())
         })
-    }
-}
-
-impl Shadow for World {
-    fn evidence(&self, _: &SliceId) -> Option<ShadowEvidence> {
-        let seen = self.see();
-        let class = ClassEvidence {
-            compared: seen.matched,
-            against: seen.mismatched,
-        };
-        Some(ShadowEvidence {
-            builds: Builds {
-                legacy: BuildId("monolith-1".to_owned()),
-                extracted: BuildId("catalog-1".to_owned()),
-            },
-            eligible: seen.matched + seen.mismatched,
-            sampled_out: 0,
-            shed: 0,
-            ineligible: 0,
-            waiting: 0,
-            matched: seen.matched,
-            mismatched: seen.mismatched,
-            candidate_errors: 0,
-            not_comparable: 0,
-            classes: BTreeMap::from([("GET /api/products 2xx".to_owned(), class)]),
-            top: Vec::new(),
-            excused: 0,
-            faults: Vec::new(),
-            seeded: 0,
-            caught: 0,
-            stopped: BTreeMap::new(),
-        })
-    }
-
-    fn report(&self, slice: &SliceId, format: &str) -> PortResult<String> {
-        Ok(format!("{slice} as {format}"))
-    }
-
-    fn mismatch(&self, id: &str) -> Option<Value> {
-        (id == "p-1").then(|| json!({"id": id}))
-    }
-
-    fn rules(&self, _: &SliceId) -> PortResult<Value> {
-        Ok(Value::from(self.see().rules.clone()))
-    }
-
-    fn what_if(&self, slice: &SliceId, changed: &Value) -> PortResult<Value> {
-        match changed.get("add") {
-            Some(_) => Ok(json!({"slice": slice, "asked": changed})),
-            None => Err(PortError("nothing is changed".to_owned())),
-        }
-    }
-
-    fn record(&self, _: &SliceId, recorder: &str) -> PortResult<Value> {
-        match recorder {
-            "two" => Err(PortError("another recorder is at work".to_owned())),
-            _ => Ok(json!({"lines": ["a line"], "lost": 0})),
-        }
-    }
-
-    fn add_rule(&self, _: &SliceId, rule: &Value) -> PortResult<()> {
-        if rule["path"]
-            .as_str()
-            .is_some_and(|path| path.starts_with('$'))
-        {
-            self.see().rules.push(rule.clone());
-            Ok(())
-        } else {
-            Err(PortError("a path begins with `$`".to_owned()))
-        }
-    }
-
-    fn reset(&self, _: &SliceId) {
-        let mut seen = self.see();
-        (seen.matched, seen.mismatched) = (0, 0);
-    }
-
-    fn stopped(&self, slice: &SliceId) -> BTreeMap<String, String> {
-        match slice.as_str() {
-            "catalog" => std::mem::take(&mut self.see().stopped),
-            _ => BTreeMap::new(),
-        }
-    }
-
-    fn resume(&self, slice: &SliceId) -> Vec<String> {
-        match slice.as_str() {
-            "catalog" => std::mem::take(&mut self.see().to_resume),
-            _ => Vec::new(),
-        }
-    }
-
-    fn snapshot(&self) -> Value {
-        json!({"matched": self.see().matched})
-    }
-
-    fn restore(&self, snapshot: Value) -> PortResult<()> {
-        self.see().restored = Some(snapshot);
-        Ok(())
     }
 }
 

@@ -11,3 +11,4 @@ mod metrics;
 mod operations;
 mod runbook;
 mod store;
+mod tripwire;

@@ -71,6 +71,8 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_retries_total{service=\"catalog\",outcome=\"refused\"} 9",
         "outgrow_discovery_failing{service=\"catalog\",source=\"consul:catalog\"} 1.0",
         "outgrow_hold_waited_seconds_total{slice=\"catalog\"} 0.25",
+        "outgrow_refusals_total{code=\"malformed\"} 4",
+        "outgrow_refusals_total{code=\"held\"} 0",
         "outgrow_access_log_dropped_total{cause=\"queue\"} 7",
         "outgrow_link_state{slice=\"catalog\",state=\"following\"} 1.0",
         "outgrow_link_lag_seconds{slice=\"catalog\",way=\"forward\"} 0.005",

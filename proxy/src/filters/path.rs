@@ -100,6 +100,32 @@ impl PathRule {
         self.holds_for(side) && self.from != self.to
     }
 
+    /// Whether a path of a route with this template may fit. A template that no rule could have is
+    /// not judged.
+    pub fn may_fit(&self, template: &str) -> bool {
+        let Ok(route) = parts(template) else {
+            return true;
+        };
+        let (mut own, mut other) = (self.from.iter(), route.iter());
+        loop {
+            let fits = match (own.next(), other.next()) {
+                (None, None) | (Some(Part::Rest(_)), Some(_)) | (Some(_), Some(Part::Rest(_))) => {
+                    return true;
+                }
+                (None, Some(_)) | (Some(_), None) => false,
+                (Some(Part::Literal(own)), Some(Part::Literal(other))) => own == other,
+                // A name stands for something.
+                (Some(Part::Literal(one)), Some(_)) | (Some(_), Some(Part::Literal(one))) => {
+                    !one.is_empty()
+                }
+                (Some(Part::Name(_)), Some(Part::Name(_))) => true,
+            };
+            if !fits {
+                return false;
+            }
+        }
+    }
+
     /// What of the path stands for each part; `None` where it does not fit.
     fn caught<'a>(&self, path: &'a str) -> Option<Vec<&'a str>> {
         let mut left = Some(path.strip_prefix('/')?);
@@ -263,6 +289,71 @@ mod tests {
         let uri: Uri = target.parse().unwrap();
         let uri = found.map_or(uri, |found| found.of(Side::Extracted).clone());
         Some(uri.to_string())
+    }
+
+    #[test]
+    fn a_rule_fits_the_routes_that_have_such_paths() {
+        for (from, template, fits) in [
+            ("/a/{id}", "/a/{sku}", true),
+            ("/a/{id}", "/a/b", true),
+            ("/a/b", "/a/{id}", true),
+            ("/a/b", "/a/c", false),
+            ("/a/{id}", "/a", false),
+            ("/a", "/a/{id}", false),
+            ("/a/", "/a/{id}", false),
+            ("/a/{*rest}", "/a/{id}/b", true),
+            ("/a/{*rest}", "/a", false),
+            ("/a/b/c", "/a/{*rest}", true),
+            ("/b/{*rest}", "/a/{*rest}", false),
+            ("/{*rest}", "/", true),
+            ("/", "/", true),
+            ("/a", "/ü", true),
+        ] {
+            let rule = PathRule::new(None, from, "/x").unwrap();
+            assert_eq!(rule.may_fit(template), fits, "{from} {template}");
+        }
+    }
+
+    /// All templates of up to three segments against all paths of up to four.
+    #[test]
+    fn a_rule_may_fit_where_a_path_does() {
+        let longer = |all: &[String], parts: &[&str]| -> Vec<String> {
+            let each = all.iter().flat_map(|begin| {
+                let parts = parts.iter();
+                parts.map(move |part| {
+                    format!("{begin}/{}", part.replace('#', &begin.len().to_string()))
+                })
+            });
+            each.collect()
+        };
+        let all = |parts: &[&str], segments: usize| {
+            let (mut last, mut all) = (vec![String::new()], Vec::new());
+            for _ in 0..segments {
+                last = longer(&last, parts);
+                all.extend_from_slice(&last);
+            }
+            all
+        };
+        let paths = all(&["a", "b", ""], 4);
+        let templates = all(&["a", "{x#}", "", "{*r}"], 3);
+        let rules: Vec<_> = templates
+            .iter()
+            .filter_map(|template| {
+                let rule = PathRule::new(None, template, "/").ok()?;
+                let caught: Vec<_> = paths.iter().map(|p| rule.caught(p).is_some()).collect();
+                Some((template, rule, caught))
+            })
+            .collect();
+        assert_eq!(rules.len(), 36);
+        for (from, rule, of_rule) in &rules {
+            for (template, _, of_route) in &rules {
+                let fits = of_rule
+                    .iter()
+                    .zip(of_route)
+                    .any(|(one, other)| *one && *other);
+                assert_eq!(rule.may_fit(template), fits, "{from} {template}");
+            }
+        }
     }
 
     #[test]

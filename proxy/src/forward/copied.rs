@@ -7,9 +7,12 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, request};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
 use outgrow_rollout::{Live, Side};
-use outgrow_shadow::{CapturedRequest, CapturedResponse, Exchange, Lost, SideTargets, Tap, Ticket};
+use outgrow_shadow::{
+    CapturedRequest, CapturedResponse, Exchange, Heads, Lost, SideTargets, Tap, Ticket,
+};
 
 use super::call::{Answered, Call};
 use crate::body::Copy;
@@ -22,7 +25,10 @@ use crate::pool::Outgoing;
 pub(super) struct Copied {
     tap: Arc<dyn Tap>,
     ticket: Ticket,
-    asked: request::Parts,
+    method: Method,
+    heads: Heads,
+    /// The fields once more, where they tell who asks.
+    fields: Option<HeaderMap>,
     upload: Option<Rc<RefCell<UploadCopy>>>,
     caller: Option<Rc<Lookup>>,
 }
@@ -31,19 +37,26 @@ impl Call {
     /// The copy of a request, if it is wanted. Its body is copied as it passes.
     pub(super) fn copied(&self, live: &Live, out: &mut Outgoing) -> Option<Copied> {
         let (tap, ticket) = self.ticket(live, out)?;
-        let copied = |ticket, asked, upload| Copied {
+        let asked = &out.parts;
+        let root = PathAndQuery::from_static("/");
+        let target = asked.uri.path_and_query().unwrap_or(&root);
+        let heads = Heads::asked(target, &asked.headers, &headers::IDENTITY);
+        let is_told = self.core.identities.is_some();
+        let (method, fields) = (asked.method.clone(), is_told.then(|| asked.headers.clone()));
+        let copied = |ticket, upload| Copied {
             tap,
             ticket,
-            asked,
+            method,
+            heads,
+            fields,
             upload,
             caller: None,
         };
-        let asked = out.parts.clone();
         let Some(body) = out.body.take() else {
-            return Some(copied(ticket, asked, None));
+            return Some(copied(ticket, None));
         };
         let cap = ticket.body_cap();
-        let said = asked.headers.get(CONTENT_LENGTH);
+        let said = out.parts.headers.get(CONTENT_LENGTH);
         let said = said.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if !ticket.hold(said.map_or(cap, |length| length.min(cap))) {
             out.body = Some(body);
@@ -52,19 +65,19 @@ impl Call {
         }
         let upload = Rc::new(RefCell::new(UploadCopy::new(cap)));
         out.body = Some(ClientBody::Copied(Box::new(body), upload.clone()));
-        Some(copied(ticket, asked, Some(upload)))
+        Some(copied(ticket, Some(upload)))
     }
 
     /// The same of a write. Who asks is looked up beside it: a write is rarely for everybody, and
     /// the monolith has read that from the session itself.
     pub(super) fn copied_write(&self, live: &Live, out: &mut Outgoing) -> Option<Copied> {
         let mut copied = self.copied(live, out)?;
-        let known = |identities: &Identities| identities.known(&copied.asked.headers).is_some();
+        let known = |identities: &Identities| identities.known(&out.parts.headers).is_some();
         let is_known = self.caller.is_some() || self.core.identities.as_ref().is_none_or(known);
         if live.writer == Side::Legacy && !is_known {
             let lookup = Rc::new(Lookup::default());
             let (core, own) = (self.core.clone(), lookup.clone());
-            let (fields, tap) = (copied.asked.headers.clone(), copied.tap.clone());
+            let (fields, tap) = (out.parts.headers.clone(), copied.tap.clone());
             // Bounded by the timeouts of the legacy side, and by what the shadow lets in.
             tokio::task::spawn_local(async move {
                 let Some(identities) = &core.identities else {
@@ -90,12 +103,13 @@ impl Call {
 
     /// The copy, once its answer has begun.
     pub(super) fn copy(&self, copied: Copied, answered: &Answered) -> Copy {
-        let mut asked = copied.asked;
-        let known = |identities: &Identities| identities.known(&asked.headers);
-        let identity = self.caller.clone();
-        let identity = identity.or_else(|| self.core.identities.as_ref().and_then(known));
-        asked.headers.remove(headers::IDENTITY);
-        let target = asked.uri.path_and_query().cloned();
+        let known = || {
+            let identities = self.core.identities.as_ref()?;
+            identities.known(copied.fields.as_ref()?)
+        };
+        let identity = self.caller.clone().or_else(known);
+        let mut heads = copied.heads;
+        heads.answered(answered.response.headers());
         let sides = self.targets.as_ref().map(|targets| SideTargets {
             legacy: targets.side_target(Side::Legacy),
             extracted: targets.side_target(Side::Extracted),
@@ -107,20 +121,21 @@ impl Call {
             endpoint: self.label.clone(),
             primary: answered.side,
             request: CapturedRequest {
-                method: asked.method,
-                target: target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+                method: copied.method,
+                target: PathAndQuery::from_static("/"),
                 sides: sides.unwrap_or_default(),
-                headers: asked.headers,
+                headers: HeaderMap::new(),
                 body: Bytes::new(),
                 whole: true,
             },
             response: CapturedResponse {
                 status: answered.response.status(),
-                headers: answered.response.headers().clone(),
+                headers: HeaderMap::new(),
                 body: Bytes::new(),
                 whole: false,
                 trailers: HeaderMap::new(),
             },
+            heads,
             finished: SystemTime::now(),
             latency: answered.latency,
             identity,
@@ -171,7 +186,7 @@ fn offer(mut exchange: Box<Exchange>, told: Result<Option<HeaderValue>, ()>, tap
     match told {
         Ok(identity) => {
             exchange.identity = identity;
-            tap.offer(*exchange);
+            tap.offer(exchange);
         }
         // The candidate would refuse whom the monolith knows.
         Err(()) => exchange.ticket.lose(Lost::Shed("identity")),

@@ -45,6 +45,7 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
         async move {
             if long {
                 let pages = &core.shared.settings.error_pages;
+                core.refuses(&Refusal::HeadTooLong);
                 return Ok(refuse(&Refusal::HeadTooLong, pages, None));
             }
             answer(core, peer, request.map(ClientBody::Stream)).await

@@ -386,7 +386,7 @@ impl Tap for All {
         Some(Ticket::new(1_000, |_| {}))
     }
 
-    fn offer(&self, exchange: Exchange) {
+    fn offer(&self, exchange: Box<Exchange>) {
         assert_eq!(exchange.primary, Side::Legacy);
         exchange.ticket.settle();
     }

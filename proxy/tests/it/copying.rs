@@ -26,8 +26,9 @@ impl Tap for Keeper {
         Some(Ticket::new(100, move |why| lost.lock().unwrap().push(why)))
     }
 
-    fn offer(&self, exchange: Exchange) {
-        self.kept.lock().unwrap().push(exchange);
+    fn offer(&self, mut exchange: Box<Exchange>) {
+        exchange.open();
+        self.kept.lock().unwrap().push(*exchange);
     }
 }
 

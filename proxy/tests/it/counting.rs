@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
 use outgrow_proxy::{Balance, BreakerRule, Ejection, Retries};
 use outgrow_rollout::{ServiceFigures, UpstreamFigures, UpstreamState};
-use outgrow_testkit::{Upstream, eventually};
+use outgrow_testkit::{Upstream, eventually, process::free_address};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::balancing::among;
 use crate::harness::{Front, WAIT, named, plain, slice_id, sliced, start, text};
+use crate::multiplexed::streams;
 
 fn legacy(front: &Front) -> ServiceFigures {
     front.handle.services().swap_remove(0)
@@ -17,6 +22,12 @@ fn legacy(front: &Front) -> ServiceFigures {
 
 fn only(front: &Front) -> UpstreamFigures {
     legacy(front).upstreams.swap_remove(0)
+}
+
+/// Codes that were counted.
+pub(crate) fn refused(front: &Front) -> Vec<(&'static str, u64)> {
+    let told = front.handle.refusals().into_iter();
+    told.filter(|(_, count)| *count > 0).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,5 +133,49 @@ async fn held_writes_are_counted_with_their_time() {
     front.handle.hold(&slice_id(), WAIT).await.unwrap();
     assert_eq!(front.post("/api/items", "a write").await.status, 503);
     assert_eq!(front.handle.holds()[0].refused, 1);
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_proxy_answers_itself_is_counted_also_without_a_head() {
+    let upstream = named("a").await;
+    let front = start(plain(&upstream));
+    for bad in [
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "no request\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n",
+    ] {
+        assert!(front.raw(bad).await.contains("x-outgrow-error"), "{bad:?}");
+    }
+    assert_eq!(front.get("/", &[]).await.status, 200);
+    // Nobody to answer: a head that does not end, line ends that begin none, no word at all.
+    for unfinished in ["GET / HTTP/1.1\r\nhost: a\r\n", "\r\n", ""] {
+        let mut stream = TcpStream::connect(front.at).await.unwrap();
+        stream.write_all(unfinished.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+    assert_eq!(
+        refused(&front),
+        [("malformed", 2), ("connect", 1), ("unfinished-head", 1)]
+    );
+    front.stop().await;
+    // A side that cannot be asked.
+    let mut settings = plain(&upstream);
+    settings.legacy.upstreams = vec![free_address().to_string().parse().unwrap()];
+    settings.limits.headers_max = 8;
+    let front = start(settings);
+    assert_eq!(front.get("/", &[]).await.status, 503);
+    // A stream with too many fields comes to no stage.
+    let many = (0..9).fold(Request::get("http://a/"), |request, n| {
+        request.header(format!("x-{n}"), "1")
+    });
+    let many = many.body(Empty::<Bytes>::new()).unwrap();
+    let answer = streams(front.at).await.send_request(many).await.unwrap();
+    assert_eq!(answer.status(), 431);
+    assert_eq!(
+        refused(&front),
+        [("head-too-long", 1), ("connect-failed", 1)]
+    );
     front.stop().await;
 }

@@ -14,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::counting::refused;
 use crate::harness::{Front, WAIT, named, plain, read_until, say, start};
 
 fn files(signed: &Signed) -> CertificateFiles {
@@ -175,6 +176,12 @@ async fn plain_text_is_not_answered() {
     let front = start(settings);
     let answer = front.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(!answer.contains("HTTP"), "{answer}");
+    let no_handshake = "PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\nGET / HTTP/1.1\r\n\r\n";
+    front.raw(no_handshake).await;
+    eventually("both are counted", WAIT, || async {
+        (refused(&front) == [("handshake", 1), ("proxy-protocol", 1)]).then_some(())
+    })
+    .await;
     // A balancer's word comes before the handshake.
     let mut stream = TcpStream::connect(front.at).await.unwrap();
     say(&mut stream, "PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n").await;

@@ -190,8 +190,9 @@ impl Tap for Keeper {
         (*method == Method::GET).then(|| Ticket::new(1_000, |_| {}))
     }
 
-    fn offer(&self, exchange: Exchange) {
-        self.kept.lock().unwrap().push(exchange);
+    fn offer(&self, mut exchange: Box<Exchange>) {
+        exchange.open();
+        self.kept.lock().unwrap().push(*exchange);
     }
 }
 
@@ -253,7 +254,7 @@ impl Tap for PostKeeper {
         Some(Ticket::new(100, |_| {}))
     }
 
-    fn offer(&self, exchange: Exchange) {
+    fn offer(&self, exchange: Box<Exchange>) {
         self.0.offer(exchange);
     }
 }

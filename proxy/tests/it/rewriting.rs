@@ -111,8 +111,9 @@ impl Tap for Keeper {
         Some(Ticket::new(1_000, |_| {}))
     }
 
-    fn offer(&self, exchange: Exchange) {
-        self.kept.lock().unwrap().push(exchange);
+    fn offer(&self, mut exchange: Box<Exchange>) {
+        exchange.open();
+        self.kept.lock().unwrap().push(*exchange);
     }
 }
 

@@ -55,6 +55,7 @@ fn sync() -> SyncEvidence {
         conflicts: 0,
         foreign_writes: 0,
         foreign_write_age_ms: None,
+        foreign_between_ms: None,
         last_foreign: None,
         verified: Some(BTreeMap::from([(
             "products".to_owned(),

@@ -1,5 +1,7 @@
 //! Which moves are legal from where, and what holds after any sequence of them.
 
+use std::collections::BTreeSet;
+
 use outgrow_rollout::{DataPhase, IllegalMove, Move, Side, SliceState, Traffic, Weight, advance};
 use proptest::prelude::*;
 
@@ -283,7 +285,7 @@ fn a_slice_that_is_not_mirrored_moves_only_back() {
     check(
         &stopped,
         &Move::Traffic(canary("25")),
-        Err("nothing is mirrored (a row)"),
+        Err("not all is mirrored (a row)"),
     );
     check(&stopped, &Move::Traffic(Traffic::Shadow), Ok(()));
     let back = advance(&stopped, &Move::Rollback { to_legacy: false }).unwrap();
@@ -292,6 +294,33 @@ fn a_slice_that_is_not_mirrored_moves_only_back() {
     assert!(again.live().mirror);
     check(&again, &Move::Traffic(canary("25")), Ok(()));
     check(&again, &Move::ResumeMirror, Err("already as asked"));
+}
+
+#[test]
+fn suspected_routes_keep_a_slice_back_until_somebody_has_looked() {
+    let before = state(canary("5"), Side::Legacy, Some(DataPhase::Following));
+    let set = |routes: &[&str]| routes.iter().map(|route| (*route).to_owned()).collect();
+    let stop = |routes: &[&str], reason: &str| Move::StopRoutes {
+        routes: set(routes),
+        reason: reason.to_owned(),
+    };
+    let stopped = advance(&before, &stop(&["GET /a", "GET /b"], "a row")).unwrap();
+    assert!(stopped.live().mirror, "the other routes are mirrored");
+    let further = Move::Traffic(canary("25"));
+    check(&stopped, &further, Err("not all is mirrored (a row)"));
+    check(&stopped, &Move::Traffic(Traffic::Shadow), Ok(()));
+    let back = advance(&stopped, &Move::Rollback { to_legacy: false }).unwrap();
+    assert_eq!(back.unmirrored_routes, stopped.unmirrored_routes);
+    let again = stop(&["GET /b"], "another row");
+    check(&stopped, &again, Err("already as asked"));
+    let unknown = Move::ResumeRoutes(set(&["GET /c"]));
+    check(&stopped, &unknown, Err("already as asked"));
+    let one = advance(&stopped, &Move::ResumeRoutes(set(&["GET /a"]))).unwrap();
+    assert_eq!(one.not_mirrored(), Some("a row"));
+    check(&one, &further, Err("not all is mirrored"));
+    let all = advance(&one, &Move::ResumeMirror).unwrap();
+    assert_eq!(all.not_mirrored(), None);
+    check(&all, &further, Ok(()));
 }
 
 #[test]
@@ -312,6 +341,10 @@ fn every_way_back_is_a_new_epoch() {
             .epoch,
         0
     );
+}
+
+fn route() -> BTreeSet<String> {
+    BTreeSet::from(["GET /a".to_owned()])
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
@@ -343,6 +376,8 @@ fn any_move() -> impl Strategy<Value = Move> {
         1 => Just(Move::EndMaintenance),
         1 => Just(Move::StopMirror("t".to_owned())),
         1 => Just(Move::ResumeMirror),
+        1 => Just(Move::StopRoutes { routes: route(), reason: "t".to_owned() }),
+        1 => Just(Move::ResumeRoutes(route())),
     ]
 }
 

@@ -20,6 +20,9 @@ pub(crate) const GROWTH_MAX: usize = 4;
 /// Of zstd, as a power of two: more is not allowed on the web (RFC 9659), and is memory.
 const WINDOW_LOG_MAX: u32 = 23;
 
+/// Of one body. Each may grow to the bound anew.
+const CODINGS_MAX: usize = 8;
+
 /// Takes the content codings off, the last one first (RFC 9110 8.4). `cap` is the bound of a body
 /// that is copied.
 pub(crate) fn decoded(headers: &HeaderMap, body: &Bytes, cap: usize) -> Result<Bytes, Unreadable> {
@@ -28,6 +31,9 @@ pub(crate) fn decoded(headers: &HeaderMap, body: &Bytes, cap: usize) -> Result<B
     for value in values {
         let text = value.to_str().map_err(|_| "encoding")?;
         codings.extend(text.split(',').map(|name| name.trim().to_ascii_lowercase()));
+    }
+    if codings.len() > CODINGS_MAX {
+        return Err("encoding");
     }
     let mut body = body.clone();
     for coding in codings.iter().rev() {

@@ -19,10 +19,17 @@ pub(super) fn form(text: &str) -> Json {
     Json::object(pairs.map(pair).collect())
 }
 
+/// Of bytes (RFC 2046 5.1.1): it is looked for from each place of a body.
+const BOUNDARY_MAX: usize = 70;
+
 /// The parts in order, each with its fields, and its content as JSON, text, or a hash. The
 /// boundary is random, so it is no part of it. `None` where it is none, or is not whole.
 pub(super) fn multipart(content_type: &str, body: &Bytes) -> Option<Json> {
-    let boundary = format!("--{}", parameter(content_type, "boundary")?);
+    let boundary = parameter(content_type, "boundary")?;
+    if boundary.len() > BOUNDARY_MAX {
+        return None;
+    }
+    let boundary = format!("--{boundary}");
     let mut parts = Vec::new();
     let mut rest = skip(body, boundary.as_bytes())?;
     loop {

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use scraper::ElementRef;
 use scraper::node::{Element as Tag, Node};
-use scraper::{ElementRef, Html};
 
 use super::markup::{DEPTH_MAX, Element, text};
+use super::page::page;
 use crate::json::Json;
 
 /// Elements of a page, by CSS.
@@ -46,9 +47,10 @@ const AS_WRITTEN: [&str; 4] = ["pre", "textarea", "script", "style"];
 
 type NodeRef<'a> = ego_tree::NodeRef<'a, Node>;
 
-/// A page without the elements that are left out. `None` where it is nested too deeply.
-pub(super) fn html(page: &str, left_out: &[LeftOut<'_>]) -> Option<Json> {
-    let page = Html::parse_document(page);
+/// A page without the elements that are left out. `None` where it is nested too deeply, or
+/// would cost too much to read.
+pub(super) fn html(text: &str, left_out: &[LeftOut<'_>]) -> Option<Json> {
+    let page = page(text)?;
     let mut gone = HashSet::new();
     for (selector, pages) in left_out {
         let before = gone.len();

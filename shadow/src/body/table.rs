@@ -1,9 +1,10 @@
 //! Delimited tables (RFC 4180) with a header line.
 
+use super::COPIES_MAX;
 use crate::json::Json;
 
 /// The rows as objects of texts; `None` where it is no table: no header line, a name twice, a row
-/// with another number of cells, a quote in the middle.
+/// with another number of cells, a quote in the middle, or names that are long beside the rows.
 pub(super) fn table(text: &str, delimiter: char) -> Option<Json> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut rows = rows(text, delimiter)?.into_iter();
@@ -11,6 +12,10 @@ pub(super) fn table(text: &str, delimiter: char) -> Option<Json> {
     let mut sorted = names.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|two| two[0] == two[1]) {
+        return None;
+    }
+    let length: usize = names.iter().map(String::len).sum();
+    if rows.len().saturating_mul(length) > text.len().saturating_mul(COPIES_MAX) {
         return None;
     }
     let row = |cells: Vec<String>| {

@@ -5,8 +5,15 @@ use quick_xml::NsReader;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 
+use super::COPIES_MAX;
 use super::markup::{DEPTH_MAX, Element, text};
 use crate::json::Json;
+
+/// Of one element. Each is looked for among those before.
+const ATTRIBUTES_MAX: usize = 500;
+
+/// Prefixes of namespaces that hold at one place. Each name is looked for among them.
+const PREFIXES_MAX: usize = 500;
 
 /// An element that is not closed yet.
 struct Open {
@@ -14,6 +21,8 @@ struct Open {
     element: Element,
     /// Text since the last child.
     words: String,
+    /// Namespaces that it declares.
+    prefixes: usize,
 }
 
 impl Open {
@@ -26,9 +35,12 @@ impl Open {
     }
 }
 
-/// `None` for what is not well-formed, is nested too deeply, or has entities of its own.
+/// `None` for what is not well-formed, is nested too deeply, has entities of its own, or would cost
+/// too much to read.
 pub(super) fn xml(document: &str) -> Option<Json> {
     let mut reader = NsReader::from_str(document);
+    let mut room = document.len().saturating_mul(COPIES_MAX);
+    let mut prefixes = 0;
     let mut open: Vec<Open> = Vec::new();
     let mut root = None;
     loop {
@@ -37,14 +49,20 @@ pub(super) fn xml(document: &str) -> Option<Json> {
                 if open.len() >= DEPTH_MAX || root.is_some() {
                     return None;
                 }
-                open.push(opened(&reader, &start)?);
+                let opened = opened(&reader, &start, &mut room)?;
+                prefixes += opened.prefixes;
+                if prefixes > PREFIXES_MAX {
+                    return None;
+                }
+                open.push(opened);
             }
             Event::Empty(start) => {
-                let closed = opened(&reader, &start)?;
+                let closed = opened(&reader, &start, &mut room)?;
                 close(closed, &mut open, &mut root)?;
             }
             Event::End(_) => {
                 let closed = open.pop()?;
+                prefixes -= closed.prefixes;
                 close(closed, &mut open, &mut root)?;
             }
             Event::Text(words) => match open.last_mut() {
@@ -87,24 +105,32 @@ fn close(mut closed: Open, open: &mut [Open], root: &mut Option<Json>) -> Option
     Some(())
 }
 
-fn opened(reader: &NsReader<&[u8]>, start: &BytesStart<'_>) -> Option<Open> {
+/// `room` is what may be copied of names of namespaces: they stand once in a document, and at each
+/// element in its tree.
+fn opened(reader: &NsReader<&[u8]>, start: &BytesStart<'_>, room: &mut usize) -> Option<Open> {
     let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let mut copied = |space: &[u8]| {
+        *room = room.checked_sub(space.len())?;
+        utf8(space)
+    };
+    let mut prefixes = 0;
     let mut element = Element::default();
     let (space, name) = reader.resolve_element(start.name());
     match space {
-        ResolveResult::Bound(space) => element.member("#ns", text(&utf8(space.as_ref())?)),
+        ResolveResult::Bound(space) => element.member("#ns", text(&copied(space.as_ref())?)),
         ResolveResult::Unbound => {}
         ResolveResult::Unknown(_) => return None,
     }
-    for attribute in start.attributes() {
-        let attribute = attribute.ok()?;
+    for (at, attribute) in start.attributes().enumerate() {
+        let attribute = attribute.ok().filter(|_| at < ATTRIBUTES_MAX)?;
         if attribute.key.as_namespace_binding().is_some() {
+            prefixes += 1;
             continue;
         }
         let (space, name) = reader.resolve_attribute(attribute.key);
         let name = utf8(name.as_ref())?;
         let name = match space {
-            ResolveResult::Bound(space) => format!("{{{}}}{name}", utf8(space.as_ref())?),
+            ResolveResult::Bound(space) => format!("{{{}}}{name}", copied(space.as_ref())?),
             ResolveResult::Unbound => name,
             ResolveResult::Unknown(_) => return None,
         };
@@ -115,6 +141,7 @@ fn opened(reader: &NsReader<&[u8]>, start: &BytesStart<'_>) -> Option<Open> {
         name: utf8(name.as_ref())?,
         element,
         words: String::new(),
+        prefixes,
     })
 }
 

@@ -128,7 +128,7 @@ pub(crate) fn word(bytes: &[u8], at: usize, wanted: &[u8]) -> Option<usize> {
 }
 
 /// Behind the value that begins here, if it is no array and no object.
-#[inline]
+#[inline(always)]
 pub(crate) fn scalar(bytes: &[u8], at: usize) -> Option<usize> {
     match *bytes.get(at)? {
         b'"' => string(bytes, at).map(|(end, _)| end),
@@ -165,25 +165,64 @@ pub(crate) fn opens(bytes: &[u8], at: usize, close: u8) -> Option<(usize, bool)>
 
 /// Behind the value that comes here, of at most so many levels. `None` also where an array or an
 /// object goes on beyond `most`.
+#[inline(always)]
 pub(crate) fn value(bytes: &[u8], at: usize, depth: usize, most: usize) -> Option<usize> {
+    // A scalar is one level, and is read without a call.
     let depth = depth.checked_sub(1)?;
     let at = space(bytes, at);
-    let (is_object, close) = match *bytes.get(at)? {
-        b'{' => (true, b'}'),
-        b'[' => (false, b']'),
-        _ => return scalar(bytes, at),
-    };
-    let (mut at, mut more) = opens(bytes, at, close)?;
+    match *bytes.get(at)? {
+        b'{' => object(bytes, at, depth, most),
+        b'[' => array(bytes, at, depth, most),
+        _ => scalar(bytes, at),
+    }
+}
+
+fn object(bytes: &[u8], at: usize, depth: usize, most: usize) -> Option<usize> {
+    let (mut at, mut more) = opens(bytes, at, b'}')?;
     while more {
         if at > most {
             return None;
         }
-        if is_object {
-            at = string(bytes, space(bytes, at))?.0;
-            at = sign(bytes, at, b':')?;
+        at = string(bytes, space(bytes, at))?.0;
+        at = sign(bytes, at, b':')?;
+        at = value(bytes, at, depth, most)?;
+        (at, more) = goes_on(bytes, at, b'}')?;
+    }
+    Some(at)
+}
+
+fn array(bytes: &[u8], at: usize, depth: usize, most: usize) -> Option<usize> {
+    let (mut at, mut more) = opens(bytes, at, b']')?;
+    while more {
+        if at > most {
+            return None;
         }
         at = value(bytes, at, depth, most)?;
-        (at, more) = goes_on(bytes, at, close)?;
+        (at, more) = goes_on(bytes, at, b']')?;
+    }
+    Some(at)
+}
+
+/// Behind the object that begins here, with so many levels below it; its members are shown, each
+/// by its name without the quotes, and its value. `None` also where a name has escapes.
+#[inline]
+pub(crate) fn members(
+    bytes: &[u8],
+    at: usize,
+    depth: usize,
+    mut each: impl FnMut((usize, usize), (usize, usize)),
+) -> Option<usize> {
+    let (mut at, mut more) = opens(bytes, at, b'}')?;
+    while more {
+        let name = space(bytes, at);
+        let (over, escaped) = string(bytes, name)?;
+        if escaped {
+            return None;
+        }
+        let begin = space(bytes, sign(bytes, over, b':')?);
+        let end = value(bytes, begin, depth, usize::MAX)?;
+        each((name + 1, over - 1), (begin, end));
+        (at, more) = goes_on(bytes, end, b'}')?;
     }
     Some(at)
 }

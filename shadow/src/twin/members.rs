@@ -99,7 +99,7 @@ impl<'a> Twins<'a, '_> {
     /// another one comes. Whether there was one that may name the object.
     fn same_members(&mut self, of_row: bool) -> (bool, bool) {
         let bytes = self.a.bytes();
-        let (from, mut at) = (self.a.at(), self.a.at());
+        let mut at = self.a.at();
         let (mut more, mut named) = (true, false);
         while more && at + MEMBER <= self.alike {
             let Some(member) = scan::member(bytes, at).filter(|one| one.end < self.alike) else {
@@ -113,8 +113,7 @@ impl<'a> Twins<'a, '_> {
             }
             (at, more) = (member.end, member.more);
         }
-        self.a.put(at);
-        self.b.put(self.b.at() + (at - from));
+        self.put_on(at);
         (more, named)
     }
 

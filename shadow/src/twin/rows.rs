@@ -13,7 +13,7 @@ use super::members::members;
 use super::{Elements, Order, Part, Span, Twin, Twins};
 use crate::arrays::{self, KEYS, Pairing};
 use crate::diff::ELEMENTS_SHOWN;
-use crate::json::{Json, Reader};
+use crate::json::{Json, Reader, scan};
 use crate::path::Step;
 use crate::settings::ArrayBy;
 
@@ -104,13 +104,23 @@ fn named<'a>(rows: &[Row<'_>], keys: &[Key<'a>], no: usize, of: Of) -> Option<Ve
         Of::Ours => row.ours.is_some(),
         _ => row.theirs.is_some(),
     });
-    own.map(|row| {
+    let mut found = Vec::with_capacity(rows.len());
+    for row in own {
         let known = keys.get(row.keys.0..row.keys.1)?.iter();
         let mut known = known.filter(|key| key.no == no && (key.of == Of::Both || key.of == of));
         let key = known.next()?;
-        known.next().is_none().then(|| plain(key.text))?
-    })
-    .collect()
+        found.push(known.next().is_none().then(|| plain(key.text))??);
+    }
+    Some(found)
+}
+
+/// Whether nothing by this key is of one side alone.
+fn is_of_both(rows: &[Row<'_>], keys: &[Key<'_>], no: usize) -> bool {
+    let whole = |row: &Row<'_>| row.ours.is_some() && row.theirs.is_some();
+    // Those in front are of arrays around this one.
+    let own = rows.first().and_then(|row| keys.get(row.keys.0..));
+    let of_both = |key: &Key<'_>| key.no != no || key.of == Of::Both;
+    rows.iter().all(whole) && own.unwrap_or_default().iter().all(of_both)
 }
 
 /// How elements are paired by the field that names them, where one does: see
@@ -122,17 +132,25 @@ fn by_key(rows: &[Row<'_>], keys: &[Key<'_>]) -> Option<Pairing> {
     }
     (0..KEYS.len()).find_map(|no| {
         let ours = named(rows, keys, no, Of::Ours)?;
-        let theirs = named(rows, keys, no, Of::Theirs)?;
-        let known: HashSet<&str> = ours.iter().map(AsRef::as_ref).collect();
-        if known.len() < ours.len() {
+        let theirs = match is_of_both(rows, keys, no) {
+            true => None,
+            false => Some(named(rows, keys, no, Of::Theirs)?),
+        };
+        // In order, none comes twice.
+        let rises = |(a, b): (&Cow<'_, str>, &Cow<'_, str>)| (a.len(), a) < (b.len(), b);
+        let is_sorted = ours.iter().zip(ours.iter().skip(1)).all(rises);
+        let of_all = || ours.iter().map(AsRef::as_ref).collect::<HashSet<&str>>();
+        let known = (!is_sorted).then(of_all);
+        if known.as_ref().is_some_and(|known| known.len() < ours.len()) {
             return None;
         }
-        if ours == theirs {
+        let Some(theirs) = theirs.filter(|theirs| *theirs != ours) else {
             return Some(Pairing {
                 pairs: (0..ours.len()).map(|index| (index, index)).collect(),
                 ..Pairing::default()
             });
-        }
+        };
+        let known = known.unwrap_or_else(of_all);
         let places = theirs.iter().enumerate().map(|(j, key)| (&**key, j));
         let places: HashMap<&str, usize> = places.collect();
         let common = ours
@@ -242,6 +260,7 @@ impl<'a> Twins<'a, '_> {
             keys: (keys, self.keys.len()),
             twin,
         };
+        self.same_row = if row.is_same() { to.0 - from.0 } else { 0 };
         let has_key = || self.keys[keys..].iter().any(|key| key.of == Of::Both);
         if row.is_same() || self.again == 0 || has_key() {
             return Some(row);
@@ -263,13 +282,49 @@ impl<'a> Twins<'a, '_> {
     /// What differs between two elements; `None` within where they were only passed over.
     fn looked(&mut self, depth: usize) -> Option<Option<Twin<'a>>> {
         if (self.a.peek()?, self.b.peek()?) == (b'{', b'{') {
-            return self.object(depth.checked_sub(1)?, true);
+            let depth = depth.checked_sub(1)?;
+            return match self.same_object(depth) {
+                true => Some(Some(Twin::Same)),
+                false => self.object(depth, true),
+            };
         }
         if self.again > 0 {
             return self.value(depth).map(Some);
         }
         let (ours, theirs) = self.skipped(depth)?;
         Some((self.ours(ours) == self.theirs(theirs)).then_some(Twin::Same))
+    }
+
+    /// Passes over an element that is the same in both, where the one before was, and notes its keys;
+    /// false, with nothing done, where it is not soon known to be. What is tried in vain is less than
+    /// what was read.
+    fn same_object(&mut self, depth: usize) -> bool {
+        let from = self.a.at();
+        let most = self.same_row * 2;
+        if most == 0 || self.tried + most > from {
+            return false;
+        }
+        let (text, keys, known) = (self.a, self.keys.len(), &mut self.keys);
+        let end = self.alike.min(from + most);
+        // Nothing behind the end is looked at.
+        let alike = text.bytes().get(..end).unwrap_or_default();
+        let found = scan::members(alike, from, depth, |name, value| {
+            let first = alike
+                .get(name.0)
+                .is_some_and(|byte| IS_FIRST[usize::from(*byte)]);
+            if first && let Some(no) = key(text.part(name.0, name.1)) {
+                let (of, text) = (Of::Both, text.part(value.0, value.1));
+                known.push(Key { no, of, text });
+            }
+        });
+        match found {
+            Some(end) => self.put_on(end),
+            None => {
+                known.truncate(keys);
+                self.tried += most;
+            }
+        }
+        found.is_some()
     }
 
     /// The elements that only one side has left.

@@ -202,6 +202,45 @@ fn ids_go_on_from_what_is_known() {
 }
 
 #[test]
+fn ids_are_judged_again_as_they_were_whoever_has_answered() {
+    let renamed = rule("$.id", Accept::RenamedAs("order".to_owned()));
+    let rules = Rules::new(&[renamed], &[]).unwrap();
+    let mut record = Record::of(&settings().id);
+    let body = |id: &str| format!(r#"{{"id":"{id}","n":1}}"#);
+    // The latter two are each one that stands for another one.
+    for (legacy, extracted) in [("x", "a"), ("y", "y"), ("a", "a"), ("y", "z")] {
+        book(&mut record, &rules, &body(legacy), &body(extracted));
+    }
+    assert_eq!((record.matched, record.mismatched), (2, 2));
+    // Of a store of its own, where the same ids are others.
+    let apart = rules.of(Book::Sandbox);
+    book(&mut record, &apart, &body("x"), &body("s"));
+    for pair in record.witnesses.pairs.values_mut() {
+        if pair.extracted_body.contains('s') {
+            std::sync::Arc::make_mut(pair).book = Book::Sandbox;
+        }
+    }
+    let found = asked(&record, &rules, Changed::default());
+    assert_eq!(
+        (found.judged.pairs, found.judged.as_today),
+        (5, 5),
+        "{:?}",
+        found.judged.unjudged
+    );
+    // A fault in an id is one that the rule sees, for the right one is known.
+    assert_eq!(found.score_today.answers, 3);
+    assert_eq!(found.score_today.caught, found.score_today.faults);
+    // What is kept as a token only is not guessed at, and is the same as itself.
+    let mails = Rules::new(&[rule("$.mail", Accept::Renamed)], &[]).unwrap();
+    let mut record = Record::of(&settings().id);
+    let body = r#"{"mail":"a@b.example","n":1}"#;
+    book(&mut record, &mails, body, body);
+    let found = asked(&record, &mails, Changed::default());
+    assert_eq!((found.judged.pairs, found.judged.unjudged.len()), (0, 1));
+    assert!(found.score_today.faults > 0);
+}
+
+#[test]
 fn a_rule_that_is_not_there_cannot_be_dropped_and_a_header_that_is_not_kept_is_named() {
     let rules = Rules::new(&[rule("$.a", Accept::Any)], &[]).unwrap();
     let record = Record::of(&settings().id);

@@ -1,19 +1,13 @@
 //! Mismatches by cause: bugs that are seeded in a candidate come out as so many clusters, each with
 //! the feature of the request that brings it about.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
-use outgrow_rollout::Side;
-use outgrow_shadow::{
-    CapturedRequest, CapturedResponse, Exchange, Format, Report, Shadow, Tap, render,
-};
+use outgrow_shadow::{Format, Report, Shadow, Tap, render};
 use outgrow_testkit::{Upstream, eventually};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::harness::{Position, WAIT, settings, settled, shop, start};
+use crate::harness::{Position, WAIT, admitted, settings, settled, shop, start};
 
 /// A request of the scripted traffic.
 struct Asked {
@@ -150,34 +144,11 @@ fn offer(shadow: &Shadow, asked: Asked) {
         )
     };
     let headers: HeaderMap = asked.headers.into_iter().map(pair).collect();
-    let route: Arc<str> = asked.route.into();
     let given = answer(&asked.method, &asked.target, &headers, false);
-    let ticket = shadow.admit(&shop(), &route, &asked.method, 0).unwrap();
-    shadow.offer(Exchange {
-        ticket,
-        slice: shop(),
-        endpoint: route.clone(),
-        route,
-        primary: Side::Legacy,
-        request: CapturedRequest {
-            method: asked.method,
-            target: asked.target.parse().unwrap(),
-            sides: Default::default(),
-            headers,
-            body: Bytes::new(),
-            whole: true,
-        },
-        response: CapturedResponse {
-            status: given.status(),
-            headers: given.headers().clone(),
-            body: given.body().clone(),
-            whole: true,
-            trailers: HeaderMap::new(),
-        },
-        finished: SystemTime::now(),
-        latency: Duration::from_millis(1),
-        identity: None,
-    });
+    let request = (asked.method, asked.target.as_str());
+    let mut exchange = admitted(shadow, asked.route, request, &given).unwrap();
+    exchange.request.headers = headers;
+    shadow.offer(exchange);
 }
 
 /// Compares so many requests with a candidate.

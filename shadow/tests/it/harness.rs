@@ -4,18 +4,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Places,
-    Rule, Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
+    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Heads, Limits, Place,
+    Places, Rule, Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
 use tokio::runtime::Handle;
 
 /// A wait that ends as soon as it can.
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
+
+/// The route of most copies.
+const PRODUCT: &str = "GET /api/products/{id}";
 
 pub(crate) fn shop() -> SliceId {
     SliceId::new("shop").unwrap()
@@ -198,6 +200,7 @@ pub(crate) fn offer(
 ) -> bool {
     offered(
         shadow,
+        PRODUCT,
         (primary, answer),
         headers,
         "/api/products/1",
@@ -223,31 +226,53 @@ pub(crate) fn offer_as(
     target: &'static str,
     sides: SideTargets,
 ) -> bool {
-    offered(shadow, (primary, answer), HeaderMap::new(), target, sides)
+    let headers = HeaderMap::new();
+    offered(shadow, PRODUCT, (primary, answer), headers, target, sides)
+}
+
+/// The same, of another route.
+pub(crate) fn offer_of(shadow: &Shadow, route: &str, answer: &Response<Bytes>) -> bool {
+    let (given, target) = ((Side::Legacy, answer), "/api/products/1");
+    let (headers, sides) = (HeaderMap::new(), SideTargets::default());
+    offered(shadow, route, given, headers, target, sides)
 }
 
 fn offered(
     shadow: &Shadow,
+    route: &str,
     (primary, answer): (Side, &Response<Bytes>),
     headers: HeaderMap,
     target: &'static str,
     sides: SideTargets,
 ) -> bool {
-    let route: Arc<str> = "GET /api/products/{id}".into();
-    let Some(ticket) = shadow.admit(&shop(), &route, &Method::GET, 0) else {
+    let Some(mut exchange) = admitted(shadow, route, (Method::GET, target), answer) else {
         return false;
     };
-    shadow.offer(Exchange {
-        ticket,
+    exchange.primary = primary;
+    (exchange.request.headers, exchange.request.sides) = (headers, sides);
+    shadow.offer(exchange);
+    true
+}
+
+/// What the proxy would offer of a request to the legacy side, if the shadow wants a copy.
+pub(crate) fn admitted(
+    shadow: &Shadow,
+    route: &str,
+    (method, target): (Method, &str),
+    answer: &Response<Bytes>,
+) -> Option<Box<Exchange>> {
+    let route: Arc<str> = route.into();
+    Some(Box::new(Exchange {
+        ticket: shadow.admit(&shop(), &route, &method, 0)?,
         slice: shop(),
         endpoint: route.clone(),
         route,
-        primary,
+        primary: Side::Legacy,
         request: CapturedRequest {
-            method: Method::GET,
-            target: PathAndQuery::from_static(target),
-            sides,
-            headers,
+            method,
+            target: target.parse().unwrap(),
+            sides: SideTargets::default(),
+            headers: HeaderMap::new(),
             body: Bytes::new(),
             whole: true,
         },
@@ -258,11 +283,11 @@ fn offered(
             whole: true,
             trailers: HeaderMap::new(),
         },
+        heads: Heads::default(),
         finished: SystemTime::now(),
         latency: Duration::from_millis(1),
         identity: None,
-    });
-    true
+    }))
 }
 
 /// What is known once nothing waits any more. The ledger must add up.
@@ -273,6 +298,9 @@ pub(crate) async fn settled(shadow: &Shadow) -> ShadowEvidence {
     })
     .await;
     balanced(&seen);
+    for row in shadow.report(&shop()).unwrap().reasons {
+        assert!(!row.meaning.is_empty(), "not explained: {row:?}");
+    }
     seen
 }
 

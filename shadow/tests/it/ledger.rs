@@ -141,6 +141,36 @@ async fn by_client_is_always_or_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copies_of_a_route_have_a_part_of_the_memory() {
+    let bench = Bench::with(Position::stuck(), &|settings| {
+        let flow = &mut settings.slices[0].flow;
+        flow.memory = 1_000;
+        let small = RouteShadow {
+            memory: Some(100),
+            ..RouteShadow::default()
+        };
+        flow.routes.insert("GET /small".to_owned(), small);
+    })
+    .await;
+    let held = || bench.shadow.report(&shop()).unwrap().memory;
+    let ticket = |route: &str| {
+        let route: Arc<str> = route.into();
+        let asked = bench.shadow.admit(&shop(), &route, &Method::GET, 0);
+        asked.unwrap()
+    };
+    let (small, other) = (ticket("GET /small"), ticket("GET /x"));
+    assert!(!small.hold(101) && small.hold(100) && !small.hold(1));
+    assert!(!ticket("GET /small").hold(1), "all of the route together");
+    assert!(!other.hold(901) && other.hold(900));
+    assert_eq!(held(), 1_000);
+    drop(small);
+    assert_eq!(held(), 900);
+    assert!(ticket("GET /small").hold(100));
+    drop(other);
+    assert_eq!(held(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_that_do_not_fit_into_memory_are_shed_and_their_bytes_come_back() {
     let bench = Bench::with(Position::stuck(), &|settings| {
         settings.slices[0].flow.memory = 1_000;

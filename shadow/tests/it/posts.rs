@@ -1,18 +1,11 @@
 //! POSTs that only read: what of them is mirrored, and as what it is counted.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
-use outgrow_rollout::Side;
-use outgrow_shadow::{
-    CapturedRequest, CapturedResponse, Exchange, Flow, Format, Posts, RouteShadow, Shadow,
-    SideTargets, Tap, render,
-};
+use outgrow_shadow::{Flow, Format, Posts, RouteShadow, Shadow, Tap, render};
 use outgrow_testkit::Upstream;
 
-use crate::harness::{Position, header, ok, settings, settled, shop, start};
+use crate::harness::{Position, admitted, header, ok, settings, settled, shop, start};
 
 const ROUTE: &str = "POST /graphql";
 
@@ -28,33 +21,13 @@ fn flow(posts: Posts) -> Flow {
 
 /// A client has got this answer to this body.
 fn post(shadow: &Shadow, body: &str, answer: &Response<Bytes>, whole: bool) {
-    let route: Arc<str> = ROUTE.into();
-    let ticket = shadow.admit(&shop(), &route, &Method::POST, 0).unwrap();
-    shadow.offer(Exchange {
-        ticket,
-        slice: shop(),
-        endpoint: route.clone(),
-        route,
-        primary: Side::Legacy,
-        request: CapturedRequest {
-            method: Method::POST,
-            target: "/graphql".parse().unwrap(),
-            sides: SideTargets::default(),
-            headers: HeaderMap::from_iter([header("content-type", "application/json")]),
-            body: Bytes::from(body.to_owned()),
-            whole,
-        },
-        response: CapturedResponse {
-            status: answer.status(),
-            headers: answer.headers().clone(),
-            body: answer.body().clone(),
-            whole: true,
-            trailers: HeaderMap::new(),
-        },
-        finished: SystemTime::now(),
-        latency: Duration::from_millis(1),
-        identity: None,
-    });
+    let asked = (Method::POST, "/graphql");
+    let mut exchange = admitted(shadow, ROUTE, asked, answer).unwrap();
+    let request = &mut exchange.request;
+    let fields = [header("content-type", "application/json")];
+    request.headers = HeaderMap::from_iter(fields);
+    (request.body, request.whole) = (Bytes::from(body.to_owned()), whole);
+    shadow.offer(exchange);
 }
 
 #[tokio::test(flavor = "multi_thread")]

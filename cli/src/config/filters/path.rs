@@ -4,7 +4,7 @@ use outgrow_proxy::PathRule;
 use outgrow_rollout::Side;
 
 use super::Belongs;
-use crate::config::problem::Findings;
+use crate::config::problem::{Findings, Place};
 use crate::config::section::Node;
 
 const FIX: &str = "write { side = \"extracted\", from = \"/shop/{*rest}\", to = \"/v2/{*rest}\" }";
@@ -13,12 +13,27 @@ pub(super) fn read(
     node: Option<Node<'_>>,
     belongs: Belongs,
     findings: &mut Findings<'_>,
-) -> Vec<PathRule> {
+) -> (Vec<PathRule>, Vec<Place>) {
     let items = node.map(|node| node.list(findings)).unwrap_or_default();
     let items = items.into_iter();
     items
-        .filter_map(|node| rule(&node, belongs, findings))
-        .collect()
+        .filter_map(|node| Some((rule(&node, belongs, findings)?, node.place)))
+        .unzip()
+}
+
+/// Says which rules no route of theirs ever comes to.
+pub(super) fn check(
+    rules: impl Iterator<Item = (PathRule, Place)>,
+    templates: &[&str],
+    findings: &mut Findings<'_>,
+) {
+    for (rule, place) in rules {
+        if !templates.iter().any(|template| rule.may_fit(template)) {
+            let why = "it changes nothing: no route with these filters has such a path";
+            let fix = "write `from` as `routes` has it, or remove the rule";
+            findings.warn(&place, why, fix);
+        }
+    }
 }
 
 fn rule(node: &Node<'_>, belongs: Belongs, findings: &mut Findings<'_>) -> Option<PathRule> {

@@ -56,6 +56,39 @@ fn filters_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_path_that_no_route_has_is_told() {
+    let text = with(
+        "paths = [{ from = \"/api/products/{sku}\", to = \"/v2/{sku}\" }, \
+         { from = \"/api/product/{id}\", to = \"/v2/{id}\" }]\n\
+         [[slices.catalog.route_filters]]\n\
+         routes = [\"GET /api/categories\"]\n\
+         paths = [{ from = \"/api/products\", to = \"/v2\" }, { from = \"/{*all}\", to = \"/v2/{*all}\" }]",
+    );
+    let warnings = good(&text).warnings;
+    let keys: Vec<_> = warnings
+        .iter()
+        .map(|warning| warning.key.as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "slices.catalog.filters.paths[1]",
+            "slices.catalog.route_filters[0].paths[0]"
+        ],
+        "{warnings:?}"
+    );
+    assert!(warnings[0].rule.contains("no route"), "{warnings:?}");
+    assert_eq!(
+        text.lines()
+            .nth(warnings[0].line - 1)
+            .unwrap()
+            .split(' ')
+            .next(),
+        Some("paths")
+    );
+}
+
+#[test]
 fn sides_may_have_paths_of_their_own() {
     let config = good(&with(
         "paths = [{ from = \"/api/products/{id}\", to = \"/v2/items/{id}\" }, \

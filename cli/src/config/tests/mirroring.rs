@@ -9,7 +9,7 @@ fn with(text: &str) -> String {
 #[test]
 fn bounds_of_the_slice_and_of_routes_are_read() {
     let text = "by = \"client\"\nrate = 0.5\nwaiting = 7\nin_flight = 3\nmemory = \"8MiB\"\n\
-         by_route = [{ routes = [\"GET /api/products/{id}\"], sample = 0.25, rate = 10, waiting = 2 }]";
+         by_route = [{ routes = [\"GET /api/products/{id}\"], sample = 0.25, rate = 10, waiting = 2, memory = \"2MiB\" }]";
     let config = good(&with(text));
     let flow = &config.slice("catalog").unwrap().shadow.flow;
     assert!(flow.by_client);
@@ -19,8 +19,8 @@ fn bounds_of_the_slice_and_of_routes_are_read() {
     );
     let route = flow.routes["GET /api/products/{id}"];
     assert_eq!(
-        (route.sample, route.rate, route.waiting),
-        (Some(0.25), Some(10.0), Some(2))
+        (route.sample, route.rate, route.waiting, route.memory),
+        (Some(0.25), Some(10.0), Some(2), Some(2 << 20))
     );
     assert_eq!(flow.routes.len(), 1);
 }
@@ -82,6 +82,59 @@ fn what_is_no_bound_is_refused_with_its_fix() {
         errors.contains("did you mean \"GET /api/products/{id}\"?"),
         "{errors}"
     );
+}
+
+#[test]
+fn requests_may_have_ids_that_rules_know() {
+    let rule = |name: &str| {
+        format!(
+            "accept = [{{ path = \"$..id\", renamed = \"{name}\", reason = \"anew\", \
+             until = \"2999-01-01\" }}]\n"
+        )
+    };
+    let route =
+        |route: &str, ids: &str| format!("by_route = [{{ routes = [\"{route}\"], ids = {ids} }}]");
+    let one = "GET /api/products/{id}";
+    let text = rule("product") + &route(one, "{ id = \"product\", \"?with\" = \"product\" }");
+    let config = good(&with(&text));
+    let flow = &config.slice("catalog").unwrap().shadow.flow;
+    assert_eq!(flow.ids.len(), 1);
+    let ids = flow.ids[one].iter();
+    let ids: Vec<(&str, &str)> = ids.map(|(key, name)| (&**key, &**name)).collect();
+    assert_eq!(ids, [("?with", "product"), ("id", "product")]);
+    for (name, at, ids, expected) in [
+        (
+            "product",
+            "GET /api/products",
+            "{ id = \"product\" }",
+            "its path has no `{id}`",
+        ),
+        (
+            "product",
+            one,
+            "{ number = \"product\" }",
+            "its path has no `{number}`",
+        ),
+        ("product", one, "{ id = \"order\" }", "has it as `renamed`"),
+        (
+            "product",
+            one,
+            "{ id = \"products\" }",
+            "did you mean \"product\"?",
+        ),
+        (
+            "product",
+            one,
+            "{ \"?\" = \"product\" }",
+            "no parameter of the query",
+        ),
+        ("product", one, "\"product\"", "ids"),
+        ("product", one, "{ id = 1 }", "ids"),
+    ] {
+        let text = with(&(rule(name) + &route(at, ids)));
+        let errors = parse(&text).expect_err(ids).to_string();
+        assert!(errors.contains(expected), "{ids}: {errors}");
+    }
 }
 
 /// Of the reviews, which have no tables.

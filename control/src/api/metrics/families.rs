@@ -1,5 +1,7 @@
 //! Which metrics there are, and what each is made of.
 
+use std::collections::BTreeSet;
+
 use outgrow_rollout::{
     DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SyncEvidence, Weight,
 };
@@ -54,6 +56,11 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             each(|s| s.state.unmirrored.is_some().figure()),
         ),
         gauge(
+            "outgrow_slice_unmirrored_routes",
+            "Routes of which nothing is mirrored since the tripwire, or no write since a dry run.",
+            each(unmirrored_routes),
+        ),
+        gauge(
             "outgrow_slice_cutover_running",
             "Whether the writes are being moved.",
             each(|s| s.cutover.is_some().figure()),
@@ -64,6 +71,14 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             each(|s| s.trouble.is_some().figure()),
         ),
     ]
+}
+
+fn unmirrored_routes(status: &SliceStatus) -> f64 {
+    let writes = status.evidence.shadow.iter();
+    let writes = writes.flat_map(|shadow| shadow.stopped.keys());
+    let whole = status.state.unmirrored_routes.keys();
+    let all: BTreeSet<&String> = whole.chain(writes).collect();
+    all.len() as f64
 }
 
 pub(super) fn of_requests(told: &[Told]) -> Vec<Family> {
@@ -122,6 +137,17 @@ pub(super) fn of_routes(routes: &[RouteTimes]) -> Vec<Family> {
             samples: times.collect(),
         },
     ]
+}
+
+pub(super) fn of_refusals(refusals: &[(&'static str, u64)]) -> Family {
+    let of = |(code, requests): &(&'static str, u64)| {
+        count(vec![("code", (*code).to_owned())], *requests)
+    };
+    counter(
+        "outgrow_refusals",
+        "Requests that the proxy itself has refused, and connections that came to none.",
+        refusals.iter().map(of).collect(),
+    )
 }
 
 pub(super) fn of_access_log(lost: Option<LinesLost>) -> Option<Family> {
