@@ -342,7 +342,13 @@ async fn a_body_of_another_length_than_was_said_is_not_passed_on() {
 /// No more than the client has room for, on the stream and on the connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_waits_for_the_clients_windows() {
-    let upstream = Upstream::always(200, "0123456789abcdef").await;
+    let upstream = Upstream::start(|request| async move {
+        if request.uri().path() == "/never" {
+            std::future::pending::<()>().await;
+        }
+        text("0123456789abcdef")
+    })
+    .await;
     let front = start(plain(&upstream));
     // SETTINGS_INITIAL_WINDOW_SIZE.
     let mut client = Client::open(&front, &[(4, 10)]).await;
@@ -365,8 +371,8 @@ async fn an_answer_waits_for_the_clients_windows() {
     client.widen(1, 100).await;
     let last = client.until(DATA).await;
     assert_eq!((&last.payload[..], last.flags), (&b"cdef"[..], END_STREAM));
-    // A window beyond its end is an error of the stream.
-    client.ask(3, END_STREAM, &request("GET", "/")).await;
+    // A window beyond its end is an error of the stream. Nothing has used it up.
+    client.ask(3, END_STREAM, &request("GET", "/never")).await;
     client.widen(3, 0x7fff_ffff).await;
     let reset = client.until(RST_STREAM).await;
     assert_eq!((reset.stream, reset.code()), (3, 3));
