@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use outgrow_shadow::{Exchange, Lost, Tap};
+use outgrow_shadow::{Exchange, Lost};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::cache::Keep;
@@ -57,11 +57,8 @@ pub(crate) struct Answer {
 
 /// The copy of an answer for the shadow.
 pub(crate) struct Copy {
-    pub(crate) tap: std::sync::Arc<dyn Tap>,
-    /// Taken at the end; its body is filled then.
+    /// Taken at the end; its body is kept as it passes.
     pub(crate) exchange: Option<Box<Exchange>>,
-    pub(crate) kept: BytesMut,
-    pub(crate) whole: bool,
     /// What the request brought, where it has a body.
     pub(crate) upload: Option<Rc<RefCell<UploadCopy>>>,
     /// Where somebody is still asked who the caller is.
@@ -71,27 +68,30 @@ pub(crate) struct Copy {
 impl std::fmt::Debug for Copy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Copy")
-            .field("kept", &self.kept.len())
+            .field("exchange", &self.exchange)
             .finish_non_exhaustive()
     }
 }
 
 impl Copy {
     fn take(&mut self, data: &Bytes) {
-        let Some(exchange) = &self.exchange else {
+        let Some(exchange) = &mut self.exchange else {
             return;
         };
-        if !self.whole || self.kept.len() + data.len() > exchange.ticket.body_cap() {
-            self.whole = false;
-            self.kept = BytesMut::new();
-            exchange.ticket.release();
-        } else if exchange.ticket.hold(data.len()) {
-            self.kept.extend_from_slice(data);
-        } else {
-            self.kept = BytesMut::new();
-            if let Some(exchange) = self.exchange.take() {
-                exchange.ticket.lose(Lost::Shed("memory"));
-            }
+        let Exchange {
+            ticket,
+            raw,
+            response,
+            ..
+        } = &mut **exchange;
+        if !response.whole || raw.body() + data.len() > ticket.body_cap() {
+            response.whole = false;
+            raw.forget_body();
+            ticket.release();
+        } else if ticket.hold(data.len()) {
+            raw.keep(data);
+        } else if let Some(exchange) = self.exchange.take() {
+            exchange.ticket.lose(Lost::Shed("memory"));
         }
     }
 
@@ -109,11 +109,10 @@ impl Copy {
                 exchange.request.body = upload.give();
             }
             exchange.finished = SystemTime::now();
-            exchange.response.whole = self.whole && complete;
-            exchange.response.body = self.kept.split().freeze();
+            exchange.response.whole &= complete;
             match &self.caller {
-                Some(caller) => caller.offer(exchange, &*self.tap),
-                None => self.tap.offer(exchange),
+                Some(caller) => caller.offer(exchange),
+                None => exchange.offer(),
             }
         }
     }

@@ -38,12 +38,14 @@ impl Budget {
         })
     }
 
+    /// For the moment that it takes to see that there is no room, others may see none either.
     fn take(&self, bytes: usize) -> bool {
-        let more = |held: usize| held.checked_add(bytes).filter(|all| *all <= self.most);
-        if self.held.fetch_update(Relaxed, Relaxed, more).is_err() {
+        if bytes > self.most {
             return false;
         }
-        let taken = self.within.as_ref().is_none_or(|whole| whole.take(bytes));
+        let before = self.held.fetch_add(bytes, Relaxed);
+        let fits = before <= self.most - bytes;
+        let taken = fits && self.within.as_ref().is_none_or(|whole| whole.take(bytes));
         if !taken {
             self.held.fetch_sub(bytes, Relaxed);
         }

@@ -51,12 +51,12 @@ impl Bound {
         }
     }
 
-    /// Why no more is let in.
-    fn refuses(&mut self, now: Instant) -> Option<&'static str> {
+    /// Why no more is let in. Few have a rate, so the clock is read where there is one.
+    fn refuses(&mut self, now: fn() -> Instant) -> Option<&'static str> {
         if self.most.is_some_and(|most| self.open >= most) {
             return Some("busy");
         }
-        let in_rate = |rate: &mut Bucket| rate.has(now);
+        let in_rate = |rate: &mut Bucket| rate.has(now());
         let slow_enough = self.rate.as_mut().is_none_or(in_rate);
         (!slow_enough).then_some("rate")
     }
@@ -106,7 +106,7 @@ impl Door {
 
     /// Lets one in where neither its route nor the slice is full or too fast, else counts it as
     /// shed.
-    pub(crate) fn admit(&mut self, route: &str, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, route: &str, now: fn() -> Instant) -> bool {
         let bounds = &mut self.bounds;
         let mut of_route = bounds.routes.get_mut(route);
         let refused = of_route.as_mut().and_then(|bound| bound.refuses(now));

@@ -184,10 +184,10 @@ mod tests {
 
     use bytes::Bytes;
     use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-    use outgrow_rollout::{Side, SliceId};
+    use outgrow_rollout::Side;
 
     use super::*;
-    use crate::heads::Heads;
+    use crate::raw::Raw;
     use crate::tap::{CapturedResponse, Ticket};
 
     fn exchange(route: &str, target: &str, headers: &[(&'static str, &'static str)]) -> Exchange {
@@ -196,8 +196,7 @@ mod tests {
             (name, HeaderValue::from_static(value))
         };
         Exchange {
-            ticket: Ticket::new(0, |_| {}),
-            slice: SliceId::new("shop").unwrap(),
+            ticket: Ticket::of_nobody(0, route.into()),
             route: route.into(),
             endpoint: route.into(),
             primary: Side::Legacy,
@@ -216,7 +215,7 @@ mod tests {
                 whole: true,
                 trailers: HeaderMap::new(),
             },
-            heads: Heads::default(),
+            raw: Raw::default(),
             finished: SystemTime::now(),
             latency: Duration::ZERO,
             identity: None,

@@ -24,7 +24,6 @@ mod flights;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod graphql;
-mod heads;
 mod hidden;
 mod history;
 mod inbox;
@@ -37,6 +36,7 @@ mod noise;
 mod path;
 mod places;
 mod rate;
+mod raw;
 mod reasons;
 mod record;
 mod recording;
@@ -63,9 +63,9 @@ pub use asking::AskedIds;
 pub use clusters::{ClusterField, ClusterRow};
 pub use comparer::{Comparer, Finding};
 pub use error::Error;
-pub use heads::Heads;
 pub use latency::LatencyDifference;
 pub use places::{Dial, Dialed, Dialing, Io, Place, Places};
+pub use raw::Raw;
 pub use reasons::ReasonRow;
 pub use recording::{Recorded, Recording, RecordingError, head};
 pub use render::{Format, render};
@@ -78,7 +78,8 @@ pub use settings::{
 };
 pub use shadow::Shadow;
 pub use tap::{
-    CapturedRequest, CapturedResponse, Exchange, Lost, SHADOW_MARK, SideTargets, Tap, Ticket,
+    CapturedRequest, CapturedResponse, Exchange, Issuer, Lost, SHADOW_MARK, SideTargets, Tap,
+    Ticket,
 };
 pub use what_if::{Changed, Comparing, Excused, Hides, Judged, Score, WhatIf};
 pub use writes::DRY_RUN;

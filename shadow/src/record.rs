@@ -489,7 +489,7 @@ pub(crate) mod tests {
                     0 => { record.eligible += 1; record.sampled_out += 1; }
                     1 => { door.eligible += 1; door.shed("busy"); }
                     2 => { door.eligible += 1; door.ineligible("method"); }
-                    3 | 4 => { door.eligible += 1; door.admit("GET /x", Instant::now()); }
+                    3 | 4 => { door.eligible += 1; door.admit("GET /x", Instant::now); }
                     5 if record.waiting > 0 => door.lose("GET /x", crate::tap::Lost::Ineligible("mutation")),
                     6 => {
                         let build = if record.matched % 2 == 0 { "b" } else { "c" };

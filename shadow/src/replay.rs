@@ -23,8 +23,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::align::{compared, ended, pair, raw};
 use crate::compare::Answer;
 use crate::error::Error;
-use crate::heads::Heads;
+use crate::inbox::Inbox;
 use crate::places::{Place, Places};
+use crate::raw::Raw;
 use crate::record::Outcome;
 use crate::recording::{Recorded, Recording};
 use crate::renaming::Book;
@@ -139,10 +140,12 @@ pub async fn replay(
         build_header: settings.build_header,
         limits: settings.limits.clone(),
     };
+    // Nothing is put into it: a replay judges what it asks, as it asks.
+    let inbox = Arc::new(Inbox::new());
     let run = Replay {
         reference: first(&settings.slice.legacy)?,
         other: first(&settings.slice.extracted)?,
-        slice: Slice::new(settings.slice, &all, Arc::new(NoBridge))?,
+        slice: Slice::new(settings.slice, &all, Arc::new(NoBridge), inbox)?,
         own: settings.own,
         sides: settings.sides,
         asker: Asker::new(&settings.limits),
@@ -323,7 +326,6 @@ impl Replay {
         let outcome = self.outcome(request, &as_asked, &exchange, answers).await;
         let generation = self.slice.generation();
         self.slice.settle(&exchange, outcome, generation);
-        exchange.ticket.settle();
     }
 
     /// Both sides at once, each with its own cookies and values.
@@ -460,8 +462,7 @@ fn exchange(
         }
     };
     Exchange {
-        ticket: Ticket::new(slice.limits.body, |_| {}),
-        slice: slice.settings.id.clone(),
+        ticket: Ticket::of_nobody(slice.limits.body, route.clone()),
         route: route.clone(),
         endpoint: route.clone(),
         primary: Side::Legacy,
@@ -474,7 +475,7 @@ fn exchange(
             whole: true,
         },
         response,
-        heads: Heads::default(),
+        raw: Raw::default(),
         finished: SystemTime::now(),
         latency,
         identity: None,

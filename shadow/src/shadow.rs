@@ -20,8 +20,8 @@ use crate::record::{Outcome, Record};
 use crate::report::Report;
 use crate::rules::{Accepted, today};
 use crate::settings::{Freshness, Rule, ShadowSettings};
-use crate::slice::{Slice, unix_now};
-use crate::tap::{Exchange, Lost, Tap, Ticket};
+use crate::slice::{Offered, Slice, unix_now};
+use crate::tap::{Exchange, Issuer, Lost, Tap, Ticket};
 use crate::what_if::{self, WhatIf};
 use crate::writes::{self, Kind, Stopped};
 
@@ -33,9 +33,6 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Shadow {
     inner: Arc<Inner>,
 }
-
-/// An exchange, and the slice that it belongs to.
-type Offered = (Arc<Slice>, Box<Exchange>);
 
 #[derive(Debug)]
 struct Inner {
@@ -79,11 +76,11 @@ impl Shadow {
         runtime: &Handle,
     ) -> Result<Self, Error> {
         let mut slices = BTreeMap::new();
+        let inbox = Arc::new(Inbox::new());
         for slice in settings.slices.clone() {
-            let made = Slice::new(slice, &settings, freshness.clone())?;
+            let made = Slice::new(slice, &settings, freshness.clone(), inbox.clone())?;
             slices.insert(made.settings.id.clone(), Arc::new(made));
         }
-        let inbox = Arc::new(Inbox::new());
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let (own, begun, until) = (inbox.clone(), tasks.clone(), cancel.clone());
         // One of the tasks, so that all that was put down is begun before they have ended.
@@ -366,25 +363,27 @@ impl Tap for Shadow {
             door.shed("shutdown");
             return None;
         }
-        if !door.admit(route, Instant::now()) {
+        if !door.admit(route, Instant::now) {
             return None;
         }
         drop(door);
-        let (of, label, generation) = (slice.clone(), route.clone(), slice.generation());
-        let lost = move |reason| of.door().lose(&label, reason);
-        let ticket = Ticket::new(slice.limits.body, lost);
-        Some(ticket.since(generation, slice.share(route)))
+        let (of, label) = (slice.clone(), route.clone());
+        let ticket = Ticket::new(slice.limits.body, label, of);
+        Some(ticket.since(slice.generation(), slice.share(route)))
     }
+}
 
-    fn offer(&self, exchange: Box<Exchange>) {
-        // Dropping the exchange drops its ticket, which counts it as abandoned.
-        let Some(slice) = self.slice(&exchange.slice).cloned() else {
-            return;
-        };
+impl Issuer for Slice {
+    fn take(self: Arc<Self>, exchange: Box<Exchange>) {
         if !exchange.ticket.hold(exchange.head_bytes()) {
             exchange.ticket.lose(Lost::Shed("memory"));
             return;
         }
-        self.inner.inbox.put((slice, exchange));
+        let inbox = self.inbox.clone();
+        inbox.put((self, exchange));
+    }
+
+    fn lose(&self, route: &str, why: Lost) {
+        self.door().lose(route, why);
     }
 }

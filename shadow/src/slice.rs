@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::features;
 use crate::flights::{Flight, Flights, ROUTE_STOPPED};
 use crate::graphql;
+use crate::inbox::Inbox;
 use crate::mirror::Mirror;
 use crate::places::Place;
 use crate::record::{Of, Outcome, Record};
@@ -60,10 +61,15 @@ pub(crate) enum NoAnswer {
     NotAsked(&'static str),
 }
 
+/// An exchange, and the slice that it belongs to.
+pub(crate) type Offered = (Arc<Slice>, Box<Exchange>);
+
 /// Locks are taken in the order rules, record, door.
 pub(crate) struct Slice {
     pub(crate) settings: SliceShadow,
     pub(crate) limits: Limits,
+    /// Where its exchanges wait to be judged.
+    pub(crate) inbox: Arc<Inbox<Offered>>,
     build_header: http::HeaderName,
     mirror: Mirror,
     /// Of the legacy side, of the extracted one, and of the sandbox.
@@ -122,6 +128,7 @@ impl Slice {
         slice: SliceShadow,
         all: &ShadowSettings,
         freshness: Arc<dyn Freshness>,
+        inbox: Arc<Inbox<Offered>>,
     ) -> Result<Self, Error> {
         let memory = Budget::new(slice.flow.memory);
         let routes = slice.flow.routes.iter();
@@ -132,6 +139,7 @@ impl Slice {
         Ok(Self {
             memories: memories.collect(),
             memory,
+            inbox,
             build_header: all.build_header.clone(),
             mirror: Mirror::new(&all.limits, slice.flow.in_flight),
             breakers: Default::default(),

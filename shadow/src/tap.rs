@@ -3,7 +3,7 @@
 //! Nothing here waits: the proxy calls it on the client's path.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outgrow_rollout::{Side, SliceId};
 
 use crate::budget::Share;
-use crate::heads::Heads;
+use crate::raw::Raw;
 
 /// Marks a mirrored request, so that it is never mirrored again.
 pub const SHADOW_MARK: &str = "x-outgrow-shadow";
@@ -29,8 +29,14 @@ pub trait Tap: Send + Sync + 'static {
         method: &Method,
         client: u64,
     ) -> Option<Ticket>;
-    /// Takes the copy, or counts its loss. Never blocks.
-    fn offer(&self, exchange: Box<Exchange>);
+}
+
+/// Who gave a ticket out. Nothing here blocks.
+pub trait Issuer: Send + Sync + 'static {
+    /// Takes the copy, or counts its loss.
+    fn take(self: Arc<Self>, exchange: Box<Exchange>);
+    /// A ticket of this route brings nothing.
+    fn lose(&self, route: &str, why: Lost);
 }
 
 /// What became of a ticket that brings nothing.
@@ -45,22 +51,32 @@ pub enum Lost {
 /// What is told of a ticket that was dropped.
 const ABANDONED: Lost = Lost::Shed("abandoned");
 
-/// One place in the ledger. Dropped without being offered, it counts as abandoned.
+/// One place in the ledger. Dropped before it is settled, it counts as abandoned.
 pub struct Ticket {
     body_cap: usize,
     generation: u64,
     memory: Option<Share>,
-    lost: Option<Box<dyn FnOnce(Lost) + Send + Sync>>,
+    route: Arc<str>,
+    /// Until the ledger knows how it ended.
+    issuer: Option<Arc<dyn Issuer>>,
 }
 
 impl Ticket {
-    /// `lost` runs, with the reason, when the ticket is dropped before [`Ticket::settle`].
-    pub fn new(body_cap: usize, lost: impl FnOnce(Lost) + Send + Sync + 'static) -> Self {
+    /// `issuer` gets the copy, or hears why there is none.
+    pub fn new(body_cap: usize, route: Arc<str>, issuer: Arc<dyn Issuer>) -> Self {
+        let mut ticket = Self::of_nobody(body_cap, route);
+        ticket.issuer = Some(issuer);
+        ticket
+    }
+
+    /// One that no ledger knows of.
+    pub(crate) fn of_nobody(body_cap: usize, route: Arc<str>) -> Self {
         Self {
             body_cap,
             generation: 0,
             memory: None,
-            lost: Some(Box::new(lost)),
+            route,
+            issuer: None,
         }
     }
 
@@ -79,8 +95,8 @@ impl Ticket {
 
     /// Gives it up, for this reason.
     pub fn lose(mut self, reason: Lost) {
-        if let Some(lost) = self.lost.take() {
-            lost(reason);
+        if let Some(issuer) = self.issuer.take() {
+            issuer.lose(&self.route, reason);
         }
     }
 
@@ -102,15 +118,15 @@ impl Ticket {
     }
 
     /// The ledger knows how the exchange ended.
-    pub fn settle(mut self) {
-        self.lost = None;
+    pub fn settle(&mut self) {
+        self.issuer = None;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(lost) = self.lost.take() {
-            lost(ABANDONED);
+        if let Some(issuer) = self.issuer.take() {
+            issuer.lose(&self.route, ABANDONED);
         }
     }
 }
@@ -127,7 +143,6 @@ impl fmt::Debug for Ticket {
 #[derive(Debug)]
 pub struct Exchange {
     pub ticket: Ticket,
-    pub slice: SliceId,
     /// The route's label, e.g. `GET /api/products/{id}`.
     pub route: Arc<str>,
     /// What it is counted as: the route to begin with, more closely where the shadow knows more.
@@ -136,8 +151,9 @@ pub struct Exchange {
     pub primary: Side,
     pub request: CapturedRequest,
     pub response: CapturedResponse,
-    /// In place of the request's target and both sides' fields, until it is [opened](Self::open).
-    pub heads: Heads,
+    /// In place of the request's target, of both sides' fields and of the answer's body, until it
+    /// is [opened](Self::open).
+    pub raw: Raw,
     /// When the answer was complete.
     pub finished: SystemTime,
     /// Time to the answer's head.
@@ -146,12 +162,52 @@ pub struct Exchange {
     pub identity: Option<HeaderValue>,
 }
 
+/// No request's target, but some target is needed.
+static NO_TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/"));
+
 impl Exchange {
-    /// Makes target and fields of [its heads](Self::heads), if it has any.
+    /// That of a request whose answer is still to come, of the legacy side it is assumed. A box
+    /// from the first on, for it is handed on many times on its way.
+    pub fn begin(ticket: Ticket, method: Method, raw: Raw) -> Box<Self> {
+        Box::new(Self {
+            route: ticket.route.clone(),
+            endpoint: ticket.route.clone(),
+            ticket,
+            primary: Side::Legacy,
+            request: CapturedRequest {
+                method,
+                target: NO_TARGET.clone(),
+                sides: SideTargets::default(),
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+                whole: true,
+            },
+            response: CapturedResponse {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+                whole: true,
+                trailers: HeaderMap::new(),
+            },
+            raw,
+            finished: SystemTime::UNIX_EPOCH,
+            latency: Duration::ZERO,
+            identity: None,
+        })
+    }
+
+    /// Gives it to whoever has admitted it. Never blocks.
+    pub fn offer(self: Box<Self>) {
+        if let Some(issuer) = self.ticket.issuer.clone() {
+            issuer.take(self);
+        }
+    }
+
+    /// Makes a target, fields and a body of what is [raw](Self::raw), if there is anything.
     pub fn open(&mut self) {
-        if let Some((target, asked, answered)) = std::mem::take(&mut self.heads).open() {
-            (self.request.target, self.request.headers) = (target, asked);
-            self.response.headers = answered;
+        if let Some(opened) = std::mem::take(&mut self.raw).open() {
+            (self.request.target, self.request.headers) = (opened.target, opened.asked);
+            (self.response.headers, self.response.body) = (opened.answered, opened.body);
         }
     }
 
@@ -161,7 +217,7 @@ impl Exchange {
         let fields: usize = fields
             .map(|(name, value)| name.as_str().len() + value.len())
             .sum();
-        fields + self.request.target.as_str().len() + self.heads.len()
+        fields + self.request.target.as_str().len() + self.raw.heads()
     }
 }
 

@@ -11,7 +11,7 @@ use http::Method;
 use outgrow_control::{Controller, Identity, Lowered, Ports, SliceSpec, Store, Token};
 use outgrow_proxy::{Handle, Settings};
 use outgrow_rollout::SliceId;
-use outgrow_shadow::{Exchange, Shadow, Tap, Ticket};
+use outgrow_shadow::{Shadow, Tap, Ticket};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
@@ -54,13 +54,6 @@ impl Tap for Relay {
     ) -> Option<Ticket> {
         let shadow = self.0.load();
         shadow.as_ref()?.admit(slice, route, method, client)
-    }
-
-    fn offer(&self, exchange: Box<Exchange>) {
-        // Without one the exchange is dropped, and its ticket counts it as abandoned.
-        if let Some(shadow) = &*self.0.load() {
-            shadow.offer(exchange);
-        }
     }
 }
 

@@ -2,17 +2,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue};
 use outgrow_rollout::{Live, Side};
-use outgrow_shadow::{
-    CapturedRequest, CapturedResponse, Exchange, Heads, Lost, SideTargets, Tap, Ticket,
-};
+use outgrow_shadow::{Exchange, Lost, Raw, SideTargets, Ticket};
 
 use super::call::{Answered, Call};
 use crate::body::Copy;
@@ -23,12 +17,9 @@ use crate::pool::Outgoing;
 
 /// A request whose copy the shadow wants.
 pub(super) struct Copied {
-    tap: Arc<dyn Tap>,
-    ticket: Ticket,
-    method: Method,
-    heads: Heads,
+    exchange: Box<Exchange>,
     /// The fields once more, where they tell who asks.
-    fields: Option<HeaderMap>,
+    fields: Option<Box<HeaderMap>>,
     upload: Option<Rc<RefCell<UploadCopy>>>,
     caller: Option<Rc<Lookup>>,
 }
@@ -36,36 +27,34 @@ pub(super) struct Copied {
 impl Call {
     /// The copy of a request, if it is wanted. Its body is copied as it passes.
     pub(super) fn copied(&self, live: &Live, out: &mut Outgoing) -> Option<Copied> {
-        let (tap, ticket) = self.ticket(live, out)?;
+        let ticket = self.ticket(live, out)?;
         let asked = &out.parts;
-        let root = PathAndQuery::from_static("/");
-        let target = asked.uri.path_and_query().unwrap_or(&root);
-        let heads = Heads::asked(target, &asked.headers, &headers::IDENTITY);
+        let target = asked.uri.path_and_query();
+        let target = target.map_or("/", |target| target.as_str());
+        let raw = Raw::asked(target, &asked.headers, &headers::IDENTITY);
         let is_told = self.core.identities.is_some();
-        let (method, fields) = (asked.method.clone(), is_told.then(|| asked.headers.clone()));
-        let copied = |ticket, upload| Copied {
-            tap,
-            ticket,
-            method,
-            heads,
-            fields,
-            upload,
+        let mut copied = Copied {
+            fields: is_told.then(|| Box::new(asked.headers.clone())),
+            exchange: Exchange::begin(ticket, asked.method.clone(), raw),
+            upload: None,
             caller: None,
         };
         let Some(body) = out.body.take() else {
-            return Some(copied(ticket, None));
+            return Some(copied);
         };
+        let ticket = &copied.exchange.ticket;
         let cap = ticket.body_cap();
         let said = out.parts.headers.get(CONTENT_LENGTH);
         let said = said.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if !ticket.hold(said.map_or(cap, |length| length.min(cap))) {
             out.body = Some(body);
-            ticket.lose(Lost::Shed("memory"));
+            copied.exchange.ticket.lose(Lost::Shed("memory"));
             return None;
         }
         let upload = Rc::new(RefCell::new(UploadCopy::new(cap)));
         out.body = Some(ClientBody::Copied(Box::new(body), upload.clone()));
-        Some(copied(ticket, Some(upload)))
+        copied.upload = Some(upload);
+        Some(copied)
     }
 
     /// The same of a write. Who asks is looked up beside it: a write is rarely for everybody, and
@@ -77,28 +66,27 @@ impl Call {
         if live.writer == Side::Legacy && !is_known {
             let lookup = Rc::new(Lookup::default());
             let (core, own) = (self.core.clone(), lookup.clone());
-            let (fields, tap) = (out.parts.headers.clone(), copied.tap.clone());
+            let fields = out.parts.headers.clone();
             // Bounded by the timeouts of the legacy side, and by what the shadow lets in.
             tokio::task::spawn_local(async move {
                 let Some(identities) = &core.identities else {
                     return;
                 };
                 let found = identities.of(core.legacy(), &fields).await;
-                own.tell(found.map_err(drop), &*tap);
+                own.tell(found.map_err(drop));
             });
             copied.caller = Some(lookup);
         }
         Some(copied)
     }
 
-    fn ticket(&self, live: &Live, out: &Outgoing) -> Option<(Arc<dyn Tap>, Ticket)> {
+    fn ticket(&self, live: &Live, out: &Outgoing) -> Option<Ticket> {
         if !live.mirror || self.mirrored {
             return None;
         }
         let tap = self.core.shared.tap.as_ref()?;
         let (slice, client) = (&self.slice.settings.id, self.cohort.hash);
-        let ticket = tap.admit(slice, &self.label, &out.parts.method, client)?;
-        Some((tap.clone(), ticket))
+        tap.admit(slice, &self.label, &out.parts.method, client)
     }
 
     /// The copy, once its answer has begun.
@@ -108,43 +96,18 @@ impl Call {
             identities.known(copied.fields.as_ref()?)
         };
         let identity = self.caller.clone().or_else(known);
-        let mut heads = copied.heads;
-        heads.answered(answered.response.headers());
-        let sides = self.targets.as_ref().map(|targets| SideTargets {
-            legacy: targets.side_target(Side::Legacy),
-            extracted: targets.side_target(Side::Extracted),
-        });
-        let exchange = Exchange {
-            ticket: copied.ticket,
-            slice: self.slice.settings.id.clone(),
-            route: self.label.clone(),
-            endpoint: self.label.clone(),
-            primary: answered.side,
-            request: CapturedRequest {
-                method: copied.method,
-                target: PathAndQuery::from_static("/"),
-                sides: sides.unwrap_or_default(),
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                whole: true,
-            },
-            response: CapturedResponse {
-                status: answered.response.status(),
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                whole: false,
-                trailers: HeaderMap::new(),
-            },
-            heads,
-            finished: SystemTime::now(),
-            latency: answered.latency,
-            identity,
-        };
+        let mut exchange = copied.exchange;
+        exchange.raw.answered(answered.response.headers());
+        exchange.response.status = answered.response.status();
+        (exchange.primary, exchange.latency) = (answered.side, answered.latency);
+        exchange.identity = identity;
+        if let Some(targets) = &self.targets {
+            let [legacy, extracted] =
+                [Side::Legacy, Side::Extracted].map(|side| targets.side_target(side));
+            exchange.request.sides = SideTargets { legacy, extracted };
+        }
         Copy {
-            tap: copied.tap,
-            exchange: Some(Box::new(exchange)),
-            kept: BytesMut::new(),
-            whole: true,
+            exchange: Some(exchange),
             upload: copied.upload,
             caller: copied.caller,
         }
@@ -166,27 +129,27 @@ enum State {
 
 impl Lookup {
     /// Gives the copy to the shadow, as soon as it is known who asks.
-    pub(crate) fn offer(&self, exchange: Box<Exchange>, tap: &dyn Tap) {
+    pub(crate) fn offer(&self, exchange: Box<Exchange>) {
         let mut state = self.0.borrow_mut();
         match &*state {
-            State::Told(told) => offer(exchange, told.clone(), tap),
+            State::Told(told) => offer(exchange, told.clone()),
             State::Asking | State::Waiting(_) => *state = State::Waiting(exchange),
         }
     }
 
-    fn tell(&self, told: Result<Option<HeaderValue>, ()>, tap: &dyn Tap) {
+    fn tell(&self, told: Result<Option<HeaderValue>, ()>) {
         let before = self.0.replace(State::Told(told.clone()));
         if let State::Waiting(exchange) = before {
-            offer(exchange, told, tap);
+            offer(exchange, told);
         }
     }
 }
 
-fn offer(mut exchange: Box<Exchange>, told: Result<Option<HeaderValue>, ()>, tap: &dyn Tap) {
+fn offer(mut exchange: Box<Exchange>, told: Result<Option<HeaderValue>, ()>) {
     match told {
         Ok(identity) => {
             exchange.identity = identity;
-            tap.offer(exchange);
+            exchange.offer();
         }
         // The candidate would refuse whom the monolith knows.
         Err(()) => exchange.ticket.lose(Lost::Shed("identity")),

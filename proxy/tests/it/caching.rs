@@ -9,8 +9,7 @@ use http::{HeaderValue, Method, Request, Response};
 use outgrow_proxy::{
     AccessLog, CacheRule, CacheSettings, Coding, Compression, Filters, LogFormat, Proxy, Settings,
 };
-use outgrow_rollout::{Live, Side, SliceId, Weight};
-use outgrow_shadow::{Exchange, Tap, Ticket};
+use outgrow_rollout::{Live, Side, Weight};
 use outgrow_testkit::{Answer, Upstream, client};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::harness::{
     Front, WAIT, live, read_until, say, slice_id, sliced, start, start_with, take_head,
 };
+use crate::keeper::Keeper;
 
 /// Both sides of the slice, kept.
 pub(crate) fn kept(legacy: &Upstream, extracted: &Upstream) -> Settings {
@@ -378,24 +378,11 @@ async fn a_proxy_that_has_a_successor_gives_nothing_more() {
     front.stop().await;
 }
 
-/// Wants a copy of everything.
-struct All;
-
-impl Tap for All {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, _: &Method, _: u64) -> Option<Ticket> {
-        Some(Ticket::new(1_000, |_| {}))
-    }
-
-    fn offer(&self, exchange: Box<Exchange>) {
-        assert_eq!(exchange.primary, Side::Legacy);
-        exchange.ticket.settle();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shadow_sees_what_the_side_says_now() {
     let (legacy, extracted) = (counting("legacy").await, counting("extracted").await);
-    let front = start_with(kept(&legacy, &extracted), Some(Arc::new(All)));
+    let keeper = Keeper::of_all(1_000);
+    let front = start_with(kept(&legacy, &extracted), Some(keeper.clone()));
     let mirrored = Live {
         mirror: true,
         ..live(1, Weight::ZERO)
@@ -406,5 +393,7 @@ async fn the_shadow_sees_what_the_side_says_now() {
         assert_eq!(answer.text(), format!("legacy {n}"));
         assert_eq!(status(&answer), "outgrow; fwd=bypass");
     }
+    let copies = keeper.taken(2).await;
+    assert!(copies.iter().all(|copy| copy.primary == Side::Legacy));
     front.stop().await;
 }

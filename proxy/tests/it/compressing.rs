@@ -1,20 +1,20 @@
 //! Answers that are compressed on their way to a client.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use outgrow_proxy::{Coding, Compression, Edit, Edits, Filters, Settings};
-use outgrow_rollout::{Live, SliceId, Weight};
-use outgrow_shadow::{Exchange, Tap, Ticket};
-use outgrow_testkit::{Upstream, client, eventually};
+use outgrow_rollout::{Live, Weight};
+use outgrow_testkit::{Upstream, client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{
     WAIT, live, named, plain, say, slice_id, sliced, start, start_with, take_head,
 };
+use crate::keeper::Keeper;
 
 const TEXT: &str = "All happy families are alike; ";
 
@@ -188,23 +188,6 @@ async fn a_cut_answer_is_not_made_whole() {
     front.stop().await;
 }
 
-/// Keeps what it is offered.
-#[derive(Default)]
-struct Keeper {
-    kept: Mutex<Vec<Exchange>>,
-}
-
-impl Tap for Keeper {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, _: &Method, _: u64) -> Option<Ticket> {
-        Some(Ticket::new(1 << 20, |_| {}))
-    }
-
-    fn offer(&self, mut exchange: Box<Exchange>) {
-        exchange.open();
-        self.kept.lock().unwrap().push(*exchange);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shadow_compares_what_a_side_said() {
     let legacy = Upstream::start(|_| async {
@@ -219,7 +202,7 @@ async fn the_shadow_compares_what_a_side_said() {
     for route in &mut settings.slices[0].routes {
         route.filters = Some(filters());
     }
-    let keeper = Arc::new(Keeper::default());
+    let keeper = Keeper::of_all(1 << 20);
     let front = start_with(settings, Some(keeper.clone()));
     let mirrored = Live {
         mirror: true,
@@ -231,11 +214,7 @@ async fn the_shadow_compares_what_a_side_said() {
         .await;
     assert_eq!(answer.header("content-encoding"), Some("br"));
     assert!(read(Some("br"), &answer.body) == TEXT.repeat(5_000));
-    eventually("the copy", WAIT, || async {
-        (!keeper.kept.lock().unwrap().is_empty()).then_some(())
-    })
-    .await;
-    let kept = std::mem::take(&mut *keeper.kept.lock().unwrap());
+    let kept = keeper.taken(1).await;
     let copied = &kept[0].response;
     assert!(copied.whole && copied.body == TEXT.repeat(5_000).as_bytes());
     assert!(!copied.headers.contains_key("content-encoding"));

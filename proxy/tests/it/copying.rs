@@ -1,54 +1,26 @@
 //! What the shadow is offered of requests with bodies, and of writes: who asks included.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use outgrow_proxy::{IdentitySettings, RouteSettings, Secret, Settings};
-use outgrow_rollout::{Live, SliceId, Weight};
-use outgrow_shadow::{Exchange, Lost, Tap, Ticket};
+use outgrow_rollout::{Live, Weight};
+use outgrow_shadow::{Exchange, Lost};
 use outgrow_testkit::{Upstream, client, eventually};
 use tokio::sync::Notify;
 
 use crate::harness::{Front, WAIT, live, named, slice_id, sliced, start_with, text};
+use crate::keeper::Keeper;
 
-/// Wants everything.
-#[derive(Default)]
-struct Keeper {
-    kept: Mutex<Vec<Exchange>>,
-    lost: Arc<Mutex<Vec<Lost>>>,
-}
-
-impl Tap for Keeper {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, _: &Method, _: u64) -> Option<Ticket> {
-        let lost = self.lost.clone();
-        Some(Ticket::new(100, move |why| lost.lock().unwrap().push(why)))
-    }
-
-    fn offer(&self, mut exchange: Box<Exchange>) {
-        exchange.open();
-        self.kept.lock().unwrap().push(*exchange);
-    }
-}
-
-impl Keeper {
-    async fn last(&self, count: usize) -> (Method, Bytes, bool, Option<String>) {
-        eventually("the copy", WAIT, || async {
-            let kept = self.kept.lock().unwrap();
-            let one = kept.get(count - 1)?;
-            let identity = one.identity.as_ref();
-            let identity = identity.map(|value| value.to_str().unwrap().to_owned());
-            let request = &one.request;
-            Some((
-                request.method.clone(),
-                request.body.clone(),
-                request.whole,
-                identity,
-            ))
-        })
-        .await
-    }
+/// What a copy says of its request, and who asks.
+fn asked(of: &Exchange) -> (Method, Bytes, bool, Option<String>) {
+    let identity = of.identity.as_ref();
+    let identity = identity.map(|value| value.to_str().unwrap().to_owned());
+    let request = &of.request;
+    let (method, body) = (request.method.clone(), request.body.clone());
+    (method, body, request.whole, identity)
 }
 
 fn settings(legacy: &Upstream, extracted: &Upstream) -> Settings {
@@ -93,7 +65,7 @@ async fn every_method_is_copied_with_its_body() {
     })
     .await;
     let extracted = named("extracted").await;
-    let keeper = Arc::new(Keeper::default());
+    let keeper = Keeper::of_all(100);
     let front = mirrored(settings(&legacy, &extracted), &keeper);
     let all = [
         (Method::PUT, "{\"a\":1}"),
@@ -108,7 +80,7 @@ async fn every_method_is_copied_with_its_body() {
     for (count, (method, body)) in all.into_iter().enumerate() {
         let answer = send(&front, method.clone(), &[], body).await;
         assert_eq!(answer, format!("{method} {body}"), "the client's own");
-        let kept = keeper.last(count + 1).await;
+        let kept = keeper.nth(count, asked).await;
         assert_eq!(
             kept,
             (method, Bytes::from_static(body.as_bytes()), true, None)
@@ -116,11 +88,11 @@ async fn every_method_is_copied_with_its_body() {
     }
     send(&front, Method::PUT, &[("x-outgrow-shadow", "1")], "{}").await;
     send(&front, Method::PATCH, &[], "[2]").await;
-    let (method, _, _, _) = keeper.last(8).await;
+    let (method, _, _, _) = keeper.nth(7, asked).await;
     assert_eq!(method, Method::PATCH, "a copy is not copied");
     let long = "x".repeat(1_000).leak();
     send(&front, Method::PUT, &[], long).await;
-    let (_, body, whole, _) = keeper.last(9).await;
+    let (_, body, whole, _) = keeper.nth(8, asked).await;
     assert!(body.is_empty() && !whole);
     assert!(extracted.seen().is_empty());
     front.stop().await;
@@ -150,7 +122,7 @@ async fn who_writes_is_asked_of_the_monolith_and_no_client_waits_for_it() {
     })
     .await;
     let extracted = named("extracted").await;
-    let keeper = Arc::new(Keeper::default());
+    let keeper = Keeper::of_all(100);
     let mut settings = settings(&legacy, &extracted);
     settings.identity = Some(IdentitySettings {
         cookie: "sid".to_owned(),
@@ -164,27 +136,31 @@ async fn who_writes_is_asked_of_the_monolith_and_no_client_waits_for_it() {
         send(&front, Method::PUT, &[("cookie", "sid=ann")], "{}").await,
         "written"
     );
-    assert!(keeper.kept.lock().unwrap().is_empty());
+    assert_eq!(keeper.len(), 0);
     told.notify_one();
-    let (_, body, _, identity) = keeper.last(1).await;
+    let (_, body, _, identity) = keeper.nth(0, asked).await;
     assert_eq!(&body[..], b"{}");
     assert!(identity.unwrap().starts_with("v1."));
     told.notify_one();
     send(&front, Method::PUT, &[("cookie", "sid=old")], "{}").await;
-    assert_eq!(keeper.last(2).await.3, None, "the monolith says: nobody");
+    assert_eq!(
+        keeper.nth(1, asked).await.3,
+        None,
+        "the monolith says: nobody"
+    );
     send(&front, Method::PUT, &[], "{}").await;
     assert_eq!(
-        keeper.last(3).await.3,
+        keeper.nth(2, asked).await.3,
         None,
         "without a session nobody is asked"
     );
     told.notify_one();
     send(&front, Method::PUT, &[("cookie", "sid=odd")], "{}").await;
     eventually("the loss", WAIT, || async {
-        let lost = keeper.lost.lock().unwrap();
+        let lost = keeper.lost();
         lost.contains(&Lost::Shed("identity")).then_some(())
     })
     .await;
-    assert_eq!(keeper.kept.lock().unwrap().len(), 3);
+    assert_eq!(keeper.len(), 3);
     front.stop().await;
 }

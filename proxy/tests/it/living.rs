@@ -1,12 +1,11 @@
 //! Starting, changing while it runs, stopping; and the tap.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use outgrow_proxy::Proxy;
 use outgrow_rollout::{Live, Revision, Side, SliceId, Weight};
-use outgrow_shadow::{Exchange, Tap, Ticket};
 use outgrow_testkit::{Upstream, eventually};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -15,6 +14,7 @@ use tokio::sync::Notify;
 use crate::harness::{
     WAIT, live, named, plain, read_until, say, slice_id, sliced, start, start_with, take_head, text,
 };
+use crate::keeper::Keeper;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_named_and_nothing_starts() {
@@ -179,23 +179,6 @@ async fn the_state_outlives_a_restart() {
     );
 }
 
-/// Keeps what it is offered.
-#[derive(Default)]
-struct Keeper {
-    kept: Mutex<Vec<Exchange>>,
-}
-
-impl Tap for Keeper {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, method: &Method, _: u64) -> Option<Ticket> {
-        (*method == Method::GET).then(|| Ticket::new(1_000, |_| {}))
-    }
-
-    fn offer(&self, mut exchange: Box<Exchange>) {
-        exchange.open();
-        self.kept.lock().unwrap().push(*exchange);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
     let legacy = Upstream::start(|request| async move {
@@ -208,7 +191,7 @@ async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
     })
     .await;
     let extracted = named("extracted").await;
-    let keeper = Arc::new(Keeper::default());
+    let keeper = Keeper::of(Method::GET, 1_000);
     let front = start_with(sliced(&legacy, &extracted), Some(keeper.clone()));
     front.get("/api/items/off", &[]).await;
     front.handle.apply(
@@ -227,11 +210,7 @@ async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
         .await;
     front.get("/elsewhere", &[]).await;
     front.post("/api/items", "{}").await;
-    eventually("the copies", WAIT, || async {
-        (keeper.kept.lock().unwrap().len() >= 2).then_some(())
-    })
-    .await;
-    let kept = keeper.kept.lock().unwrap();
+    let kept = keeper.taken(2).await;
     assert_eq!(
         kept.len(),
         2,
@@ -245,18 +224,6 @@ async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
     );
     assert!(!kept[1].response.whole && kept[1].response.body.is_empty());
     assert_eq!(kept[0].primary, Side::Legacy);
-}
-
-struct PostKeeper(Keeper);
-
-impl Tap for PostKeeper {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, _: &Method, _: u64) -> Option<Ticket> {
-        Some(Ticket::new(100, |_| {}))
-    }
-
-    fn offer(&self, exchange: Box<Exchange>) {
-        self.0.offer(exchange);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,7 +244,7 @@ async fn posts_that_the_shadow_wants_are_offered_with_their_bodies() {
     })
     .await;
     let extracted = named("extracted").await;
-    let keeper = Arc::new(PostKeeper(Keeper::default()));
+    let keeper = Keeper::of_all(100);
     let front = start_with(sliced(&legacy, &extracted), Some(keeper.clone()));
     let mirrored = Live {
         mirror: true,
@@ -287,11 +254,7 @@ async fn posts_that_the_shadow_wants_are_offered_with_their_bodies() {
     assert_eq!(front.post("/api/items", "{\"query\":1}").await.text(), "ok");
     let long: &'static str = "x".repeat(5_000).leak();
     assert_eq!(front.post("/api/items", long).await.text(), "ok");
-    eventually("the copies", WAIT, || async {
-        (keeper.0.kept.lock().unwrap().len() >= 2).then_some(())
-    })
-    .await;
-    let kept = keeper.0.kept.lock().unwrap();
+    let kept = keeper.taken(2).await;
     assert_eq!(
         (&kept[0].request.body[..], kept[0].request.whole),
         (&b"{\"query\":1}"[..], true)

@@ -25,6 +25,7 @@ mod frames;
 mod fronted;
 mod harness;
 mod holding;
+mod keeper;
 mod living;
 mod local;
 mod logging;

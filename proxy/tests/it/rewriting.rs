@@ -1,14 +1,13 @@
 //! Sides that know a route by another path.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use http::Method;
 use outgrow_proxy::{Filters, PathRule, Settings};
-use outgrow_rollout::{Live, Side, SliceId, Weight};
-use outgrow_shadow::{Exchange, Tap, Ticket};
-use outgrow_testkit::{Upstream, eventually};
+use outgrow_rollout::{Live, Side, Weight};
+use outgrow_testkit::Upstream;
 
-use crate::harness::{WAIT, live, named, plain, slice_id, sliced, start, start_with};
+use crate::harness::{live, named, plain, slice_id, sliced, start, start_with};
+use crate::keeper::Keeper;
 
 fn with(settings: &mut Settings, rules: &[(Option<Side>, &str, &str)]) {
     let rule = |(side, from, to): &(Option<Side>, &str, &str)| PathRule::new(*side, from, to);
@@ -100,23 +99,6 @@ async fn nobody_leaves_a_route_by_the_way_it_is_written() {
     front.stop().await;
 }
 
-/// Keeps what it is offered.
-#[derive(Default)]
-struct Keeper {
-    kept: Mutex<Vec<Exchange>>,
-}
-
-impl Tap for Keeper {
-    fn admit(&self, _: &SliceId, _: &Arc<str>, _: &Method, _: u64) -> Option<Ticket> {
-        Some(Ticket::new(1_000, |_| {}))
-    }
-
-    fn offer(&self, mut exchange: Box<Exchange>) {
-        exchange.open();
-        self.kept.lock().unwrap().push(*exchange);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shadow_knows_what_both_sides_are_to_be_asked() {
     let (legacy, extracted) = (named("legacy").await, named("extracted").await);
@@ -125,7 +107,7 @@ async fn the_shadow_knows_what_both_sides_are_to_be_asked() {
         &mut settings,
         &[(Some(Side::Extracted), "/api/items/{id}", "/v2/items/{id}")],
     );
-    let keeper = Arc::new(Keeper::default());
+    let keeper = Keeper::of_all(1_000);
     let front = start_with(settings, Some(keeper.clone()));
     for revision in [1, 2] {
         let state = Live {
@@ -142,11 +124,7 @@ async fn the_shadow_knows_what_both_sides_are_to_be_asked() {
         front.handle.apply(&slice_id(), state);
         front.get("/api/items/7?a=1", &[]).await;
     }
-    eventually("the copies", WAIT, || async {
-        (keeper.kept.lock().unwrap().len() == 2).then_some(())
-    })
-    .await;
-    let kept = std::mem::take(&mut *keeper.kept.lock().unwrap());
+    let kept = keeper.taken(2).await;
     for (exchange, primary) in kept.iter().zip([Side::Legacy, Side::Extracted]) {
         let request = &exchange.request;
         assert_eq!(exchange.primary, primary);

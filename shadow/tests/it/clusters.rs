@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
-use outgrow_shadow::{Format, Report, Shadow, Tap, render};
+use outgrow_shadow::{Format, Report, Shadow, render};
 use outgrow_testkit::{Upstream, eventually};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -148,7 +148,7 @@ fn offer(shadow: &Shadow, asked: Asked) {
     let request = (asked.method, asked.target.as_str());
     let mut exchange = admitted(shadow, asked.route, request, &given).unwrap();
     exchange.request.headers = headers;
-    shadow.offer(exchange);
+    exchange.offer();
 }
 
 /// Compares so many requests with a candidate.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Heads, Limits, Place,
-    Places, Rule, Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
+    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Places,
+    Raw, Rule, Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
 use tokio::runtime::Handle;
@@ -250,7 +250,7 @@ fn offered(
     };
     exchange.primary = primary;
     (exchange.request.headers, exchange.request.sides) = (headers, sides);
-    shadow.offer(exchange);
+    exchange.offer();
     true
 }
 
@@ -264,7 +264,6 @@ pub(crate) fn admitted(
     let route: Arc<str> = route.into();
     Some(Box::new(Exchange {
         ticket: shadow.admit(&shop(), &route, &method, 0)?,
-        slice: shop(),
         endpoint: route.clone(),
         route,
         primary: Side::Legacy,
@@ -283,7 +282,7 @@ pub(crate) fn admitted(
             whole: true,
             trailers: HeaderMap::new(),
         },
-        heads: Heads::default(),
+        raw: Raw::default(),
         finished: SystemTime::now(),
         latency: Duration::from_millis(1),
         identity: None,

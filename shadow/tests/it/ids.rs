@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use outgrow_rollout::{ShadowEvidence, Side};
 use outgrow_shadow::{
-    Accept, ArrayBy, ArrayRule, Place, RouteShadow, Rule, Shadow, ShadowSettings, SideTargets, Tap,
+    Accept, ArrayBy, ArrayRule, Place, RouteShadow, Rule, Shadow, ShadowSettings, SideTargets,
     Writes,
 };
 use outgrow_testkit::Upstream;
@@ -167,7 +167,7 @@ impl Orders {
         let mut exchange = exchange.unwrap();
         exchange.primary = client.primary;
         exchange.request.sides = client.sides;
-        self.shadow.offer(exchange);
+        exchange.offer();
         settled(&self.shadow).await
     }
 

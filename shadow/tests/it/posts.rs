@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
-use outgrow_shadow::{Flow, Format, Posts, RouteShadow, Shadow, Tap, render};
+use outgrow_shadow::{Flow, Format, Posts, RouteShadow, Shadow, render};
 use outgrow_testkit::Upstream;
 
 use crate::harness::{Position, admitted, header, ok, settings, settled, shop, start};
@@ -27,7 +27,7 @@ fn post(shadow: &Shadow, body: &str, answer: &Response<Bytes>, whole: bool) {
     let fields = [header("content-type", "application/json")];
     request.headers = HeaderMap::from_iter(fields);
     (request.body, request.whole) = (Bytes::from(body.to_owned()), whole);
-    shadow.offer(exchange);
+    exchange.offer();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ fn put_of(shadow: &Shadow, primary: Side, answer: &Response<Bytes>) -> bool {
     ]);
     exchange.request.body = Bytes::from_static(br#"{"price":"9.95","password":"swordfish"}"#);
     exchange.identity = Some(HeaderValue::from_static("v1.signed"));
-    shadow.offer(exchange);
+    exchange.offer();
     true
 }
 
