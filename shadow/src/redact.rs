@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
-use regex::{Captures, Regex};
+use regex::{Captures, Match, Regex};
 
 use crate::diff::Difference;
 use crate::error::Error;
@@ -201,8 +201,17 @@ impl Redactor {
             });
         }
         if may_have_card(&text) {
+            let bare = bare_numbers(&text, &self.card);
             replace(&self.card, &mut text, |found| {
-                luhn(&found[0]).then(|| self.token("card", &found[0]))
+                let number = found.get(0)?;
+                let token = luhn(number.as_str()).then(|| self.token("card", number.as_str()))?;
+                // What is a document stays one.
+                let is_bare = bare.binary_search(&number.start()).is_ok();
+                Some(if is_bare {
+                    format!("\"{token}\"")
+                } else {
+                    token
+                })
             });
         }
         text.into_owned()
@@ -259,6 +268,31 @@ fn replace(
         out.push_str(&text[from..]);
         *text = Cow::Owned(out);
     }
+}
+
+/// Where what is found is a number of a document of JSON, in ascending order, and not a part of a
+/// text or of a longer number.
+fn bare_numbers(document: &str, pattern: &Regex) -> Vec<usize> {
+    if !document.trim_start().starts_with(['{', '[']) {
+        return Vec::new();
+    }
+    let (mut at, mut is_text) = (0, false);
+    let is_bare = |found: &Match<'_>| {
+        let between = document.as_bytes()[at..found.start()].iter();
+        let mut is_escaped = false;
+        for byte in between {
+            is_text ^= *byte == b'"' && !is_escaped;
+            is_escaped = *byte == b'\\' && !is_escaped;
+        }
+        at = found.start();
+        let behind = document[found.end()..].trim_start().chars().next();
+        let before = document[..at].chars().next_back();
+        !is_text
+            && matches!(behind, None | Some(',' | ']' | '}'))
+            && !matches!(before, Some('.' | '-' | 'e' | 'E' | '+'))
+    };
+    let found = pattern.find_iter(document).filter(is_bare);
+    found.map(|found| found.start()).collect()
 }
 
 /// Whether something in this text was replaced.
@@ -346,6 +380,26 @@ mod tests {
                 && !target.contains("t0p")
                 && !target.contains("ada")
         );
+    }
+
+    #[test]
+    fn a_document_with_a_cards_number_stays_one() {
+        let redactor = Redactor::new(&[]).unwrap();
+        for text in [
+            r#"{"a":4111111111111111,"b":1}"#,
+            r#" [ 4111111111111111 , "4111 1111 1111 1111", 5500005555555559]"#,
+            r#"{"a":{"b": 4111111111111111 }, "c":"of: 4111111111111111, \"or\":5500005555555559, so"}"#,
+        ] {
+            let found = redactor.text(text);
+            assert!(
+                !found.contains("1111") && !found.contains("5555"),
+                "{found}"
+            );
+            let read: Result<serde_json::Value, _> = serde_json::from_str(&found);
+            assert!(read.is_ok(), "{found}");
+        }
+        let found = redactor.text("by 4111111111111111, please");
+        assert!(!found.contains('"') && has_token(&found), "{found}");
     }
 
     #[test]
