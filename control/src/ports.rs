@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
     CacheFigures, DataPhase, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes,
-    ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId, SyncEvidence, TableRows,
+    ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId, SpanFigures, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -47,6 +47,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn holds(&self) -> Vec<HoldFigures>;
     /// Lines that the access log lacks, for the metrics; `None` where there is none.
     fn lines_lost(&self) -> Option<LinesLost>;
+    /// What became of the proxy's spans, for the metrics; `None` where nobody is told of them.
+    fn spans(&self) -> Option<SpanFigures>;
     /// Requests that the proxy itself has refused, by code, and connections that came to none.
     fn refusals(&self) -> Vec<(&'static str, u64)>;
     /// The store of answers that are given again; `None` where there is none.

@@ -34,27 +34,30 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::NotKept => (StatusCode::GATEWAY_TIMEOUT, "not-kept"),
         Refusal::Origin => (StatusCode::FORBIDDEN, "cors"),
         Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
-        Refusal::Upstream(UpstreamError::Connect { .. }) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "connect-failed")
-        }
-        Refusal::Upstream(UpstreamError::Tls { .. }) => (StatusCode::BAD_GATEWAY, "tls-failed"),
-        Refusal::Upstream(UpstreamError::Nobody { .. }) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "no-upstream")
-        }
-        Refusal::Upstream(UpstreamError::Timeout { .. } | UpstreamError::Expired { .. }) => {
+        Refusal::Upstream(error) => of_upstream(error),
+    }
+}
+
+fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
+    match error {
+        UpstreamError::Connect { .. } => (StatusCode::SERVICE_UNAVAILABLE, "connect-failed"),
+        UpstreamError::Tls { .. } => (StatusCode::BAD_GATEWAY, "tls-failed"),
+        UpstreamError::Nobody { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no-upstream"),
+        UpstreamError::Timeout { .. } | UpstreamError::Expired { .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
         }
-        Refusal::Upstream(UpstreamError::Broken { source, .. }) if source.is_clients() => {
+        UpstreamError::Broken { source, .. } if source.is_clients() => {
             (StatusCode::BAD_REQUEST, "broken-upload")
         }
-        Refusal::Upstream(UpstreamError::Broken { .. }) => (StatusCode::BAD_GATEWAY, "broken"),
-        Refusal::Upstream(UpstreamError::Open { .. }) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "circuit-open")
-        }
-        Refusal::Upstream(UpstreamError::Crowded { .. }) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
-        }
+        UpstreamError::Broken { .. } => (StatusCode::BAD_GATEWAY, "broken"),
+        UpstreamError::Open { .. } => (StatusCode::SERVICE_UNAVAILABLE, "circuit-open"),
+        UpstreamError::Crowded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
     }
+}
+
+/// The code of an upstream's failure, as `x-outgrow-error` has it.
+pub(crate) fn upstream_code(error: &UpstreamError) -> &'static str {
+    of_upstream(error).1
 }
 
 /// Seconds: when it is worth asking again, as far as that is known.

@@ -23,6 +23,7 @@ use crate::pool::Cluster;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::slice::Slice;
+use crate::spans::{CoreSpans, Tallies};
 use crate::trace::Dice;
 use crate::trust::{Trust, Word};
 use crate::upstreams::Service;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.
     pub(crate) lines_lost: Option<Arc<Losses>>,
+    /// Where spans are told of.
+    pub(crate) spans: Option<Arc<Tallies>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -66,12 +69,17 @@ pub(crate) struct Core {
     extracted: Vec<Rc<Cluster>>,
     pub(crate) identities: Option<Identities>,
     pub(crate) log: Option<CoreLog>,
+    pub(crate) spans: Option<CoreSpans>,
     pub(crate) dice: Dice,
     pub(crate) desk: Desk,
 }
 
 impl Core {
-    pub(crate) fn new(index: usize, shared: Arc<Shared>, log: Option<CoreLog>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        (log, spans): (Option<CoreLog>, Option<CoreSpans>),
+    ) -> Self {
         let cluster = |service: &Arc<Service>| {
             let limits = shared.settings.limits.clone();
             Rc::new(Cluster::new(index, service.clone(), limits))
@@ -96,6 +104,7 @@ impl Core {
             extracted,
             identities,
             log,
+            spans,
             dice: Dice::default(),
             desk: Desk::default(),
         }

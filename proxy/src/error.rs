@@ -35,6 +35,8 @@ pub enum BindError {
         #[source]
         source: std::io::Error,
     },
+    #[error("spans cannot be exported: {0}")]
+    Spans(String),
     #[error("the state file {path} cannot be read: mend it or move it away")]
     StateFile {
         path: String,

@@ -61,7 +61,13 @@ pub(crate) async fn carry(
         parts.headers.insert(UPGRADE, protocol);
     }
     let body = (!body.is_end_stream()).then_some(body);
-    let out = Outgoing { parts, body, until };
+    let told = trail.as_ref().filter(|trail| trail.span.is_some()).cloned();
+    let out = Outgoing {
+        parts,
+        body,
+        until,
+        told,
+    };
     let found = route(&core, &out.parts.method, &out.parts).cloned();
     let chosen = filters(&core, found.as_ref());
     let grant = chosen.and_then(|filters| filters.cors.as_ref());

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
     CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side,
-    SideTimes, SliceId, bucket, side_for,
+    SideTimes, SliceId, SpanFigures, bucket, side_for,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -116,6 +116,11 @@ impl Handle {
     /// Lines that the access log lacks; `None` where there is none.
     pub fn lines_lost(&self) -> Option<LinesLost> {
         Some(self.shared.lines_lost.as_ref()?.read())
+    }
+
+    /// What became of spans; `None` where nobody is told of them.
+    pub fn spans(&self) -> Option<SpanFigures> {
+        Some(self.shared.spans.as_ref()?.read())
     }
 
     /// Requests that the proxy itself has refused, by the code that `x-outgrow-error` has, and

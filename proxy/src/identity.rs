@@ -95,6 +95,7 @@ impl Identities {
             parts,
             body: None,
             until: None,
+            told: None,
         };
         let sent = legacy.send(&mut out, Client::Nobody, Instant::now());
         let (answer, lent) = sent.await?;

@@ -42,13 +42,16 @@ mod server;
 mod settings;
 mod slice;
 mod sources;
+mod spans;
 mod stages;
+mod telling;
 mod tls;
 mod trace;
 mod trail;
 mod trust;
 mod tunnel;
 mod upstreams;
+mod visit;
 mod wire;
 
 pub use access::{AccessLog, LogFormat};
@@ -76,6 +79,7 @@ pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
 };
 pub use sources::{Consul, DnsSettings, Eureka, Family, FileList, Source};
+pub use spans::{SpanExport, endpoint};
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
 pub use trace::{Timing, TraceSettings};
 pub use trust::{Network, Trust};

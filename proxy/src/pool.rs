@@ -23,6 +23,7 @@ use crate::grpc;
 use crate::inbound::ClientBody;
 use crate::limits::Limits;
 use crate::rules::Balance;
+use crate::trail::Trail;
 use crate::upstreams::Service;
 use crate::upstreams::address::Address;
 use crate::upstreams::balance::{PeakEwma, Picker, Set};
@@ -149,6 +150,8 @@ pub(crate) struct Outgoing {
     /// When all of the answer must have come, where the client says so (gRPC). Then this counts and
     /// no time of the service.
     pub(crate) until: Option<Instant>,
+    /// Where each try is to be a span.
+    pub(crate) told: Option<Rc<Trail>>,
 }
 
 impl Outgoing {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::access::{self, CoreLog, FLUSH, Losses, Writer};
+use crate::access;
 use crate::auth::Doorman;
 use crate::cache::Cache;
 use crate::connection::{Ends, serve};
@@ -30,14 +30,13 @@ use crate::routes::RouteTable;
 use crate::saved;
 use crate::settings::{Settings, SliceSettings};
 use crate::slice::Slice;
+use crate::spans;
+use crate::telling::{self, Tellers, Telling};
 use crate::tls::Certificates;
 use crate::upstreams::Service;
 
 /// What the guard did and nobody has read yet; a slice is lowered once an epoch.
 const LOWERED_MAX: usize = 256;
-
-/// How long the end waits for the access log.
-const WRITE_OUT: Duration = Duration::from_secs(2);
 
 /// What is under way in a retired proxy when its time is over.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -56,7 +55,7 @@ pub struct Proxy {
     by_core: Vec<Vec<Door>>,
     handle: Handle,
     watch: Watch,
-    log: Option<(Vec<CoreLog>, Writer)>,
+    telling: Telling,
 }
 
 /// A proxy at work.
@@ -65,6 +64,8 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     /// Ends by itself when it has written what the cores left.
     writer: Option<JoinHandle<()>>,
+    /// As that.
+    exporter: Option<JoinHandle<()>>,
     /// The cores have these, too; kept for a proxy that comes after this one.
     doors: Doors,
     shared: Arc<Shared>,
@@ -125,8 +126,7 @@ impl Proxy {
             .map(|all| all.acceptor())
             .transpose()?;
         let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
-        let losses = Arc::new(Losses::new(workers));
-        let log = open_log(&settings, &losses)?;
+        let telling = Telling::open(&settings)?;
         let doors = Doors::take(&settings, before.map(|running| &running.doors))?;
         let by_core = (0..workers).map(|core| doors.of_core(core, workers));
         let by_core = by_core.collect::<Result<_, _>>()?;
@@ -162,7 +162,8 @@ impl Proxy {
             doorman,
             errors,
             cache,
-            lines_lost: log.is_some().then_some(losses),
+            lines_lost: telling.losses.clone(),
+            spans: telling.tallies.clone(),
         });
         let handle = Handle::new(shared.clone(), lowered);
         Ok(Self {
@@ -171,7 +172,7 @@ impl Proxy {
             by_core,
             handle,
             watch,
-            log,
+            telling,
         })
     }
 
@@ -185,17 +186,16 @@ impl Proxy {
     }
 
     /// Starts a thread per core and the guard's.
-    pub fn start(self) -> Running {
+    pub fn start(mut self) -> Running {
         let ends = Ends::default();
         let doors = self.by_core.iter().map(Vec::len).sum();
         ends.doors.store(doors, SeqCst);
         let mut threads = Vec::new();
-        let (logs, writer) = self.log.unzip();
-        let mut logs = logs.into_iter().flatten();
-        for (index, doors) in self.by_core.into_iter().enumerate() {
-            let (shared, log, ends) = (self.shared.clone(), logs.next(), ends.clone());
+        let cores = self.by_core.into_iter().zip(self.telling.of_cores());
+        for (index, (doors, tellers)) in cores.enumerate() {
+            let (shared, ends) = (self.shared.clone(), ends.clone());
             threads.push(spawn(format!("proxy-{index}"), move || {
-                Box::pin(core(index, shared, log, (doors, ends)))
+                Box::pin(core(index, shared, tellers, (doors, ends)))
             }));
         }
         let (watch, ended) = (self.watch, ends.cut.clone());
@@ -203,10 +203,17 @@ impl Proxy {
         threads.push(spawn("proxy-guard".to_owned(), move || {
             Box::pin(watch.run(ended))
         }));
+        let writer = self.telling.writer;
         let writer = writer.and_then(|writer| thread("proxy-log".to_owned(), || writer.run()));
+        let (exporter, ended) = (self.telling.exporter, ends.cut.clone());
+        let exporter = exporter.and_then(|exporter| {
+            let name = "proxy-spans".to_owned();
+            spawn(name, move || Box::pin(exporter.run(ended)))
+        });
         Running {
             threads: threads.into_iter().flatten().collect(),
             writer,
+            exporter,
             doors: self.doors,
             shared: self.shared,
             retired,
@@ -246,7 +253,10 @@ impl Running {
             error!(%failure, "the proxy's threads were not joined");
         }
         if let Some(writer) = self.writer {
-            written_out(&writer).await;
+            telling::told(&writer, "lines of the access log").await;
+        }
+        if let Some(exporter) = self.exporter {
+            telling::told(&exporter, "spans").await;
         }
         DrainReport { open, cut }
     }
@@ -266,19 +276,6 @@ impl Running {
         }
         let DrainReport { cut, .. } = self.shutdown(LAST_ANSWERS).await;
         DrainReport { open, cut }
-    }
-}
-
-/// A log that takes no more, a pipe that nobody reads, keeps nobody from ending.
-async fn written_out(writer: &JoinHandle<()>) {
-    let done = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(10));
-        while !writer.is_finished() {
-            tick.tick().await;
-        }
-    };
-    if tokio::time::timeout(WRITE_OUT, done).await.is_err() {
-        warn!("the last lines of the access log could not be written");
     }
 }
 
@@ -305,34 +302,16 @@ fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Option<JoinHand
     }
 }
 
-fn open_log(
-    settings: &Settings,
-    losses: &Arc<Losses>,
-) -> Result<Option<(Vec<CoreLog>, Writer)>, BindError> {
-    let Some(log) = &settings.access_log else {
-        return Ok(None);
-    };
-    let refused = |source| BindError::AccessLog {
-        path: log
-            .file
-            .as_ref()
-            .map_or("-".to_owned(), |path| path.display().to_string()),
-        source,
-    };
-    access::open(log, losses).map(Some).map_err(refused)
-}
-
 /// One core: accepts on each of its listeners until told to stop, then waits for its connections.
 async fn core(
     index: usize,
     shared: Arc<Shared>,
-    log: Option<CoreLog>,
+    tellers: Tellers,
     (doors, ends): (Vec<Door>, Ends),
 ) {
-    let core = Rc::new(Core::new(index, shared, log));
-    if core.log.is_some() {
-        tokio::task::spawn_local(flush(core.clone()));
-    }
+    let core = Rc::new(Core::new(index, shared, tellers));
+    tokio::task::spawn_local(flush(core.clone()));
+    tokio::task::spawn_local(flush_spans(core.clone()));
     // Ends with the core, as every task on it.
     for cluster in &core.clusters {
         tokio::task::spawn_local(cluster.clone().sweep());
@@ -359,12 +338,21 @@ async fn core(
 
 /// Lines are seen soon, also where there are few.
 async fn flush(core: Rc<Core>) {
-    let mut tick = tokio::time::interval(FLUSH);
+    let Some(log) = &core.log else { return };
+    let mut tick = tokio::time::interval(access::FLUSH);
     loop {
         tick.tick().await;
-        if let Some(log) = &core.log {
-            log.flush();
-        }
+        log.flush();
+    }
+}
+
+/// So are spans.
+async fn flush_spans(core: Rc<Core>) {
+    let Some(spans) = &core.spans else { return };
+    let mut tick = tokio::time::interval(spans::FLUSH);
+    loop {
+        tick.tick().await;
+        spans.flush();
     }
 }
 

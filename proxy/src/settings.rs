@@ -20,6 +20,7 @@ use crate::pages::ErrorPage;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
 use crate::sources::DnsSettings;
+use crate::spans::SpanExport;
 use crate::tls::TlsSettings;
 use crate::trace::TraceSettings;
 use crate::trust::Trust;
@@ -56,6 +57,8 @@ pub struct Settings {
     /// `None`: requests are not logged.
     pub access_log: Option<AccessLog>,
     pub trace: TraceSettings,
+    /// `None`: nobody is told of spans.
+    pub spans: Option<SpanExport>,
     /// Keeps the last state over a restart; `None` keeps nothing.
     pub state_file: Option<PathBuf>,
 }

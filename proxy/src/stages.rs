@@ -56,11 +56,13 @@ pub(crate) async fn answer(
     let id = trace
         .request_id
         .then(|| trace::identify(request.headers_mut(), &core.dice));
+    let mut span = None;
     if trace.span {
-        trace::continue_trace(request.headers_mut(), trace.start, &core.dice);
+        let share = core.spans.as_ref().map(|spans| spans.share);
+        span = trace::continue_trace(request.headers_mut(), trace.start, &core.dice, share);
     }
     let timed = forward::is_timed(&core, request.headers());
-    let ending = Ending::of(&core, &peer, &request, id.as_ref(), timed);
+    let ending = Ending::of(&core, &peer, &request, id.as_ref(), (timed, span));
     let own = core.clone();
     let pages = &own.shared.settings.error_pages[..];
     let accept = match pages {

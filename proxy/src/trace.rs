@@ -14,6 +14,8 @@ const B3: HeaderName = HeaderName::from_static("b3");
 const B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
 const B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
 const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
 /// A longer id is somebody's mistake, or worse.
 const ID_MAX: usize = 128;
@@ -51,7 +53,7 @@ impl Default for Dice {
 
 impl Dice {
     /// SplitMix64: every 64-bit number once in its period. Zero is no id in a trace.
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);
         let mut mixed = state;
@@ -84,20 +86,123 @@ pub(crate) fn identify(fields: &mut HeaderMap, dice: &Dice) -> HeaderValue {
     id
 }
 
-/// Makes the proxy the parent of what follows, in each form that the request came with.
-pub(crate) fn continue_trace(fields: &mut HeaderMap, start: bool, dice: &Dice) {
+/// The proxy's own span of a trace that is told of.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
+    pub(crate) trace: u128,
+    pub(crate) id: u64,
+    /// `None` where the trace begins here.
+    pub(crate) parent: Option<u64>,
+    pub(crate) state: Option<HeaderValue>,
+}
+
+/// Of the traces for which nobody has decided it before, how many are told of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share(u64);
+
+impl Share {
+    /// Of all, 0.0 to 1.0.
+    // A cast to a whole number keeps within its bounds.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
+    pub(crate) fn new(share: f64) -> Self {
+        Self((share.clamp(0.0, 1.0) * u64::MAX as f64) as u64)
+    }
+
+    /// By the trace's id, so that whoever else decides so takes the same ones.
+    fn takes(self, trace: u128) -> bool {
+        // The lower half is the one that is random wherever ids come from.
+        #[allow(clippy::cast_possible_truncation)]
+        let dice = trace as u64;
+        dice < self.0 || self.0 == u64::MAX
+    }
+}
+
+/// Makes the proxy the parent of what follows, in each form that the request came with. Where spans
+/// are told of (`share`): the proxy's own, if this trace is one of those.
+pub(crate) fn continue_trace(
+    fields: &mut HeaderMap,
+    start: bool,
+    dice: &Dice,
+    share: Option<Share>,
+) -> Option<Span> {
+    let came = share.and_then(|share| Some((share, came(fields)?)));
     let span = dice.next();
-    let known = w3c(fields, span) | b3_single(fields, span) | b3_multi(fields, span);
+    let known = w3c(fields, span) | b3_single(fields, span, None) | b3_multi(fields, span, None);
+    if let Some((share, came)) = came {
+        let taken = came.sampled.unwrap_or_else(|| share.takes(came.trace));
+        return taken.then(|| Span {
+            trace: came.trace,
+            id: span,
+            parent: Some(came.span),
+            state: fields.get(&STATE).cloned(),
+        });
+    }
     if known || !start {
-        return;
+        return None;
     }
     // A state without its parent belongs to nothing (Trace Context, section 3.3).
     fields.remove(STATE);
     let (high, low) = (dice.next(), dice.next());
-    fields.insert(
-        PARENT,
-        value(&format!("00-{high:016x}{low:016x}-{span:016x}-01")),
-    );
+    let trace = u128::from(high) << 64 | u128::from(low);
+    let taken = share.is_none_or(|share| share.takes(trace));
+    let flags = u8::from(taken);
+    let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
+    fields.insert(PARENT, value(&text));
+    (taken && share.is_some()).then_some(Span {
+        trace,
+        id: span,
+        parent: None,
+        state: None,
+    })
+}
+
+/// Makes a span below the proxy's own the parent of what follows.
+pub(crate) fn hand_on(fields: &mut HeaderMap, own: u64, below: u64) {
+    w3c(fields, below);
+    b3_single(fields, below, Some(own));
+    b3_multi(fields, below, Some(own));
+}
+
+/// Where a request comes from.
+struct Came {
+    trace: u128,
+    span: u64,
+    /// `None`: that is left to whoever comes next (B3).
+    sampled: Option<bool>,
+}
+
+/// W3C's form first, where there are several.
+fn came(fields: &HeaderMap) -> Option<Came> {
+    let of = |trace, span, sampled| {
+        Some(Came {
+            trace: u128::from_str_radix(trace, 16).ok()?,
+            span: u64::from_str_radix(span, 16).ok()?,
+            sampled,
+        })
+    };
+    if let Some(parent) = only(fields, &PARENT).and_then(parent) {
+        let sampled = flags_of(parent.flags) & 1 == 1;
+        return of(parent.trace, parent.span, Some(sampled));
+    }
+    if let Some(single) = only(fields, &B3).and_then(single) {
+        return of(
+            single.trace,
+            single.span,
+            single.sampled.map(|word| word != "0"),
+        );
+    }
+    let (trace, span) = multi(fields)?;
+    let sampled = match (only(fields, &B3_FLAGS), only(fields, &B3_SAMPLED)) {
+        (Some("1"), _) => Some(true),
+        // Some write the words that others once did.
+        (_, Some(word)) => Some(matches!(word, "1" | "true")),
+        _ => None,
+    };
+    of(trace, span, sampled)
 }
 
 fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -118,8 +223,14 @@ fn is_low(text: &str) -> bool {
     !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// The trace and the flags of a `traceparent`, as far as version 00 has them.
-fn parent(text: &str) -> Option<(&str, &str)> {
+/// A `traceparent`, as far as version 00 has it.
+struct Parent<'a> {
+    trace: &'a str,
+    span: &'a str,
+    flags: &'a str,
+}
+
+fn parent(text: &str) -> Option<Parent<'_>> {
     let mut parts = text.split('-');
     let (version, trace) = (parts.next()?, parts.next()?);
     let (span, flags) = (parts.next()?, parts.next()?);
@@ -132,57 +243,88 @@ fn parent(text: &str) -> Option<(&str, &str)> {
         && hex(flags)
         && is_low(text)
         && (future || parts.next().is_none());
-    good.then_some((trace, flags))
+    good.then_some(Parent { trace, span, flags })
+}
+
+fn flags_of(text: &str) -> u8 {
+    // Of a later version no more than this one knows is passed on: sampled, and random.
+    u8::from_str_radix(text, 16).unwrap_or(0) & 3
 }
 
 fn w3c(fields: &mut HeaderMap, span: u64) -> bool {
-    let Some((trace, flags)) = only(fields, &PARENT).and_then(parent) else {
+    let Some(Parent { trace, flags, .. }) = only(fields, &PARENT).and_then(parent) else {
         return false;
     };
-    // Of a later version no more than this one knows is passed on: sampled, and random.
-    let flags = u8::from_str_radix(flags, 16).unwrap_or(0) & 3;
-    let text = format!("00-{trace}-{span:016x}-{flags:02x}");
+    let text = format!("00-{trace}-{span:016x}-{:02x}", flags_of(flags));
     fields.insert(PARENT, value(&text));
     true
 }
 
-/// `TRACE-SPAN[-SAMPLED[-PARENT]]`. The sole word `0` or `d` is no trace and passes as it is.
-fn b3_single(fields: &mut HeaderMap, span: u64) -> bool {
-    let Some(text) = only(fields, &B3) else {
-        return false;
-    };
+/// `TRACE-SPAN[-SAMPLED[-PARENT]]`.
+struct Single<'a> {
+    trace: &'a str,
+    span: &'a str,
+    sampled: Option<&'a str>,
+}
+
+fn single(text: &str) -> Option<Single<'_>> {
     let mut parts = text.split('-');
-    let (Some(trace), Some(before)) = (parts.next(), parts.next()) else {
-        // A decision not to trace is one: nobody starts a trace against it.
-        return matches!(text, "0" | "1" | "d");
-    };
+    let (trace, span) = (parts.next()?, parts.next()?);
     let (sampled, old) = (parts.next(), parts.next());
     let good = is_number(trace, &[16, 32])
-        && is_number(before, &[16])
+        && is_number(span, &[16])
         && sampled.is_none_or(|word| matches!(word, "0" | "1" | "d"))
         && old.is_none_or(|old| is_number(old, &[16]))
         && parts.next().is_none();
-    if !good {
+    good.then_some(Single {
+        trace,
+        span,
+        sampled,
+    })
+}
+
+/// `own`: the parent, where it is not the span that the field names.
+fn b3_single(fields: &mut HeaderMap, span: u64, own: Option<u64>) -> bool {
+    let Some(text) = only(fields, &B3) else {
         return false;
+    };
+    // A decision not to trace is one: nobody starts a trace against it. It passes as it is.
+    if matches!(text, "0" | "1" | "d") {
+        return true;
     }
-    let mut next = format!("{trace}-{span:016x}");
-    if let Some(sampled) = sampled {
+    let Some(found) = single(text) else {
+        return false;
+    };
+    let mut next = format!("{}-{span:016x}", found.trace);
+    if let Some(sampled) = found.sampled {
         // A string takes whatever is written.
-        let _ = write!(next, "-{sampled}-{before}");
+        let _ = match own {
+            None => write!(next, "-{sampled}-{}", found.span),
+            Some(own) => write!(next, "-{sampled}-{own:016x}"),
+        };
     }
     fields.insert(B3, value(&next));
     true
 }
 
-fn b3_multi(fields: &mut HeaderMap, span: u64) -> bool {
-    let Some(trace) = only(fields, &B3_TRACE) else {
-        return fields.get("x-b3-sampled").is_some_and(|word| word == "0");
-    };
-    let before = only(fields, &B3_SPAN).filter(|text| is_number(text, &[16]));
-    let Some(before) = before.filter(|_| is_number(trace, &[16, 32])) else {
+/// The trace and the span of the fields of their own.
+fn multi(fields: &HeaderMap) -> Option<(&str, &str)> {
+    let trace = only(fields, &B3_TRACE)?;
+    let span = only(fields, &B3_SPAN).filter(|text| is_number(text, &[16]))?;
+    is_number(trace, &[16, 32]).then_some((trace, span))
+}
+
+fn b3_multi(fields: &mut HeaderMap, span: u64, own: Option<u64>) -> bool {
+    if only(fields, &B3_TRACE).is_none() {
+        return fields.get(&B3_SAMPLED).is_some_and(|word| word == "0");
+    }
+    let Some((_, before)) = multi(fields) else {
         return false;
     };
-    let before = value(before);
+    let before = match own {
+        None => value(before),
+        Some(own) => value(&format!("{own:016x}")),
+    };
     fields.insert(B3_PARENT, before);
     fields.insert(B3_SPAN, value(&format!("{span:016x}")));
     true
@@ -255,7 +397,7 @@ mod tests {
             ("x-b3-traceid", TRACE),
             ("x-b3-spanid", SPAN),
         ]);
-        continue_trace(&mut fields, false, &Dice::default());
+        continue_trace(&mut fields, false, &Dice::default(), None);
         let span = fields["x-b3-spanid"].to_str().unwrap().to_owned();
         assert!(is_number(&span, &[16]) && span != SPAN);
         assert_eq!(fields[PARENT], format!("00-{TRACE}-{span}-01"));
@@ -271,7 +413,7 @@ mod tests {
         let dice = Dice::default();
         let begun = |all: &[(&str, &str)], start| {
             let mut fields = fields(all);
-            continue_trace(&mut fields, start, &dice);
+            continue_trace(&mut fields, start, &dice, None);
             fields
         };
         assert!(begun(&[], false).is_empty());
@@ -280,6 +422,78 @@ mod tests {
         assert!(!fresh.contains_key(STATE));
         for told in [[("b3", "0")], [("x-b3-sampled", "0")]] {
             assert!(!begun(&told, true).contains_key(PARENT), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_asked_before_decides_what_is_told_of() {
+        let w3c = |flags: &str| format!("00-{TRACE}-{SPAN}-{flags}");
+        let b3 = |more: &str| format!("{TRACE}-{SPAN}{more}");
+        let ids = |more: &[(&str, &str)]| {
+            let ids = [("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN)];
+            fields(&[&ids, more].concat())
+        };
+        let told = |mut fields: HeaderMap, share| {
+            let share = Some(Share::new(share));
+            let span = continue_trace(&mut fields, false, &Dice::default(), share)?;
+            let expected = u128::from_str_radix(TRACE, 16).unwrap();
+            let parent = u64::from_str_radix(SPAN, 16).unwrap();
+            assert_eq!((span.trace, span.parent), (expected, Some(parent)));
+            Some(span)
+        };
+        let told = |fields, share| told(fields, share).is_some();
+        for share in [0.0, 1.0] {
+            // W3C's word counts before that of B3.
+            let both = |flags, word| fields(&[("traceparent", &*w3c(flags)), ("b3", &*b3(word))]);
+            assert!(told(both("01", "-0"), share) && !told(both("00", "-1"), share));
+            assert!(told(fields(&[("b3", &b3("-1"))]), share));
+            assert!(told(fields(&[("b3", &b3("-d"))]), share));
+            assert!(!told(fields(&[("b3", &b3("-0"))]), share));
+            assert!(told(ids(&[("x-b3-sampled", "1")]), share));
+            assert!(told(ids(&[("x-b3-flags", "1")]), share));
+            assert!(!told(ids(&[("x-b3-sampled", "0")]), share));
+            // Left to us.
+            let ours = share > 0.5;
+            assert_eq!(told(fields(&[("b3", &b3(""))]), share), ours);
+            assert_eq!(told(ids(&[]), share), ours);
+            assert!(!told(fields(&[("b3", "1")]), share), "it names no trace");
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_traces_that_begin_here_is_told_of() {
+        let dice = Dice::default();
+        for (share, within) in [(0.0, 0..=0), (0.1, 800..=1_200), (1.0, 10_000..=10_000)] {
+            let share = Some(Share::new(share));
+            let told = (0..10_000).filter(|_| {
+                let mut fields = HeaderMap::new();
+                let span = continue_trace(&mut fields, true, &dice, share);
+                let flag = if span.is_some() { "-01" } else { "-00" };
+                assert!(fields[PARENT].to_str().unwrap().ends_with(flag));
+                assert!(span.as_ref().is_none_or(|span| span.parent.is_none()));
+                span.is_some()
+            });
+            assert!(within.contains(&told.count()));
+        }
+    }
+
+    #[test]
+    fn every_try_has_the_proxys_own_span_as_its_parent() {
+        let mut fields = fields(&[
+            ("traceparent", &format!("00-{TRACE}-{SPAN}-01")),
+            ("b3", &format!("{TRACE}-{SPAN}-1")),
+            ("x-b3-traceid", TRACE),
+            ("x-b3-spanid", SPAN),
+        ]);
+        let share = Some(Share::new(1.0));
+        let own = continue_trace(&mut fields, false, &Dice::default(), share);
+        let own = own.unwrap().id;
+        for below in [7, 8] {
+            hand_on(&mut fields, own, below);
+            assert_eq!(fields[PARENT], format!("00-{TRACE}-{below:016x}-01"));
+            assert_eq!(fields[B3], format!("{TRACE}-{below:016x}-1-{own:016x}"));
+            assert_eq!(fields[B3_SPAN], format!("{below:016x}"));
+            assert_eq!(fields[B3_PARENT], format!("{own:016x}"));
         }
     }
 
@@ -299,7 +513,7 @@ mod tests {
             }
             let dice = Dice::default();
             prop_assert!(is_id(identify(&mut fields, &dice).as_bytes()));
-            continue_trace(&mut fields, true, &dice);
+            let _ = continue_trace(&mut fields, true, &dice, Some(Share::new(0.5)));
             let known = only(&fields, &PARENT).and_then(parent).is_some()
                 || fields.contains_key(B3) || fields.contains_key(B3_TRACE);
             prop_assert!(known);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{REFERER, USER_AGENT};
+use http::header::{HOST, REFERER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use outgrow_rollout::Side;
 
@@ -16,6 +16,8 @@ use crate::body::Body;
 use crate::core::{Core, Peer};
 use crate::error::{Refusal, UpstreamError};
 use crate::pool::Lent;
+use crate::spans::CoreSpans;
+use crate::trace::Span;
 use crate::upstreams::address::Address;
 
 /// One request from its head on.
@@ -31,6 +33,9 @@ pub(crate) struct Trail {
     pub(crate) id: Option<HeaderValue>,
     pub(crate) referer: Option<HeaderValue>,
     pub(crate) agent: Option<HeaderValue>,
+    pub(crate) host: Option<HeaderValue>,
+    /// Where spans of it are told of.
+    pub(crate) span: Option<Span>,
     pub(crate) known: RefCell<Known>,
 }
 
@@ -66,6 +71,15 @@ impl Trail {
 
     pub(crate) fn is_slow_after(&self, slow: Option<Duration>) {
         self.known.borrow_mut().slow = slow;
+    }
+
+    /// An id for a span.
+    pub(crate) fn dice(&self) -> u64 {
+        self.core.dice.next()
+    }
+
+    pub(crate) fn spans(&self) -> Option<&CoreSpans> {
+        self.core.spans.as_ref()
     }
 
     /// Where the time went until now, as `Server-Timing` has it: milliseconds.
@@ -141,17 +155,16 @@ impl Ending {
         peer: &Rc<Peer>,
         request: &Request<B>,
         id: Option<&HeaderValue>,
-        timed: bool,
+        (timed, span): (bool, Option<Span>),
     ) -> Option<Self> {
         let log = core.log.as_ref();
-        if log.is_none() && !timed {
+        if log.is_none() && !timed && span.is_none() {
             return None;
         }
-        let field = |name| {
-            let wanted = log.is_some_and(CoreLog::tells_of_clients);
-            wanted
-                .then(|| request.headers().get(name).cloned())
-                .flatten()
+        let combined = log.is_some_and(CoreLog::tells_of_clients);
+        let field = |wanted: bool, name| {
+            let fields = wanted.then(|| request.headers());
+            fields.and_then(|fields| fields.get(name).cloned())
         };
         let trail = Trail {
             core: core.clone(),
@@ -161,8 +174,10 @@ impl Ending {
             target: request.uri().clone(),
             version: request.version(),
             id: id.cloned(),
-            referer: field(REFERER),
-            agent: field(USER_AGENT),
+            referer: field(combined, REFERER),
+            agent: field(combined || span.is_some(), USER_AGENT),
+            host: field(span.is_some(), HOST),
+            span,
             known: RefCell::default(),
         };
         Some(Self {
@@ -196,6 +211,11 @@ impl Drop for Ending {
         let core = &self.trail.core;
         if let Some(log) = &core.log {
             log.tell(self, &core.shared.slices);
+        }
+        if self.trail.span.is_some()
+            && let Some(spans) = &core.spans
+        {
+            spans.tell(self, &core.shared.slices);
         }
     }
 }

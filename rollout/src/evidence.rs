@@ -178,6 +178,19 @@ pub struct LinesLost {
     pub write: u64,
 }
 
+/// What became of the spans that the proxy has made, since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpanFigures {
+    /// The collector has them.
+    pub sent: u64,
+    /// Lost, because the exporter was behind.
+    pub queue: u64,
+    /// Lost, because the collector does not want them.
+    pub refused: u64,
+    /// Lost, because the collector could not be reached for too long.
+    pub failed: u64,
+}
+
 /// The store of answers that are given again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheFigures {

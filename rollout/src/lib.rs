@@ -23,8 +23,8 @@ pub mod tripwire;
 
 pub use evidence::{
     Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference, FieldFault,
-    LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideTimes, SyncEvidence,
-    TableRows,
+    LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideTimes, SpanFigures,
+    SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};

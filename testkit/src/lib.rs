@@ -7,6 +7,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod database;
 pub mod dns;
 pub mod local;

@@ -13,6 +13,7 @@ mod events;
 mod filters;
 mod mirroring;
 mod model;
+mod otlp;
 mod pages;
 mod plan;
 mod problem;

@@ -79,6 +79,8 @@ pub(crate) struct Proxy {
     /// `None`: requests are not logged.
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) trace: TraceSettings,
+    /// `None`: nobody is told of spans.
+    pub(crate) spans: Option<outgrow_proxy::SpanExport>,
     pub(crate) dns: DnsSettings,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
-use outgrow_proxy::{Network, Trust};
+use outgrow_proxy::{Network, TlsSettings, Trust};
 
 use super::Surroundings;
 use super::access_log;
@@ -56,13 +56,12 @@ fn trust(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Trust {
     }
 }
 
-pub(super) fn proxy(
-    root: &mut Section<'_>,
+/// Where clients come in, over TLS and in clear text. What is wrong is `None`.
+fn listeners(
+    section: &mut Section<'_>,
     findings: &mut Findings<'_>,
-    around: Surroundings<'_>,
-) -> Option<Proxy> {
-    let fix = "add [proxy] with listen = [\"127.0.0.1:8080\"]";
-    let mut section = root.need(findings, "proxy", fix)?.section(findings)?;
+    (around, fix): (Surroundings<'_>, &str),
+) -> (Option<Option<TlsSettings>>, Option<Vec<SocketAddr>>) {
     let tls = section
         .get("tls")
         .map(|node| tls::read(node.section(findings)?, findings, around));
@@ -75,6 +74,17 @@ pub(super) fn proxy(
         None => tls.is_some().then(Vec::new),
         Some(node) => Some(needed_addresses(&node, findings, fix)),
     };
+    (tls.map_or(Some(None), |found| found.map(Some)), listen)
+}
+
+pub(super) fn proxy(
+    root: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Proxy> {
+    let fix = "add [proxy] with listen = [\"127.0.0.1:8080\"]";
+    let mut section = root.need(findings, "proxy", fix)?.section(findings)?;
+    let (tls, listen) = listeners(&mut section, findings, (around, fix));
     let workers = section
         .get("workers")
         .and_then(|node| node.integer(findings, 1..=WORKERS_MAX))
@@ -106,15 +116,12 @@ pub(super) fn proxy(
         .get("access_log")
         .map(|node| access_log::read(node.section(findings)?, findings, around));
     let dns = sources::dns(&mut section, findings);
-    let trace = section
-        .get("trace")
-        .and_then(|node| node.section(findings))
-        .map(|section| trace::read(section, !matches!(override_secret, Ok(None)), findings))
-        .unwrap_or_default();
+    let has_secret = !matches!(override_secret, Ok(None));
+    let (trace, spans) = trace::read(section.get("trace"), has_secret, findings, around);
     section.finish(findings);
     Some(Proxy {
         listen: listen?,
-        tls: tls.map_or(Some(None), |found| found.map(Some))?,
+        tls: tls?,
         workers,
         request_timeout,
         connect_timeout,
@@ -130,6 +137,7 @@ pub(super) fn proxy(
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,
         trace,
+        spans,
         dns,
         access_log: access_log.map_or(Some(None), |found| found.map(Some))?,
     })

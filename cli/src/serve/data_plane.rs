@@ -7,7 +7,7 @@ use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
 use outgrow_rollout::{
     CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side,
-    SideTimes, SliceId,
+    SideTimes, SliceId, SpanFigures,
 };
 use serde_json::Value;
 
@@ -71,6 +71,10 @@ impl DataPlane for Carrier {
 
     fn lines_lost(&self) -> Option<LinesLost> {
         self.proxy.lines_lost()
+    }
+
+    fn spans(&self) -> Option<SpanFigures> {
+        self.proxy.spans()
     }
 
     fn refusals(&self) -> Vec<(&'static str, u64)> {

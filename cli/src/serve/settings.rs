@@ -81,6 +81,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             }),
         override_secret: config.proxy.override_secret.as_ref().map(secret),
         trace: config.proxy.trace,
+        spans: config.proxy.spans.clone(),
         access_log: config.proxy.access_log.clone(),
         state_file: match &config.control.store {
             Database::Sqlite(path) => path.parent().map(|folder| folder.join(STATE_FILE)),

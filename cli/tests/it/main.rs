@@ -17,5 +17,6 @@ mod reloading;
 mod replay;
 mod runbook;
 mod starting;
+mod tracing;
 mod tripwire;
 mod what_if;

@@ -99,6 +99,7 @@ pub(super) async fn metrics(State(controller): State<Controller>) -> Result<Resp
     all.extend(services::of_services(&figures));
     all.extend(services::of_holds(&ports.data_plane.holds()));
     all.extend(families::of_access_log(ports.data_plane.lines_lost()));
+    all.extend(families::of_spans(ports.data_plane.spans()));
     all.extend(services::of_cache(ports.data_plane.cache()));
     all.extend(families::of_links(&told));
     all.extend(families::of_shadow(&told));

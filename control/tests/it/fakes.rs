@@ -17,7 +17,7 @@ use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
 use outgrow_rollout::{
     CacheCounts, CacheFigures, CircuitFigures, DataPhase, HoldFigures, LinesLost, Live, Plan,
     ProxyEvidence, RouteTimes, ServiceFigures, Side, SideCounts, SideTimes, SliceId, SourceFigures,
-    SyncEvidence, TableRows, UpstreamFigures, UpstreamState, Weight,
+    SpanFigures, SyncEvidence, TableRows, UpstreamFigures, UpstreamState, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -262,6 +262,15 @@ impl DataPlane for World {
 
     fn lines_lost(&self) -> Option<LinesLost> {
         Some(LinesLost { queue: 7, write: 2 })
+    }
+
+    fn spans(&self) -> Option<SpanFigures> {
+        Some(SpanFigures {
+            sent: 90,
+            queue: 5,
+            refused: 1,
+            failed: 4,
+        })
     }
 
     fn refusals(&self) -> Vec<(&'static str, u64)> {

@@ -74,6 +74,8 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_refusals_total{code=\"malformed\"} 4",
         "outgrow_refusals_total{code=\"held\"} 0",
         "outgrow_access_log_dropped_total{cause=\"queue\"} 7",
+        "outgrow_spans_exported_total 90",
+        "outgrow_spans_dropped_total{cause=\"failed\"} 4",
         "outgrow_link_state{slice=\"catalog\",state=\"following\"} 1.0",
         "outgrow_link_lag_seconds{slice=\"catalog\",way=\"forward\"} 0.005",
         "outgrow_link_applied_rows_total{slice=\"catalog\"} 7",

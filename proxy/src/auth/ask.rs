@@ -60,6 +60,7 @@ pub(super) async fn ask(
         parts: question(path, parts).map_err(|error| failed(&error))?,
         body: None,
         until: None,
+        told: None,
     };
     let sent = cluster.send(&mut out, Client::Nobody, Instant::now()).await;
     let (mut answer, lent) = sent.map_err(|error| failed(&error))?;

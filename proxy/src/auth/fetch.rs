@@ -13,15 +13,11 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
 use serde::Deserialize;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::issuer::KeySource;
 use super::jwt::KeySet;
-use crate::tls::files;
+use crate::visit;
 
 /// From the name to the last byte.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -50,9 +46,9 @@ impl Fetch {
             KeySource::File(_) => false,
             // What is discovered may be elsewhere.
             KeySource::Discover(_) => true,
-            KeySource::Url(url) => url.scheme_str() == Some("https"),
+            KeySource::Url(url) => visit::is_safe(url),
         };
-        let tls = safe.then(|| trusting(ca)).transpose()?;
+        let tls = safe.then(|| visit::trusting(ca)).transpose()?;
         Ok(Self { source, tls })
     }
 
@@ -99,24 +95,12 @@ impl Fetch {
 
     async fn ask(&self, url: &Uri) -> Result<Bytes, String> {
         let authority = url.authority().ok_or("it has no host")?;
-        let safe = url.scheme_str() == Some("https");
-        let port = authority.port_u16().unwrap_or(if safe { 443 } else { 80 });
-        let host = authority.host().trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, port)).await;
-        let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
+        let stream = visit::connect(url, self.tls.as_ref()).await?;
         let request = Request::get(url.path_and_query().map_or("/", |target| target.as_str()))
             .header(HOST, authority.as_str())
             .header(ACCEPT, "application/json")
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
-        if !safe {
-            return exchange(TokioIo::new(stream), request).await;
-        }
-        let tls = self.tls.as_ref().ok_or("TLS is not set up")?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-        let tls = TlsConnector::from(tls.clone());
-        let stream = tls.connect(name, stream).await;
-        let stream = stream.map_err(|error| format!("no TLS: {error}"))?;
         exchange(TokioIo::new(stream), request).await
     }
 }
@@ -150,14 +134,4 @@ where
         // What had come before its end is there still.
         _ = connection => asked.await,
     }
-}
-
-fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let (roots, _) = files::roots(ca).map_err(|error| error.to_string())?;
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }

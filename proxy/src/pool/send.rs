@@ -11,6 +11,7 @@ use super::{Client, Cluster, Lent, Member, Outgoing, Slot};
 use crate::body::Body;
 use crate::error::UpstreamError;
 use crate::rules::Retries;
+use crate::spans::Try;
 use crate::upstreams::balance::{Set, candidates};
 use crate::upstreams::breaker::Pass;
 use crate::upstreams::gate::Gate;
@@ -94,7 +95,7 @@ impl Cluster {
         let usual = begun + self.timeout;
         let until = out.until.unwrap_or(usual);
         let impatient = until < usual;
-        let (mut tried, mut last, mut from) = (Set::NONE, None, begun);
+        let (mut tried, mut last, mut from, mut before) = (Set::NONE, None, begun, 0);
         self.refresh();
         if self.all.get().is_empty() {
             self.known(until).await;
@@ -114,7 +115,12 @@ impl Cluster {
                 None => until,
             };
             let member = slot.member.clone();
+            let told = Try::begin(out, (&self.service, member.to()), before);
             let mut sent = self.attempt(slot, out, from, bound).await;
+            if let Some(mut told) = told {
+                told.ended(&sent);
+            }
+            before += 1;
             if impatient && let Err(UpstreamError::Timeout { to, within }) = sent {
                 sent = Err(UpstreamError::Expired { to, within });
             }

@@ -51,6 +51,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         override_secret: None,
         access_log: None,
         trace: TraceSettings::default(),
+        spans: None,
         state_file: None,
     }
 }

@@ -18,6 +18,7 @@ mod counting;
 mod differing;
 mod discovering;
 mod encrypted;
+mod exporting;
 mod failing;
 mod faults;
 mod filtering;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use outgrow_rollout::{
-    DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SyncEvidence, Weight,
+    DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SpanFigures, SyncEvidence, Weight,
 };
 use prometheus_client::metrics::MetricType;
 
@@ -159,6 +159,30 @@ pub(super) fn of_access_log(lost: Option<LinesLost>) -> Option<Family> {
         "Lines of the access log that were not written.",
         samples.to_vec(),
     ))
+}
+
+pub(super) fn of_spans(figures: Option<SpanFigures>) -> Vec<Family> {
+    let Some(figures) = figures else {
+        return Vec::new();
+    };
+    let causes = [
+        ("queue", figures.queue),
+        ("refused", figures.refused),
+        ("failed", figures.failed),
+    ];
+    let lost = causes.map(|(cause, spans)| count(vec![("cause", cause.to_owned())], spans));
+    vec![
+        counter(
+            "outgrow_spans_exported",
+            "Spans of requests that the collector has taken.",
+            vec![count(vec![], figures.sent)],
+        ),
+        counter(
+            "outgrow_spans_dropped",
+            "Spans of requests that the collector has not got.",
+            lost.to_vec(),
+        ),
+    ]
 }
 
 /// What a link does, in one word.
