@@ -292,6 +292,16 @@ impl Cache {
         }
     }
 
+    /// What the side says now may not be kept: nor is what it said before.
+    pub(crate) fn forget(&self, question: &Question) {
+        self.kept.remove(&*question.key);
+    }
+
+    /// The longest body that is kept.
+    pub(crate) fn body_max(&self) -> usize {
+        self.body_max
+    }
+
     /// Keeps an answer in place of the one that it replaces, unless it may lack a write.
     pub(crate) fn put(&self, question: &Question, fields: &HeaderMap, entry: Entry) {
         let slot = self.kept.get(&*question.key);

@@ -17,6 +17,8 @@ pub(crate) enum Outcome {
     Collapsed,
     /// Given from the store, because the side has said that it is still good.
     Revalidated,
+    /// Given from the store, stale, while the side is asked whether it is still good.
+    Updating,
     /// Given from the store, stale, because the side failed.
     Stale,
     /// The side's own.
@@ -26,10 +28,11 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Hit,
         Self::Collapsed,
         Self::Revalidated,
+        Self::Updating,
         Self::Stale,
         Self::Miss,
         Self::Bypass,
@@ -41,6 +44,7 @@ impl Outcome {
             Self::Hit => "hit",
             Self::Collapsed => "collapsed",
             Self::Revalidated => "revalidated",
+            Self::Updating => "updating",
             Self::Stale => "stale",
             Self::Miss => "miss",
             Self::Bypass => "bypass",

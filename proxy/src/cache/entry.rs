@@ -103,7 +103,12 @@ impl Entry {
 
     /// Whether what another request brings will do for this one, too.
     pub(crate) fn is_worth_waiting_for(&self, question: &Question) -> bool {
-        self.freshness.lasts() && self.has_writes_of(question)
+        self.freshness.is_for_next() && self.has_writes_of(question)
+    }
+
+    /// Whether it may be given, stale, while the side is asked.
+    pub(crate) fn stays(&self, question: &Question, now: SystemTime) -> bool {
+        self.has_writes_of(question) && self.freshness.stays(&question.wants, now)
     }
 
     /// Whether it may be given, stale, because the side fails.

@@ -37,8 +37,10 @@ pub(crate) fn may_keep(
     let explicit = said.lifetime().is_some() || answer.contains_key(EXPIRES);
     let checkable = answer.contains_key(ETAG) || answer.contains_key(LAST_MODIFIED);
     let stands_in = said.stale_if_error.is_some() && !said.is_strict();
-    let of_use =
-        freshness.lasts() || (explicit || said.no_cache) && checkable || explicit && stands_in;
+    let stays = freshness.ever_stays();
+    let of_use = freshness.lasts()
+        || (explicit || said.no_cache) && checkable
+        || explicit && (stands_in || stays);
     let credentials = known || request.contains_key(AUTHORIZATION);
     let of_all = answer.get_all(VARY);
     let unlike_any = of_all.iter().any(|value| value.as_bytes().contains(&b'*'));
@@ -78,7 +80,7 @@ pub(crate) fn chooses(by: &Chosen, request: &HeaderMap) -> bool {
 /// answer may depend on it, said or not. Without this a client could have others given what it made
 /// up (cache poisoning).
 pub(crate) fn unsaid(request: &HeaderMap) -> Box<[u8]> {
-    let mut found = Vec::new();
+    let (mut found, mut all) = (Vec::new(), Vec::new());
     for (name, value) in request {
         let text = name.as_str();
         let told = match text {
@@ -97,8 +99,13 @@ pub(crate) fn unsaid(request: &HeaderMap) -> Box<[u8]> {
             _ => text.starts_with("x-forwarded-"),
         };
         if told {
-            put(&mut found, text.as_bytes(), value.as_bytes());
+            all.push((text.as_bytes(), value.as_bytes()));
         }
+    }
+    // The order of unlike fields says nothing, and is another one where a field was taken off.
+    all.sort_by_key(|(name, _)| *name);
+    for (name, value) in all {
+        put(&mut found, name, value);
     }
     found.into_boxed_slice()
 }

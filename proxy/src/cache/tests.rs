@@ -153,6 +153,31 @@ fn who_has_written_is_not_given_less() {
 }
 
 #[test]
+fn what_stays_while_its_side_is_asked_lacks_nothing_that_a_client_wrote() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let asks = question(1, Side::Legacy);
+    let said = fields(&[("cache-control", "max-age=0, stale-while-revalidate=60")]);
+    keep(&cache, &asks, &none, &said, "a");
+    let stays = |question: &Question, now| match cache.find(question, &none, at(NOW + 1)) {
+        Found::Stale(entry) => entry.stays(question, at(now)),
+        other => panic!("{other:?}"),
+    };
+    assert!(stays(&asks, NOW + 60) && !stays(&asks, NOW + 61));
+    for (wrote, expected) in [(-1, true), (0, false), (1, false)] {
+        let writer = Question {
+            wrote: asks.seen.saturating_add_signed(wrote),
+            ..asks.clone()
+        };
+        assert_eq!(stays(&writer, NOW + 1), expected, "{wrote}");
+    }
+    for other in [question(2, Side::Legacy), question(1, Side::Extracted)] {
+        assert_eq!(found(&cache, &other, &none), "uri-miss");
+    }
+    cache.forget(&asks);
+    assert_eq!(found(&cache, &asks, &none), "uri-miss");
+}
+
+#[test]
 fn variants_stand_beside_each_other_and_have_a_bound() {
     let cache = cache();
     let asks = question(1, Side::Legacy);

@@ -38,7 +38,7 @@ impl Part {
 }
 
 /// A request's target for each side.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Targets {
     legacy: Option<Uri>,
     extracted: Option<Uri>,

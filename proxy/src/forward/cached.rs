@@ -1,5 +1,7 @@
 //! A read of a route whose answers are kept: what the store gives, and what goes into it.
 
+mod behind;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -28,7 +30,18 @@ type Store = (Arc<Cache>, CacheRule);
 /// What the store says of a request.
 enum Look {
     Given(Response<Body>),
+    /// Given, and the side is to be asked behind it.
+    Stays(Response<Body>, Box<Asks>),
     Asks(Box<Asks>),
+}
+
+/// Why something is given from the store without asking for this request.
+enum Given {
+    Fresh,
+    /// Somebody else has asked, for this reason.
+    Waited(&'static str),
+    /// It is stale, and will do while somebody asks.
+    Stays,
 }
 
 /// The side is to be asked, and what it says may be kept.
@@ -45,6 +58,8 @@ struct Asks {
     leads: Option<Leads>,
     /// Why it is asked, in words of RFC 9211.
     why: &'static str,
+    /// Nobody waits for the answer.
+    behind: bool,
 }
 
 /// What a write may change. Dropped without a word of how it ended, it may have changed it.
@@ -119,6 +134,10 @@ impl Call {
         }
         let mut asks = match self.look((&cache, &rule), &out, wants).await? {
             Look::Given(given) => return Ok(given),
+            Look::Stays(given, asks) => {
+                behind::ask(self, &cache, asks, &out);
+                return Ok(given);
+            }
             Look::Asks(asks) => asks,
         };
         asks.ask_whether(&mut out);
@@ -174,6 +193,23 @@ impl Call {
             let question = self.question(rule, (side, live), out, wants.clone());
             let mut found = cache.find(&question, fields, SystemTime::now());
             let mut leads = None;
+            if let Some(entry) = stays(&found, method, &question) {
+                let given = self.give(cache, entry, out, (&live, Given::Stays));
+                return Ok(match cache.flights.join(question.flight()) {
+                    // Somebody asks already.
+                    Turn::Waits(_) => Look::Given(given),
+                    Turn::Goes(own) => {
+                        // Whoever went before may have come back since the look.
+                        found = cache.find(&question, fields, SystemTime::now());
+                        if !matches!(found, Found::Stale(_)) {
+                            return Ok(Look::Given(given));
+                        }
+                        let own = Some(own);
+                        let asks = Asks::new(question, (fields, method), (live, found), own);
+                        Look::Stays(given, Box::new(asks))
+                    }
+                });
+            }
             if waits && may_wait(&found, &question, fields) && !question.wants.only_if_cached {
                 match cache.flights.join(question.flight()) {
                     Turn::Waits(flight) => {
@@ -190,49 +226,45 @@ impl Call {
                 }
             }
             if let Found::Fresh(entry) = &found {
-                return Ok(Look::Given(self.give(cache, entry, out, (&live, waited))));
+                let given = waited.map_or(Given::Fresh, Given::Waited);
+                return Ok(Look::Given(self.give(cache, entry, out, (&live, given))));
             }
             if question.wants.only_if_cached {
                 return Err(Refusal::NotKept);
             }
-            let why = why(&found, &question);
-            return Ok(Look::Asks(Box::new(Asks {
-                question,
-                fields: fields.clone(),
-                method: method.clone(),
-                live,
-                stale: match found {
-                    Found::Stale(entry) => Some(entry),
-                    _ => None,
-                },
-                conditional: false,
-                leads,
-                why,
-            })));
+            let asks = Asks::new(question, (fields, method), (live, found), leads);
+            return Ok(Look::Asks(Box::new(asks)));
         }
     }
 
-    /// What is kept, without asking; `waited`: somebody else has asked, and why.
+    /// What is kept, without asking.
     fn give(
         &self,
         cache: &Cache,
         entry: &Entry,
         out: &Outgoing,
-        (live, waited): (&Live, Option<&str>),
+        (live, given): (&Live, Given),
     ) -> Response<Body> {
         let now = SystemTime::now();
-        let mut given = entry.give((&out.parts.method, &out.parts.headers), now);
-        let (outcome, text) = match waited {
-            None => {
+        let mut answer = entry.give((&out.parts.method, &out.parts.headers), now);
+        let (outcome, text) = match given {
+            Given::Fresh => {
                 let left = entry.left(now).as_secs();
                 (Outcome::Hit, format!("outgrow; hit; ttl={left}"))
             }
-            Some(why) => (Outcome::Collapsed, format!("outgrow; fwd={why}; collapsed")),
+            Given::Waited(why) => (Outcome::Collapsed, format!("outgrow; fwd={why}; collapsed")),
+            Given::Stays => {
+                // Below zero: it has not been good for so long (RFC 9211 section 2.4).
+                let over = i64::try_from(entry.freshness.over(now).as_secs());
+                let left = -over.unwrap_or(i64::MAX);
+                let text = format!("outgrow; hit; ttl={left}; detail=stale-while-revalidate");
+                (Outcome::Updating, text)
+            }
         };
         self.note(cache, outcome);
-        tell(&mut given, &text);
-        self.dress(live, &mut given);
-        given
+        tell(&mut answer, &text);
+        self.dress(live, &mut answer);
+        answer
     }
 
     /// The end of a request whose side was asked.
@@ -265,18 +297,19 @@ impl Call {
             Some(_) => None,
         };
         let Some((mut given, outcome, text)) = kept else {
-            self.note(cache, Outcome::Miss);
+            self.noted(cache, Outcome::Miss, asks.behind);
             let answered = answered.inspect_err(|_| asks.end())?;
             let mut response = self.take(cache, asks, answered);
             self.stick(&live, &mut response);
             return Ok(response);
         };
         asks.end();
+        let behind = asks.behind;
         if let Ok(said) = answered {
             // What has come whole gives its connection back.
             drop(Body::answer(said.lent, None));
         }
-        self.note(cache, outcome);
+        self.noted(cache, outcome, behind);
         tell(&mut given, &text);
         self.dress(&live, &mut given);
         Ok(given)
@@ -302,7 +335,7 @@ impl Call {
                 text.push_str("; stored");
                 let leads = asks.leads.filter(|leads| {
                     // Each of those who wait would have to ask about it all the same.
-                    let worth = entry.freshness.lasts();
+                    let worth = entry.freshness.is_for_next();
                     if !worth {
                         leads.tell(Word::Over);
                     }
@@ -314,6 +347,10 @@ impl Call {
             }
             None => {
                 if own && status != StatusCode::NOT_MODIFIED {
+                    // Asked again and again behind it, what it says now would be seen by nobody.
+                    if asks.behind && !status.is_server_error() {
+                        cache.forget(&asks.question);
+                    }
                     cache.pass(&asks.question);
                 }
                 asks.end();
@@ -331,6 +368,13 @@ impl Call {
         self.stick(live, given);
     }
 
+    /// What nobody waits for is no request's outcome.
+    fn noted(&self, cache: &Cache, outcome: Outcome, behind: bool) {
+        if !behind {
+            self.note(cache, outcome);
+        }
+    }
+
     fn note(&self, cache: &Cache, outcome: Outcome) {
         cache.count(self.core.index, self.index, outcome);
         if let Some(trail) = &self.trail {
@@ -340,6 +384,29 @@ impl Call {
 }
 
 impl Asks {
+    fn new(
+        question: Question,
+        (fields, method): (&HeaderMap, &Method),
+        (live, found): (Live, Found),
+        leads: Option<Leads>,
+    ) -> Self {
+        let why = why(&found, &question);
+        Self {
+            question,
+            fields: fields.clone(),
+            method: method.clone(),
+            live,
+            stale: match found {
+                Found::Stale(entry) => Some(entry),
+                _ => None,
+            },
+            conditional: false,
+            leads,
+            why,
+            behind: false,
+        }
+    }
+
     /// Has the side say whether what is kept is still good.
     fn ask_whether(&mut self, out: &mut Outgoing) {
         if self.method == Method::GET
@@ -363,6 +430,17 @@ impl Asks {
                 && said.side == self.question.side
                 && said.response.status() == StatusCode::NOT_MODIFIED
         })
+    }
+}
+
+/// What may be given, stale, while the side is asked.
+fn stays<'a>(found: &'a Found, method: &Method, question: &Question) -> Option<&'a Arc<Entry>> {
+    match found {
+        Found::Stale(entry) if *method == Method::GET => {
+            let stays = entry.stays(question, SystemTime::now());
+            stays.then_some(entry)
+        }
+        _ => None,
     }
 }
 

@@ -199,8 +199,26 @@ impl Call {
         }
     }
 
+    /// The same for a question that its client does not wait for: the trail is the client's.
+    pub(super) fn behind(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+            slice: self.slice.clone(),
+            index: self.index,
+            route: self.route,
+            label: self.label.clone(),
+            cohort: self.cohort.clone(),
+            filters: self.filters.clone(),
+            targets: self.targets.clone(),
+            caller: self.caller.clone(),
+            wish: None,
+            mirrored: false,
+            trail: None,
+        }
+    }
+
     /// Asks one side, and counts how it did.
-    async fn ask(&self, side: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
+    pub(super) async fn ask(&self, side: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
         let cluster = match side {
             Side::Legacy => self.core.legacy(),
             Side::Extracted => self.core.extracted(self.index),

@@ -41,3 +41,4 @@ mod rewriting;
 mod routing;
 mod secured;
 mod succeeding;
+mod updating;

@@ -21,6 +21,7 @@ pub(crate) struct Directives {
     pub(super) s_maxage: Option<u64>,
     pub(super) min_fresh: Option<u64>,
     pub(super) stale_if_error: Option<u64>,
+    pub(super) stale_while_revalidate: Option<u64>,
 }
 
 impl Directives {
@@ -79,6 +80,9 @@ impl Directives {
             "s-maxage" => self.s_maxage = least(self.s_maxage),
             "min-fresh" => self.min_fresh = self.min_fresh.max(Some(seconds(value))),
             "stale-if-error" => self.stale_if_error = least(self.stale_if_error),
+            "stale-while-revalidate" => {
+                self.stale_while_revalidate = least(self.stale_while_revalidate);
+            }
             _ => {}
         }
     }

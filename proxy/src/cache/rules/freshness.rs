@@ -111,8 +111,30 @@ impl Freshness {
         let Some(most) = self.said.stale_if_error.max(wants.stale_if_error) else {
             return false;
         };
-        let over = self.age(now).saturating_sub(self.lifetime);
-        !self.said.is_strict() && wants.is_content() && over <= Duration::from_secs(most)
+        !self.said.is_strict() && wants.is_content() && self.over(now) <= Duration::from_secs(most)
+    }
+
+    /// Whether it may be given while the side is asked whether it is still good (RFC 5861 section 3).
+    pub(crate) fn stays(&self, wants: &Directives, now: SystemTime) -> bool {
+        let Some(most) = self.said.stale_while_revalidate else {
+            return false;
+        };
+        !self.said.is_strict() && wants.is_content() && self.over(now) <= Duration::from_secs(most)
+    }
+
+    /// For how long it has not been good.
+    pub(crate) fn over(&self, now: SystemTime) -> Duration {
+        self.age(now).saturating_sub(self.lifetime)
+    }
+
+    /// Whether it was ever to be given while the side is asked.
+    pub(super) fn ever_stays(&self) -> bool {
+        self.said.stale_while_revalidate > Some(0) && !self.said.is_strict()
+    }
+
+    /// Whether those who ask next may have it, too.
+    pub(crate) fn is_for_next(&self) -> bool {
+        self.lasts() || self.ever_stays()
     }
 }
 

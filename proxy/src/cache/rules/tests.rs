@@ -206,6 +206,94 @@ fn a_stale_one_stands_in_where_it_says_so() {
 }
 
 #[test]
+fn a_stale_one_is_given_while_its_side_is_asked_where_it_says_so() {
+    for (said, wants, at_50, at_70, at_90) in [
+        ("max-age=60", "", true, false, false),
+        (
+            "max-age=60, stale-while-revalidate=20",
+            "",
+            true,
+            true,
+            false,
+        ),
+        (
+            "max-age=60, stale-while-revalidate=20",
+            "no-cache",
+            false,
+            false,
+            false,
+        ),
+        (
+            "max-age=60, stale-while-revalidate=20",
+            "max-age=100",
+            true,
+            false,
+            false,
+        ),
+        (
+            "max-age=60, stale-while-revalidate=20",
+            "min-fresh=1",
+            true,
+            false,
+            false,
+        ),
+        // It is the answer's to say.
+        (
+            "max-age=60",
+            "stale-while-revalidate=20",
+            true,
+            false,
+            false,
+        ),
+        (
+            "max-age=60, stale-while-revalidate=20, must-revalidate",
+            "",
+            true,
+            false,
+            false,
+        ),
+        (
+            "s-maxage=60, stale-while-revalidate=20",
+            "",
+            true,
+            false,
+            false,
+        ),
+        (
+            "no-cache, max-age=60, stale-while-revalidate=20",
+            "",
+            false,
+            false,
+            false,
+        ),
+        // Said twice, or not to be read, the shorter time counts.
+        (
+            "max-age=60, stale-while-revalidate=99, stale-while-revalidate=5",
+            "",
+            true,
+            false,
+            false,
+        ),
+        (
+            "max-age=60, stale-while-revalidate=soon",
+            "",
+            true,
+            false,
+            false,
+        ),
+    ] {
+        let kept = fresh(&[cc(said)]);
+        let wants = Directives::read(&fields(&[cc(wants)]));
+        let given = |now| kept.serves(&wants, at(now)) || kept.stays(&wants, at(now));
+        // The time until which it is good belongs to neither.
+        let found = [50, 70, 90].map(given);
+        assert_eq!(found, [at_50, at_70, at_90], "{said} {wants:?}");
+    }
+    let over = |now| fresh(&[cc("max-age=60")]).over(at(now)).as_secs();
+    assert_eq!((over(50), over(70)), (0, 10));
+}
+
+#[test]
 fn variants_are_told_apart_by_the_fields_that_chose_them() {
     let asked = fields(&[("accept-language", "de"), ("x-a", "1"), ("x-a", "2")]);
     let vary = fields(&[("vary", "Accept-Language, x-b"), ("vary", "x-a")]);
@@ -234,6 +322,11 @@ fn what_a_client_makes_up_is_told_apart_and_who_it_is_is_not() {
         usual,
         told(&[("x-forwarded-for", "2.2.2.2"), ("x-forwarded-host", "a")])
     );
+    let turned = told(&[("x-forwarded-host", "a"), ("x-forwarded-proto", "b")]);
+    let other = told(&[("x-forwarded-proto", "b"), ("x-forwarded-host", "a")]);
+    assert_eq!(turned, other, "the order of unlike fields says nothing");
+    let twice = [("x-forwarded-host", "a"), ("x-forwarded-host", "b")];
+    assert_ne!(told(&twice), told(&[twice[1], twice[0]]));
     let with = |pair| told(&[("x-forwarded-host", "a"), pair]);
     assert_eq!(usual, with(("forwarded", "for=2.2.2.2, For=\"[::1]\"")));
     for pair in [
