@@ -127,6 +127,12 @@ async fn a_request_is_a_span_between_its_client_and_its_upstream() {
     for span in [server, client] {
         assert_eq!(span.name, "GET /api/items/{id}");
     }
+    server_says(server, &extracted.addr().to_string());
+    client_says(client, extracted.addr().port());
+}
+
+/// Attributes of the span of the client's request.
+fn server_says(server: &Told, upstream: &str) {
     let port = front_port(server);
     let expected = [
         ("http.request.method", "GET"),
@@ -143,15 +149,19 @@ async fn a_request_is_a_span_between_its_client_and_its_upstream() {
         ("user_agent.original", "a test"),
         ("outgrow.slice", "shop"),
         ("outgrow.side", "extracted"),
-        ("outgrow.upstream", &extracted.addr().to_string()),
+        ("outgrow.upstream", upstream),
         ("outgrow.request_id", "mine"),
         ("error.type", ""),
     ];
     for (name, value) in expected {
         assert_eq!(server.said(name), value, "{name}");
     }
-    let url = format!("http://{}/api/items/7", extracted.addr());
-    let port = extracted.addr().port().to_string();
+}
+
+/// Those of the span of what an upstream at this port was asked.
+fn client_says(client: &Told, port: u16) {
+    let url = format!("http://127.0.0.1:{port}/api/items/7");
+    let port = port.to_string();
     for (name, value) in [
         ("url.full", &*url),
         ("server.address", "127.0.0.1"),
