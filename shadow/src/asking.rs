@@ -1,15 +1,20 @@
 //! What a side is asked where it has other ids than the one that has answered the client: ids in
-//! the path and in the query become what the rules know they are there. What is not known is not
-//! asked for.
+//! the path, the query and the body become what the rules know they are there. What is not known is
+//! not asked for.
+
+mod body;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::uri::PathAndQuery;
 use outgrow_rollout::Side;
 use percent_encoding::percent_decode_str;
 
+use crate::error::Error;
+use crate::path::Pattern;
 use crate::renaming::Book;
 use crate::rewrite::{escaped, plain};
 use crate::settings::Writes;
@@ -17,9 +22,20 @@ use crate::slice::Slice;
 use crate::tap::Exchange;
 use crate::writes::Kind;
 
-/// By a parameter of the path, or one of the query with a `?` before it: the name under which rules
-/// know its ids.
+/// By a parameter of the path, one of the query with a `?` before it, or a path of the body's
+/// document that begins with `$`: the name under which rules know its ids.
 pub type AskedIds = BTreeMap<String, String>;
+
+/// Looks at a key of [`AskedIds`] as such.
+///
+/// # Errors
+/// [`Error`] for one that begins with `$` and is no path into a document.
+pub fn check_asked(key: &str) -> Result<(), Error> {
+    match key.starts_with('$') {
+        true => Pattern::parse(key).map(drop),
+        false => Ok(()),
+    }
+}
 
 /// Why a side is not asked.
 pub(crate) const UNKNOWN: &str = "id-not-known-yet";
@@ -29,6 +45,7 @@ const UNFIT: &str = "id-not-in-its-path";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) target: PathAndQuery,
+    pub(crate) body: Bytes,
     /// With an id that is the other side's, and names nothing there. Only an answer that it names
     /// nothing here either says something.
     pub(crate) is_blind: bool,
@@ -55,6 +72,7 @@ impl Slice {
         let Some(ids) = ids.filter(|_| side != exchange.primary) else {
             return Ok(Asked {
                 target: own.unwrap_or(&asked.target).clone(),
+                body: asked.body.clone(),
                 is_blind: false,
             });
         };
@@ -65,7 +83,7 @@ impl Slice {
         let rules = self.rules();
         let may_be_blind = kind == Kind::Read && is_gone(exchange.response.status);
         let mut is_blind = false;
-        let other = |name: &str, id: &str| {
+        let mut other = |name: &str, id: &str| {
             let found = rules.renamed(name, book, exchange.primary, id);
             is_blind |= found.is_none();
             match found {
@@ -73,8 +91,13 @@ impl Slice {
                 found => Ok(found),
             }
         };
-        let target = target(&exchange.route, &asked.target, own, ids, other)?;
-        Ok(Asked { target, is_blind })
+        let target = target(&exchange.route, &asked.target, own, ids, &mut other)?;
+        let body = body::renamed(&asked.body, ids, other)?;
+        Ok(Asked {
+            target,
+            body: body.unwrap_or_else(|| asked.body.clone()),
+            is_blind,
+        })
     }
 }
 

@@ -59,7 +59,7 @@ mod what_if;
 mod witnesses;
 mod writes;
 
-pub use asking::AskedIds;
+pub use asking::{AskedIds, check_asked};
 pub use clusters::{ClusterField, ClusterRow};
 pub use comparer::{Comparer, Finding};
 pub use error::Error;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -19,6 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use outgrow_rollout::Side;
 use tokio::time::timeout;
 
+use crate::asking::Asked;
 use crate::body::GROWTH_MAX;
 use crate::compare::Answer;
 use crate::places::Place;
@@ -105,12 +106,12 @@ impl Mirror {
         slice: &SliceShadow,
         (side, kind): (Side, Kind),
         exchange: &Exchange,
-        target: PathAndQuery,
+        to_ask: &Asked,
     ) -> Result<(Answer, Duration), Failure> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let to = place(slice, side, kind, turn)?;
         let rewrite = slice.rewrites.of(side);
-        let request = request(&to, (side, kind), rewrite, exchange, &target)?;
+        let request = request(&to, (side, kind), rewrite, exchange, to_ask)?;
         let within = self.limits.timeout;
         let begun = Instant::now();
         let is_read = kind == Kind::Read;
@@ -183,7 +184,7 @@ fn request(
     (side, kind): (Side, Kind),
     rewrite: &Rewrite,
     exchange: &Exchange,
-    target: &PathAndQuery,
+    to_ask: &Asked,
 ) -> Result<Request<Full<Bytes>>, String> {
     let authority = match to {
         Place::Tcp(authority) => authority.clone(),
@@ -195,10 +196,10 @@ fn request(
     let uri = Uri::builder()
         .scheme(Scheme::HTTP)
         .authority(authority)
-        .path_and_query(rewrite.target(target))
+        .path_and_query(rewrite.target(&to_ask.target))
         .build()
         .map_err(|error| error.to_string())?;
-    let mut request = Request::new(Full::new(asked.body.clone()));
+    let mut request = Request::new(Full::new(to_ask.body.clone()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = fields(&asked.headers, rewrite);

@@ -115,6 +115,11 @@ impl Pattern {
         }
     }
 
+    /// Whether this place of a body is what it names, and not what lies below that.
+    pub(crate) fn is_at(&self, at: &[Step]) -> bool {
+        matches!(self, Self::Body(pattern) if is_whole(pattern, at))
+    }
+
     /// Whether the pattern covers this place in this document.
     pub(crate) fn covers(&self, root: &Root, at: &[Step]) -> bool {
         match (self, root) {
@@ -189,6 +194,21 @@ fn fits(pattern: &[Step], steps: &[Step]) -> bool {
         rest = found.unwrap_or_default();
         found.is_some()
     })
+}
+
+/// Whether a pattern without what is below it covers this place.
+fn is_whole(pattern: &[Step], steps: &[Step]) -> bool {
+    let mut parts = pattern.rsplitn(2, |step| *step == Step::Deep);
+    let last = parts.next().unwrap_or_default();
+    let Some(before) = steps.len().checked_sub(last.len()) else {
+        return false;
+    };
+    let (above, end) = steps.split_at(before);
+    let above_fits = match parts.next() {
+        Some(pattern) => fits(pattern, above),
+        None => above.is_empty(),
+    };
+    above_fits && after(last, end).is_some()
 }
 
 /// What is left of the steps after those of this part, which has no `..`.

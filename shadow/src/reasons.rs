@@ -146,6 +146,10 @@ const MEANINGS: [(&str, &[(&str, &str)]); 3] = [
                 "id-not-in-its-path",
                 "the other side's path has no place for the id: see `ids` and the rewritten paths",
             ),
+            (
+                "id-not-in-its-body",
+                "`ids` names places of a document, and the request's body is none",
+            ),
             ("encoding", "a `Content-Encoding` that is not read"),
             (
                 "broken-encoding",

@@ -258,9 +258,7 @@ impl Slice {
             return Err(NoAnswer::Failed(text));
         }
         let flight = self.sets_off(whom, &exchange.route)?;
-        let asked = self
-            .mirror
-            .ask(&self.settings, whom, exchange, to_ask.target);
+        let asked = self.mirror.ask(&self.settings, whom, exchange, &to_ask);
         let asked = asked.await;
         drop(flight);
         let is_down = asked.as_ref().is_err_and(|failure| failure.is_down);
@@ -395,7 +393,11 @@ impl Slice {
         let method = &exchange.request.method;
         let kind = Kind::of(method, route.copied().unwrap_or_default());
         let asked = self.asked((*side, kind.unwrap_or(Kind::Read)), exchange);
-        let target = asked.map_or_else(|_| exchange.request.target.clone(), |asked| asked.target);
+        let request = &exchange.request;
+        let (target, body) = match &asked {
+            Ok(asked) => (&asked.target, &asked.body),
+            Err(_) => (&request.target, &request.body),
+        };
         let target = self.redactor.text(target.as_str());
         let upstreams = match (side, kind) {
             // It would write, without being asked to take that back.
@@ -411,8 +413,8 @@ impl Slice {
             http::Method::GET | http::Method::POST => {}
             _ => line.push_str(&format!(" -X {method}")),
         }
-        if *method == http::Method::POST || !exchange.request.body.is_empty() {
-            let body = String::from_utf8_lossy(&exchange.request.body);
+        if *method == http::Method::POST || !body.is_empty() {
+            let body = String::from_utf8_lossy(body);
             let body = self.redactor.text(&body);
             line.push_str(&format!(" --data-binary {}", quoted(&body)));
         }

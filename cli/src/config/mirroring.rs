@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use outgrow_shadow::{Accept, AskedIds, Flow, Posts, RouteShadow, Rule};
+use outgrow_shadow::{Accept, AskedIds, Flow, Posts, RouteShadow, Rule, check_asked};
 
 use super::model::Route;
 use super::problem::{Findings, Place, nearest};
@@ -105,6 +105,9 @@ fn ids(node: &Node<'_>, findings: &mut Findings<'_>, rules: &[Rule]) -> AskedIds
         if key == "?" {
             let fix = "write ids = { \"?name\" = \"order\" }";
             findings.lack(&place, "it names no parameter of the query", fix);
+        } else if let Err(error) = check_asked(&key) {
+            let fix = "write a path as rules have it, e.g. \"$.lines[*].order\"";
+            findings.refuse(&place, error.to_string(), fix);
         } else if !names.contains(&name.as_str()) {
             let fix = match nearest(&name, names.iter().copied()) {
                 Some(near) => format!("did you mean \"{near}\"?"),
@@ -160,10 +163,10 @@ fn by_route(
         }
         writes::check_route(&place, &text, own, findings);
         let in_path = |key: &str| !key.starts_with('*') && text.contains(&format!("{{{key}}}"));
-        let has = |key: &str| key.starts_with('?') || in_path(key);
+        let has = |key: &str| key.starts_with(['?', '$']) || in_path(key);
         if let Some(key) = ids.keys().find(|key| !has(key)) {
             let rule = format!("its path has no `{{{key}}}`, which `ids` names");
-            let fix = "name a parameter of its path, or one of the query as \"?name\"";
+            let fix = "name a parameter of its path, one of the query as \"?name\", or a place in the body as \"$.name\"";
             findings.refuse(&place, rule, fix);
         }
         if !known.contains(&text) {

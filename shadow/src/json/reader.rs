@@ -105,6 +105,14 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    /// The name of a member, whatever it is written like, and the colon.
+    pub(crate) fn member(&mut self) -> Option<String> {
+        self.space();
+        let name = self.string()?;
+        self.colon()?;
+        Some(name)
+    }
+
     /// Passes over a value; `None` for whatever [`Self::value`] does not read.
     pub(crate) fn skip(&mut self, depth: usize) -> Option<()> {
         self.skip_within(depth, usize::MAX)
@@ -153,9 +161,7 @@ impl<'a> Reader<'a> {
         let mut all = Vec::new();
         let mut more = self.opens(b'{', b'}')?;
         while more {
-            self.space();
-            let name = self.string()?;
-            self.colon()?;
+            let name = self.member()?;
             all.push((name, self.value(depth)?));
             more = self.goes_on(b'}')?;
         }

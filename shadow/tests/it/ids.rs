@@ -111,6 +111,7 @@ struct Client<'a> {
     sides: SideTargets,
     primary: Side,
     answer: Response<Bytes>,
+    body: &'static str,
 }
 
 fn client<'a>(route: &'a str, target: &'a str, body: &str) -> Client<'a> {
@@ -120,6 +121,7 @@ fn client<'a>(route: &'a str, target: &'a str, body: &str) -> Client<'a> {
         sides: SideTargets::default(),
         primary: Side::Legacy,
         answer: ok(body),
+        body: "",
     }
 }
 
@@ -141,9 +143,15 @@ impl Orders {
             path: "$".to_owned(),
             by: ArrayBy::Key("n".to_owned()),
         }];
-        for (route, key) in [(ONE, "id"), (CHANGE, "id"), (ALL, "?order")] {
-            let ids = [(key.to_owned(), "order".to_owned())];
-            slice.flow.ids.insert(route.to_owned(), ids.into());
+        for (route, keys) in [
+            (ONE, &["id"][..]),
+            (CHANGE, &["id", "$.id", "$.with[*]"]),
+            (ALL, &["?order"]),
+        ] {
+            let ids = keys
+                .iter()
+                .map(|key| ((*key).to_owned(), "order".to_owned()));
+            slice.flow.ids.insert(route.to_owned(), ids.collect());
         }
         change(&mut all);
         let shadow = start(all, Position::default());
@@ -167,6 +175,7 @@ impl Orders {
         let mut exchange = exchange.unwrap();
         exchange.primary = client.primary;
         exchange.request.sides = client.sides;
+        exchange.request.body = Bytes::from_static(client.body.as_bytes());
         exchange.offer();
         settled(&self.shadow).await
     }
@@ -300,6 +309,43 @@ async fn copies_of_writes_are_asked_by_the_ids_of_whom_they_go_to() {
     assert_eq!(orders.asked(wrong).await, (3, 1, 1));
     let asked = targets(&orders.extracted);
     assert_eq!(asked[1..], ["/api/orders/a1"; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_names_what_it_is_about_by_the_ids_of_whom_it_goes_to() {
+    let orders = Orders::with(false, |settings| {
+        let own = RouteShadow {
+            writes: Some(Writes::DryRun),
+            ..RouteShadow::default()
+        };
+        let routes = &mut settings.slices[0].flow.routes;
+        routes.insert(CHANGE.to_owned(), own);
+    })
+    .await;
+    orders.list().await;
+    let put = |body| Client {
+        body,
+        ..client(
+            CHANGE,
+            "/api/orders/17",
+            r#"{"id":17,"n":7,"change":{"id":1}}"#,
+        )
+    };
+    let known = put(r#"{"id": 17, "with":[18, null], "n":7.0, "of":{"id":17}}"#);
+    assert_eq!(orders.asked(known).await, (2, 0, 0));
+    let seen = orders.extracted.seen();
+    let body = String::from_utf8_lossy(&seen[1].body).into_owned();
+    assert_eq!(
+        body,
+        r#"{"id": "a1", "with":["b/2", null], "n":7.0, "of":{"id":17}}"#
+    );
+    // One that is not known yet, and a form.
+    assert_eq!(orders.asked(put(r#"{"with":[99]}"#)).await, (2, 0, 1));
+    assert_eq!(orders.unknown(), 1);
+    assert_eq!(orders.asked(put("id=17")).await, (2, 0, 2));
+    let report = orders.shadow.report(&shop()).unwrap();
+    assert_eq!(report.not_comparable["id-not-in-its-body"], 1);
+    assert_eq!(orders.extracted.seen().len(), 2, "neither was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

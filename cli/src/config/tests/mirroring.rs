@@ -95,13 +95,17 @@ fn requests_may_have_ids_that_rules_know() {
     let route =
         |route: &str, ids: &str| format!("by_route = [{{ routes = [\"{route}\"], ids = {ids} }}]");
     let one = "GET /api/products/{id}";
-    let text = rule("product") + &route(one, "{ id = \"product\", \"?with\" = \"product\" }");
+    let text = rule("product")
+        + &route(
+            one,
+            "{ id = \"product\", \"?with\" = \"product\", \"$.of[*]\" = \"product\" }",
+        );
     let config = good(&with(&text));
     let flow = &config.slice("catalog").unwrap().shadow.flow;
     assert_eq!(flow.ids.len(), 1);
     let ids = flow.ids[one].iter();
     let ids: Vec<(&str, &str)> = ids.map(|(key, name)| (&**key, &**name)).collect();
-    assert_eq!(ids, [("?with", "product"), ("id", "product")]);
+    assert_eq!(ids, ["$.of[*]", "?with", "id"].map(|key| (key, "product")));
     for (name, at, ids, expected) in [
         (
             "product",
@@ -127,6 +131,12 @@ fn requests_may_have_ids_that_rules_know() {
             one,
             "{ \"?\" = \"product\" }",
             "no parameter of the query",
+        ),
+        (
+            "product",
+            one,
+            "{ \"$.of[\" = \"product\" }",
+            "`]` is missing",
         ),
         ("product", one, "\"product\"", "ids"),
         ("product", one, "{ id = 1 }", "ids"),
