@@ -42,6 +42,7 @@ pub(crate) async fn carry(
     let protocol = headers::upgrade(request.headers());
     let client = protocol.as_ref().and_then(|_| request.body().half());
     let wish = wish(&core, request.headers());
+    let hints = request.body().hints(request.version());
     let (mut parts, body) = request.into_parts();
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
     let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
@@ -67,6 +68,7 @@ pub(crate) async fn carry(
         body,
         until,
         told,
+        hints,
     };
     let found = route(&core, &out.parts.method, &out.parts).cloned();
     let chosen = filters(&core, found.as_ref());

@@ -96,6 +96,7 @@ impl Identities {
             body: None,
             until: None,
             told: None,
+            hints: None,
         };
         let sent = legacy.send(&mut out, Client::Nobody, Instant::now());
         let (answer, lent) = sent.await?;

@@ -31,10 +31,11 @@ use crate::core::{Core, Peer};
 use crate::counts::refusals::UNFINISHED;
 use crate::deadline::Deadline;
 use crate::error::Refusal;
+use crate::forward::is_read;
 use crate::stages;
 use down::{Date, Down};
 use head::{Head, KnownNames, Manner};
-pub(crate) use line::{Again, ClientBody, ClientBodyError, ClientHalf, Io, UploadCopy};
+pub(crate) use line::{Again, ClientBody, ClientBodyError, ClientHalf, Hints, Io, UploadCopy};
 use line::{Left, Line, LineBody, State};
 
 /// Read at once while a head is awaited.
@@ -248,6 +249,8 @@ impl Inbound<'_> {
 
     /// The stages' answer; `None` when the client has left before.
     async fn answer(&mut self, request: Request<ClientBody>) -> Option<Response<Body>> {
+        // Who writes is asked for by a task of its own, which hints may come from.
+        let apart = !is_read(request.method());
         // In a box, so that an idle client has no room for it.
         let mut stages = Box::pin(stages::answer(
             self.core.clone(),
@@ -258,9 +261,27 @@ impl Inbound<'_> {
             if let Poll::Ready(Ok(answer)) = stages.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));
             }
+            if self.poll_hints(cx, apart).is_err() {
+                return Poll::Ready(None);
+            }
             self.poll_left(cx).map(|()| None)
         })
         .await
+    }
+
+    /// Says what has come before the answer.
+    fn poll_hints(&self, cx: &mut Context<'_>, apart: bool) -> std::io::Result<()> {
+        let state = &mut *self.line.state();
+        if apart {
+            state.watch(cx);
+        }
+        if state.body != Left::Over || state.interim.is_empty() {
+            return Ok(());
+        }
+        match state.poll_interim(cx) {
+            Poll::Ready(said) => said,
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Writes an answer, and makes the connection ready for the next request.
@@ -274,7 +295,8 @@ impl Inbound<'_> {
             let memory = self.core.desk.output.take();
             let date = &mut *self.core.desk.date.borrow_mut();
             let mut down = Down::new(answer, manner, stays, (memory, date));
-            down.say_first(std::mem::take(&mut state.interim));
+            state.turn += 1;
+            down.say_first(&std::mem::take(&mut state.interim));
             down
         };
         let sent = poll_fn(|cx| self.poll_send(cx, &mut down)).await;

@@ -20,7 +20,7 @@ use outgrow_rollout::key_hash;
 
 use crate::error::UpstreamError;
 use crate::grpc;
-use crate::inbound::ClientBody;
+use crate::inbound::{ClientBody, Hints};
 use crate::limits::Limits;
 use crate::rules::Balance;
 use crate::trail::Trail;
@@ -152,6 +152,8 @@ pub(crate) struct Outgoing {
     pub(crate) until: Option<Instant>,
     /// Where each try is to be a span.
     pub(crate) told: Option<Rc<Trail>>,
+    /// Where interim answers go.
+    pub(crate) hints: Option<Hints>,
 }
 
 impl Outgoing {

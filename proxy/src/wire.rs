@@ -25,7 +25,7 @@ use tracing::debug;
 
 use crate::chunks::{BadChunk, Step};
 use crate::deadline::Deadline;
-use crate::inbound::{ClientBody, ClientBodyError};
+use crate::inbound::{ClientBody, ClientBodyError, Hints};
 use head::{Framing, Head, Names};
 pub(crate) use mux::{Mux, MuxAnswer, Unanswered};
 pub(crate) use stream::Stream;
@@ -133,12 +133,12 @@ impl Wire {
         parts: &request::Parts,
         body: Option<ClientBody>,
         until: Instant,
-        fields_max: usize,
+        (fields_max, hints): (usize, Option<&Hints>),
     ) -> Result<Response<()>, WireError> {
         self.upload.begin(parts, body)?;
         self.deadline.set(until);
         let head = poll_fn(|cx| {
-            let head = self.poll_head(cx, &parts.method, fields_max);
+            let head = self.poll_head(cx, &parts.method, (fields_max, hints));
             if head.is_pending() && self.deadline.poll(cx).is_ready() {
                 return Poll::Ready(Err(WireError::Late));
             }
@@ -161,7 +161,7 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
-        fields_max: usize,
+        (fields_max, hints): (usize, Option<&Hints>),
     ) -> Poll<Result<Head, WireError>> {
         if let Io::Whole(stream) = &mut self.io {
             // Both ways at once: an answer may come before the request is through.
@@ -175,7 +175,8 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.broken(Some(error)))),
             }
-            if let Some(head) = head::read(&mut self.input, method, fields_max, &mut self.names)? {
+            let (input, names) = (&mut self.input, &mut self.names);
+            if let Some(head) = head::read(input, method, fields_max, names, hints)? {
                 return Poll::Ready(Ok(head));
             }
             if self.input.len() > HEAD_MAX {

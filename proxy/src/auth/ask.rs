@@ -61,6 +61,7 @@ pub(super) async fn ask(
         body: None,
         until: None,
         told: None,
+        hints: None,
     };
     let sent = cluster.send(&mut out, Client::Nobody, Instant::now()).await;
     let (mut answer, lent) = sent.map_err(|error| failed(&error))?;

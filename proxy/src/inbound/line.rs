@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,12 +21,16 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::chunks::{BadChunk, Chunks, Step};
+use crate::headers;
 
 /// Read at once of a body, at first and while much is coming.
 const READ_SMALL: usize = 8 * 1_024;
 const READ_LARGE: usize = 64 * 1_024;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Of hints that a client has not read yet.
+const INTERIM_MAX: usize = 8 * 1_024;
 
 /// A client's socket.
 #[derive(Debug)]
@@ -82,8 +87,10 @@ pub(super) struct State {
     pub(super) body: Left,
     /// The client waits for leave before it sends its body.
     pub(super) expects: bool,
-    /// What of that leave is still to be said.
-    pub(super) interim: &'static [u8],
+    /// What is still to be said before the answer: that leave, and hints of the upstream.
+    pub(super) interim: BytesMut,
+    /// The number of the present request, until its answer begins.
+    pub(super) turn: u64,
     /// The client has closed its half.
     pub(super) ended: bool,
     /// Nothing more on it can be understood.
@@ -102,7 +109,8 @@ impl Line {
             filled: 0,
             body: Left::Over,
             expects: false,
-            interim: &[],
+            interim: BytesMut::new(),
+            turn: 0,
             ended: false,
             broken: false,
             watcher: None,
@@ -225,15 +233,22 @@ impl State {
     /// Says that the body is wanted, where the client waits for that.
     fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.expects) && self.input.is_empty() {
-            self.interim = CONTINUE;
+            self.interim.extend_from_slice(CONTINUE);
         }
+        self.poll_interim(cx)
+    }
+
+    /// Says what comes before the answer. By whoever reads the body, and by the connection's task
+    /// when that is over: a socket wakes only one of them.
+    pub(super) fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, self.interim))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.interim = &self.interim[written..];
+            self.interim.advance(written);
             if self.interim.is_empty() {
+                self.interim = BytesMut::new();
                 ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             }
         }
@@ -340,6 +355,17 @@ impl ClientBody {
         Self::Again(Box::new(again))
     }
 
+    /// Where hints go; a client of HTTP/1.0 knows none, and with HTTP/2 they have no way.
+    pub(crate) fn hints(&self, version: Version) -> Option<Hints> {
+        match self {
+            Self::Line(LineBody(line)) if version == Version::HTTP_11 => Some(Hints {
+                line: Rc::downgrade(line),
+                turn: line.state().turn,
+            }),
+            _ => None,
+        }
+    }
+
     /// The connection itself, for when both sides have changed their protocol. HTTP/2 has no such
     /// thing.
     pub(crate) fn half(&self) -> Option<ClientHalf> {
@@ -399,6 +425,39 @@ impl Body for ClientBody {
             Self::Stream(stream) => stream.is_end_stream(),
             Self::Again(again) => again.is_end_stream(),
             Self::Copied(body, _) => body.is_end_stream(),
+        }
+    }
+}
+
+/// Where an upstream's interim answers go: 103 (RFC 8297), and others that are not for the proxy
+/// (RFC 9110 section 15.2). Of a client that has left, or whose answer has begun, they go nowhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Hints {
+    line: Weak<Line>,
+    turn: u64,
+}
+
+impl Hints {
+    /// Passes one on; without what is for one hop. What a client does not read in time it does not
+    /// get: nobody is slower for a hint.
+    pub(crate) fn tell(&self, status: StatusCode, fields: &mut HeaderMap) {
+        let Some(line) = self.line.upgrade() else {
+            return;
+        };
+        headers::strip_hop_by_hop(fields);
+        fields.remove(CONTENT_LENGTH);
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+        for (name, value) in fields.iter() {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                head.extend_from_slice(part);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        let state = &mut *line.state();
+        if state.turn == self.turn && state.interim.len() + head.len() <= INTERIM_MAX {
+            state.interim.extend_from_slice(&head);
+            state.wake();
         }
     }
 }

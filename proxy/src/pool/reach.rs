@@ -163,7 +163,8 @@ impl Cluster {
             };
             let (may_repeat, bare) = (out.may_repeat(), out.body.is_none());
             let request = (&out.parts, out.body.take());
-            let asked = mux.ask(request, to, until, self.limits.headers_max).await;
+            let how = (self.limits.headers_max, out.hints.as_ref());
+            let asked = mux.ask(request, to, until, how).await;
             let Unanswered {
                 error,
                 unseen,
@@ -302,7 +303,8 @@ impl Cluster {
         (begun, until): (Instant, Instant),
     ) -> Result<Response<()>, UpstreamError> {
         let body = out.body.take();
-        let asked = wire.ask(&out.parts, body, until, self.limits.headers_max);
+        let how = (self.limits.headers_max, out.hints.as_ref());
+        let asked = wire.ask(&out.parts, body, until, how);
         asked
             .await
             .map_err(|error| broken(to, error, (begun, until)))

@@ -120,11 +120,11 @@ async fn ask(dialer: &Dialer, to: &Address, rule: &Health) -> Result<(), String>
     let (parts, ()) = request.into_parts();
     let status = match &mut connection {
         Connection::Lines(wire) => {
-            let asked = wire.ask(&parts, None, bound, FIELDS_MAX).await;
+            let asked = wire.ask(&parts, None, bound, (FIELDS_MAX, None)).await;
             asked.map_err(|error| error.to_string())?.status()
         }
         Connection::Streams(mux) => {
-            let asked = mux.ask((&parts, None), to, bound, FIELDS_MAX).await;
+            let asked = mux.ask((&parts, None), to, bound, (FIELDS_MAX, None)).await;
             asked.map_err(|failed| failed.error.to_string())?.0.status()
         }
     };

@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 use super::WireError;
 use crate::chunks::Chunks;
 use crate::headers::is_persistence;
+use crate::inbound::Hints;
 
 /// Fields of most heads: these need no memory of their own while they are read.
 const FIELDS_USUAL: usize = 32;
@@ -62,13 +63,18 @@ pub(crate) fn read(
     method: &Method,
     fields_max: usize,
     names: &mut Names,
+    hints: Option<&Hints>,
 ) -> Result<Option<Head>, WireError> {
     while !input.is_empty() {
-        let Some(parsed) = parse(input, fields_max, names)? else {
+        let Some(mut parsed) = parse(input, fields_max, names)? else {
             return Ok(None);
         };
         let status = parsed.response.status();
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            // Whether a body is wanted the proxy says itself.
+            if let Some(hints) = hints.filter(|_| status != StatusCode::CONTINUE) {
+                hints.tell(status, parsed.response.headers_mut());
+            }
             continue;
         }
         return framed(parsed, method).map(Some);
@@ -284,6 +290,7 @@ mod tests {
             &method,
             100,
             &mut Names::default(),
+            None,
         )
     }
 
@@ -370,15 +377,30 @@ mod tests {
         let text = format!("HTTP/1.1 299 Odd Reason\r\n{fields}\r\nbody");
         for end in 1..text.len() - 4 {
             let mut part = BytesMut::from(&text.as_bytes()[..end]);
-            assert!(read(&mut part, &Method::GET, 100, names).unwrap().is_none());
+            assert!(
+                read(&mut part, &Method::GET, 100, names, None)
+                    .unwrap()
+                    .is_none()
+            );
         }
         let mut input = BytesMut::from(text.as_str());
-        let head = read(&mut input, &Method::GET, 100, names).unwrap().unwrap();
+        let head = read(&mut input, &Method::GET, 100, names, None)
+            .unwrap()
+            .unwrap();
         assert_eq!(&input[..], b"body");
         assert_eq!(head.response.headers()["x-89"], "v89");
         let reason = head.response.extensions().get::<ReasonPhrase>().unwrap();
         assert_eq!(reason.as_bytes(), b"Odd Reason");
-        assert!(read(&mut BytesMut::from(text.as_str()), &Method::GET, 80, names).is_err());
+        assert!(
+            read(
+                &mut BytesMut::from(text.as_str()),
+                &Method::GET,
+                80,
+                names,
+                None
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -387,7 +409,9 @@ mod tests {
         for (one, other) in [("a", "b"), ("a", "b"), ("b", "a"), ("A", "c"), ("c", "c")] {
             let text = format!("HTTP/1.1 204 No\r\n{one}: 1\r\n{other}: 2\r\n\r\n");
             let input = &mut BytesMut::from(text.as_str());
-            let head = read(input, &Method::GET, 100, names).unwrap().unwrap();
+            let head = read(input, &Method::GET, 100, names, None)
+                .unwrap()
+                .unwrap();
             let fields = head.response.headers();
             let seen: Vec<_> = fields
                 .get_all(one)

@@ -9,7 +9,7 @@ mod upload;
 
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, Uri, Version, request};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::{HEAD_MAX, Stream, WireError, head};
-use crate::inbound::ClientBody;
+use crate::inbound::{ClientBody, Hints};
 use crate::upstreams::address::Address;
 pub(crate) use answer::MuxAnswer;
 use upload::Upload;
@@ -174,7 +174,7 @@ impl Mux {
         (parts, body): (&request::Parts, Option<ClientBody>),
         to: &Address,
         until: Instant,
-        fields_max: usize,
+        (fields_max, hints): (usize, Option<&Hints>),
     ) -> Result<(Response<()>, MuxAnswer), Unanswered> {
         let head = match self.head(parts, to) {
             Ok(head) => head,
@@ -198,7 +198,7 @@ impl Mux {
         };
         let busy = Busy::enter(&self.life);
         let mut upload = body.map(|body| Upload::new(stream, body));
-        let mut answer = pin!(answer);
+        let mut answer = answer;
         let answered = poll_fn(|cx| {
             // Both ways at once: an answer may come before the request is through.
             if let Some(upload) = &mut upload
@@ -206,7 +206,15 @@ impl Mux {
             {
                 return Poll::Ready(Err(error));
             }
-            match answer.as_mut().poll(cx) {
+            if let Some(hints) = hints {
+                while let Poll::Ready(Some(Ok(mut hint))) = answer.poll_informational(cx) {
+                    let status = hint.status();
+                    if status != StatusCode::CONTINUE {
+                        hints.tell(status, hint.headers_mut());
+                    }
+                }
+            }
+            match Pin::new(&mut answer).poll(cx) {
                 Poll::Ready(answered) => Poll::Ready(answered.map_err(WireError::Stream)),
                 Poll::Pending => late.as_mut().poll(cx).map(|()| Err(WireError::Late)),
             }

@@ -25,6 +25,7 @@ mod filtering;
 mod frames;
 mod fronted;
 mod harness;
+mod hinting;
 mod holding;
 mod keeper;
 mod living;

@@ -21,6 +21,7 @@ pub(super) fn ask(call: &Call, cache: &Arc<Cache>, mut asks: Box<Asks>, out: &Ou
         body: None,
         until: None,
         told: None,
+        hints: None,
     };
     // What the client has is its own matter.
     for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {

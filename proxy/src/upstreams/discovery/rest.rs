@@ -72,7 +72,7 @@ async fn ask(
     let mut wire = Wire::new(stream, Instant::now());
     // The caller's bound, which counts the connecting, comes first.
     let bound = Instant::now() + 2 * within;
-    let head = wire.ask(&parts, None, bound, FIELDS_MAX).await;
+    let head = wire.ask(&parts, None, bound, (FIELDS_MAX, None)).await;
     let head = head.map_err(|error| error.to_string())?.into_parts().0;
     let mut body = Vec::new();
     while let Some(frame) = std::future::poll_fn(|cx| wire.poll_frame(cx)).await {

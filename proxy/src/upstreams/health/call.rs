@@ -39,7 +39,9 @@ pub(super) async fn ask(
         trailers: None,
         rest: None,
     });
-    let asked = mux.ask((&parts, Some(body)), to, bound, FIELDS_MAX).await;
+    let asked = mux
+        .ask((&parts, Some(body)), to, bound, (FIELDS_MAX, None))
+        .await;
     let (head, mut answer) = asked.map_err(|failed| failed.error.to_string())?;
     if !head.status().is_success() {
         return Err(format!("it answers {}", head.status()));
