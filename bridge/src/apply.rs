@@ -246,6 +246,7 @@ impl Applier<'_> {
             from,
             place,
             beat: batch.beat,
+            fresh: batch.fresh,
         };
         let written = self.target.write_once(&once).await?;
         if written {

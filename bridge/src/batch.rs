@@ -76,6 +76,8 @@ pub(crate) struct Batch {
     pub(crate) unplaced: HashSet<i64>,
     /// The chunk's rows, where they go from database to database; they are not in `work` then.
     pub(crate) direct: Option<Direct>,
+    /// Most of its rows are new to the source, so probably to the target.
+    pub(crate) fresh: bool,
     /// Where this comes from the source's log without the stream between: the number before it,
     /// and the place in the log where it ends.
     pub(crate) log: Option<(i64, Place)>,

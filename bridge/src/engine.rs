@@ -268,9 +268,8 @@ impl Engine {
         if let Some(copy) = batch.copy {
             self.took_chunk(copy).await?;
         }
-        for work in &batch.work {
-            self.recent.note(work.group, &work.key);
-        }
+        let keys = batch.work.iter().map(|work| (work.group, &work.key));
+        self.recent.note_all(keys);
         let beat = batch.beat.map(|beat| self.crossed(self.source, beat));
         self.shared.status(|s| {
             s.applied = batch.upto;

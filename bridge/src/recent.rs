@@ -15,6 +15,14 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
+    /// Takes note of keys that have changed; of very many, only the last count.
+    pub(crate) fn note_all<'k>(&mut self, keys: impl DoubleEndedIterator<Item = (usize, &'k Key)>) {
+        let last: Vec<_> = keys.rev().take(KEPT).collect();
+        last.into_iter()
+            .rev()
+            .for_each(|(group, key)| self.note(group, key));
+    }
+
     pub(crate) fn note(&mut self, group: usize, key: &Key) {
         let entry = (group, key.clone());
         if !self.known.insert(entry.clone()) {

@@ -19,6 +19,7 @@
 //! writes them leaves the short way first, which waits until all that went it can be seen.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use outgrow_rollout::Side;
@@ -27,12 +28,13 @@ use crate::apply::Outcome;
 use crate::batch::{Batch, Work, mapped};
 use crate::both;
 use crate::db::books::Position;
+use crate::db::rows::usable;
 use crate::db::{Dialect, Next, Taken, Told};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::plan::{Group, Plan};
+use crate::plan::{Group, Plan, Row};
 use crate::tempo::Tempo;
-use crate::value::Key;
+use crate::value::{Cell, Key};
 
 /// What was applied is on record after so long: until then the log is read again after a death.
 const RECORD: Duration = Duration::from_millis(200);
@@ -180,12 +182,13 @@ impl Engine {
         }
         let seq = self.applied.saturating_add(taken.places());
         let side = self.source;
-        let work = net(&self.plan, side, taken);
+        let (work, fresh) = net(&self.plan, side, taken);
         let batch = Batch {
             upto: seq,
             beat: taken.beat(),
             work,
             partial: true,
+            fresh,
             log: Some((self.applied, taken.place(seq))),
             ..Batch::default()
         };
@@ -273,35 +276,65 @@ impl Engine {
         }
         self.find_back().await?;
         self.short.open = false;
+        self.target().end_line();
         Ok(())
     }
 }
 
-/// What becomes of each key that was changed: as its last change left it.
-fn net(plan: &Plan, side: Side, taken: &mut Taken) -> Vec<Work> {
-    let group_of = |name: &str| plan.group_of(side, name);
-    let width =
-        |name: &str| group_of(name).map_or(0, |at| plan.groups[at].tables(side)[0].key.len());
-    let mut places: HashMap<(usize, Key), usize> = HashMap::new();
-    let mut work: Vec<Work> = Vec::new();
-    for (table, key, told) in taken.rows(width) {
+/// What becomes of each key that was changed, as its last change left it, and whether most of the
+/// rows are new.
+///
+/// What the target does not take goes the long way, where it is read again and may be parked. So
+/// a row that goes over as it is needs no second one that tells what it was.
+fn net(plan: &Plan, side: Side, taken: &mut Taken) -> (Vec<Work>, bool) {
+    let as_they_are: Vec<Option<Vec<usize>>> = match side {
+        Side::Legacy => plan.groups.iter().map(Group::as_it_is).collect(),
+        Side::Extracted => Vec::new(),
+    };
+    let mut last: HashMap<(usize, Key), (usize, Told)> = HashMap::new();
+    let (mut rows, mut fresh) = (0usize, 0usize);
+    for (at, (table, key, told)) in taken.rows().enumerate() {
         // A table that is not mapped any more.
-        let Some((at, key)) = plan.known(side, &table, &key) else {
+        let Some(known) = plan.known(side, table, key) else {
             continue;
         };
-        let group: &Group = &plan.groups[at];
-        let row = match told {
-            Told::Row(row) => Some(row),
-            Told::Gone | Told::Nothing => None,
-        };
-        let one = mapped(group, at, side, key, vec![row]);
-        match places.get(&(at, one.key.clone())) {
-            Some(&place) => work[place] = one,
-            None => {
-                places.insert((at, one.key.clone()), work.len());
-                work.push(one);
-            }
+        rows += 1;
+        fresh += usize::from(matches!(told, Told::Row { fresh: true, .. }));
+        match last.entry(known) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 = told,
+            Entry::Vacant(entry) => drop(entry.insert((at, told))),
         }
     }
-    work
+    let mut last: Vec<_> = last.into_iter().collect();
+    last.sort_unstable_by_key(|(_, (at, _))| *at);
+    let one = |((at, key), (_, told)): ((usize, Key), (usize, Told))| {
+        let row = match told {
+            Told::Row { row, .. } => Some(row),
+            Told::Gone | Told::Nothing => None,
+        };
+        match (as_they_are.get(at), row) {
+            (Some(Some(places)), Some(row)) if goes_over(&key, &row) => Work {
+                group: at,
+                key,
+                target: Ok(vec![Some(placed(row, places))]),
+                source: Vec::new(),
+            },
+            (_, row) => mapped(&plan.groups[at], at, side, key, vec![row]),
+        }
+    };
+    (last.into_iter().map(one).collect(), fresh * 2 > rows)
+}
+
+/// Whether nothing of a row is of a kind that no mapping takes.
+fn goes_over(key: &Key, row: &Row) -> bool {
+    usable(key) && !row.iter().any(|cell| matches!(cell, Cell::BadText(_)))
+}
+
+/// The values of these places, in their order.
+fn placed(mut row: Row, places: &[usize]) -> Row {
+    if places.len() == row.len() && places.is_sorted() {
+        return row;
+    }
+    let of = |&at: &usize| std::mem::replace(&mut row[at], Cell::Null);
+    places.iter().map(of).collect()
 }

@@ -1,13 +1,13 @@
 //! How fast transactions come, and how long it pays to wait for more of them. Pure.
 //!
-//! A batch costs the target about the same for one transaction as for thirty. While they come
+//! A batch costs the target about the same for one transaction as for a hundred. While they come
 //! slowly, each is applied at once; from some thousands a second on, a rest of some milliseconds
 //! gathers many, for a fraction of the work.
 
 use std::time::{Duration, Instant};
 
 /// Transactions that are worth one batch.
-const WORTH: f64 = 32.0;
+const WORTH: f64 = 96.0;
 /// A second: below, a rest would gather few and keep them all waiting.
 const FAST: f64 = 1_500.0;
 /// However many could be gathered, nobody waits for longer.
@@ -70,8 +70,8 @@ mod tests {
         for step in [1, 10] {
             assert_eq!(after(2_000, step).0.rest(), Some(LONGEST));
         }
-        let rest = after(16_000, 10).0.rest().unwrap();
-        assert!(rest < Duration::from_millis(3), "{rest:?}");
+        let rest = after(32_000, 10).0.rest().unwrap();
+        assert!(rest < Duration::from_millis(4), "{rest:?}");
     }
 
     #[test]

@@ -128,9 +128,14 @@ impl Typed {
             (Class::Int, Cell::Real(r)) => whole(r),
             (Class::Real | Class::Real4, cell) => self.float(cell),
             (Class::Decimal(scale), Cell::Int(i)) => decimal(&i.to_string(), scale),
-            (Class::Decimal(scale), Cell::Text(text)) => decimal(&text, scale),
+            (Class::Decimal(scale), Cell::Text(text)) if !is_plain(&text, scale) => {
+                decimal(&text, scale)
+            }
             (Class::Text | Class::AsWritten, Cell::Int(i)) => Cell::Text(i.to_string()),
-            (Class::Uuid, Cell::Text(text)) => Cell::Text(text.to_ascii_lowercase()),
+            (Class::Uuid, Cell::Text(mut text)) => {
+                text.make_ascii_lowercase();
+                Cell::Text(text)
+            }
             (Class::Timestamp, Cell::Text(text)) => local(text),
             (Class::Instant, Cell::Text(text)) => instant(text),
             (_, other) => other,
@@ -210,6 +215,25 @@ fn decimal(text: &str, scale: Option<u32>) -> Cell {
     }
 }
 
+/// Whether a decimal is in the form that [`decimal`] gives it, so that there is nothing to do.
+fn is_plain(text: &str, scale: Option<u32>) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (int, fraction) = match digits.split_once('.') {
+        Some((int, fraction)) if !fraction.is_empty() => (int, fraction),
+        Some(_) => return false,
+        None => (digits, ""),
+    };
+    let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let first = int.len() == 1 || !int.starts_with('0');
+    let zero = || digits.bytes().all(|b| matches!(b, b'0' | b'.'));
+    !int.is_empty()
+        && first
+        && plain(int)
+        && plain(fraction)
+        && scale.is_none_or(|scale| fraction.len() == scale as usize)
+        && (digits.len() == text.len() || !zero())
+}
+
 /// A fraction of a second without its last zeros.
 fn trimmed(text: &str) -> &str {
     if text.contains('.') {
@@ -224,10 +248,42 @@ fn local(text: String) -> Cell {
     if !shaped || !matches!(&text[10..11], "T" | " ") {
         return Cell::Text(text);
     }
+    if &text[10..11] == " " && trimmed(&text[11..]).len() == text.len() - 11 {
+        return Cell::Text(text);
+    }
     Cell::Text(format!("{} {}", &text[..10], trimmed(&text[11..])))
 }
 
+/// Whether this begins with a date and a time of day, between them what is given.
+pub(crate) fn is_clock(text: &[u8], between: u8) -> bool {
+    const SHAPE: &[u8; 19] = b"9999-99-99 29:59:59";
+    let fits = |(&is, &shape): (&u8, &u8)| match shape {
+        b' ' => is == between,
+        b'-' | b':' => is == shape,
+        most => (b'0'..=most).contains(&is),
+    };
+    text.len() >= SHAPE.len() && text.iter().zip(SHAPE).all(fits)
+}
+
+/// Whether an instant is in the form that [`instant`] gives it, so that there is nothing to do.
+fn is_utc(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    is_clock(bytes, b'T')
+        && match &bytes[19..] {
+            [b'Z'] => true,
+            [b'.', digits @ .., last, b'Z'] => {
+                digits.len() < 9
+                    && digits.iter().all(u8::is_ascii_digit)
+                    && (b'1'..=b'9').contains(last)
+            }
+            _ => false,
+        }
+}
+
 fn instant(text: String) -> Cell {
+    if is_utc(&text) {
+        return Cell::Text(text);
+    }
     // RFC 3339 wants a `T` and an offset with minutes.
     let mut shaped = text.replacen(' ', "T", 1);
     if shaped.len() >= 3 && matches!(&shaped.as_bytes()[shaped.len() - 3], b'+' | b'-') {
@@ -245,6 +301,40 @@ fn instant(text: String) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is in its form already is left alone, and nothing else is.
+    #[test]
+    fn what_is_left_alone_is_what_would_come_out() {
+        for text in [
+            "1.50", "-1.50", "0.00", "-0.00", "00.50", "1.5", "1.", ".50", "", "-", "1e5", "10.05",
+            "-0.01", "12", "0", "-0", "+1.50", " 1.50", "1.505",
+        ] {
+            for scale in [None, Some(0), Some(2)] {
+                let same = decimal(text, scale) == Cell::from(text);
+                // `1e5` comes out as it is, for it cannot be read.
+                assert!(!is_plain(text, scale) || same, "{text} of {scale:?}");
+            }
+        }
+        assert!(is_plain("-1.50", Some(2)) && is_plain("7", None) && !is_plain("-0.00", Some(2)));
+        for text in [
+            "2026-01-02T03:04:05Z",
+            "2026-01-02T03:04:05.5Z",
+            "2026-01-02T03:04:05.123456Z",
+            "2026-01-02T03:04:05.50Z",
+            "2026-01-02T03:04:05.Z",
+            "2026-01-02T23:59:60Z",
+            "2026-01-02 03:04:05Z",
+            "2026-01-02T03:04:05+00:00",
+            "2026-01-02T03:04:05",
+            "2026-1-02T03:04:05Z",
+            "2026-01-02T03:04:05.1234567891Z",
+        ] {
+            let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
+            let long = parsed.and_then(|at| at.to_offset(UtcOffset::UTC).format(&Rfc3339).ok());
+            assert!(!is_utc(text) || long.as_deref() == Some(text), "{text}");
+        }
+        assert!(is_utc("2026-01-02T03:04:05.123456Z") && !is_utc("2026-01-02T03:04:05.50Z"));
+    }
 
     #[test]
     fn values_take_the_form_that_their_column_gives_them() {

@@ -25,9 +25,10 @@ use sqlx::{MySqlPool, PgPool, SqlitePool};
 
 use crate::clock::Clock;
 use crate::error::{Error, OnSide};
-use crate::plan::{Plan, Schema};
+use crate::plan::{Plan, Schema, Table};
 use crate::spec::{Capture, DatabaseUrl, Limits};
 use mysql::binlog;
+use postgres::once::Line;
 use postgres::replication;
 pub(crate) use postgres::replication::short::{Next, Place, Taken, Told};
 pub(crate) use tx::{Arg, Fetched, Tx};
@@ -55,8 +56,11 @@ pub(crate) struct Database {
     clock: Clock,
     /// The last heartbeat that it is known to have sent, if any.
     beaten: Arc<AtomicI64>,
-    /// Functions of ours that this process has made, with their text.
-    made: Arc<Mutex<HashMap<String, String>>>,
+    /// Functions of ours that this process has made, by their table: for which shape of it, and
+    /// what calls it.
+    made: Arc<Mutex<HashMap<String, (Table, Arc<str>)>>>,
+    /// What such calls go over.
+    line: Arc<Mutex<Option<Line>>>,
 }
 
 /// What a side's connections are bound by.
@@ -182,6 +186,7 @@ impl Database {
             clock: limits.clock.clone(),
             beaten: Arc::new(AtomicI64::new(i64::MIN)),
             made: Arc::default(),
+            line: Arc::default(),
         }
     }
 
@@ -194,7 +199,7 @@ impl Database {
         held.clone()
     }
 
-    fn made(&self) -> MutexGuard<'_, HashMap<String, String>> {
+    fn made(&self) -> MutexGuard<'_, HashMap<String, (Table, Arc<str>)>> {
         // What a panic elsewhere leaves is made again at the worst.
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,6 +211,7 @@ impl Database {
     }
 
     fn renew(&self) {
+        self.end_line();
         let fresh = Pool::new(&self.url, &self.bounds);
         *self.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::{AssertSqlSafe, MySql, PgPool, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, MySql, PgConnection, Postgres, Sqlite, Transaction};
 
 use super::{Dialect, keys, mysql, postgres, sqlite};
 use crate::value::{Cell, Key};
@@ -23,20 +23,18 @@ pub(crate) enum Arg {
     Text(Option<String>),
     Bytes(Option<Vec<u8>>),
     /// Of many rows, for an engine that has arrays.
-    Texts(Vec<Option<String>>),
-    Blobs(Vec<Option<Vec<u8>>>),
+    Array(postgres::binary::Array),
     /// As it is, for an engine whose columns take any type.
     Cell(Cell),
 }
 
 /// A query with its values; a macro, as each engine's query is a type of its own.
 macro_rules! bound {
-    ($text:expr, $args:expr, $query:ident, $texts:pat => $by_texts:expr, $blobs:pat => $by_blobs:expr) => {
+    ($text:expr, $args:expr, $query:ident, $array:pat => $by_array:expr) => {
         $args
             .iter()
             .fold(sqlx::query(AssertSqlSafe($text)), |$query, arg| match arg {
-                Arg::Texts($texts) => $by_texts,
-                Arg::Blobs($blobs) => $by_blobs,
+                Arg::Array($array) => $by_array,
                 Arg::Int(value) => $query.bind(*value),
                 Arg::Text(value) => $query.bind(value.clone()),
                 Arg::Bytes(value) => $query.bind(value.clone()),
@@ -49,7 +47,7 @@ macro_rules! bound {
     };
     // Arrays are made for PostgreSQL alone.
     ($text:expr, $args:expr) => {
-        bound!($text, $args, query, _ => query.bind(None::<i64>), _ => query.bind(None::<i64>))
+        bound!($text, $args, query, _ => query.bind(None::<i64>))
     };
 }
 
@@ -83,12 +81,14 @@ impl From<&String> for Arg {
     }
 }
 
-/// Runs a statement of PostgreSQL that is a transaction of its own.
-pub(super) async fn run(pool: &PgPool, text: &str, args: &[Arg]) -> Result<(), sqlx::Error> {
-    let text = postgres::numbered(text);
-    let query = bound!(text, args, query,
-        texts => query.bind(texts), blobs => query.bind(blobs));
-    query.execute(pool).await.map(drop)
+/// Runs a statement of PostgreSQL that is a transaction of its own. Its values are numbered.
+pub(super) async fn run(
+    connection: &mut PgConnection,
+    text: &str,
+    args: &[Arg],
+) -> Result<(), sqlx::Error> {
+    let query = bound!(text.to_owned(), args, query, array => query.bind(array));
+    query.execute(connection).await.map(drop)
 }
 
 impl Tx {
@@ -109,8 +109,7 @@ impl Tx {
             }
             Self::Postgres(tx) => {
                 let text = postgres::numbered(text);
-                let query = bound!(text, args, query,
-                    texts => query.bind(texts), blobs => query.bind(blobs));
+                let query = bound!(text, args, query, array => query.bind(array));
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
             Self::Mysql(tx) => {
@@ -152,8 +151,7 @@ impl Tx {
             }
             Self::Postgres(tx) => {
                 let text = postgres::numbered(text);
-                let query = bound!(text, args, query,
-                    texts => query.bind(texts), blobs => query.bind(blobs));
+                let query = bound!(text, args, query, array => query.bind(array));
                 let rows = query.fetch_all(&mut **tx).await?;
                 rows.iter().map(postgres::cells).collect()
             }

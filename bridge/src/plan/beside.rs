@@ -1,6 +1,8 @@
 //! Several legacy tables as one: rows that share a key are one wide row, of the first table's
 //! columns and of those of the tables beside it, their keys left out.
 
+use std::borrow::Cow;
+
 use super::check::{self, problem};
 use super::dates::Dates;
 use super::group::{Back, Undo, Way};
@@ -146,7 +148,7 @@ impl Legacy {
     ///
     /// # Errors
     /// When a row is missing, or would not come back.
-    pub(super) fn merge(&self, image: &Image) -> Result<Option<Row>, Unmappable> {
+    pub(super) fn merge<'i>(&self, image: &'i Image) -> Result<Option<Cow<'i, Row>>, Unmappable> {
         let Some(Some(first)) = image.first() else {
             let Some(at) = image.iter().position(Option::is_some) else {
                 return Ok(None);
@@ -155,6 +157,9 @@ impl Legacy {
             let what = format!("`{name}` has a row with this key, and `{first}` has none");
             return Err(Unmappable(what));
         };
+        if self.beside.is_empty() && self.dates.are_as_they_are() {
+            return Ok(Some(Cow::Borrowed(first)));
+        }
         let mut wide = first.clone();
         wide.resize(self.wide.columns.len(), Cell::Null);
         self.dates.read(&self.wide.columns, &mut wide)?;
@@ -175,7 +180,12 @@ impl Legacy {
                 return Err(Unmappable(format!("`{name}` {what}")));
             }
         }
-        Ok(Some(wide))
+        Ok(Some(Cow::Owned(wide)))
+    }
+
+    /// Whether every date is what it is on both sides.
+    pub(super) fn has_plain_dates(&self) -> bool {
+        self.dates.are_as_they_are()
     }
 
     /// Whether zero dates of a column of the wide row are NULL to the other side.

@@ -64,6 +64,11 @@ impl Dates {
         Self { policy, columns }
     }
 
+    /// Whether no column has such dates.
+    pub(super) fn are_as_they_are(&self) -> bool {
+        self.columns.is_empty()
+    }
+
     /// A legacy row without such dates.
     ///
     /// # Errors

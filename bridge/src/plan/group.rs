@@ -328,7 +328,7 @@ impl Group {
         };
         let columns = self.legacy.wide.columns.iter().enumerate();
         Ok(columns
-            .zip(row.into_iter().zip(back))
+            .zip(row.into_owned().into_iter().zip(back))
             .filter(|((at, _), (a, b))| a != b && comes_back(*at))
             .map(|((_, column), (a, b))| (column.name.clone(), a, b))
             .collect())

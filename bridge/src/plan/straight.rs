@@ -47,4 +47,31 @@ impl Group {
             extracted: extracted.clone(),
         })
     }
+
+    /// Per column of the one extracted table its place in a legacy row, where each value of such
+    /// a row is there as it is, in a column of the very same type.
+    pub(crate) fn as_it_is(&self) -> Option<Vec<usize>> {
+        let ([legacy], [extracted]) = (self.legacy.tables.as_slice(), self.parts.as_slice()) else {
+            return None;
+        };
+        let whole = self.filters.iter().all(Option::is_none)
+            && self.legacy.has_plain_dates()
+            && legacy.forms.is_empty();
+        let ways = self.forward.first().filter(|_| whole)?.iter();
+        let mut places: Vec<usize> = Vec::with_capacity(extracted.columns.len());
+        for (way, column) in ways.zip(&extracted.columns) {
+            let Way::By {
+                from,
+                by: Transform::Same,
+            } = way
+            else {
+                return None;
+            };
+            if legacy.columns.get(*from)?.kind != column.kind || places.contains(from) {
+                return None;
+            }
+            places.push(*from);
+        }
+        Some(places)
+    }
 }

@@ -23,6 +23,7 @@ mod mysql_binlog_refused;
 mod names;
 mod network;
 mod postgres;
+mod postgres_arrays;
 mod postgres_copy;
 mod postgres_faults;
 mod postgres_replication;

@@ -1,11 +1,11 @@
 //! Statements over many rows with one array a column: their text is the same for any number of
-//! rows, so the server plans it once, and a value costs neither a parameter nor a cast in the text.
+//! rows, so the server plans it once, and a value costs neither a parameter nor, mostly, a cast.
 
 use std::borrow::Cow;
 
-use crate::db::{Arg, Dialect, Tx, list, quote, rows};
+use super::binary::{Array, Element};
+use crate::db::{Arg, Dialect, Tx, list, quote};
 use crate::plan::{Column, Row, Table};
-use crate::typed::Class;
 use crate::value::{Cell, Kind};
 
 /// Rows of one statement, and bytes of their values: a message of the protocol has 1 GiB at most.
@@ -14,38 +14,48 @@ const BYTES: usize = 8 << 20;
 
 /// A condition that is true of the rows with these keys, and its values.
 pub(in crate::db) fn has_key(table: &Table, keys: &[Cow<'_, [Cell]>]) -> (String, Vec<Arg>) {
+    let arrays = self::keys(table, keys);
+    let elements: Vec<Element> = arrays.iter().map(Array::element).collect();
+    let text = condition(table, &elements);
+    (text, arrays.into_iter().map(Arg::Array).collect())
+}
+
+/// The text of [`has_key`], with arrays of these.
+pub(super) fn condition(table: &Table, elements: &[Element]) -> String {
     let columns: Vec<&Column> = table.key.iter().map(|&at| &table.columns[at]).collect();
-    let args = self::keys(table, keys);
-    let text = match columns.as_slice() {
-        [one] => {
+    match (columns.as_slice(), elements) {
+        ([one], [element]) => {
             let name = quote(&one.name);
-            match class(one) {
-                Some(Class::Bytes) => format!("{name} = ANY (CAST(? AS bytea[]))"),
-                _ => format!("{name} = ANY (CAST(? AS text[])::{}[])", base(one)),
+            match element.name() == base(one) {
+                true => format!("{name} = ANY (CAST(? AS {}[]))", element.name()),
+                false => format!(
+                    "{name} = ANY (CAST(? AS {}[])::{}[])",
+                    element.name(),
+                    base(one)
+                ),
             }
         }
-        many => {
+        (many, _) => {
             let names = list(many.iter().map(|column| column.name.as_str()));
-            let (values, from) = unnested(many);
+            let (values, from) = unnested(many, elements);
             format!("({names}) IN (SELECT {values} FROM {from})")
         }
-    };
-    (text, args)
+    }
 }
 
 /// Keys as the values of [`has_key`].
-pub(super) fn keys(table: &Table, keys: &[Cow<'_, [Cell]>]) -> Vec<Arg> {
+pub(super) fn keys(table: &Table, keys: &[Cow<'_, [Cell]>]) -> Vec<Array> {
     let of = |(at, &column): (usize, &usize)| {
-        let cells = keys.iter().filter_map(|key| key.get(at));
+        let cells = || keys.iter().filter_map(|key| key.get(at));
         array(&table.columns[column], cells)
     };
     table.key.iter().enumerate().map(of).collect()
 }
 
 /// Rows as the values of [`insert_text`].
-pub(super) fn columns(table: &Table, rows: &[&Row]) -> Vec<Arg> {
+pub(super) fn columns(table: &Table, rows: &[&Row]) -> Vec<Array> {
     let of = |(at, column): (usize, &Column)| {
-        let cells = rows.iter().filter_map(|row| row.get(at));
+        let cells = || rows.iter().filter_map(|row| row.get(at));
         array(column, cells)
     };
     table.columns.iter().enumerate().map(of).collect()
@@ -53,14 +63,46 @@ pub(super) fn columns(table: &Table, rows: &[&Row]) -> Vec<Arg> {
 
 /// What inserts rows; `resolve` says what becomes of those that are there. Ids that the table
 /// would generate come from the other side.
-pub(super) fn insert_text(table: &Table, resolve: &str) -> String {
+pub(super) fn insert_text(table: &Table, elements: &[Element], resolve: &str) -> String {
     let columns: Vec<&Column> = table.columns.iter().collect();
-    let (values, from) = unnested(&columns);
+    let (values, from) = unnested(&columns, elements);
     format!(
         "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {from} {resolve}",
         Dialect::Postgres.table(&table.name),
         list(columns.iter().map(|column| column.name.as_str()))
     )
+}
+
+/// What updates rows that are there, and a condition that is true of those that are not; `None`
+/// for a table that has nothing but its key. An update need not lock a row before it writes it, as
+/// an insert must that finds it there.
+pub(super) fn update_text(table: &Table, elements: &[Element]) -> Option<(String, String)> {
+    let columns: Vec<&Column> = table.columns.iter().collect();
+    let (_, from) = unnested(&columns, elements);
+    let all = || table.columns.iter().zip(elements).enumerate();
+    let sets: Vec<String> = all()
+        .filter(|(at, _)| !table.key.contains(at))
+        .map(|(at, (column, element))| {
+            format!("{} = {}", quote(&column.name), given(at, column, *element))
+        })
+        .collect();
+    let same: Vec<String> = all()
+        .filter(|(at, _)| table.key.contains(at))
+        .map(|(at, (column, element))| {
+            format!(
+                "there.{} = {}",
+                quote(&column.name),
+                given(at, column, *element)
+            )
+        })
+        .collect();
+    let (on, same) = (Dialect::Postgres.table(&table.name), same.join(" AND "));
+    let update = format!(
+        "UPDATE {on} AS there SET {} FROM {from} WHERE {same}",
+        sets.join(", ")
+    );
+    let missing = format!("WHERE NOT EXISTS (SELECT 1 FROM {on} AS there WHERE {same})");
+    (!sets.is_empty()).then_some((update, missing))
 }
 
 /// Whether these rows go into one statement.
@@ -75,12 +117,15 @@ pub(in crate::db) async fn insert(
     rows: &[&Row],
     resolve: &str,
 ) -> Result<(), sqlx::Error> {
-    let text = insert_text(table, resolve);
     let mut rest = rows;
     while !rest.is_empty() {
         let (some, more) = rest.split_at(fitting(rest));
         rest = more;
-        tx.execute(&text, &self::columns(table, some)).await?;
+        let arrays = self::columns(table, some);
+        let elements: Vec<Element> = arrays.iter().map(Array::element).collect();
+        let text = insert_text(table, &elements, resolve);
+        let args: Vec<Arg> = arrays.into_iter().map(Arg::Array).collect();
+        tx.execute(&text, &args).await?;
     }
     Ok(())
 }
@@ -107,17 +152,17 @@ fn size(cell: &Cell) -> usize {
 }
 
 /// Values that a statement selects, and where from.
-fn unnested(columns: &[&Column]) -> (String, String) {
-    let value = |(at, column): (usize, &&Column)| match class(column) {
-        Some(Class::Bytes) => format!("c{at}"),
-        _ => format!("CAST(c{at} AS {})", base(column)),
+fn unnested(columns: &[&Column], elements: &[Element]) -> (String, String) {
+    let all = columns.iter().zip(elements).enumerate();
+    let value = |(at, (column, element)): (usize, (&&Column, &Element))| match element.name()
+        == base(column)
+    {
+        true => format!("c{at}"),
+        false => format!("CAST(c{at} AS {})", base(column)),
     };
-    let mark = |column: &&Column| match class(column) {
-        Some(Class::Bytes) => "CAST(? AS bytea[])",
-        _ => "CAST(? AS text[])",
-    };
-    let values: Vec<String> = columns.iter().enumerate().map(value).collect();
-    let marks: Vec<&str> = columns.iter().map(mark).collect();
+    let mark = |element: &Element| format!("CAST(? AS {}[])", element.name());
+    let values: Vec<String> = all.map(value).collect();
+    let marks: Vec<String> = elements.iter().map(mark).collect();
     let names: Vec<String> = (0..columns.len()).map(|at| format!("c{at}")).collect();
     let from = format!(
         "unnest({}) AS given ({})",
@@ -127,31 +172,24 @@ fn unnested(columns: &[&Column]) -> (String, String) {
     (values.join(", "), from)
 }
 
-fn array<'a>(column: &Column, cells: impl Iterator<Item = &'a Cell>) -> Arg {
-    let args = cells.map(|cell| rows::arg(&column.kind, cell));
-    match class(column) {
-        Some(Class::Bytes) => Arg::Blobs(
-            args.map(|arg| match arg {
-                Arg::Bytes(bytes) => bytes,
-                _ => None,
-            })
-            .collect(),
-        ),
-        _ => Arg::Texts(
-            args.map(|arg| match arg {
-                Arg::Text(text) => text,
-                _ => None,
-            })
-            .collect(),
-        ),
+/// The value of one row of the arrays.
+fn given(at: usize, column: &Column, element: Element) -> String {
+    match element.name() == base(column) {
+        true => format!("given.c{at}"),
+        false => format!("CAST(given.c{at} AS {})", base(column)),
     }
 }
 
-fn class(column: &Column) -> Option<Class> {
+/// What carries a column's values where all of them are of its class.
+pub(super) fn element(column: &Column) -> Element {
     match &column.kind {
-        Kind::Postgres(kind) => Some(kind.class),
-        Kind::Sqlite(_) | Kind::Mysql(_) => None,
+        Kind::Postgres(kind) => Element::of(kind.class),
+        Kind::Sqlite(_) | Kind::Mysql(_) => Element::Text,
     }
+}
+
+fn array<'a, I: Iterator<Item = &'a Cell>>(column: &Column, cells: impl Fn() -> I) -> Array {
+    Array::of(element(column), cells()).unwrap_or_else(|| Array::texts(cells()))
 }
 
 fn base(column: &Column) -> &str {

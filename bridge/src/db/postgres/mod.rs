@@ -5,6 +5,7 @@
 //! database, and read in the one form of their class, so no type is ever guessed here.
 
 pub(super) mod arrays;
+pub(super) mod binary;
 pub(crate) mod capture;
 pub(crate) mod copy;
 pub(crate) mod introspect;

@@ -1,17 +1,20 @@
 //! What a row of the log says: which key has changed, and what the row is now. Pure.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::pgoutput::{Row, Tuple, Value};
-use crate::db::keys::{key_text, unhex};
+use crate::db::keys::{key_cell, unhex};
 use crate::plan::{KEY_COLUMNS, Table};
-use crate::typed::Class;
+use crate::typed::{Class, is_clock};
 use crate::value::{Cell, Kind};
 
 /// A change as `changes` has it.
 pub(super) struct Noted {
-    pub(super) table: String,
-    pub(super) op: String,
+    pub(super) table: Arc<str>,
+    pub(super) op: Cow<'static, str>,
     pub(super) at: i64,
-    pub(super) keys: Vec<Option<String>>,
+    pub(super) key: Vec<Cell>,
     pub(super) told: Told,
 }
 
@@ -28,13 +31,28 @@ pub(crate) enum Told {
     /// Not enough to do without looking at it.
     Nothing,
     Gone,
-    Row(crate::plan::Row),
+    Row {
+        row: crate::plan::Row,
+        /// Whether it was inserted.
+        fresh: bool,
+    },
 }
 
-/// Per column of a table, its place in the rows of the log.
-pub(super) fn places(table: &Table, columns: &[String]) -> Vec<Option<usize>> {
-    let place = |name: &String| columns.iter().position(|column| column == name);
-    table.columns.iter().map(|c| place(&c.name)).collect()
+/// A table's name, and per column of it the place in the rows of the log.
+#[derive(Debug)]
+pub(super) struct Layout {
+    name: Arc<str>,
+    places: Vec<Option<usize>>,
+}
+
+impl Layout {
+    pub(super) fn of(table: &Table, columns: &[String]) -> Self {
+        let place = |name: &String| columns.iter().position(|column| column == name);
+        Self {
+            name: Arc::from(table.name.as_str()),
+            places: table.columns.iter().map(|c| place(&c.name)).collect(),
+        }
+    }
 }
 
 /// The lower half of a transaction's number, which is what the log has.
@@ -59,38 +77,38 @@ pub(super) fn since_1970(micros: i64) -> i64 {
 /// key column that is missing otherwise.
 pub(super) fn changes_of(
     table: &Table,
-    places: &[Option<usize>],
+    layout: &Layout,
     row: &Row<'_>,
     (at, whole): (i64, bool),
-) -> Result<Vec<Noted>, String> {
+) -> Result<[Option<Noted>; 2], String> {
+    let places = &layout.places;
     let key = |tuple: &Tuple<'_>| {
         let of = |&place: &usize| {
             let column = &table.columns[place];
             let at = places.get(place).copied().flatten();
             match at.and_then(|at| tuple.get(at)) {
-                Some(Value::Text(text)) => Ok(key_text(&cell(&column.kind, text))),
+                Some(Value::Text(text)) => Ok(cell(&column.kind, text)),
                 // An old key has only what identifies the row; a NULL in it matches nothing.
-                Some(Value::Null) => Ok(None),
+                Some(Value::Null) => Ok(Cell::Null),
                 Some(Value::Unchanged) | None => Err(column.name.clone()),
             }
         };
-        let mut key = table
-            .key
-            .iter()
-            .map(of)
-            .collect::<Result<Vec<_>, String>>()?;
-        key.resize(KEY_COLUMNS, None);
-        Ok::<_, String>(key)
+        table.key.iter().map(of).collect::<Result<Vec<_>, String>>()
     };
-    let noted = |op: &str, keys, told| Noted {
-        table: table.name.clone(),
-        op: op.to_owned(),
-        at,
-        keys,
-        told,
+    let noted = |op, key, told| {
+        Some(Noted {
+            table: Arc::clone(&layout.name),
+            op: Cow::Borrowed(op),
+            at,
+            key,
+            told,
+        })
     };
     let told = || match row.new.as_ref().filter(|_| whole) {
-        Some(tuple) => values(table, places, tuple).map_or(Told::Nothing, Told::Row),
+        Some(tuple) => {
+            let fresh = row.fresh;
+            values(table, places, tuple).map_or(Told::Nothing, |row| Told::Row { row, fresh })
+        }
         None => Told::Nothing,
     };
     let old = row.old.as_ref().map(key).transpose()?;
@@ -101,13 +119,13 @@ pub(super) fn changes_of(
         (Some(tuple), None) => Some(key(tuple)?),
     };
     Ok(match (old, new) {
-        (Some(old), None) => vec![noted("d", old, Told::Gone)],
+        (Some(old), None) => [noted("d", old, Told::Gone), None],
         (Some(old), Some(new)) if old != new => {
-            vec![noted("d", old, Told::Gone), noted("u", new, told())]
+            [noted("d", old, Told::Gone), noted("u", new, told())]
         }
         // An insert and an update without an old row look alike.
-        (_, Some(new)) => vec![noted("u", new, told())],
-        (None, None) => Vec::new(),
+        (_, Some(new)) => [noted("u", new, told()), None],
+        (None, None) => [None, None],
     })
 }
 
@@ -121,11 +139,12 @@ pub(super) fn note_of(columns: &[String], row: &Row<'_>) -> Option<(String, Note
             _ => None,
         }
     };
+    let key = (0..KEY_COLUMNS).map(|at| of(&format!("k{at}")).map_or(Cell::Null, Cell::Text));
     let noted = Noted {
-        table: of("tbl")?,
-        op: of("op")?,
+        table: Arc::from(of("tbl")?),
+        op: Cow::Owned(of("op")?),
         at: of("at")?.parse().ok()?,
-        keys: (0..KEY_COLUMNS).map(|at| of(&format!("k{at}"))).collect(),
+        key: key.map(|stored| key_cell(&stored)).collect(),
         told: Told::Nothing,
     };
     Some((of("id")?, noted))
@@ -179,6 +198,11 @@ fn cell(kind: &Kind, text: &str) -> Cell {
         return Cell::from(text);
     };
     match typed.class {
+        Class::Int => match text.parse() {
+            Ok(number) => Cell::Int(number),
+            Err(_) => typed.store(Cell::from(text)),
+        },
+        Class::Instant => utc(text).unwrap_or_else(|| typed.store(Cell::from(text))),
         Class::Bool => Cell::Int(i64::from(text == "t")),
         Class::Bytes => text
             .strip_prefix("\\x")
@@ -186,6 +210,31 @@ fn cell(kind: &Kind, text: &str) -> Cell {
             .map_or_else(|| Cell::from(text), Cell::Blob),
         _ => typed.store(Cell::from(text)),
     }
+}
+
+/// An instant as the log mostly has it, which is in UTC.
+fn utc(text: &str) -> Option<Cell> {
+    let clock = text.strip_suffix("+00")?;
+    let fraction = clock.as_bytes().get(19..)?;
+    let plain = match fraction {
+        [] => true,
+        [b'.', digits @ ..] => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if !plain || !is_clock(clock.as_bytes(), b' ') {
+        return None;
+    }
+    let kept = match fraction {
+        [] => clock,
+        _ => clock.trim_end_matches('0').trim_end_matches('.'),
+    };
+    let (date, time) = (kept.get(..10)?, kept.get(11..)?);
+    let mut whole = String::with_capacity(kept.len() + 1);
+    whole.push_str(date);
+    whole.push('T');
+    whole.push_str(time);
+    whole.push('Z');
+    Some(Cell::Text(whole))
 }
 
 #[cfg(test)]
@@ -214,6 +263,18 @@ mod tests {
                 Cell::from("2026-01-02T03:04:05.5Z"),
             ),
             (
+                instant,
+                instant,
+                "2026-01-02 03:04:50+00",
+                Cell::from("2026-01-02T03:04:50Z"),
+            ),
+            (
+                instant,
+                instant,
+                "2026-01-02 03:04:05.000120+00",
+                Cell::from("2026-01-02T03:04:05.00012Z"),
+            ),
+            (
                 local,
                 local,
                 "2026-01-02 03:04:05.120",
@@ -226,6 +287,7 @@ mod tests {
             ("bytea", "\\000"),
             ("double precision", "much"),
             (instant, "infinity"),
+            (instant, "1890-01-02 03:04:05+00:53:28"),
             (instant, "0044-03-15 12:00:00+00 BC"),
             (local, "12026-01-02 03:04:05"),
             (local, "0044-03-15 12:00:00 BC"),
@@ -251,23 +313,30 @@ mod tests {
             written_by_others: false,
             only: Vec::new(),
         };
-        let places = places(&table, &["n".to_owned(), "id".to_owned()]);
+        let layout = Layout::of(&table, &["n".to_owned(), "id".to_owned()]);
         let told = |old: Option<Tuple<'_>>, new: Option<Tuple<'_>>, whole| {
             let relation = 1;
-            let row = Row { relation, old, new };
-            let noted = changes_of(&table, &places, &row, (0, whole)).unwrap();
+            let fresh = old.is_none();
+            let row = Row {
+                relation,
+                fresh,
+                old,
+                new,
+            };
+            let noted = changes_of(&table, &layout, &row, (0, whole)).unwrap();
             noted
                 .into_iter()
-                .map(|n| (n.keys[0].clone().unwrap(), n.told))
+                .flatten()
+                .map(|n| (n.key[0].clone(), n.told))
                 .collect::<Vec<_>>()
         };
         let (one, two) = (Value::Text("1"), Value::Text("2"));
-        let row = Told::Row(vec![Cell::Int(1), Cell::Int(2)]);
-        let i1 = || "i1".to_owned();
-        assert_eq!(
-            told(None, Some(vec![two, one]), true),
-            [(i1(), row.clone())]
-        );
+        let row = |fresh| Told::Row {
+            row: vec![Cell::Int(1), Cell::Int(2)],
+            fresh,
+        };
+        let i1 = || Cell::Int(1);
+        assert_eq!(told(None, Some(vec![two, one]), true), [(i1(), row(true))]);
         assert_eq!(
             told(None, Some(vec![two, one]), false),
             [(i1(), Told::Nothing)]
@@ -279,7 +348,7 @@ mod tests {
             [(i1(), Told::Gone)]
         );
         let moved = told(Some(vec![Value::Null, two]), Some(vec![two, one]), true);
-        assert_eq!(moved, [("i2".to_owned(), Told::Gone), (i1(), row)]);
+        assert_eq!(moved, [(Cell::Int(2), Told::Gone), (i1(), row(false))]);
     }
 
     #[test]

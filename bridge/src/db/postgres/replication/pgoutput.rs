@@ -34,6 +34,8 @@ impl Relation {
 #[derive(Debug, PartialEq)]
 pub(super) struct Row<'a> {
     pub(super) relation: u32,
+    /// Whether it was inserted.
+    pub(super) fresh: bool,
     /// The row before: whole, or its replica identity. Absent where that did not change.
     pub(super) old: Option<Tuple<'a>>,
     pub(super) new: Option<Tuple<'a>>,
@@ -66,8 +68,12 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
             let relation = from.u32()?;
             from.tag(b'N')?;
             let new = Some(tuple(&mut from)?);
-            let old = None;
-            Ok(Message::Row(Row { relation, old, new }))
+            Ok(Message::Row(Row {
+                relation,
+                fresh: true,
+                old: None,
+                new,
+            }))
         }
         b'U' => update(&mut from).map(Message::Row),
         b'D' => {
@@ -76,8 +82,12 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
                 return Err(Malformed("a delete without its key"));
             }
             let old = Some(tuple(&mut from)?);
-            let new = None;
-            Ok(Message::Row(Row { relation, old, new }))
+            Ok(Message::Row(Row {
+                relation,
+                fresh: false,
+                old,
+                new: None,
+            }))
         }
         b'Y' | b'O' | b'T' | b'M' => Ok(Message::Other),
         _ => Err(Malformed("a message of an unknown kind")),
@@ -116,12 +126,18 @@ fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
         _ => return Err(Malformed("an update without its row")),
     }
     let new = Some(tuple(from)?);
-    Ok(Row { relation, old, new })
+    Ok(Row {
+        relation,
+        fresh: false,
+        old,
+        new,
+    })
 }
 
 fn tuple<'a>(from: &mut Reader<'a>) -> Result<Tuple<'a>, Malformed> {
     let count = from.u16()?;
-    let mut values = Vec::new();
+    // No more than what is there: each value has a byte at the least.
+    let mut values = Vec::with_capacity(usize::from(count).min(from.0.len()));
     for _ in 0..count {
         values.push(match from.byte()? {
             b'n' => Value::Null,
@@ -201,11 +217,18 @@ mod tests {
         let row = |old, new| {
             Message::Row(Row {
                 relation: 7,
+                fresh: false,
                 old,
                 new,
             })
         };
-        assert_eq!(decode(&insert), Ok(row(None, Some(five.clone()))));
+        let inserted = Message::Row(Row {
+            relation: 7,
+            fresh: true,
+            old: None,
+            new: Some(five.clone()),
+        });
+        assert_eq!(decode(&insert), Ok(inserted));
         insert.pop();
         assert_eq!(
             decode(&insert),

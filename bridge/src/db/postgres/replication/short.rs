@@ -16,9 +16,9 @@ use super::logged::Noted;
 pub(crate) use super::logged::Told;
 use super::step::{Commit, Ended, Gathered, Manner, Step};
 use super::{Feed, Inner};
-use crate::db::{Arg, Database, PATIENCE, Tx, keys};
+use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::error::{Error, OnSide};
-use crate::value::{Cell, Key};
+use crate::value::Cell;
 
 /// About the bytes of one batch.
 const BYTES: usize = 4 << 20;
@@ -119,20 +119,12 @@ impl Taken {
     }
 
     /// Tables with keys and rows, oldest first.
-    pub(crate) fn rows(&mut self, width: impl Fn(&str) -> usize) -> Vec<(String, Key, Told)> {
+    pub(crate) fn rows(&mut self) -> impl Iterator<Item = (&str, &[Cell], Told)> {
         let changes = self.gathered.waiting.iter_mut();
-        changes
-            .filter(|n| !n.table.is_empty())
-            .map(|n| {
-                let stored = n.keys.iter().take(width(&n.table));
-                let cell = |text: &Option<String>| {
-                    let text = text.as_ref().map(|text| Cell::from(text.as_str()));
-                    text.map_or(Cell::Null, |text| keys::key_cell(&text))
-                };
-                let told = std::mem::replace(&mut n.told, Told::Nothing);
-                (n.table.clone(), stored.map(cell).collect(), told)
-            })
-            .collect()
+        changes.filter(|n| !n.table.is_empty()).map(|n| {
+            let told = std::mem::replace(&mut n.told, Told::Nothing);
+            (&*n.table, n.key.as_slice(), told)
+        })
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use pgwire_replication::{Lsn, ReplicationEvent};
 use sqlx::{Postgres, Row as _, Transaction};
 
-use super::logged::places as places_of;
-use super::logged::{Noted, Told, before, changes_of, low, note_of, since_1970};
+use super::logged::{Layout, Noted, Told, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
 use super::{PREFIX, Stream, Watched};
+use crate::db::keys::key_text;
 use crate::db::{Database, Tx, now_ms};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -85,8 +85,8 @@ pub(super) struct Step<'a> {
     tables: &'a HashMap<u32, Watched>,
     pub(super) gathered: Gathered,
     manner: Manner,
-    /// Per relation the places of its table's columns.
-    places: HashMap<u32, Vec<Option<usize>>>,
+    /// Per relation where its table's columns are.
+    layouts: HashMap<u32, Layout>,
     pub(super) came: u64,
     /// What had come before this step.
     began: u64,
@@ -108,7 +108,7 @@ impl<'a> Step<'a> {
             tables,
             gathered: Gathered::default(),
             manner: Manner::Put,
-            places: HashMap::new(),
+            layouts: HashMap::new(),
             came,
             began: came,
             nonce,
@@ -250,10 +250,10 @@ impl<'a> Step<'a> {
                 self.came = self.came.max(mark);
             }
             (Some("beat"), Some(at)) => self.gathered.waiting.push(Noted {
-                table: String::new(),
-                op: "h".to_owned(),
+                table: "".into(),
+                op: "h".into(),
                 at: i64::try_from(at).unwrap_or(0),
-                keys: vec![None; KEY_COLUMNS],
+                key: Vec::new(),
                 told: Told::Gone,
             }),
             _ => {}
@@ -264,7 +264,7 @@ impl<'a> Step<'a> {
         let message = pgoutput::decode(data).map_err(|e| self.database.stream_error(e))?;
         match message {
             Message::Relation(relation) => {
-                self.places.remove(&relation.id);
+                self.layouts.remove(&relation.id);
                 let id = relation.id;
                 if let Some(before) = stream.relations.get(&id) {
                     stream.reshaped |= !relation.agrees(before);
@@ -285,10 +285,10 @@ impl<'a> Step<'a> {
         match self.tables.get(&row.relation) {
             Some(Watched::Table(table)) => {
                 let side = self.database.side;
-                let places = self.places.entry(row.relation);
-                let places = places.or_insert_with(|| places_of(table, columns));
+                let layout = self.layouts.entry(row.relation);
+                let layout = layout.or_insert_with(|| Layout::of(table, columns));
                 let whole = matches!(self.manner, Manner::Gather { .. });
-                let noted = changes_of(table, places, row, (at, whole)).map_err(|column| {
+                let noted = changes_of(table, layout, row, (at, whole)).map_err(|column| {
                     Error::Discontinued {
                         side,
                         what: format!(
@@ -297,7 +297,7 @@ impl<'a> Step<'a> {
                         ),
                     }
                 })?;
-                self.gathered.waiting.extend(noted);
+                self.gathered.waiting.extend(noted.into_iter().flatten());
             }
             Some(Watched::Noted) => {
                 if let Some((id, noted)) = note_of(columns, row) {
@@ -348,8 +348,8 @@ impl<'a> Step<'a> {
             .bind(column(|n| &n.op))
             .bind(waiting.iter().map(|n| n.at).collect::<Vec<i64>>());
         for at in 0..KEY_COLUMNS {
-            let keys = waiting.iter().map(|n| n.keys.get(at)?.as_deref());
-            query = query.bind(keys.collect::<Vec<Option<&str>>>());
+            let keys = waiting.iter().map(|n| key_text(n.key.get(at)?));
+            query = query.bind(keys.collect::<Vec<Option<String>>>());
         }
         query.execute(&mut *tx).await.on(side)?;
         self.gathered.put += waiting.len();
