@@ -39,11 +39,22 @@ pub(crate) struct Status {
 pub(crate) struct ProxyStatus {
     #[serde(default)]
     pub(crate) services: Vec<ServiceStatus>,
+    /// Of services with several.
+    #[serde(default)]
+    pub(crate) builds: Vec<ServiceBuilds>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ServiceBuilds {
+    pub(crate) service: String,
+    pub(crate) state: outgrow_rollout::BuildsState,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ServiceStatus {
     pub(crate) service: String,
+    #[serde(default)]
+    pub(crate) build: Option<String>,
     pub(crate) upstreams: Vec<UpstreamStatus>,
     /// Of a service with a breaker.
     #[serde(default)]

@@ -1,6 +1,6 @@
 //! Why control refused or failed, and what the caller can do about it.
 
-use outgrow_rollout::{GateResult, IllegalMove, Revision};
+use outgrow_rollout::{GateResult, IllegalBuild, IllegalMove, Revision};
 use serde_json::{Value, json};
 
 use crate::controller::CutoverReport;
@@ -72,6 +72,8 @@ pub enum ControlError {
     Usage(String),
     #[error("{0}")]
     Illegal(#[from] IllegalMove),
+    #[error("{0}")]
+    Build(#[from] IllegalBuild),
     #[error("step `{step}` is blocked by {}", blockers(gates))]
     Gate {
         step: String,
@@ -118,7 +120,7 @@ impl ControlError {
         let (code, status) = match self {
             Self::NotFound { .. } => ("not-found", 404),
             Self::Usage(_) => ("usage", 400),
-            Self::Illegal(_) | Self::Refused(_) => ("illegal", 422),
+            Self::Illegal(_) | Self::Build(_) | Self::Refused(_) => ("illegal", 422),
             Self::Gate { .. } => ("gate", 412),
             Self::Inconclusive { .. } => ("inconclusive", 424),
             Self::Busy { .. }

@@ -12,9 +12,9 @@ mod wall;
 
 pub use api::{AdminError, Token, serve_admin};
 pub use controller::{
-    Controller, CutoverReport, CutoverStatus, FlipReport, FlipRequest, Identity, Lowered, Note,
-    Ports, Quiet, RollbackReport, RunbookView, Settle, SliceSpec, SliceStatus, Status, StepDone,
-    StepStatus, VerifyReport, parse_traffic,
+    BuildStatus, BuildsStatus, Controller, CutoverReport, CutoverStatus, FlipReport, FlipRequest,
+    Identity, Lowered, Note, Ports, Quiet, RollbackReport, RunbookView, ServiceSpec, Settle,
+    SliceSpec, SliceStatus, Specs, Status, StepDone, StepStatus, VerifyReport, parse_traffic,
 };
 pub use error::{ControlError, Kind, Result, StoreError, chain};
 pub use store::{

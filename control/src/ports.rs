@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    CacheFigures, DataPhase, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes,
-    ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId, SpanFigures, SyncEvidence, TableRows,
+    BuildFigures, BuildsState, CacheFigures, DataPhase, HoldFigures, LinesLost, Live,
+    ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId,
+    SpanFigures, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -43,6 +44,10 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn routes(&self) -> Vec<RouteTimes>;
     /// Services, their upstreams and connections since the proxy started.
     fn services(&self) -> Vec<ServiceFigures>;
+    /// Puts into force which builds of a service are asked. Never blocks.
+    fn apply_builds(&self, service: &str, state: &BuildsState);
+    /// How the builds of a service are, in the order of the config.
+    fn builds(&self, service: &str) -> Vec<BuildFigures>;
     /// Writes that wait, and have waited, by slice.
     fn holds(&self) -> Vec<HoldFigures>;
     /// Lines that the access log lacks, for the metrics; `None` where there is none.

@@ -27,6 +27,7 @@ use crate::spans::{CoreSpans, Tallies};
 use crate::trace::Dice;
 use crate::trust::{Trust, Word};
 use crate::upstreams::Service;
+use crate::upstreams::builds::Builds;
 
 /// Shared by all cores; immutable but for what is atomic inside.
 pub(crate) struct Shared {
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) slices: Vec<Arc<Slice>>,
     /// The legacy side first, then in the order of the settings.
     pub(crate) services: Vec<Arc<Service>>,
+    /// Of services that have some.
+    pub(crate) builds: Vec<Arc<Builds>>,
     pub(crate) tap: Option<Arc<dyn Tap>>,
     /// Where clients come in over TLS.
     pub(crate) tls: Option<TlsAcceptor>,
@@ -66,7 +69,9 @@ pub(crate) struct Core {
     /// The legacy side first, then as the settings have them.
     pub(crate) clusters: Vec<Rc<Cluster>>,
     /// By slice: the service that answers for it.
-    extracted: Vec<Rc<Cluster>>,
+    extracted: Vec<Rc<Crew>>,
+    /// By name.
+    crews: Vec<(String, Rc<Crew>)>,
     pub(crate) identities: Option<Identities>,
     pub(crate) log: Option<CoreLog>,
     pub(crate) spans: Option<CoreSpans>,
@@ -85,23 +90,22 @@ impl Core {
             Rc::new(Cluster::new(index, service.clone(), limits))
         };
         let clusters: Vec<_> = shared.services.iter().map(cluster).collect();
+        let crews = crews(&shared, &clusters);
+        let named = |name: &String| crews.iter().find(|(crew, _)| crew == name);
         // The settings were checked: each slice has a service.
-        let of_slice = |slice| {
-            shared
-                .settings
-                .service_of(slice)
-                .map_or(0, |index| index + 1)
+        let of_slice = |service| {
+            let found = named(service).map(|(_, crew)| crew.clone());
+            found.unwrap_or_else(|| Rc::new(Crew::alone(&clusters[0])))
         };
         let slices = shared.settings.slices.iter();
-        let extracted = slices
-            .map(|slice| clusters[of_slice(slice)].clone())
-            .collect();
+        let extracted = slices.map(|slice| of_slice(&slice.service)).collect();
         let identities = shared.settings.identity.clone().map(Identities::new);
         Self {
             index,
             shared,
             clusters,
             extracted,
+            crews,
             identities,
             log,
             spans,
@@ -124,16 +128,65 @@ impl Core {
         self.shared.refusals.count(self.index, code);
     }
 
-    /// A service by its name.
+    /// A service by its name, for a question of the proxy's own.
     pub(crate) fn named(&self, service: &str) -> Option<&Rc<Cluster>> {
-        let services = &self.shared.settings.services;
-        let index = services.iter().position(|one| one.name == service)?;
-        self.clusters.get(index + 1)
+        let (_, crew) = self.crews.iter().find(|(name, _)| name == service)?;
+        Some(crew.of(None))
     }
 
-    pub(crate) fn extracted(&self, slice: usize) -> &Rc<Cluster> {
-        &self.extracted[slice]
+    /// Who answers for a slice this client, by its cohort's hash.
+    pub(crate) fn extracted(&self, slice: usize, client: u64) -> &Rc<Cluster> {
+        self.extracted[slice].of(Some(client))
     }
+
+    /// The number of the build that does so; 0 where there is one.
+    pub(crate) fn build(&self, slice: usize, client: u64) -> usize {
+        self.extracted[slice].at(Some(client))
+    }
+}
+
+/// A service on one core: its upstreams, or those of each of its builds.
+#[derive(Debug)]
+struct Crew {
+    clusters: Vec<Rc<Cluster>>,
+    builds: Option<Arc<Builds>>,
+}
+
+impl Crew {
+    fn alone(cluster: &Rc<Cluster>) -> Self {
+        Self {
+            clusters: vec![cluster.clone()],
+            builds: None,
+        }
+    }
+
+    fn at(&self, client: Option<u64>) -> usize {
+        self.builds.as_ref().map_or(0, |builds| builds.at(client))
+    }
+
+    fn of(&self, client: Option<u64>) -> &Rc<Cluster> {
+        &self.clusters[self.at(client)]
+    }
+}
+
+/// All services but the legacy side, whose clusters are the others in the order of the settings.
+fn crews(shared: &Shared, clusters: &[Rc<Cluster>]) -> Vec<(String, Rc<Crew>)> {
+    let services = &shared.settings.services;
+    let mut found: Vec<(String, Crew)> = Vec::new();
+    for (service, cluster) in services.iter().zip(&clusters[1..]) {
+        if let Some((_, crew)) = found.iter_mut().find(|(name, _)| *name == service.name) {
+            crew.clusters.push(cluster.clone());
+            continue;
+        }
+        let mut builds = shared.builds.iter();
+        let crew = Crew {
+            clusters: vec![cluster.clone()],
+            builds: builds.find(|b| b.service() == service.name).cloned(),
+        };
+        found.push((service.name.clone(), crew));
+    }
+    let shared = found.into_iter().map(|(name, crew)| (name, Rc::new(crew)));
+    shared.collect()
 }
 
 /// Where a request came from, written out once a connection.

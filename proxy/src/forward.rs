@@ -266,7 +266,7 @@ async fn pass_through(
     }
     let asking = Client::Address(&peer.address);
     if let Some(trail) = &trail {
-        trail.asks(Side::Legacy);
+        trail.asks(Side::Legacy, None);
     }
     let touched = cached::Touched::by(&core, &out);
     let begun = Instant::now();

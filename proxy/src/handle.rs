@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
-    CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side,
-    SideTimes, SliceId, SpanFigures, bucket, side_for,
+    BuildFigures, BuildName, BuildsState, CacheFigures, HoldFigures, LinesLost, Live,
+    ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures, bucket,
+    side_for,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use crate::error::HoldError;
 use crate::forward::is_read;
 use crate::guard::Lowered;
 use crate::slice::Slice;
+use crate::upstreams::builds::Builds;
 
 /// A handle on a proxy. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -32,6 +34,9 @@ pub struct Explanation {
     pub slice: Option<SliceId>,
     pub route: Option<String>,
     pub side: Side,
+    /// Of the extracted side, where its service has several and the client is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildName>,
     /// Of a read: 0 to 9,999; below the weight means the extracted side.
     pub bucket: Option<u16>,
     pub reason: String,
@@ -107,6 +112,25 @@ impl Handle {
         self.shared.services.iter().map(|s| s.figures()).collect()
     }
 
+    /// Puts into force which builds of a service are asked, for every request that begins from now on. A
+    /// state older than the one in force, and a service without builds, are ignored.
+    pub fn apply_builds(&self, service: &str, state: &BuildsState) {
+        if let Some(builds) = self.builds(service) {
+            builds.apply(state);
+        }
+    }
+
+    /// How the builds of a service are, in the order of the settings; empty where it has none.
+    pub fn build_figures(&self, service: &str) -> Vec<BuildFigures> {
+        self.builds(service)
+            .map_or_else(Vec::new, |builds| builds.figures())
+    }
+
+    fn builds(&self, service: &str) -> Option<&Arc<Builds>> {
+        let mut builds = self.shared.builds.iter();
+        builds.find(|builds| builds.service() == service)
+    }
+
     /// Writes that wait, and have waited, for a cutover, by slice.
     pub fn holds(&self) -> Vec<HoldFigures> {
         let figures = |slice: &Arc<Slice>| slice.gate.figures(&slice.settings.id);
@@ -168,6 +192,7 @@ impl Handle {
             "workers": self.shared.settings.workers,
             "slices": self.shared.slices.iter().map(slice).collect::<Vec<_>>(),
             "services": self.shared.services.iter().map(|s| s.describe()).collect::<Vec<_>>(),
+            "builds": self.shared.builds.iter().map(|b| b.describe()).collect::<Vec<_>>(),
         })
     }
 
@@ -203,12 +228,21 @@ impl Handle {
                 slice: None,
                 route: None,
                 side: Side::Legacy,
+                build: None,
                 bucket: None,
                 reason: "no slice has this route".to_owned(),
             });
         };
         let slice = &self.shared.slices[found.slice];
-        Ok(explained(slice, &found.label, &method, &headers))
+        let mut told = explained(slice, &found.label, &method, &headers);
+        let cohort = cohort::of(&slice.settings, &headers);
+        if told.side == Side::Extracted
+            && cohort.issue.is_none()
+            && let Some(builds) = self.builds(&slice.settings.service)
+        {
+            told.build = builds.name_for(cohort.hash).cloned();
+        }
+        Ok(told)
     }
 }
 
@@ -218,6 +252,7 @@ fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -
         slice: Some(slice.settings.id.clone()),
         route: Some(label.to_owned()),
         side,
+        build: None,
         bucket,
         reason,
     };

@@ -241,6 +241,11 @@ impl Cluster {
         self.all.set(roster.all);
     }
 
+    /// Of a service with several.
+    pub(crate) fn build(&self) -> Option<&Arc<str>> {
+        self.service.build.as_ref()
+    }
+
     fn member(&self, index: usize) -> Option<Rc<Member>> {
         self.members.borrow().get(index)?.clone()
     }

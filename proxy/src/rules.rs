@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use outgrow_rollout::BuildName;
 use outgrow_shadow::Places;
 
 use crate::sources::Source;
@@ -14,6 +15,9 @@ use crate::tls::CertificateFiles;
 pub struct ServiceSettings {
     /// What slices call it.
     pub name: String,
+    /// Where it has several, each of which is told of by itself under the same name; the first is active
+    /// until control says another. They share `places`, which are the active one's.
+    pub build: Option<BuildName>,
     /// Who says where they are; 64 are used at a time.
     pub upstreams: Vec<Source>,
     pub rules: UpstreamRules,
@@ -276,6 +280,7 @@ impl ServiceSettings {
     pub fn new<S: Into<Source>>(name: impl Into<String>, upstreams: Vec<S>) -> Self {
         Self {
             name: name.into(),
+            build: None,
             upstreams: upstreams.into_iter().map(Into::into).collect(),
             rules: UpstreamRules::default(),
             places: Places::default(),

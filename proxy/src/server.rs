@@ -34,6 +34,7 @@ use crate::spans;
 use crate::telling::{self, Tellers, Telling};
 use crate::tls::Certificates;
 use crate::upstreams::Service;
+use crate::upstreams::builds::Builds;
 
 /// What the guard did and nobody has read yet; a slice is lowered once an epoch.
 const LOWERED_MAX: usize = 256;
@@ -141,6 +142,8 @@ impl Proxy {
         let services: Vec<Arc<Service>> = services
             .map(|service| Service::new(service.clone(), workers).map(Arc::new))
             .collect::<Result<_, _>>()?;
+        let running = before.map_or(&[][..], |running| &running.shared.builds);
+        let builds = Builds::of(&services, running);
         let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
             .keeping(&services, &settings.dns)
             .showing(certificates)
@@ -157,6 +160,7 @@ impl Proxy {
             table,
             slices,
             services,
+            builds,
             tap,
             tls,
             doorman,

@@ -48,6 +48,8 @@ pub(crate) struct Known {
     pub(crate) bucket: Option<u16>,
     /// The side that was asked last.
     pub(crate) side: Option<Side>,
+    /// Of that side, where its service has several.
+    pub(crate) build: Option<Arc<str>>,
     pub(crate) upstream: Option<Address>,
     /// From asking that side to the head of its answer.
     pub(crate) upstream_took: Option<Duration>,
@@ -105,9 +107,10 @@ impl Trail {
         self.known.borrow_mut().caller = Some(name.into());
     }
 
-    pub(crate) fn asks(&self, side: Side) {
+    pub(crate) fn asks(&self, side: Side, build: Option<&Arc<str>>) {
         let mut known = self.known.borrow_mut();
         known.side = Some(side);
+        known.build = build.cloned();
         known.upstream = None;
         known.upstream_took = None;
     }

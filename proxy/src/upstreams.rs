@@ -7,6 +7,7 @@ pub(crate) mod address;
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod budget;
+pub(crate) mod builds;
 pub(crate) mod discovery;
 pub(crate) mod gate;
 mod health;
@@ -15,7 +16,7 @@ mod outlier;
 pub(crate) mod roster;
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -39,8 +40,16 @@ use roster::{Change, Endpoint, Roster};
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) settings: ServiceSettings,
+    /// For people: its name, with that of the build.
+    pub(crate) title: String,
+    /// Of a service with several.
+    pub(crate) build: Option<Arc<str>>,
     cores: usize,
     roster: ArcSwap<Roster>,
+    /// Who has left with requests under way.
+    leaving: Mutex<Vec<Arc<Endpoint>>>,
+    /// Whether its upstreams are those that the shadow asks.
+    shown: Mutex<bool>,
     /// Raised when the roster has changed: a core looks at this word alone.
     epoch: AtomicU64,
     healthy: AtomicU64,
@@ -70,9 +79,15 @@ impl Service {
     pub(crate) fn new(settings: ServiceSettings, cores: usize) -> Result<Self, CertificateError> {
         let told: Vec<Told> = settings.upstreams.iter().map(Told::at_first).collect();
         let breaker = settings.rules.breaker.clone();
+        let name = &settings.name;
+        let build = settings.build.as_ref();
         let service = Self {
+            title: build.map_or_else(|| name.clone(), |build| format!("{name}/{build}")),
+            build: build.map(|build| build.as_str().into()),
             cores,
             roster: ArcSwap::from_pointee(Roster::empty()),
+            leaving: Mutex::default(),
+            shown: Mutex::new(build.is_none()),
             epoch: AtomicU64::new(0),
             healthy: AtomicU64::new(0),
             ejected: AtomicU64::new(0),
@@ -160,6 +175,7 @@ impl Service {
         };
         ServiceFigures {
             service: self.settings.name.clone(),
+            build: self.settings.build.clone(),
             upstreams: upstreams.collect(),
             circuit: self.breaker.as_ref().map(|breaker| breaker.figures(now)),
             retries: sum(|again| &again.tried),
@@ -196,7 +212,7 @@ impl Service {
     /// What a source says. Who is named no more gets nothing new; where a source does not know,
     /// what it said last holds.
     pub(crate) fn tell(&self, source: usize, found: Result<Vec<Address>, String>) {
-        let name = &self.settings.name;
+        let name = &self.title;
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(told) = told.get_mut(source) else {
@@ -225,7 +241,7 @@ impl Service {
     }
 
     fn enforce(&self, next: Roster, change: &Change) {
-        let name = &self.settings.name;
+        let name = &self.title;
         let gone = change.left.iter();
         let gone = gone.fold(Set::NONE, |all, endpoint| all.with(endpoint.index));
         let new = change.joined.iter();
@@ -236,11 +252,12 @@ impl Service {
         self.healthy.fetch_and(!gone.0, Relaxed);
         // Taken for well until found to be ill, as at the start.
         self.healthy.fetch_or(new.0, Relaxed);
-        let places = next
-            .iter()
-            .filter_map(|endpoint| self.dialer.place(&endpoint.address));
-        self.settings.places.set(places.collect());
         self.roster.store(Arc::new(next));
+        let mut leaving = self.leaving();
+        leaving.retain(|endpoint| endpoint.in_flight() > 0);
+        leaving.extend(change.left.iter().cloned());
+        drop(leaving);
+        self.place(&self.shown());
         let epoch = self.epoch.fetch_add(1, Release);
         if change.surplus > 0 {
             let surplus = change.surplus;
@@ -254,6 +271,39 @@ impl Service {
                 info!(service = %name, upstream = %endpoint.address, "left");
             }
         }
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Endpoint>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, bool> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the shadow asks these upstreams: of several builds, those of one.
+    fn show(&self, shown: bool) {
+        let mut now = self.shown();
+        *now = shown;
+        self.place(&now);
+    }
+
+    /// Says where they are. The roster is read with the lock held, so that the last word is the
+    /// newest.
+    fn place(&self, shown: &bool) {
+        if *shown {
+            let roster = self.roster.load();
+            let all = roster.iter();
+            let places = all.filter_map(|endpoint| self.dialer.place(&endpoint.address));
+            self.settings.places.set(places.collect());
+        }
+    }
+
+    /// Requests up to the end of their answer, those at upstreams that have left included.
+    fn in_flight(&self) -> u64 {
+        let leaving: u64 = self.leaving().iter().map(|e| e.in_flight()).sum();
+        let roster = self.roster.load();
+        roster.iter().map(|e| e.in_flight()).sum::<u64>() + leaving
     }
 
     /// Waits until it is known who the upstreams are. Cancel safe.
@@ -285,7 +335,7 @@ impl Service {
                 "last_check": *endpoint.trouble(),
                 "back_in_ms": ejected.then(|| endpoint.outlier.left(now)),
                 "waiting": endpoint.gate.as_ref().map_or(0, Gate::waiting),
-                "in_flight": endpoint.sum(|t| u64::from(t.in_flight())),
+                "in_flight": endpoint.in_flight(),
                 "requests": endpoint.sum(|t| t.requests.load(Relaxed)),
                 "failures": endpoint.sum(|t| t.failures.load(Relaxed)),
             })
@@ -297,6 +347,7 @@ impl Service {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         json!({
             "service": self.settings.name,
+            "build": self.settings.build,
             "circuit": circuit,
             "balance": self.settings.rules.balance.name(),
             "upstreams": self.roster.load().iter().map(upstream).collect::<Vec<_>>(),

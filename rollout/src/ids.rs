@@ -11,6 +11,9 @@ pub enum IdError {
     /// A slice name is 1 to 63 of `a-z`, `0-9` and `-`, and starts with a letter.
     #[error("`{0}` is not a slice name: use 1 to 63 of a-z, 0-9 and -, starting with a letter")]
     Slice(String),
+    /// As a slice name, which may begin with a digit.
+    #[error("`{0}` is not the name of a build: use 1 to 63 of a-z, 0-9 and -")]
+    Build(String),
 }
 
 /// The name of a slice: routes and tables that move together.
@@ -63,6 +66,47 @@ impl FromStr for SliceId {
 impl From<SliceId> for String {
     fn from(id: SliceId) -> Self {
         id.0
+    }
+}
+
+/// The name of a build of a service, as the config has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BuildName(String);
+
+impl BuildName {
+    /// # Errors
+    /// Returns [`IdError::Build`] unless `name` is 1 to 63 of `a-z0-9-`.
+    pub fn new(name: impl Into<String>) -> Result<Self, IdError> {
+        let name = name.into();
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        match (1..=63).contains(&name.len()) && name.bytes().all(plain) {
+            true => Ok(Self(name)),
+            false => Err(IdError::Build(name)),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BuildName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for BuildName {
+    type Error = IdError;
+    fn try_from(name: String) -> Result<Self, IdError> {
+        Self::new(name)
+    }
+}
+
+impl From<BuildName> for String {
+    fn from(name: BuildName) -> Self {
+        name.0
     }
 }
 
@@ -163,6 +207,12 @@ impl Weight {
         let part: u16 = part.parse().map_err(|_| refused())?;
         Self::from_basis_points(whole.saturating_mul(100).saturating_add(part * scale))
             .map_err(|_| refused())
+    }
+
+    /// What is left of the whole.
+    #[must_use]
+    pub fn rest(self) -> Self {
+        Self(Self::FULL.0 - self.0)
     }
 
     pub fn basis_points(self) -> u16 {

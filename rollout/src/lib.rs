@@ -4,6 +4,7 @@
 //! traffic counts are arguments; there is no async, I/O, clock, randomness or
 //! environment in this crate, so every decision can be replayed and tested.
 
+mod builds;
 pub mod cutover;
 #[cfg(test)]
 mod dice;
@@ -21,6 +22,7 @@ mod split;
 mod state;
 pub mod tripwire;
 
+pub use builds::{BuildFigures, BuildMove, BuildsState, IllegalBuild, Trial, build_bucket};
 pub use evidence::{
     Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference, FieldFault,
     LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideTimes, SpanFigures,
@@ -28,7 +30,7 @@ pub use evidence::{
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{Guard, GuardLimits, Verdict};
-pub use ids::{BuildId, IdError, Revision, Side, SliceId, Weight, WeightError};
+pub use ids::{BuildId, BuildName, IdError, Revision, Side, SliceId, Weight, WeightError};
 pub use moves::{IllegalMove, Move, advance};
 pub use plan::{Plan, Step, StepState, next_step, steps_with_state};
 pub use services::{

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::SliceId;
+use crate::{BuildName, SliceId};
 
 /// A service, or the legacy side.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceFigures {
     pub service: String,
+    /// Of a service with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildName>,
     pub upstreams: Vec<UpstreamFigures>,
     /// Where there is a breaker.
     pub circuit: Option<CircuitFigures>,

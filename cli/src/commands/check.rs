@@ -75,13 +75,22 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> anyhow::Result<Ex
 /// Asks every source who the upstreams are, and connects to each of them, all at once.
 async fn upstreams(config: &Config) -> Vec<Finding> {
     let services = config.services.iter();
-    let services = services.map(|(name, service)| (name.as_str(), &service.urls, &service.rules));
-    let legacy = ("legacy", &config.legacy.urls, &config.legacy.rules);
+    let services = services.flat_map(|(name, service)| {
+        service.parts().map(move |(build, urls)| {
+            let title = build.map_or_else(|| name.clone(), |build| format!("{name}/{build}"));
+            (title, urls, &service.rules)
+        })
+    });
+    let legacy = (
+        "legacy".to_owned(),
+        &config.legacy.urls,
+        &config.legacy.rules,
+    );
     let all = std::iter::once(legacy).chain(services);
     let all = all.flat_map(|(name, urls, rules)| {
         let transport = &rules.transport;
         urls.iter()
-            .map(move |source| source_of(config, name, source, transport))
+            .map(move |source| source_of(config, name.clone(), source, transport))
     });
     let found = futures_util::future::join_all(all).await;
     found.into_iter().flatten().collect()
@@ -89,10 +98,11 @@ async fn upstreams(config: &Config) -> Vec<Finding> {
 
 async fn source_of(
     config: &Config,
-    name: &str,
+    name: String,
     source: &Source,
     transport: &Transport,
 ) -> Vec<Finding> {
+    let name = name.as_str();
     let within = config.proxy.connect_timeout;
     match outgrow_proxy::look_up(source, &config.proxy.dns, transport).await {
         Ok(found) => {

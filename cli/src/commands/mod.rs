@@ -1,6 +1,7 @@
 //! The command line: one file for each noun. A command asks the admin API, prints what it
 //! answers, and decides nothing itself.
 
+mod build;
 pub(crate) mod change;
 pub(crate) mod check;
 mod completions;
@@ -125,6 +126,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Route(route::RouteCommand),
     #[command(subcommand)]
+    Build(build::BuildCommand),
+    #[command(subcommand)]
     Shadow(shadow::ShadowCommand),
     #[command(subcommand)]
     Sync(sync::SyncCommand),
@@ -220,6 +223,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&context, args).await,
         Command::Top(args) => top::run(&context, args).await,
         Command::Route(command) => route::run(&context, command).await,
+        Command::Build(command) => build::run(&context, command).await,
         Command::Shadow(command) => shadow::run(&context, command).await,
         Command::Sync(command) => sync::run(&context, command).await,
         Command::Runbook(command) => runbook::run(&context, command).await,

@@ -7,7 +7,9 @@ use clap::Args;
 use outgrow_rollout::{ShadowEvidence, SyncEvidence};
 
 use super::{Context, change};
-use crate::answers::{ServiceStatus, SliceStatus, Status, StepStatus, UpstreamStatus, typed};
+use crate::answers::{
+    ServiceBuilds, ServiceStatus, SliceStatus, Status, StepStatus, UpstreamStatus, typed,
+};
 use crate::client::{Client, escape};
 use crate::config::scalar;
 use crate::figures::{count, millis, share};
@@ -99,13 +101,14 @@ pub(super) fn all(status: &Status) -> String {
     let ill: Vec<String> = status.proxy.services.iter().flat_map(ill).collect();
     if status.slices.is_empty() {
         let nothing = "no slices: everything passes through to legacy\n";
-        return format!("{nothing}{}", ill.join(""));
+        return format!("{nothing}{}{}", builds(status), ill.join(""));
     }
     let rows = status.slices.iter().map(row).collect();
     let header = [
         "SLICE", "STAGE", "READS", "WRITER", "DATA", "LAG", "COMPARED", "AGAINST", "NEXT", "REV",
     ];
     let mut out = table(&header, rows);
+    out.push_str(&builds(status));
     let mut alarms: Vec<String> = status.slices.iter().flat_map(alarms).collect();
     alarms.extend(ill);
     if !alarms.is_empty() {
@@ -115,16 +118,31 @@ pub(super) fn all(status: &Status) -> String {
     out
 }
 
+/// Which builds answer, where services have several.
+fn builds(status: &Status) -> String {
+    let line = |of: &ServiceBuilds| {
+        let (service, state) = (&of.service, &of.state);
+        let trial = state.trial.as_ref().map_or(String::new(), |trial| {
+            format!(", {} of the clients try {}", trial.weight, trial.build)
+        });
+        format!("{service}: build {} is active{trial}\n", state.active)
+    };
+    status.proxy.builds.iter().map(line).collect()
+}
+
 /// A service that is spared, and its upstreams that do not get their share.
 fn ill(service: &ServiceStatus) -> Vec<String> {
+    let name = match &service.build {
+        Some(build) => format!("{}/{build}", service.service),
+        None => service.service.clone(),
+    };
     let say = |upstream: &UpstreamStatus| {
         let why = match &upstream.last_check {
             Some(why) => format!(" ({why})"),
             None => String::new(),
         };
         format!(
-            "{}: upstream {} is {}{why}: {} of {} requests failed\n",
-            service.service,
+            "{name}: upstream {} is {}{why}: {} of {} requests failed\n",
             upstream.to,
             upstream.state,
             count(upstream.failures),
@@ -135,7 +153,6 @@ fn ill(service: &ServiceStatus) -> Vec<String> {
     let circuit = service.circuit.iter().filter(|c| c.state != "closed");
     let spared = circuit.map(|circuit| {
         let left = millis(circuit.asked_again_in_ms);
-        let name = &service.service;
         format!(
             "{name}: the circuit is {}: asked again in {left}\n",
             circuit.state

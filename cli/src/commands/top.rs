@@ -255,7 +255,11 @@ fn upstreams(before: &Reading, now: &Reading, took: Duration) -> String {
         let old = before
             .services
             .iter()
-            .find(|s| s.service == service.service);
+            .find(|s| (&s.service, &s.build) == (&service.service, &service.build));
+        let name = match &service.build {
+            Some(build) => format!("{}/{build}", service.service),
+            None => service.service.clone(),
+        };
         for upstream in &service.upstreams {
             let old = old.and_then(|old| {
                 let mut all = old.upstreams.iter();
@@ -269,7 +273,7 @@ fn upstreams(before: &Reading, now: &Reading, took: Duration) -> String {
                 UpstreamState::Ejected => "ejected",
             };
             rows.push(vec![
-                service.service.clone(),
+                name.clone(),
                 upstream.upstream.clone(),
                 state.to_owned(),
                 rate(requests, took),

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod auth;
+mod builds;
 mod columns;
 mod comparing;
 mod events;

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outgrow_proxy::Source as Upstream;
 use outgrow_proxy::{AccessLog, DnsSettings, TlsSettings, TraceSettings, Trust, UpstreamRules};
-use outgrow_rollout::{GuardLimits, Plan, SliceId};
+use outgrow_rollout::{BuildName, GuardLimits, Plan, SliceId};
 
 use super::events::Events;
 use super::problem::Problem;
@@ -126,10 +127,30 @@ pub(crate) struct Shadow {
 /// `[services.NAME]`: an extracted service.
 #[derive(Debug)]
 pub(crate) struct Service {
+    /// None where it has builds.
     pub(crate) urls: Vec<outgrow_proxy::Source>,
+    /// In the order of the file.
+    pub(crate) builds: Vec<Build>,
     pub(crate) rules: UpstreamRules,
     /// Present when a slice of this service has tables.
     pub(crate) database: Option<Database>,
+}
+
+impl Service {
+    /// Its upstreams, or those of each build.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Option<&BuildName>, &Vec<Upstream>)> {
+        let alone = self.builds.is_empty().then_some((None, &self.urls));
+        let builds = self.builds.iter();
+        let builds = builds.map(|build| (Some(&build.name), &build.urls));
+        alone.into_iter().chain(builds)
+    }
+}
+
+/// `[services.NAME.builds.BUILD]`: one of several of a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Build {
+    pub(crate) name: BuildName,
+    pub(crate) urls: Vec<Upstream>,
 }
 
 /// `[slices.ID.sync]`: how a slice's tables are kept in step.

@@ -12,6 +12,7 @@ use outgrow_proxy::{Network, TlsSettings, Trust};
 use super::Surroundings;
 use super::access_log;
 use super::auth;
+use super::builds;
 use super::filters;
 use super::model::{Control, Database, Identity, Legacy, Proxy, Service, Shadow};
 use super::pages;
@@ -340,21 +341,39 @@ pub(super) fn services(
         return found;
     };
     for (name, place, node) in section.entries() {
-        let service = node.section(findings).and_then(|mut section| {
-            let urls = sources::read(&mut section, findings, around);
-            let safe = urls.as_ref().and_then(|urls| urls.safe);
-            let rules = upstreams::rules(&mut section, findings, around, safe);
-            let database = database(&mut section, findings, around);
-            section.finish(findings);
-            Some(Service {
-                urls: urls?.all,
-                rules,
-                database: database.ok()?,
-            })
-        });
+        let section = node.section(findings);
+        let service = section.and_then(|section| service(section, findings, around));
         found.insert(name, (place, service));
     }
     found
+}
+
+fn service(
+    mut section: Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Option<Service> {
+    let (urls, builds, safe) = match section.get("builds") {
+        None => {
+            let found = sources::read(&mut section, findings, around);
+            let safe = found.as_ref().and_then(|urls| urls.safe);
+            (found.map(|urls| urls.all), Some(Vec::new()), safe)
+        }
+        Some(node) => {
+            let found = builds::read(&node, &mut section, findings, around);
+            let safe = found.as_ref().and_then(|(_, safe)| *safe);
+            (Some(Vec::new()), found.map(|(builds, _)| builds), safe)
+        }
+    };
+    let rules = upstreams::rules(&mut section, findings, around, safe);
+    let database = database(&mut section, findings, around);
+    section.finish(findings);
+    Some(Service {
+        urls: urls?,
+        builds: builds?,
+        rules,
+        database: database.ok()?,
+    })
 }
 
 fn database(

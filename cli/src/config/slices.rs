@@ -9,7 +9,7 @@ use super::Surroundings;
 use super::comparing;
 use super::events::{self, Events};
 use super::filters;
-use super::model::{Cohort, Route, Slice, SliceShadow, SliceSync, Table};
+use super::model::{Cohort, Route, Service, Slice, SliceShadow, SliceSync, Table};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
 use super::process::Services;
@@ -270,7 +270,8 @@ fn check_sandboxes(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_
             .iter()
             .map(|source| ("[legacy]".to_owned(), source));
         let named = rest.services.iter().flat_map(|(name, (_, service))| {
-            let urls = service.iter().flat_map(|service| &service.urls);
+            let parts = service.iter().flat_map(Service::parts);
+            let urls = parts.flat_map(|(_, urls)| urls);
             urls.map(move |source| (format!("[services.{name}]"), source))
         });
         writes::check_sandbox(

@@ -7,6 +7,7 @@ use super::*;
 
 mod access_log;
 mod auth;
+mod builds;
 mod filters;
 mod mirroring;
 mod pages;

@@ -6,8 +6,8 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
 use outgrow_rollout::{
-    CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side,
-    SideTimes, SliceId, SpanFigures,
+    BuildFigures, BuildsState, CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence,
+    RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures,
 };
 use serde_json::Value;
 
@@ -63,6 +63,14 @@ impl DataPlane for Carrier {
 
     fn services(&self) -> Vec<ServiceFigures> {
         self.proxy.services()
+    }
+
+    fn apply_builds(&self, service: &str, state: &BuildsState) {
+        self.proxy.apply_builds(service, state);
+    }
+
+    fn builds(&self, service: &str) -> Vec<BuildFigures> {
+        self.proxy.build_figures(service)
     }
 
     fn holds(&self) -> Vec<HoldFigures> {

@@ -1,14 +1,15 @@
 //! Everything of a config but its proxy: control, bridge, shadow, the admin API. It can be closed
 //! and opened again while a proxy carries on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwapOption;
 use http::Method;
-use outgrow_control::{Controller, Identity, Lowered, Ports, SliceSpec, Store, Token};
+use outgrow_control::{
+    Controller, Identity, Lowered, Ports, ServiceSpec, SliceSpec, Specs, Store, Token,
+};
 use outgrow_proxy::{Handle, Settings};
 use outgrow_rollout::SliceId;
 use outgrow_shadow::{Shadow, Tap, Ticket};
@@ -190,16 +191,28 @@ async fn end(shadow: &Shadow, links: &Links) {
     links.shutdown().await;
 }
 
-fn specs(config: &Config) -> BTreeMap<SliceId, SliceSpec> {
+fn specs(config: &Config) -> Specs {
     let spec = |slice: &crate::config::Slice| SliceSpec {
         plan: slice.plan.clone(),
         has_tables: !slice.tables.is_empty(),
     };
-    config
-        .slices
-        .iter()
-        .map(|slice| (slice.id.clone(), spec(slice)))
-        .collect()
+    let slices = config.slices.iter();
+    let built = config.services.iter();
+    let built = built.filter(|(_, service)| !service.builds.is_empty());
+    let services = built.map(|(name, service)| {
+        let slices = config.slices.iter().filter(|slice| slice.service == *name);
+        let spec = ServiceSpec {
+            builds: service.builds.iter().map(|b| b.name.clone()).collect(),
+            slices: slices.map(|slice| slice.id.clone()).collect(),
+        };
+        (name.clone(), spec)
+    });
+    Specs {
+        slices: slices
+            .map(|slice| (slice.id.clone(), spec(slice)))
+            .collect(),
+        services: services.collect(),
+    }
 }
 
 /// Each config's is another one, so that an office which ends never gives its successor's lease up.

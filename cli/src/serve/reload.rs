@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{PortError, Process};
 use outgrow_control::{ControlError, Note};
 use outgrow_proxy::{Proxy, Running};
-use outgrow_rollout::{DataPhase, Side, Traffic};
+use outgrow_rollout::{BuildName, DataPhase, Side, Traffic, Weight};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -291,6 +291,27 @@ impl Generation {
 
 /// What must not change while slices are on their way.
 fn office_may_close(office: &Office, next: &Config) -> anyhow::Result<()> {
+    for service in office.controller.builds() {
+        let name = &service.service;
+        let Some(next) = next
+            .services
+            .get(name)
+            .filter(|next| !next.builds.is_empty())
+        else {
+            continue;
+        };
+        let used = service
+            .builds
+            .iter()
+            .filter(|build| build.weight > Weight::ZERO);
+        let has = |build: &BuildName| next.builds.iter().any(|one| one.name == *build);
+        if let Some(missing) = used.map(|one| &one.figures.build).find(|one| !has(one)) {
+            anyhow::bail!(
+                "requests go to build `{missing}` of service `{name}`, and it is not in the config any \
+                 more; `outgrow build switch` to another one first"
+            );
+        }
+    }
     for slice in office.controller.status().slices {
         if next.slices.iter().any(|one| one.id == slice.slice) {
             continue;

@@ -36,12 +36,15 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         .unwrap_or_else(cores);
     let secret = |secret: &crate::config::Secret| Secret::new(secret.bytes());
     let slices = config.slices.iter().map(proxy_slice);
-    let services = config.services.iter().map(|(name, service)| {
-        Ok(ServiceSettings {
+    let services = config.services.iter().flat_map(|(name, service)| {
+        // All builds': the shadow asks those of the active one.
+        let places = Places::default();
+        service.parts().map(move |(build, urls)| ServiceSettings {
             name: name.clone(),
-            upstreams: service.urls.clone(),
+            build: build.cloned(),
+            upstreams: urls.clone(),
             rules: service.rules.clone(),
-            places: Places::default(),
+            places: places.clone(),
         })
     });
     Ok(Settings {
@@ -50,11 +53,12 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         workers,
         legacy: ServiceSettings {
             name: LEGACY.to_owned(),
+            build: None,
             upstreams: config.legacy.urls.clone(),
             rules: config.legacy.rules.clone(),
             places: Places::default(),
         },
-        services: services.collect::<anyhow::Result<_>>()?,
+        services: services.collect(),
         slices: slices.collect::<anyhow::Result<_>>()?,
         limits: ProxyLimits {
             connect_timeout: config.proxy.connect_timeout,

@@ -2,6 +2,7 @@
 //! which stream. The server is a scripted one, so that every answer can be had.
 
 mod answers;
+mod builds;
 mod dry_run;
 #[cfg(feature = "nats")]
 mod events;

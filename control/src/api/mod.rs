@@ -4,6 +4,7 @@
 //! that another machine could reach, because it speaks no TLS.
 
 mod answer;
+mod builds;
 mod look;
 mod metrics;
 mod operate;
@@ -98,6 +99,8 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/slices/{slice}", get(look::slice))
         .route("/v1/figures", get(look::figures))
         .route("/v1/explain", get(look::explain))
+        .route("/v1/builds", get(builds::all))
+        .route("/v1/builds/{service}", get(builds::one))
         .route("/v1/shadow", get(look::shadow))
         .route("/v1/shadow/{slice}/report", get(look::report))
         .route("/v1/shadow/pairs/{id}", get(look::pair))
@@ -114,6 +117,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/journal/verify", get(look::verify_journal));
     let operating = Router::new()
         .route("/v1/reload", post(operate::reload))
+        .route("/v1/builds/{service}/{verb}", post(builds::change))
         .route("/v1/slices/{slice}/flip", post(operate::flip))
         .route("/v1/slices/{slice}/rollback", post(operate::rollback))
         .route("/v1/slices/{slice}/freeze", post(operate::freeze))

@@ -3,6 +3,7 @@
 //! A handle is cheap to clone. One operation per slice runs at a time, except what takes traffic
 //! back (rollback, guard, freeze), which never waits for anything.
 
+mod builds;
 mod change;
 mod cutover;
 mod evidence;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+pub use builds::{BuildStatus, BuildsStatus, ServiceSpec};
 pub use cutover::CutoverReport;
 pub use link::{Settle, VerifyReport};
 pub use runbook::{RunbookView, StepDone, StepStatus};
@@ -47,6 +49,14 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
 pub struct SliceSpec {
     pub plan: Plan,
     pub has_tables: bool,
+}
+
+/// What the config says, as far as control has to know it.
+#[derive(Debug, Clone, Default)]
+pub struct Specs {
+    pub slices: BTreeMap<SliceId, SliceSpec>,
+    /// Those with builds.
+    pub services: BTreeMap<String, ServiceSpec>,
 }
 
 /// The other parts, as control sees them.
@@ -86,6 +96,7 @@ struct Inner {
     version: String,
     ports: Ports,
     slices: BTreeMap<SliceId, Arc<Slice>>,
+    services: BTreeMap<String, Arc<builds::Service>>,
     /// Whether the lease is ours; without it nothing is changed but by taking traffic back.
     leads: AtomicBool,
     /// Ends the periodic tasks. Cutovers watch it only where they would wait.
@@ -100,21 +111,25 @@ impl Controller {
     ///
     /// # Errors
     /// [`StoreError::Held`] if another controller is alive on this store, and other
-    /// [`StoreError`]s if it cannot be read. A bridge that cannot start is no error: the
+    /// [`StoreError`]s if it cannot be read; [`ControlError::Refused`] where requests go to a build that
+    /// the config has no more. A bridge that cannot start is no error: the
     /// reconciler tries again and `status` tells.
     pub async fn start(
         store: Store,
         ports: Ports,
-        specs: BTreeMap<SliceId, SliceSpec>,
+        specs: Specs,
         identity: Identity,
     ) -> Result<Self> {
         let lease = Lease::new(&identity.holder);
         store.acquire(&lease).await?;
-        let mut slices = BTreeMap::new();
-        for (id, spec) in specs {
-            let slice = Slice::load(&store, &ports, id.clone(), spec).await?;
-            slices.insert(id, Arc::new(slice));
-        }
+        let (slices, services) = match load(&store, &ports, specs).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Else whoever comes next would wait until it lapses.
+                let _ = store.give_up(&lease).await;
+                return Err(error);
+            }
+        };
         let controller = Self {
             inner: Arc::new(Inner {
                 store,
@@ -122,6 +137,7 @@ impl Controller {
                 version: identity.version,
                 ports,
                 slices,
+                services,
                 leads: AtomicBool::new(true),
                 cancel: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -130,6 +146,7 @@ impl Controller {
         };
         // First of all, so that a slow recovery does not cost the lease.
         controller.spawn_lease();
+        controller.put_builds_in_force();
         controller.restore_shadow().await;
         if let Err(error) = controller.recover().await {
             // Else its tasks would keep the lease from whoever comes next.
@@ -322,6 +339,24 @@ impl Controller {
     fn shadow(&self) -> &dyn Shadow {
         &*self.inner.ports.shadow
     }
+}
+
+type Loaded = (
+    BTreeMap<SliceId, Arc<Slice>>,
+    BTreeMap<String, Arc<builds::Service>>,
+);
+
+async fn load(store: &Store, ports: &Ports, specs: Specs) -> Result<Loaded> {
+    let (mut slices, mut services) = (BTreeMap::new(), BTreeMap::new());
+    for (id, spec) in specs.slices {
+        let slice = Slice::load(store, ports, id.clone(), spec).await?;
+        slices.insert(id, Arc::new(slice));
+    }
+    for (name, spec) in specs.services {
+        let service = builds::Service::load(store, name.clone(), spec).await?;
+        services.insert(name, Arc::new(service));
+    }
+    Ok((slices, services))
 }
 
 /// No slice has anything under way while this lives.

@@ -93,6 +93,7 @@ impl Controller {
 
     /// Somebody else may have changed the states while the lease was not ours.
     async fn reread(&self) {
+        self.reread_builds().await;
         for slice in self.inner.slices.values() {
             let _one_at_a_time = slice.change.lock().await;
             if slice.held().unpublished.is_some() {
@@ -184,11 +185,12 @@ impl Controller {
         Ok(())
     }
 
-    /// Saves the shadow's evidence and the counts of the stages.
+    /// Saves what was taken back while the store was away, the shadow's evidence and the counts of the stages.
     pub(super) async fn save(&self) {
         if !self.inner.leads.load(Ordering::Acquire) {
             return;
         }
+        self.publish_all_builds().await;
         let mut failed = None;
         for slice in self.inner.slices.values() {
             if slice.held().unpublished.is_some() {

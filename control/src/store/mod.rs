@@ -3,6 +3,7 @@
 //! A state changes only by compare-and-swap on its revision, in one transaction with its
 //! journal entry, and only by the holder of the lease. Nothing here decides anything.
 
+mod builds;
 mod journal;
 mod lease;
 mod progress;

@@ -13,11 +13,12 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{
     DataPlane, FencePosition, PortError, PortResult, Process, Sync as Bridge, Verification,
 };
-use outgrow_control::{Controller, Identity, Note, Ports, SliceSpec, Store};
+use outgrow_control::{Controller, Identity, Note, Ports, ServiceSpec, SliceSpec, Specs, Store};
 use outgrow_rollout::{
-    CacheCounts, CacheFigures, CircuitFigures, DataPhase, HoldFigures, LinesLost, Live, Plan,
-    ProxyEvidence, RouteTimes, ServiceFigures, Side, SideCounts, SideTimes, SliceId, SourceFigures,
-    SpanFigures, SyncEvidence, TableRows, UpstreamFigures, UpstreamState, Weight,
+    BuildFigures, BuildsState, CacheCounts, CacheFigures, CircuitFigures, DataPhase, HoldFigures,
+    LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideCounts, SideTimes,
+    SliceId, SourceFigures, SpanFigures, SyncEvidence, TableRows, UpstreamFigures, UpstreamState,
+    Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -66,6 +67,9 @@ pub(crate) struct Seen {
     pub stopped: BTreeMap<String, String>,
     /// The same, until they are resumed.
     pub to_resume: Vec<String>,
+    /// Of the service `catalog`; with none it has no builds.
+    pub builds: Vec<BuildFigures>,
+    pub builds_in_force: Vec<BuildsState>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -233,6 +237,7 @@ impl DataPlane for World {
         };
         vec![ServiceFigures {
             service: "catalog".to_owned(),
+            build: None,
             upstreams: vec![upstream],
             circuit: Some(CircuitFigures {
                 state: "open".to_owned(),
@@ -247,6 +252,15 @@ impl DataPlane for World {
                 age_s: Some(1.5),
             }],
         }]
+    }
+
+    fn apply_builds(&self, _: &str, state: &BuildsState) {
+        self.see().builds_in_force.push(state.clone());
+    }
+
+    fn builds(&self, service: &str) -> Vec<BuildFigures> {
+        assert_eq!(service, "catalog");
+        self.see().builds.clone()
     }
 
     fn holds(&self) -> Vec<HoldFigures> {
@@ -515,15 +529,17 @@ pub(crate) fn catalog() -> SliceId {
 }
 
 /// `catalog` with tables, `quotes` without.
-pub(crate) fn specs(plan: &Plan) -> BTreeMap<SliceId, SliceSpec> {
+pub(crate) fn specs(plan: &Plan) -> Specs {
     let spec = |has_tables| SliceSpec {
         plan: plan.clone(),
         has_tables,
     };
-    BTreeMap::from([
+    let slices = BTreeMap::from([
         (catalog(), spec(true)),
         (SliceId::new("quotes").unwrap(), spec(false)),
-    ])
+    ]);
+    let services = BTreeMap::new();
+    Specs { slices, services }
 }
 
 /// A store in a directory of its own, and the controllers on it.
@@ -560,7 +576,16 @@ impl Home {
             version: "0.0.0".to_owned(),
         };
         let store = self.store().await;
-        Controller::start(store, self.world.ports(), specs(&self.plan), identity).await
+        let mut specs = specs(&self.plan);
+        let builds = self.world.see().builds.clone();
+        if !builds.is_empty() {
+            let spec = ServiceSpec {
+                builds: builds.into_iter().map(|one| one.build).collect(),
+                slices: vec![catalog()],
+            };
+            specs.services.insert("catalog".to_owned(), spec);
+        }
+        Controller::start(store, self.world.ports(), specs, identity).await
     }
 
     /// Takes steps, with traffic between them, until `step` is the next one.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on has failed.
 
 mod api;
+mod builds;
 mod crash;
 mod cutover;
 mod fakes;

@@ -135,6 +135,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     side: Option<outgrow_rollout::Side>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<&'a str>,
@@ -171,6 +173,7 @@ pub(super) fn json(
         slice: slice.map(|slice| &slice.settings.id),
         bucket: known.bucket,
         side: known.side,
+        build: known.build.as_deref(),
         upstream: known.upstream.as_ref().map(|to| to.as_str()),
         caller: known.caller.as_deref(),
         refusal: known.refusal,

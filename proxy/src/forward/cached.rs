@@ -160,7 +160,7 @@ impl Call {
         let fields = &out.parts.headers;
         Question {
             key: cache::key(fields, &out.parts.uri),
-            route: self.route,
+            route: self.kept_as(side),
             side,
             live,
             known: guarded || self.caller.is_some() || cache::is_known(fields, COOKIE_NAME),

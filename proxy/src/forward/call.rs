@@ -219,10 +219,6 @@ impl Call {
 
     /// Asks one side, and counts how it did.
     pub(super) async fn ask(&self, side: Side, out: &mut Outgoing) -> Result<Answered, Refusal> {
-        let cluster = match side {
-            Side::Legacy => self.core.legacy(),
-            Side::Extracted => self.core.extracted(self.index),
-        };
         if let Some(targets) = &self.targets {
             out.parts.uri = targets.of(side).clone();
         }
@@ -239,8 +235,13 @@ impl Call {
                 out.parts.headers.insert(headers::IDENTITY, caller);
             }
         }
+        // Only now: who waited for a caller's identity is not to come to a build that is drained.
+        let cluster = match side {
+            Side::Legacy => self.core.legacy(),
+            Side::Extracted => self.core.extracted(self.index, self.cohort.hash),
+        };
         if let Some(trail) = &self.trail {
-            trail.asks(side);
+            trail.asks(side, cluster.build());
         }
         let begun = Instant::now();
         let asking = Client::Cohort(self.cohort.hash);
@@ -264,6 +265,16 @@ impl Call {
             side,
             latency,
         })
+    }
+
+    /// As whose answers are kept: what another build has said is as if of another route.
+    pub(super) fn kept_as(&self, side: Side) -> usize {
+        let build = match side {
+            Side::Legacy => 0,
+            Side::Extracted => self.core.build(self.index, self.cohort.hash),
+        };
+        let routes = self.core.shared.routes.other() + 1;
+        self.route + build * routes
     }
 
     fn event(&self, side: Side) -> ErrorEvent {

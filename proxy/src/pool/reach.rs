@@ -290,7 +290,7 @@ impl Cluster {
         let told = member.trunk.told.get();
         if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
             member.trunk.told.set(Some(now));
-            let (service, upstream) = (&self.service.settings.name, member.to());
+            let (service, upstream) = (&self.service.title, member.to());
             warn!(%service, %upstream, %why, "no TLS with an upstream");
         }
     }

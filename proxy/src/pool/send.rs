@@ -73,7 +73,7 @@ impl Cluster {
             None => Ok(None),
         };
         let pass = pass.map_err(|ms| UpstreamError::Open {
-            service: service.settings.name.clone(),
+            service: service.title.clone(),
             left: Duration::from_millis(ms),
         })?;
         let sent = self.tries(out, client, begun).await;
@@ -144,7 +144,7 @@ impl Cluster {
             }
         }
         Err(last.unwrap_or_else(|| UpstreamError::Nobody {
-            service: self.service.settings.name.clone(),
+            service: self.service.title.clone(),
             why: self.service.why_nobody(),
         }))
     }

@@ -61,7 +61,7 @@ impl Streak {
 
 /// Checks one upstream until it has left.
 pub(super) async fn watch(service: Arc<Service>, rule: Health, endpoint: Arc<Endpoint>) {
-    let (name, to) = (&service.settings.name, &endpoint.address);
+    let (name, to) = (&service.title, &endpoint.address);
     let count = service.roster().all.len();
     // Spread over the period, so that they do not come in a burst.
     let ahead = rule.every * u32::try_from(endpoint.index).unwrap_or(0) / count.max(1);

@@ -41,7 +41,7 @@ impl Keeper {
         discovery::begin(&self.service, resolver);
         let service = self.service.clone();
         tokio::task::spawn_local(async move {
-            service.dialer.watch(&service.settings.name).await;
+            service.dialer.watch(&service.title).await;
         });
         self.check();
     }
@@ -80,7 +80,7 @@ impl Keeper {
         }
         let roster = service.roster();
         for endpoint in roster.iter().filter(|e| ejected.has(e.index)) {
-            let (name, to, index) = (&service.settings.name, &endpoint.address, endpoint.index);
+            let (name, to, index) = (&service.title, &endpoint.address, endpoint.index);
             if !self.told.has(index) {
                 let ms = endpoint.outlier.left(now);
                 warn!(service = %name, upstream = %to, ms, "left alone: it failed too often in a row");
@@ -104,7 +104,7 @@ impl Keeper {
         let open = state != "closed";
         if open != self.told_open {
             self.told_open = open;
-            let service = &self.service.settings.name;
+            let service = &self.service.title;
             match open {
                 true => warn!(%service, ms, "spared: it failed too often"),
                 false => info!(%service, "no longer spared"),

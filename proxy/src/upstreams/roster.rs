@@ -112,6 +112,11 @@ impl Endpoint {
         self.tallies.iter().map(of).sum()
     }
 
+    /// Requests up to the end of their answer.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.sum(|tally| tally.in_flight().into())
+    }
+
     /// For the metrics.
     pub(super) fn figures(&self, state: UpstreamState) -> UpstreamFigures {
         UpstreamFigures {
@@ -119,7 +124,7 @@ impl Endpoint {
             state,
             requests: self.sum(|t| t.requests.load(Relaxed)),
             failures: self.sum(|t| t.failures.load(Relaxed)),
-            in_flight: self.sum(|t| u64::from(t.in_flight())),
+            in_flight: self.in_flight(),
             waiting: self.gate.as_ref().map_or(0, |gate| gate.waiting() as u64),
             connected: self.sum(|t| t.connected.load(Relaxed)),
             reused: self.sum(|t| t.reused.load(Relaxed)),

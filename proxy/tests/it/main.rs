@@ -5,6 +5,7 @@
 mod answers;
 mod balancing;
 mod breaking;
+mod builds;
 mod caching;
 mod calling;
 mod carrying;

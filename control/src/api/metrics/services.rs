@@ -12,7 +12,10 @@ const UPSTREAM_STATES: [(&str, UpstreamState); 3] = [
 const CIRCUIT_STATES: [&str; 3] = ["closed", "open", "half-open"];
 
 fn of(service: &ServiceFigures) -> Labels {
-    vec![("service", service.service.clone())]
+    let mut labels = vec![("service", service.service.clone())];
+    let build = service.build.iter();
+    labels.extend(build.map(|build| ("build", build.to_string())));
+    labels
 }
 
 fn at(service: &ServiceFigures, upstream: &UpstreamFigures) -> Labels {

@@ -1,0 +1,266 @@
+//! Builds of a service on a real process: switched under load, tried, drained, kept, taken back.
+
+#![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use outgrow_testkit::process::{Process, free_address};
+use outgrow_testkit::{Upstream, client, eventually};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+use crate::harness::{Ended, run_in};
+use crate::starting::serve;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+struct Shop {
+    dir: TempDir,
+    at: SocketAddr,
+    control: SocketAddr,
+    legacy: Upstream,
+    process: Process,
+}
+
+impl Shop {
+    /// All reads of the catalog on the extracted side, which has these builds.
+    async fn new(builds: &[(&str, &Upstream)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, control) = (free_address(), free_address());
+        let legacy = Upstream::always(200, "legacy").await;
+        write(&dir, (at, control), &legacy, builds);
+        let process = serve(dir.path()).await;
+        let shop = Self {
+            dir,
+            at,
+            control,
+            legacy,
+            process,
+        };
+        for to in ["shadow", "canary=100"] {
+            let flip = [
+                "route", "flip", "catalog", to, "--force", "--reason", "test",
+            ];
+            shop.done(&flip).await;
+        }
+        shop
+    }
+
+    fn write(&self, builds: &[(&str, &Upstream)]) {
+        write(&self.dir, (self.at, self.control), &self.legacy, builds);
+    }
+
+    async fn run(&self, args: &[&str]) -> Ended {
+        run_in(self.dir.path(), args).await
+    }
+
+    async fn done(&self, args: &[&str]) -> String {
+        let ended = self.run(args).await;
+        assert_eq!(ended.code, 0, "{args:?}: {}", ended.stderr);
+        ended.stdout
+    }
+
+    async fn refused(&self, args: &[&str]) -> String {
+        let ended = self.run(args).await;
+        assert_eq!(ended.code, 1, "{args:?}: {}", ended.stdout);
+        ended.stderr
+    }
+
+    async fn ask(&self) -> String {
+        let url = format!("http://{}/api/products", self.at);
+        client::get(&url).await.text()
+    }
+
+    async fn restart(&mut self) {
+        assert!(self.process.stop().await.success());
+        self.process = serve(self.dir.path()).await;
+    }
+}
+
+fn write(
+    dir: &TempDir,
+    (at, control): (SocketAddr, SocketAddr),
+    legacy: &Upstream,
+    builds: &[(&str, &Upstream)],
+) {
+    let url = |upstream: &Upstream| format!("http://{}", upstream.addr());
+    let mut text = format!(
+        "[proxy]\nlisten = [\"{at}\"]\nworkers = 2\n[legacy]\nurls = [\"{}\"]\n[control]\n\
+         listen = \"{control}\"\n[slices.catalog]\nservice = \"catalog\"\n\
+         routes = [\"GET /api/products\"]\nfallback = false\n",
+        url(legacy)
+    );
+    for (build, upstream) in builds {
+        text.push_str(&format!(
+            "[services.catalog.builds.{build}]\nurls = [\"{}\"]\n",
+            url(upstream)
+        ));
+    }
+    std::fs::write(dir.path().join("outgrow.toml"), text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn builds_are_switched_under_load_kept_and_taken_back() {
+    let blue = Upstream::always(200, "blue").await;
+    let green = Upstream::always(200, "green").await;
+    let builds = [("blue", &blue), ("green", &green)];
+    let mut shop = Shop::new(&builds).await;
+    let (stop, count) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let url = format!("http://{}/api/products", shop.at);
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, count, url) = (stop.clone(), count.clone(), url.clone());
+            tokio::spawn(async move {
+                while !stop.load(SeqCst) {
+                    let answer = client::get(&url).await;
+                    assert_eq!(answer.status, 200);
+                    assert_ne!(answer.text(), "legacy");
+                    count.fetch_add(1, SeqCst);
+                }
+            })
+        })
+        .collect();
+    assert_eq!(shop.ask().await, "blue");
+    let told = shop
+        .done(&[
+            "build", "weight", "catalog", "green", "50", "--reason", "r7",
+        ])
+        .await;
+    assert!(told.contains("50%"), "{told}");
+    // Clients without a key are dealt out one by one.
+    eventually("both answer", WAIT, || async {
+        let before = (blue.seen().len(), green.seen().len());
+        shop.ask().await;
+        (before.0 > 0 && before.1 > 0).then_some(())
+    })
+    .await;
+    let status = shop.done(&["status"]).await;
+    let said = "catalog: build blue is active, 50% of the clients try green";
+    assert!(status.contains(said), "{status}");
+    for to in ["green", "blue", "green"] {
+        shop.done(&["build", "switch", "catalog", to]).await;
+        assert_eq!(shop.ask().await, to);
+        // Over a reload, too.
+        shop.done(&["reload"]).await;
+        assert_eq!(shop.ask().await, to);
+    }
+    stop.store(true, SeqCst);
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert!(count.load(SeqCst) > 20);
+    shop.done(&["build", "drain", "catalog", "blue"]).await;
+    shop.restart().await;
+    assert_eq!(shop.ask().await, "green");
+    let told = shop
+        .done(&["build", "back", "catalog", "--reason", "wrong prices"])
+        .await;
+    assert!(told.contains("active"), "{told}");
+    assert_eq!(shop.ask().await, "blue");
+    let journal = shop.done(&["route", "history", "catalog"]).await;
+    for word in ["build-weight", "build-switch", "build-back", "wrong prices"] {
+        assert!(journal.contains(word), "{word}: {journal}");
+    }
+    shop.done(&["journal", "verify"]).await;
+    assert!(shop.process.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_drain_says_what_is_left_and_the_shadow_asks_who_is_active() {
+    let may = Arc::new(Semaphore::new(0));
+    let slow = may.clone();
+    let blue = Upstream::start(move |_| {
+        let slow = slow.clone();
+        async move {
+            slow.acquire().await.unwrap().forget();
+            http::Response::new(bytes::Bytes::from("blue"))
+        }
+    })
+    .await;
+    let green = Upstream::always(200, "green").await;
+    let builds = [("blue", &blue), ("green", &green)];
+    let shop = Shop::new(&builds).await;
+    let url = format!("http://{}/api/products", shop.at);
+    let asking = tokio::spawn(async move { client::get(&url).await.text() });
+    eventually("it is asked", WAIT, || async {
+        (blue.seen().len() == 1).then_some(())
+    })
+    .await;
+    let refused = shop.refused(&["build", "drain", "catalog", "blue"]).await;
+    assert!(
+        refused.contains("`build switch` to another one"),
+        "{refused}"
+    );
+    shop.done(&["build", "switch", "catalog", "green"]).await;
+    let drain = ["build", "drain", "catalog", "blue", "--timeout"];
+    let late = shop.run(&[&drain[..], &["300ms"]].concat()).await;
+    assert_eq!(late.code, 6, "{}", late.stderr);
+    assert!(
+        late.stderr.contains("1 requests are under way"),
+        "{}",
+        late.stderr
+    );
+    may.add_permits(1);
+    let drained = shop.done(&[&drain[..], &["20s"]].concat()).await;
+    assert!(
+        drained.contains("nothing is under way at build blue"),
+        "{drained}"
+    );
+    assert_eq!(asking.await.unwrap(), "blue");
+    // Copies go to the active build.
+    let before = blue.seen().len();
+    shop.done(&["route", "flip", "catalog", "shadow"]).await;
+    let asked = green.seen().len();
+    assert_eq!(shop.ask().await, "legacy");
+    eventually("a copy", WAIT, || async {
+        (green.seen().len() > asked).then_some(())
+    })
+    .await;
+    assert_eq!(blue.seen().len(), before);
+    let mut shop = shop;
+    assert!(shop.process.stop().await.success());
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused() {
+    let blue = Upstream::always(200, "blue").await;
+    let green = Upstream::always(200, "green").await;
+    let builds = [("blue", &blue), ("green", &green)];
+    let mut shop = Shop::new(&builds).await;
+    let refused = shop.refused(&["build", "switch", "catalog", "red"]).await;
+    assert!(refused.contains("blue, green"), "{refused}");
+    let refused = shop.refused(&["build", "list", "search"]).await;
+    assert!(
+        refused.contains("those with builds are: catalog"),
+        "{refused}"
+    );
+    let refused = shop.refused(&["build", "back", "catalog"]).await;
+    assert!(refused.contains("nothing to take back"), "{refused}");
+    shop.done(&["build", "switch", "catalog", "green"]).await;
+    // A config without the build that answers changes nothing, and starts nothing.
+    shop.write(&builds[..1]);
+    let refused = shop.refused(&["reload"]).await;
+    assert!(
+        refused.contains("requests go to build `green`"),
+        "{refused}"
+    );
+    assert_eq!(shop.ask().await, "green");
+    assert!(shop.process.stop().await.success());
+    let start = run_in(shop.dir.path(), &["serve"]).await;
+    assert_eq!(start.code, 1);
+    assert!(
+        start.stderr.contains("requests go to build `green`"),
+        "{}",
+        start.stderr
+    );
+    shop.write(&builds[1..]);
+    shop.process = serve(shop.dir.path()).await;
+    assert_eq!(shop.ask().await, "green");
+    assert!(shop.process.stop().await.success());
+}

@@ -1,0 +1,241 @@
+//! The builds of a service: which of them a request goes to, and what is under way at each.
+//!
+//! A request reads one word of it. Each build is a service of its own below: its own upstreams, health,
+//! breaker, connections.
+
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use outgrow_rollout::{BuildFigures, BuildName, BuildsState, Weight, build_bucket};
+
+use super::Service;
+
+/// What is in force, as one word: the active build, the one on trial, the share of the latter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Split {
+    active: u16,
+    trial: u16,
+    weight: u16,
+}
+
+impl Split {
+    fn word(self) -> u64 {
+        u64::from(self.active) | u64::from(self.trial) << 16 | u64::from(self.weight) << 32
+    }
+
+    fn of(word: u64) -> Self {
+        // Each part is cut to its own bits.
+        let part = |at: u32| u16::try_from(word >> at & 0xffff).unwrap_or(0);
+        Self {
+            active: part(0),
+            trial: part(16),
+            weight: part(32),
+        }
+    }
+}
+
+/// Shared by all cores.
+#[derive(Debug)]
+pub(crate) struct Builds {
+    service: String,
+    /// In the order of the config.
+    names: Vec<BuildName>,
+    services: Vec<Arc<Service>>,
+    split: AtomicU64,
+    /// What control has said last.
+    state: Mutex<BuildsState>,
+    /// Those of proxies that came before this one: at their last connections, or gone.
+    earlier: Vec<Weak<Builds>>,
+}
+
+impl Builds {
+    /// Of all services that have some. What `before` has in force goes on.
+    pub(crate) fn of(services: &[Arc<Service>], before: &[Arc<Self>]) -> Vec<Arc<Self>> {
+        let mut found: Vec<Self> = Vec::new();
+        for service in services {
+            let Some(build) = &service.settings.build else {
+                continue;
+            };
+            let name = &service.settings.name;
+            let at = found.iter().position(|builds| builds.service == *name);
+            let at = at.unwrap_or_else(|| {
+                let old = before.iter().find(|builds| builds.service == *name);
+                found.push(Self::begin(name, build, old));
+                found.len() - 1
+            });
+            if let Some(builds) = found.get_mut(at) {
+                builds.names.push(build.clone());
+                builds.services.push(service.clone());
+            }
+        }
+        for builds in &found {
+            let state = builds.state().clone();
+            builds.put(&state);
+        }
+        found.into_iter().map(Arc::new).collect()
+    }
+
+    fn begin(service: &str, first: &BuildName, old: Option<&Arc<Self>>) -> Self {
+        let state = old.map(|old| old.state().clone());
+        let mut earlier: Vec<Weak<Self>> = old.map_or_else(Vec::new, |old| old.earlier.clone());
+        earlier.retain(|earlier| earlier.strong_count() > 0);
+        earlier.extend(old.map(Arc::downgrade));
+        Self {
+            service: service.to_owned(),
+            names: Vec::new(),
+            services: Vec::new(),
+            split: AtomicU64::new(0),
+            state: Mutex::new(state.unwrap_or_else(|| BuildsState::new(first.clone()))),
+            earlier,
+        }
+    }
+
+    pub(crate) fn service(&self) -> &str {
+        &self.service
+    }
+
+    fn state(&self) -> MutexGuard<'_, BuildsState> {
+        // Plain data: a panic elsewhere cannot leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts control's state into force for every request that begins from now on, those that
+    /// connections of earlier proxies bring included.
+    pub(crate) fn apply(&self, state: &BuildsState) {
+        for earlier in self.earlier.iter().filter_map(Weak::upgrade) {
+            earlier.apply_own(state);
+        }
+        self.apply_own(state);
+    }
+
+    fn apply_own(&self, state: &BuildsState) {
+        let mut own = self.state();
+        if state.revision >= own.revision {
+            *own = state.clone();
+            self.put(state);
+        }
+    }
+
+    /// What this proxy has no upstreams of stays as it is: it is one from before that build.
+    fn put(&self, state: &BuildsState) {
+        let at = |build: &BuildName| {
+            let at = self.names.iter().position(|name| name == build)?;
+            u16::try_from(at).ok()
+        };
+        let mut split = Split::of(self.split.load(Acquire));
+        split.active = at(&state.active).unwrap_or(split.active);
+        let trial = state.trial.as_ref();
+        let trial = trial.and_then(|trial| Some((at(&trial.build)?, trial.weight)));
+        let (trial, weight) = trial.unwrap_or((split.active, Weight::ZERO));
+        (split.trial, split.weight) = (trial, weight.basis_points());
+        self.split.store(split.word(), Release);
+        for (index, service) in self.services.iter().enumerate() {
+            service.show(index == usize::from(split.active));
+        }
+    }
+
+    /// The number of the build that answers this client; `None` is nobody's own request.
+    pub(crate) fn at(&self, client: Option<u64>) -> usize {
+        let split = Split::of(self.split.load(Acquire));
+        let tries = |client| build_bucket(&self.service, client) < split.weight;
+        match split.weight > 0 && client.is_some_and(tries) {
+            true => split.trial.into(),
+            false => split.active.into(),
+        }
+    }
+
+    /// The name of the build that a client's requests go to.
+    pub(crate) fn name_for(&self, client: u64) -> Option<&BuildName> {
+        self.names.get(self.at(Some(client)))
+    }
+
+    /// What is under way at a build, here and in proxies that came before.
+    fn in_flight(&self, build: &BuildName) -> u64 {
+        let own = |builds: &Self| {
+            let all = builds.names.iter().zip(&builds.services);
+            let of = all.filter(|(name, _)| *name == build);
+            of.map(|(_, service)| service.in_flight()).sum::<u64>()
+        };
+        let earlier = self.earlier.iter().filter_map(Weak::upgrade);
+        own(self) + earlier.map(|earlier| own(&earlier)).sum::<u64>()
+    }
+
+    /// How each build is, in the order of the config.
+    pub(crate) fn figures(&self) -> Vec<BuildFigures> {
+        let of = |(name, service): (&BuildName, &Arc<Service>)| {
+            let figures = service.figures();
+            let well = |state| state == outgrow_rollout::UpstreamState::Well;
+            BuildFigures {
+                build: name.clone(),
+                upstreams: figures.upstreams.len() as u64,
+                well: figures.upstreams.iter().filter(|u| well(u.state)).count() as u64,
+                in_flight: self.in_flight(name),
+                requests: figures.upstreams.iter().map(|u| u.requests).sum(),
+                failures: figures.upstreams.iter().map(|u| u.failures).sum(),
+            }
+        };
+        self.names.iter().zip(&self.services).map(of).collect()
+    }
+
+    /// For `status`.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        serde_json::json!({ "service": self.service, "state": &*self.state() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outgrow_rollout::{Revision, Trial};
+
+    use super::*;
+    use crate::rules::ServiceSettings;
+
+    fn services(builds: &[&str]) -> Vec<Arc<Service>> {
+        let one = |build: &&str| {
+            let at = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
+            let settings = ServiceSettings {
+                build: Some(BuildName::new(*build).unwrap()),
+                ..ServiceSettings::new("shop", vec![at])
+            };
+            Arc::new(Service::new(settings, 1).unwrap())
+        };
+        builds.iter().map(one).collect()
+    }
+
+    fn state(revision: u64, active: &str, trial: Option<(&str, &str)>) -> BuildsState {
+        let mut state = BuildsState::new(BuildName::new(active).unwrap());
+        state.revision = Revision(revision);
+        state.trial = trial.map(|(build, weight)| Trial {
+            build: BuildName::new(build).unwrap(),
+            weight: Weight::from_percent(weight).unwrap(),
+        });
+        state
+    }
+
+    fn share_of(builds: &Builds, at: usize) -> u64 {
+        let client = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..1_000)
+            .filter(|n| builds.at(Some(client(*n))) == at)
+            .count() as u64
+    }
+
+    #[test]
+    fn what_is_in_force_is_in_force_in_earlier_proxies_too() {
+        let old = Builds::of(&services(&["blue", "green"]), &[]);
+        assert_eq!((old[0].at(Some(1)), old[0].at(None)), (0, 0));
+        old[0].apply(&state(1, "green", None));
+        assert_eq!((old[0].at(Some(1)), old[0].at(None)), (1, 1));
+        // Under another config the order is another one, and there is one build more.
+        let new = Builds::of(&services(&["red", "green", "blue"]), &old);
+        assert_eq!(new[0].at(Some(1)), 1, "what was in force goes on");
+        new[0].apply(&state(2, "blue", Some(("green", "30"))));
+        assert!((250..350).contains(&share_of(&new[0], 1)));
+        assert_eq!((new[0].at(None), old[0].at(None)), (2, 0));
+        assert_eq!(share_of(&old[0], 1), share_of(&new[0], 1));
+        new[0].apply(&state(1, "green", None));
+        assert_eq!(new[0].at(None), 2, "an older revision comes too late");
+        // A build that an earlier proxy has never heard of.
+        new[0].apply(&state(3, "red", None));
+        assert_eq!((new[0].at(None), old[0].at(None)), (0, 0));
+    }
+}
