@@ -86,6 +86,8 @@ pub enum ControlError {
     },
     #[error("slice `{slice}` is busy with {what}; wait for it, or abort it")]
     Busy { slice: String, what: String },
+    #[error("`{service}` waits for {what}; try again when that is over")]
+    Occupied { service: String, what: String },
     #[error("the revision is {actual}, not {expected}; look again and decide anew")]
     Revision {
         expected: Revision,
@@ -124,6 +126,7 @@ impl ControlError {
             Self::Gate { .. } => ("gate", 412),
             Self::Inconclusive { .. } => ("inconclusive", 424),
             Self::Busy { .. }
+            | Self::Occupied { .. }
             | Self::Revision { .. }
             | Self::Store(StoreError::Moved { .. } | StoreError::Held { .. }) => ("conflict", 409),
             Self::Timeout { .. } => ("timeout", 504),
@@ -161,7 +164,7 @@ impl ControlError {
             Self::Revision { expected, actual } => json!({"expected": expected, "actual": actual}),
             Self::Store(StoreError::Moved { actual }) => json!({"actual": actual}),
             Self::Store(StoreError::Held { holder }) => json!({"holder": holder}),
-            Self::Busy { what, .. } => json!({"running": what}),
+            Self::Busy { what, .. } | Self::Occupied { what, .. } => json!({"running": what}),
             Self::Aborted(report) => json!(report),
             _ => Value::Null,
         }

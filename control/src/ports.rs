@@ -200,4 +200,6 @@ pub trait Process: Send + std::marker::Sync {
     /// Puts the config file into force as it is now, in place of the present config; says what is
     /// in force then.
     fn reload(&self, note: Note) -> BoxFuture<'_, crate::error::Result<Value>>;
+    /// Lets the binary take over as it is now, in another process; says which. This one ends then.
+    fn upgrade(&self, note: Note) -> BoxFuture<'_, crate::error::Result<Value>>;
 }

@@ -21,6 +21,15 @@ pub(crate) struct Door {
     pub(crate) scheme: Scheme,
 }
 
+/// An address that another process listens on, with its sockets.
+#[derive(Debug)]
+pub struct Listening {
+    /// As that process's config has it; its port may be 0.
+    pub asked: SocketAddr,
+    pub safe: bool,
+    pub sockets: Vec<TcpListener>,
+}
+
 /// All addresses of a proxy.
 #[derive(Debug)]
 pub(crate) struct Doors(Vec<Taken>);
@@ -60,6 +69,49 @@ impl Doors {
                 })
         });
         taken.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Those of a process that this one takes over from.
+    ///
+    /// # Errors
+    /// Where one of them is no socket that listens.
+    pub(crate) fn inherited(from: Vec<Listening>) -> std::io::Result<Self> {
+        let taken = from.into_iter().map(|listening| {
+            let Listening {
+                asked,
+                safe,
+                sockets,
+            } = listening;
+            let none = || std::io::Error::other(format!("no socket for {asked}"));
+            let real = sockets.first().ok_or_else(none)?.local_addr()?;
+            for socket in &sockets {
+                socket.set_nonblocking(true)?;
+            }
+            let scheme = if safe { Scheme::Https } else { Scheme::Http };
+            Ok(Taken {
+                asked,
+                real,
+                scheme,
+                sockets,
+            })
+        });
+        taken.collect::<std::io::Result<_>>().map(Self)
+    }
+
+    /// For a process that takes over from this one.
+    ///
+    /// # Errors
+    /// Where the system has no descriptors left.
+    pub(crate) fn lend(&self) -> std::io::Result<Vec<Listening>> {
+        let lent = self.0.iter().map(|taken| {
+            let sockets = taken.sockets.iter().map(TcpListener::try_clone);
+            Ok(Listening {
+                asked: taken.asked,
+                safe: taken.scheme == Scheme::Https,
+                sockets: sockets.collect::<std::io::Result<_>>()?,
+            })
+        });
+        lent.collect()
     }
 
     /// The addresses with their real ports.

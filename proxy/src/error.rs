@@ -23,6 +23,8 @@ pub enum BindError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the sockets of the process before cannot be used")]
+    Inherited(#[source] std::io::Error),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error("TLS cannot be set up")]

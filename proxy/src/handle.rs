@@ -17,6 +17,7 @@ use crate::core::Shared;
 use crate::error::HoldError;
 use crate::forward::is_read;
 use crate::guard::Lowered;
+use crate::saved;
 use crate::slice::Slice;
 use crate::upstreams::builds::Builds;
 
@@ -156,6 +157,43 @@ impl Handle {
     /// The store of answers; `None` where there is none.
     pub fn cache(&self) -> Option<CacheFigures> {
         Some(self.shared.cache.as_ref()?.figures())
+    }
+
+    /// What is in force of all slices, for a proxy in another process.
+    pub fn orders(&self) -> serde_json::Value {
+        let slices = self.shared.slices.iter();
+        let all: saved::Saved = slices
+            .map(|slice| (slice.settings.id.clone(), slice.orders()))
+            .collect();
+        // Plain data with text keys always serializes.
+        serde_json::to_value(all).unwrap_or_default()
+    }
+
+    /// Puts into force what a proxy in another process has in force. What its guard has lowered stays
+    /// lowered.
+    ///
+    /// # Errors
+    /// Says what is not understood; nothing is changed then.
+    pub fn adopt(&self, orders: serde_json::Value) -> Result<(), String> {
+        let all: saved::Saved =
+            serde_json::from_value(orders).map_err(|error| error.to_string())?;
+        for (id, orders) in all {
+            if let Some(slice) = self.slice(&id) {
+                slice.adopt(orders);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a proxy in another process takes writes, too. While that is so, reads of a slice whose
+    /// sides differ go to its writer, and nothing that is kept is given.
+    pub fn share(&self, shared: bool) {
+        for slice in &self.shared.slices {
+            match shared {
+                true => slice.recent.share(),
+                false => slice.recent.share_no_more(SystemTime::now()),
+            }
+        }
     }
 
     /// What the guard does by itself; the first caller gets it.

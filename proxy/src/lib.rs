@@ -60,6 +60,7 @@ pub use auth::{
 };
 pub use cache::{CacheRule, CacheSettings};
 pub use dial::{ReachError, reach};
+pub use doors::Listening;
 pub use error::{BindError, HoldError};
 pub use filters::{
     Compression, Cors, CorsRule, Edit, Edits, Filters, Link, MediaRange, Origin, PathRule,

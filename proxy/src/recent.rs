@@ -4,7 +4,7 @@
 //! A fixed table of times by the hash of the cohort key. Two keys in one slot only means that the
 //! second one reads from the writer, too, for the length of the lag.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Slots of a slice: 128 KiB, so that ten thousand writers within one lag rarely share one.
@@ -18,6 +18,8 @@ const UNKNOWN: u64 = u64::MAX;
 pub(crate) struct RecentWrites {
     slots: Box<[AtomicU64]>,
     applied_through: AtomicU64,
+    /// Another process takes writes, too, and does not say of whom.
+    shared: AtomicBool,
 }
 
 impl Default for RecentWrites {
@@ -25,6 +27,7 @@ impl Default for RecentWrites {
         Self {
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             applied_through: AtomicU64::new(UNKNOWN),
+            shared: AtomicBool::new(false),
         }
     }
 }
@@ -42,6 +45,23 @@ impl RecentWrites {
     /// A write of this key was answered at `now`.
     pub(crate) fn wrote(&self, key: u64, now: SystemTime) {
         self.slot(key).fetch_max(millis(now), Relaxed);
+    }
+
+    /// From now on another process takes writes, too: everybody may have written.
+    pub(crate) fn share(&self) {
+        self.shared.store(true, Relaxed);
+    }
+
+    /// From now on this process takes all writes. What was written before it knows nothing of.
+    pub(crate) fn share_no_more(&self, now: SystemTime) {
+        for slot in &self.slots {
+            slot.fetch_max(millis(now), Relaxed);
+        }
+        self.shared.store(false, Relaxed);
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Relaxed)
     }
 
     /// Everything that the writer committed before this is on the other side. `None` while the
@@ -69,7 +89,7 @@ impl RecentWrites {
     pub(crate) fn ahead(&self, key: u64) -> bool {
         let through = self.applied_through.load(Relaxed);
         // The clock of the stamp is read after the commit, so an equal time may be later.
-        through != UNKNOWN && self.slot(key).load(Relaxed) >= through.max(1)
+        through != UNKNOWN && (self.slot(key).load(Relaxed) >= through.max(1) || self.is_shared())
     }
 }
 
@@ -97,6 +117,12 @@ mod tests {
         assert!(!recent.ahead(7));
         recent.wrote(7, at(900));
         assert!(!recent.ahead(7), "an older write changes nothing");
+        recent.share();
+        assert!(recent.ahead(7) && recent.ahead(8), "whoever it was");
+        recent.share_no_more(at(2_000));
+        assert!(recent.ahead(8), "who wrote there last");
+        recent.set_applied_through(Some(at(2_001)));
+        assert!(!recent.ahead(7) && !recent.ahead(8));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
 use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
-use crate::doors::{Door, Doors};
+use crate::doors::{Door, Doors, Listening};
 use crate::error::BindError;
 use crate::guard::{EVENTS_MAX, Watch};
 use crate::handle::Handle;
@@ -89,7 +89,21 @@ impl Proxy {
     /// # Errors
     /// [`BindError`]; nothing is taken then.
     pub fn bind(settings: Settings, tap: Option<Arc<dyn Tap>>) -> Result<Self, BindError> {
-        Self::after(None, settings, tap)
+        Self::after((None, None), settings, tap)
+    }
+
+    /// A proxy at the addresses that another process listens on, which goes on until it knows that this
+    /// one has [started](Self::start). Addresses that the settings have not are given up.
+    ///
+    /// # Errors
+    /// [`BindError`]; nothing is changed then.
+    pub fn inherit(
+        from: Vec<Listening>,
+        settings: Settings,
+        tap: Option<Arc<dyn Tap>>,
+    ) -> Result<Self, BindError> {
+        let doors = Doors::inherited(from).map_err(BindError::Inherited)?;
+        Self::after((None, Some(&doors)), settings, tap)
     }
 
     /// A proxy under other settings in place of one at work, which goes on until it is
@@ -103,11 +117,11 @@ impl Proxy {
         settings: Settings,
         tap: Option<Arc<dyn Tap>>,
     ) -> Result<Self, BindError> {
-        Self::after(Some(before), settings, tap)
+        Self::after((Some(before), Some(&before.doors)), settings, tap)
     }
 
     fn after(
-        before: Option<&Running>,
+        (before, doors): (Option<&Running>, Option<&Doors>),
         settings: Settings,
         tap: Option<Arc<dyn Tap>>,
     ) -> Result<Self, BindError> {
@@ -128,7 +142,7 @@ impl Proxy {
             .transpose()?;
         let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
         let telling = Telling::open(&settings)?;
-        let doors = Doors::take(&settings, before.map(|running| &running.doors))?;
+        let doors = Doors::take(&settings, doors)?;
         let by_core = (0..workers).map(|core| doors.of_core(core, workers));
         let by_core = by_core.collect::<Result<_, _>>()?;
         let slice = |slice: &SliceSettings| match before.and_then(|old| old.slice(&slice.id)) {
@@ -230,6 +244,14 @@ impl Running {
     fn slice(&self, id: &SliceId) -> Option<&Arc<Slice>> {
         let mut slices = self.shared.slices.iter();
         slices.find(|slice| slice.settings.id == *id)
+    }
+
+    /// What it listens on, for [a proxy in another process](Proxy::inherit).
+    ///
+    /// # Errors
+    /// Where the system has no descriptors left.
+    pub fn listening(&self) -> std::io::Result<Vec<Listening>> {
+        self.doors.lend()
     }
 
     /// Takes no more connections, lets those in flight end for `grace`, then cuts them off.

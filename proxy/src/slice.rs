@@ -114,6 +114,18 @@ impl Slice {
         before
     }
 
+    /// What another process has in force, where it is not older than what is known. What its guard has
+    /// lowered stays lowered.
+    pub(crate) fn adopt(&self, other: Orders) {
+        let mut orders = self.orders_mut();
+        if other.ordered.revision >= orders.ordered.revision {
+            orders.ordered = other.ordered;
+        }
+        let lowered = orders.lowered.max(other.lowered);
+        orders.lowered = lowered.filter(|epoch| orders.ordered.epoch <= *epoch);
+        self.put(*orders);
+    }
+
     fn put(&self, orders: Orders) {
         self.live.store(Arc::new(orders.effective()));
         self.unsaved.store(true, Relaxed);
@@ -158,6 +170,15 @@ mod tests {
         );
         slice.apply(live(6, 2, Weight::FULL));
         assert_eq!(slice.live().weight, Weight::FULL);
+        let other = |revision, weight, lowered| Orders {
+            ordered: live(revision, 2, weight),
+            lowered,
+        };
+        slice.adopt(other(7, Weight::FULL, Some(2)));
+        assert_eq!(slice.live().weight, Weight::ZERO, "by the other's guard");
+        slice.apply(live(8, 3, Weight::FULL));
+        slice.adopt(other(7, Weight::ZERO, Some(2)));
+        assert_eq!(slice.live().weight, Weight::FULL, "of an older epoch");
         slice.apply(live(5, 1, Weight::ZERO));
         assert_eq!(
             slice.live().weight,

@@ -20,6 +20,7 @@ mod shadow;
 mod status;
 mod sync;
 mod top;
+mod upgrade;
 mod verify;
 
 use std::path::PathBuf;
@@ -119,6 +120,7 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Reload(reload::ReloadArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Check(check::CheckArgs),
     Init(init::InitArgs),
     Status(status::StatusArgs),
@@ -218,6 +220,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => Box::pin(crate::demo::run(args)).await,
         Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
         Command::Reload(args) => reload::run(&context, args).await,
+        Command::Upgrade(args) => upgrade::run(&context, args).await,
         Command::Check(args) => Box::pin(check::run(&context, args)).await,
         Command::Init(args) => init::run(&context, &args),
         Command::Status(args) => status::run(&context, args).await,

@@ -15,12 +15,20 @@ Ends on SIGTERM or Ctrl-C, after the requests in flight.
 Examples:
   outgrow serve
   outgrow serve -c /etc/outgrow/outgrow.toml --log-format json")]
-pub(crate) struct ServeArgs {}
+pub(crate) struct ServeArgs {
+    /// Take over from the process that has started this one; what `outgrow upgrade` does
+    #[arg(long, hide = true)]
+    take_over: bool,
+}
 
-pub(crate) async fn run(context: &Context, _args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<ExitCode> {
     // A server logs the warnings of its config; it does not print them.
-    let config = Config::load(context.config_path())?;
+    let config = match Config::load(context.config_path()) {
+        Ok(config) => config,
+        Err(error) if args.take_over => return Err(crate::serve::refuse(error).await),
+        Err(error) => return Err(error),
+    };
     // Large, and run once.
-    Box::pin(crate::serve::run(config)).await?;
+    Box::pin(crate::serve::run(config, args.take_over)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,21 +11,33 @@ use outgrow_rollout::{
 };
 use serde_json::Value;
 
+use super::handover::Word;
+use super::upgrade::Earlier;
+
 /// The one proxy of this process.
 #[derive(Debug)]
 pub(super) struct Carrier {
     proxy: Handle,
+    /// The process before, at its last connections.
+    earlier: Option<Earlier>,
 }
 
 impl Carrier {
-    pub(super) fn new(proxy: Handle) -> Self {
-        Self { proxy }
+    pub(super) fn new(proxy: Handle, earlier: Option<Earlier>) -> Self {
+        Self { proxy, earlier }
+    }
+
+    fn tell(&self, word: impl FnOnce() -> Word) {
+        if let Some(earlier) = &self.earlier {
+            earlier.tell(word());
+        }
     }
 }
 
 impl DataPlane for Carrier {
     fn apply(&self, slice: &SliceId, live: Live) {
         self.proxy.apply(slice, live);
+        self.tell(|| Word::Live(slice.clone(), live));
     }
 
     fn live(&self, slice: &SliceId) -> Option<Live> {
@@ -67,6 +79,7 @@ impl DataPlane for Carrier {
 
     fn apply_builds(&self, service: &str, state: &BuildsState) {
         self.proxy.apply_builds(service, state);
+        self.tell(|| Word::Builds(service.to_owned(), state.clone()));
     }
 
     fn builds(&self, service: &str) -> Vec<BuildFigures> {

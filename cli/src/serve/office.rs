@@ -25,6 +25,7 @@ use super::links::Links;
 use super::mirror::Mirror;
 use super::reload::Reloads;
 use super::settings;
+use super::upgrade::Earlier;
 use crate::config::Config;
 
 /// How often the proxy is told how far the bridge has come. Well below the time that a person
@@ -37,6 +38,8 @@ pub(super) struct Field {
     pub(super) carried: Settings,
     pub(super) handle: Handle,
     pub(super) relay: Arc<Relay>,
+    /// The process that this one has taken over from, as long as it lives.
+    pub(super) earlier: Option<Earlier>,
     /// What the guard does by itself; one office at a time listens.
     pub(super) lowered: Arc<Mutex<mpsc::Receiver<outgrow_proxy::Lowered>>>,
 }
@@ -112,7 +115,7 @@ impl Office {
             &tokio::runtime::Handle::current(),
         )?;
         let ports = Ports {
-            data_plane: Arc::new(Carrier::new(field.handle.clone())),
+            data_plane: Arc::new(Carrier::new(field.handle.clone(), field.earlier.clone())),
             sync: links.clone(),
             shadow: Arc::new(Mirror::new(shadow.clone())),
             process: Arc::new(reloads.clone()),

@@ -13,16 +13,18 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{PortError, Process};
 use outgrow_control::{ControlError, Note};
-use outgrow_proxy::{Proxy, Running};
+use outgrow_proxy::{Listening, Proxy, Running};
 use outgrow_rollout::{BuildName, DataPhase, Side, Traffic, Weight};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::handover::Declared;
 use super::office::{Counter, Field, Office, Relay};
 use super::settings;
+use super::upgrade::{Leaving, Successor, Watch};
 use crate::config::Config;
 
 /// Configs that may still serve their last connections; each has its own threads.
@@ -33,17 +35,28 @@ const REOPEN: Duration = Duration::from_secs(1);
 
 type Outcome = Result<Value, ControlError>;
 
-/// Somebody wants the config file to be put into force.
+/// What is to come in place of what runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The config file as it is now.
+    Config,
+    /// The binary and the config file as they are now, in another process.
+    Binary,
+}
+
+/// Somebody wants that.
 #[derive(Debug)]
 pub(super) struct Request {
+    next: Next,
     note: Note,
     answer: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Request {
-    pub(super) fn by_signal() -> Self {
+    pub(super) fn by_signal(name: &str, next: Next) -> Self {
         Self {
-            note: Note::new(Some("SIGHUP"), None),
+            next,
+            note: Note::new(Some(name), None),
             answer: None,
         }
     }
@@ -62,14 +75,25 @@ impl Reloads {
 
 impl Process for Reloads {
     fn reload(&self, note: Note) -> BoxFuture<'_, Outcome> {
+        self.ask(Next::Config, note)
+    }
+
+    fn upgrade(&self, note: Note) -> BoxFuture<'_, Outcome> {
+        self.ask(Next::Binary, note)
+    }
+}
+
+impl Reloads {
+    fn ask(&self, next: Next, note: Note) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
             let request = Request {
+                next,
                 note,
                 answer: Some(answer),
             };
             if self.0.try_send(request).is_err() {
-                let text = "another reload waits; look again when it is done";
+                let text = "another reload or upgrade waits; look again when it is done";
                 return Err(refused(anyhow::anyhow!(text)));
             }
             answered.await.unwrap_or(Err(ControlError::Stopping))
@@ -85,12 +109,12 @@ fn refused(error: anyhow::Error) -> ControlError {
 }
 
 /// One config at work.
-struct Generation {
+pub(super) struct Generation {
     number: u64,
-    config: Config,
+    pub(super) config: Config,
     field: Field,
-    running: Running,
-    admin: TcpListener,
+    pub(super) running: Running,
+    pub(super) admin: TcpListener,
     /// None where it could not be opened again; the proxy carries on.
     office: Option<Office>,
 }
@@ -101,27 +125,34 @@ pub(super) struct Server {
     past: JoinSet<()>,
     hurry: CancellationToken,
     reloads: Reloads,
+    /// Ends with the process that this one has taken over from.
+    before: Option<JoinHandle<()>>,
 }
 
 /// A process that serves nobody yet.
 pub(super) struct Prepared {
-    config: Config,
-    proxy: Proxy,
-    field: Field,
-    admin: TcpListener,
-    office: Office,
-    reloads: Reloads,
+    pub(super) config: Config,
+    pub(super) proxy: Proxy,
+    pub(super) field: Field,
+    pub(super) admin: TcpListener,
+    pub(super) office: Office,
+    pub(super) reloads: Reloads,
+    /// Where it takes over from another process.
+    pub(super) before: Option<Watch>,
 }
 
 impl Prepared {
     pub(super) fn start(self) -> Server {
         announce(&self.proxy.addresses(), self.config.control.listen);
+        let running = self.proxy.start();
         Server {
+            // Only now, when somebody lets clients in.
+            before: self.before.map(Watch::begin),
             present: Generation {
                 number: 1,
                 config: self.config,
                 field: self.field,
-                running: self.proxy.start(),
+                running,
                 admin: self.admin,
                 office: Some(self.office),
             },
@@ -137,7 +168,7 @@ impl Server {
     /// Whatever keeps a part from starting.
     pub(super) async fn prepare(config: Config, reloads: Reloads) -> anyhow::Result<Prepared> {
         let admin = listen(config.control.listen)?;
-        let (proxy, field) = prepare(&config, None)?;
+        let (proxy, field) = prepare(&config, Before::Nobody)?;
         let office = Office::open(&config, &field, (&admin, &reloads), 1).await?;
         Ok(Prepared {
             config,
@@ -146,15 +177,24 @@ impl Server {
             admin,
             office,
             reloads,
+            before: None,
         })
     }
 
-    /// Puts the config file into force, or says why that cannot be. The present config stays then.
-    pub(super) async fn reload(&mut self, request: Request) {
-        let mut before = None;
-        let told = Box::pin(self.follow(request.note, &mut before)).await;
+    /// Does what is wanted, or says why that cannot be; what runs stays then. `Some`: another process has
+    /// taken over.
+    pub(super) async fn follow(&mut self, request: Request) -> Option<Leaving> {
+        let (mut before, mut leaving) = (None, None);
+        let told = match request.next {
+            Next::Config => Box::pin(self.reload(request.note, &mut before)).await,
+            Next::Binary => {
+                let upgraded = Box::pin(self.upgrade(request.note, &mut before)).await;
+                upgraded.map(|taken| leaving.insert(taken).told())
+            }
+        };
         if let Err(error) = &told {
-            warn!(error = format!("{error:#}"), "the config was not reloaded");
+            let (error, wanted) = (format!("{error:#}"), request.next);
+            warn!(error, ?wanted, "what runs goes on");
         }
         if let Some(answer) = request.answer {
             // Refused when the client has left.
@@ -164,13 +204,48 @@ impl Server {
         if let Some(counter) = before {
             self.past.spawn(counter.close());
         }
-        if self.present.office.is_none() {
+        if self.present.office.is_none() && leaving.is_none() {
             self.reopen().await;
         }
+        leaving
+    }
+
+    /// Lets another process take over. `before` as with a reload.
+    async fn upgrade(
+        &mut self,
+        note: Note,
+        before: &mut Option<Counter>,
+    ) -> anyhow::Result<Leaving> {
+        let present = &mut self.present;
+        let successor = Successor::start(present, &note).await?;
+        if let Err(error) = present.step_back(&successor.has, before).await {
+            successor.dismiss().await;
+            return Err(error);
+        }
+        successor.take(&present.field.handle).await
+    }
+
+    /// Cancelled where the last connections have no time left.
+    pub(super) fn hurry(&self) -> CancellationToken {
+        self.hurry.clone()
+    }
+
+    /// Lets connections end where another process lets clients in.
+    pub(super) async fn leave(mut self, leaving: Leaving) {
+        let Generation {
+            config,
+            field,
+            running,
+            ..
+        } = self.present;
+        let bounds = (config.proxy.drain_timeout, self.hurry.clone());
+        leaving.retire(running, field.handle, bounds).await;
+        self.hurry.cancel();
+        while self.past.join_next().await.is_some() {}
     }
 
     /// `before` becomes what is still to be closed of the present office.
-    async fn follow(&mut self, note: Note, before: &mut Option<Counter>) -> anyhow::Result<Value> {
+    async fn reload(&mut self, note: Note, before: &mut Option<Counter>) -> anyhow::Result<Value> {
         while self.past.try_join_next().is_some() {}
         anyhow::ensure!(
             self.past.len() < PAST_MAX,
@@ -187,21 +262,17 @@ impl Server {
             "`[control] store` cannot change while Outgrow runs; end it and start it again"
         );
         let admin = present.admin_of(&config)?;
-        let (proxy, field) = prepare(&config, Some(&present.running))?;
-        let Some(office) = &present.office else {
-            anyhow::bail!("the present config is not whole yet; see the log");
-        };
-        office_may_close(office, &config)?;
-        let quiet = office.controller.occupy("a reload")?;
+        let (proxy, field) = prepare(&config, Before::Proxy(&present.running))?;
+        present.step_back(&Declared::of(&config), before).await?;
         let number = present.number + 1;
-        if let Some(office) = present.office.take() {
-            *before = Some(office.close().await);
-        }
-        drop(quiet);
         let opened = Office::open(&config, &field, (&admin, &self.reloads), number).await;
         let office = opened.context("the config cannot be put into force")?;
         let detail = json!({"file": config.file, "config": number});
-        if let Err(error) = office.controller.reloaded(&note, &detail).await {
+        if let Err(error) = office
+            .controller
+            .replaced("config-reloaded", &note, &detail)
+            .await
+        {
             warn!(%error, "the reload is not in the journal");
         }
         announce(&proxy.addresses(), config.control.listen);
@@ -264,6 +335,10 @@ impl Server {
     /// Lets the requests in flight end, and then all else.
     pub(super) async fn shutdown(mut self) {
         self.hurry.cancel();
+        if let Some(before) = self.before {
+            // It ends by itself; nothing here waits for it.
+            before.abort();
+        }
         let Generation {
             config,
             running,
@@ -280,6 +355,24 @@ impl Server {
 }
 
 impl Generation {
+    /// Closes the office for one that has this in its config, where that may be.
+    async fn step_back(
+        &mut self,
+        next: &Declared,
+        before: &mut Option<Counter>,
+    ) -> anyhow::Result<()> {
+        let Some(office) = &self.office else {
+            anyhow::bail!("the present config is not whole yet; see the log");
+        };
+        may_close(office, next)?;
+        let quiet = office.controller.occupy("a reload or upgrade")?;
+        if let Some(office) = self.office.take() {
+            *before = Some(office.close().await);
+        }
+        drop(quiet);
+        Ok(())
+    }
+
     /// Where the next config's admin API listens.
     fn admin_of(&self, next: &Config) -> anyhow::Result<TcpListener> {
         if next.control.listen == self.config.control.listen {
@@ -290,21 +383,17 @@ impl Generation {
 }
 
 /// What must not change while slices are on their way.
-fn office_may_close(office: &Office, next: &Config) -> anyhow::Result<()> {
+fn may_close(office: &Office, next: &Declared) -> anyhow::Result<()> {
     for service in office.controller.builds() {
         let name = &service.service;
-        let Some(next) = next
-            .services
-            .get(name)
-            .filter(|next| !next.builds.is_empty())
-        else {
+        let Some(builds) = next.builds.get(name) else {
             continue;
         };
         let used = service
             .builds
             .iter()
             .filter(|build| build.weight > Weight::ZERO);
-        let has = |build: &BuildName| next.builds.iter().any(|one| one.name == *build);
+        let has = |build: &BuildName| builds.contains(build);
         if let Some(missing) = used.map(|one| &one.figures.build).find(|one| !has(one)) {
             anyhow::bail!(
                 "requests go to build `{missing}` of service `{name}`, and it is not in the config any \
@@ -313,7 +402,7 @@ fn office_may_close(office: &Office, next: &Config) -> anyhow::Result<()> {
         }
     }
     for slice in office.controller.status().slices {
-        if next.slices.iter().any(|one| one.id == slice.slice) {
+        if next.slices.contains(&slice.slice) {
             continue;
         }
         let (id, state) = (slice.slice, slice.state);
@@ -335,7 +424,7 @@ fn office_may_close(office: &Office, next: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let taken = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -343,13 +432,22 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     taken.with_context(|| format!("cannot listen on {address} (control.listen)"))
 }
 
-fn prepare(config: &Config, before: Option<&Running>) -> anyhow::Result<(Proxy, Field)> {
+/// Whose sockets a proxy is to have.
+pub(super) enum Before<'a> {
+    Nobody,
+    Proxy(&'a Running),
+    /// Of another process.
+    Process(Vec<Listening>),
+}
+
+pub(super) fn prepare(config: &Config, before: Before<'_>) -> anyhow::Result<(Proxy, Field)> {
     let carried = settings::proxy(config)?;
     let relay = Arc::new(Relay::default());
     let tap = Some(relay.clone() as Arc<dyn outgrow_shadow::Tap>);
     let proxy = match before {
-        None => Proxy::bind(carried.clone(), tap)?,
-        Some(running) => Proxy::succeed(running, carried.clone(), tap)?,
+        Before::Nobody => Proxy::bind(carried.clone(), tap)?,
+        Before::Proxy(running) => Proxy::succeed(running, carried.clone(), tap)?,
+        Before::Process(listening) => Proxy::inherit(listening, carried.clone(), tap)?,
     };
     let handle = proxy.handle();
     let lowered = handle
@@ -359,6 +457,7 @@ fn prepare(config: &Config, before: Option<&Running>) -> anyhow::Result<(Proxy, 
         carried,
         handle,
         relay,
+        earlier: None,
         lowered: Arc::new(Mutex::new(lowered)),
     };
     Ok((proxy, field))

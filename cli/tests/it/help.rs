@@ -8,6 +8,7 @@ const COMMANDS: &[&str] = &[
     "demo",
     "serve",
     "reload",
+    "upgrade",
     "check",
     "init",
     "status",

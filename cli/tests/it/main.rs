@@ -20,4 +20,5 @@ mod runbook;
 mod starting;
 mod tracing;
 mod tripwire;
+mod upgrading;
 mod what_if;

@@ -117,6 +117,7 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/journal/verify", get(look::verify_journal));
     let operating = Router::new()
         .route("/v1/reload", post(operate::reload))
+        .route("/v1/upgrade", post(operate::upgrade))
         .route("/v1/builds/{service}/{verb}", post(builds::change))
         .route("/v1/slices/{slice}/flip", post(operate::flip))
         .route("/v1/slices/{slice}/rollback", post(operate::rollback))

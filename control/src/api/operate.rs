@@ -57,6 +57,13 @@ pub(super) async fn reload(State(controller): State<Controller>, body: Bytes) ->
     Ok(Json(process.reload(note).await?))
 }
 
+/// As a reload.
+pub(super) async fn upgrade(State(controller): State<Controller>, body: Bytes) -> Answer<Value> {
+    let note = said(&body)?;
+    let process = controller.ports().process.clone();
+    Ok(Json(process.upgrade(note).await?))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RollbackBody {

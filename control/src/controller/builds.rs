@@ -115,6 +115,50 @@ impl Service {
     }
 }
 
+/// Why no build is moved forward, and none is said to be drained.
+#[derive(Debug, Default)]
+pub(super) struct Stillness(Mutex<Option<String>>);
+
+impl Stillness {
+    fn why(&self) -> MutexGuard<'_, Option<String>> {
+        // Plain data: a panic elsewhere cannot leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, service: &str) -> Result<()> {
+        match self.why().clone() {
+            None => Ok(()),
+            Some(what) => Err(ControlError::Occupied {
+                service: service.to_owned(),
+                what,
+            }),
+        }
+    }
+}
+
+/// Builds stay where they are while this lives.
+#[derive(Debug)]
+pub(super) struct Still(Arc<Stillness>);
+
+impl Still {
+    pub(super) fn begin(of: &Arc<Stillness>, what: &str) -> Result<Self> {
+        let mut why = of.why();
+        if let Some(other) = &*why {
+            let (service, what) = ("the process".to_owned(), other.clone());
+            return Err(ControlError::Occupied { service, what });
+        }
+        *why = Some(what.to_owned());
+        drop(why);
+        Ok(Self(of.clone()))
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        *self.0.why() = None;
+    }
+}
+
 fn action(wanted: &BuildMove) -> &'static str {
     match wanted {
         BuildMove::Switch(_) => "build-switch",
@@ -167,6 +211,9 @@ impl Controller {
         };
         if !back {
             self.must_lead()?;
+        }
+        if !back || matches!(wanted, BuildMove::Drain(_)) {
+            self.inner.still.check(name)?;
         }
         let decide = |before: &BuildsState| {
             let after = before.advance(&wanted, &known, forced)?;

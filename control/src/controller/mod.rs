@@ -97,6 +97,8 @@ struct Inner {
     ports: Ports,
     slices: BTreeMap<SliceId, Arc<Slice>>,
     services: BTreeMap<String, Arc<builds::Service>>,
+    /// Why no build is moved forward for a while.
+    still: Arc<builds::Stillness>,
     /// Whether the lease is ours; without it nothing is changed but by taking traffic back.
     leads: AtomicBool,
     /// Ends the periodic tasks. Cutovers watch it only where they would wait.
@@ -138,6 +140,7 @@ impl Controller {
                 ports,
                 slices,
                 services,
+                still: Arc::default(),
                 leads: AtomicBool::new(true),
                 cancel: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -271,16 +274,17 @@ impl Controller {
         let slices = self.inner.slices.values();
         let all = slices.map(|slice| slice.occupy(what));
         let _slices = all.collect::<Result<_>>()?;
-        Ok(Quiet { _slices })
+        let _builds = builds::Still::begin(&self.inner.still, what)?;
+        Ok(Quiet { _slices, _builds })
     }
 
-    /// Says in the journal of every slice that another config is in force.
+    /// Says in the journal of every slice that another config or binary is in force.
     ///
     /// # Errors
     /// [`ControlError::Store`].
-    pub async fn reloaded(&self, note: &Note, detail: &Value) -> Result<()> {
+    pub async fn replaced(&self, action: &'static str, note: &Note, detail: &Value) -> Result<()> {
         for slice in self.inner.slices.values() {
-            let entry = self.note(slice, "config-reloaded", note.clone(), detail.clone());
+            let entry = self.note(slice, action, note.clone(), detail.clone());
             entry.await?;
         }
         Ok(())
@@ -363,6 +367,7 @@ async fn load(store: &Store, ports: &Ports, specs: Specs) -> Result<Loaded> {
 #[derive(Debug)]
 pub struct Quiet {
     _slices: Vec<Occupied>,
+    _builds: builds::Still,
 }
 
 /// By whom and why something is done.

@@ -632,4 +632,11 @@ impl Process for World {
             Ok(json!({"config": 2}))
         })
     }
+
+    fn upgrade(&self, note: Note) -> BoxFuture<'_, outgrow_control::Result<Value>> {
+        Box::pin(async move {
+            self.call("upgrade", &note.by).await?;
+            Ok(json!({"pid": 42}))
+        })
+    }
 }

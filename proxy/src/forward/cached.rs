@@ -122,6 +122,7 @@ impl Call {
         let wants = Directives::read(&out.parts.headers);
         // Testers and the shadow are to see the side itself, and a cutover is to be seen at once.
         let apart = copied.is_some() || self.mirrored || self.wish.is_some();
+        let apart = apart || self.slice.recent.is_shared();
         let other = client.is_some() || out.body.is_some() || cache::passes_by(&out.parts);
         if apart || other || wants.no_store || self.slice.gate.is_held() {
             if wants.only_if_cached {
