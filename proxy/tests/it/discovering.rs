@@ -7,28 +7,32 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use outgrow_proxy::{Address, Balance, Consul, Eureka, FileList, Secret, Settings, Source};
+use outgrow_proxy::{
+    Address, Balance, Consul, Eureka, FileList, Secret, Settings, Source, UpstreamTls,
+};
+use outgrow_testkit::certificates::Authority;
 use outgrow_testkit::{Upstream, eventually};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::encrypted::over_tls;
 use crate::harness::{Front, WAIT, named, plain, start, text};
 
 const TENTH: Duration = Duration::from_millis(100);
 
-fn by(any: &Upstream, source: Source) -> Settings {
+pub(crate) fn by(any: &Upstream, source: Source) -> Settings {
     let mut settings = plain(any);
     settings.legacy.upstreams = vec![source];
     settings.legacy.rules.balance = Balance::RoundRobin;
     settings
 }
 
-fn told(front: &Front) -> Value {
+pub(crate) fn told(front: &Front) -> Value {
     front.handle.describe()["services"][0]["discovery"][0].clone()
 }
 
 /// Waits until requests are answered by these; none fails meanwhile.
-async fn answered_by(front: &Front, wanted: &[&str]) {
+pub(crate) async fn answered_by(front: &Front, wanted: &[&str]) {
     let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
     eventually("these answer", WAIT, || async {
         let mut seen = BTreeSet::new();
@@ -42,7 +46,7 @@ async fn answered_by(front: &Front, wanted: &[&str]) {
     .await;
 }
 
-async fn troubled(front: &Front, part: &str) {
+pub(crate) async fn troubled(front: &Front, part: &str) {
     eventually(part, WAIT, || async {
         assert_eq!(front.get("/", &[]).await.status, 200);
         let trouble = told(front)["trouble"].as_str()?.to_owned();
@@ -51,7 +55,7 @@ async fn troubled(front: &Front, part: &str) {
     .await;
 }
 
-fn at(upstream: &Upstream) -> Address {
+pub(crate) fn at(upstream: &Upstream) -> Address {
     upstream.addr().into()
 }
 
@@ -94,7 +98,7 @@ struct Agent {
     state: Arc<watch::Sender<(u64, Vec<Address>)>>,
 }
 
-fn query(request: &Request<Bytes>, key: &str) -> Option<String> {
+pub(crate) fn query(request: &Request<Bytes>, key: &str) -> Option<String> {
     let query = request.uri().query()?;
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs
@@ -290,6 +294,61 @@ async fn instances_of_eureka_come_and_go_with_their_ports() {
     drop(server);
     troubled(&front, "no connection").await;
     front.stop().await;
+}
+
+/// A registry is asked over TLS where its URL says so: with an authority of its own, and with no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn registries_are_asked_over_tls() {
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
+    let signed = ours.server(&["127.0.0.1"]);
+    let a = named("a").await;
+    let (agent, registered) = (Agent::start().await, Registered::default());
+    agent.set(10, &[&a]);
+    *registered.lock().unwrap() = Some(instance(&a, "UP"));
+    let eureka = registry(&registered).await;
+    // Something with a certificate in front of each.
+    let doors = [&agent.server, &eureka].map(|server| start(over_tls(server, &[&signed])));
+    let sources = |ca: Option<std::path::PathBuf>| {
+        let tls = Some(UpstreamTls {
+            ca,
+            ..UpstreamTls::default()
+        });
+        let Source::Consul(mut consul) = agent.source() else {
+            unreachable!("an agent is one of Consul's");
+        };
+        (consul.agent, consul.tls) = (doors[0].at.into(), tls.clone());
+        let eureka = Eureka {
+            servers: vec![(doors[1].at.into(), "/eureka".to_owned())],
+            tls,
+            app: "CATALOG".to_owned(),
+            every: TENTH,
+        };
+        [Source::Consul(consul), Source::Eureka(eureka)]
+    };
+    for source in sources(Some(ours.file())) {
+        let front = start(by(&a, source));
+        answered_by(&front, &["a"]).await;
+        assert_eq!(told(&front)["trouble"], Value::Null);
+        front.stop().await;
+    }
+    let before = (agent.server.seen().len(), eureka.seen().len());
+    for ca in [Some(others.file()), None] {
+        for source in sources(ca) {
+            let mut settings = by(&a, source);
+            settings.legacy.upstreams.push(at(&a).into());
+            let front = start(settings);
+            troubled(&front, "certificate").await;
+            front.stop().await;
+        }
+    }
+    let after = (agent.server.seen().len(), eureka.seen().len());
+    assert_eq!(
+        before, after,
+        "nothing is said to who shows no good certificate"
+    );
+    for door in doors {
+        door.stop().await;
+    }
 }
 
 /// Looked at as `outgrow check` does.

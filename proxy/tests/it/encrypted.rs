@@ -24,7 +24,7 @@ fn files(signed: &Signed) -> CertificateFiles {
     }
 }
 
-fn over_tls(upstream: &Upstream, certificates: &[&Signed]) -> Settings {
+pub(crate) fn over_tls(upstream: &Upstream, certificates: &[&Signed]) -> Settings {
     Settings {
         listen: Vec::new(),
         tls: Some(TlsSettings {
