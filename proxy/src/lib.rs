@@ -79,7 +79,9 @@ pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
     CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
 };
-pub use sources::{Consul, DnsSettings, Eureka, Family, FileList, Source};
+pub use sources::{
+    Consul, DnsSettings, EndpointPort, Eureka, Family, FileList, Kubernetes, Source,
+};
 pub use spans::{SpanExport, endpoint};
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
 pub use trace::{Timing, TraceSettings};

@@ -20,6 +20,7 @@ pub enum Source {
     File(FileList),
     Consul(Consul),
     Eureka(Eureka),
+    Kubernetes(Kubernetes),
 }
 
 /// A file that names them.
@@ -57,6 +58,39 @@ pub struct Eureka {
     pub every: Duration,
 }
 
+/// Endpoints of a service that Kubernetes has as ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubernetes {
+    pub server: Address,
+    /// `None` asks it in clear text.
+    pub tls: Option<UpstreamTls>,
+    /// Letters, digits, `-` and `.`, as the service.
+    pub namespace: String,
+    pub service: String,
+    pub port: EndpointPort,
+    /// Read for each question; `None` shows nothing.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Which port of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointPort {
+    /// There is only one.
+    Only,
+    Name(String),
+    Number(u16),
+}
+
+impl fmt::Display for EndpointPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Only => f.write_str("at all"),
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -65,6 +99,7 @@ impl fmt::Display for Source {
             Self::File(list) => write!(f, "file:{}", list.path.display()),
             Self::Consul(consul) => write!(f, "consul:{}", consul.service),
             Self::Eureka(eureka) => write!(f, "eureka:{}", eureka.app),
+            Self::Kubernetes(of) => write!(f, "kubernetes:{}/{}", of.namespace, of.service),
         }
     }
 }

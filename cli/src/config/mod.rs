@@ -12,6 +12,7 @@ mod columns;
 mod comparing;
 mod events;
 mod filters;
+mod kubernetes;
 mod mirroring;
 mod model;
 mod otlp;

@@ -10,7 +10,7 @@ use super::Surroundings;
 use super::problem::{Findings, Place};
 use super::process::secret;
 use super::section::{Node, Section};
-use super::{scalar, transport};
+use super::{kubernetes, scalar, transport};
 
 /// What a word of the proxy has bits for.
 const URLS_MAX: usize = 64;
@@ -97,17 +97,19 @@ fn discovery_of(
     around: Surroundings<'_>,
 ) -> Option<Source> {
     let place = section.place.clone();
-    let (file, consul, eureka) = (
+    let (file, consul, eureka, kubernetes) = (
         section.get("file"),
         section.get("consul"),
         section.get("eureka"),
+        section.get("kubernetes"),
     );
-    let found = match (file, consul, eureka) {
-        (Some(node), None, None) => file_list(&node, &mut section, findings, around),
-        (None, Some(node), None) => from_consul(&node, &mut section, findings, around),
-        (None, None, Some(node)) => from_eureka(&node, &mut section, findings, around),
+    let found = match (file, consul, eureka, kubernetes) {
+        (Some(node), None, None, None) => file_list(&node, &mut section, findings, around),
+        (None, Some(node), None, None) => from_consul(&node, &mut section, findings, around),
+        (None, None, Some(node), None) => from_eureka(&node, &mut section, findings, around),
+        (None, None, None, Some(node)) => kubernetes::read(&node, &mut section, findings, around),
         _ => {
-            let fix = "write one of `file`, `consul`, `eureka`";
+            let fix = "write one of `file`, `consul`, `eureka`, `kubernetes`";
             findings.refuse(&place, "it does not say by what", fix);
             return None;
         }
@@ -171,7 +173,7 @@ fn from_consul(
 }
 
 /// TLS with a registry, where its URL wants that.
-fn registry_tls(
+pub(super) fn registry_tls(
     section: &mut Section<'_>,
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
@@ -258,7 +260,7 @@ fn eureka_server(text: &str) -> Result<((Address, String), Option<bool>), String
 }
 
 /// What stands in a URL as it is.
-fn name(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<String> {
+pub(super) fn name(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<String> {
     let word = node.word(findings)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if word.bytes().all(plain) {

@@ -7,6 +7,7 @@ mod consul;
 mod dns;
 mod eureka;
 mod file;
+mod kubernetes;
 mod rest;
 
 use std::sync::Arc;
@@ -48,9 +49,11 @@ impl Told {
                 Route::Name(_) => (None, Some(address.clone())),
                 Route::Socket(_) | Route::Unix(_) => (Some(address.clone()), None),
             },
-            Source::Srv(_) | Source::File(_) | Source::Consul(_) | Source::Eureka(_) => {
-                (None, None)
-            }
+            Source::Srv(_)
+            | Source::File(_)
+            | Source::Consul(_)
+            | Source::Eureka(_)
+            | Source::Kubernetes(_) => (None, None),
         };
         Self {
             source: source.to_string(),
@@ -154,6 +157,7 @@ pub(super) fn begin(service: &Arc<Service>, resolver: &Resolver) {
             Source::File(list) => tokio::task::spawn_local(file::watch(list, teller)),
             Source::Consul(consul) => tokio::task::spawn_local(consul::watch(consul, teller)),
             Source::Eureka(eureka) => tokio::task::spawn_local(eureka::watch(eureka, teller)),
+            Source::Kubernetes(of) => tokio::task::spawn_local(kubernetes::watch(of, teller)),
             Source::At(_) | Source::Srv(_) => continue,
         };
     }
@@ -167,7 +171,7 @@ fn asked(source: &Source) -> Option<dns::Asked> {
             Route::Socket(_) | Route::Unix(_) => None,
         },
         Source::Srv(name) => Some(dns::Asked::Services(name.clone())),
-        Source::File(_) | Source::Consul(_) | Source::Eureka(_) => None,
+        Source::File(_) | Source::Consul(_) | Source::Eureka(_) | Source::Kubernetes(_) => None,
     }
 }
 
@@ -190,6 +194,10 @@ pub async fn look_up(
         Source::Eureka(eureka) => {
             let dialer = rest::dialer(eureka.tls.as_ref())?;
             eureka::ask(&dialer, eureka, safe).await?
+        }
+        Source::Kubernetes(of) => {
+            let dialer = rest::dialer(of.tls.as_ref())?;
+            kubernetes::ask(&dialer, of).await?
         }
         Source::At(address) => match asked(source) {
             // What only the system knows (a name of its own) is left to it, as the proxy does.

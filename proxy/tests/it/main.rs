@@ -29,6 +29,7 @@ mod harness;
 mod hinting;
 mod holding;
 mod keeper;
+mod kubernetes;
 mod living;
 mod local;
 mod logging;

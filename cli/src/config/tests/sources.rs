@@ -1,6 +1,8 @@
 //! Where upstreams are.
 
-use outgrow_proxy::{Consul, DnsSettings, Eureka, Family, FileList, Source};
+use outgrow_proxy::{
+    Consul, DnsSettings, EndpointPort, Eureka, Family, FileList, Kubernetes, Source,
+};
 
 use super::*;
 
@@ -133,4 +135,41 @@ fn names_are_looked_up_as_the_file_says() {
     for key in ["servers", "family", "timeout", "ttl_min", "ttl_max"] {
         assert!(part.contains(&format!("| `{key}` |")), "{key}");
     }
+}
+
+#[test]
+fn kubernetes_is_asked_as_the_file_says() {
+    let found = |more: &str| {
+        let text = format!(
+            "discovery = {{ kubernetes = \"catalog\", namespace = \"shop\", \
+             server = \"http://127.0.0.1:8001\", token_file = \"token\"{more} }}"
+        );
+        sources(&text)
+    };
+    let of = |port| {
+        vec![Source::Kubernetes(Kubernetes {
+            server: "127.0.0.1:8001".parse().unwrap(),
+            tls: None,
+            namespace: "shop".to_owned(),
+            service: "catalog".to_owned(),
+            port,
+            token_file: Some("/srv/shop/token".into()),
+        })]
+    };
+    assert_eq!(found(""), of(EndpointPort::Only));
+    assert_eq!(found(", port = 8080"), of(EndpointPort::Number(8_080)));
+    let named = EndpointPort::Name("http".to_owned());
+    assert_eq!(found(", port = \"http\""), of(named));
+    // Outside of a pod, with nothing said.
+    golden(
+        "kubernetes_nowhere",
+        &with("discovery = { kubernetes = \"catalog\", namespace = \"shop\" }"),
+    );
+    golden(
+        "kubernetes_wrong",
+        &with(
+            "discovery = { kubernetes = \"cata log\", namespace = \"shop\", port = 0, \
+             server = \"srv:api\", ca = \"ca.pem\" }",
+        ),
+    );
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::dial::Dialer;
 use crate::rules::{Protocol, Transport, UpstreamTls};
@@ -15,7 +16,7 @@ use crate::wire::Wire;
 const FIELDS_MAX: usize = 256;
 
 /// Bytes of an answer; Eureka tells some kilobytes of an instance.
-const BODY_MAX: usize = 16 * 1_024 * 1_024;
+pub(super) const BODY_MAX: usize = 16 * 1_024 * 1_024;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -53,11 +54,82 @@ pub(super) async fn get(
 }
 
 async fn ask(
-    (dialer, to): (&Dialer, &Address),
+    to: (&Dialer, &Address),
     path: &str,
     field: Option<(HeaderName, HeaderValue)>,
     within: Duration,
 ) -> Result<Answer, String> {
+    // The caller's bound, which counts the connecting, comes first.
+    let mut answer = begin(to, path, field, 2 * within).await?;
+    let body = answer.whole().await?;
+    Ok(Answer {
+        status: answer.status,
+        headers: answer.headers,
+        body,
+    })
+}
+
+/// An answer whose body is on its way.
+pub(super) struct Answering {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    wire: Wire,
+    /// When all of it must have come.
+    until: Instant,
+}
+
+impl Answering {
+    /// The next part of its body; `None` at its end.
+    pub(super) async fn part(&mut self) -> Result<Option<Bytes>, String> {
+        let until = self.until.into();
+        loop {
+            let next = std::future::poll_fn(|cx| self.wire.poll_frame(cx));
+            let frame = timeout_at(until, next).await;
+            let frame = frame.map_err(|_| "its time is over".to_owned())?;
+            let Some(frame) = frame.transpose().map_err(|error| error.to_string())? else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    /// All that is left of its body.
+    pub(super) async fn whole(&mut self) -> Result<Vec<u8>, String> {
+        let mut body = Vec::new();
+        while let Some(part) = self.part().await? {
+            body.extend_from_slice(&part);
+            if body.len() > BODY_MAX {
+                return Err(format!("its answer has more than {BODY_MAX} bytes"));
+            }
+        }
+        Ok(body)
+    }
+}
+
+/// Asks for a path, with at most one field more: to the head of the answer in the first time, and all
+/// of it in the second.
+///
+/// # Errors
+/// Says why there is no answer.
+pub(super) async fn open(
+    (dialer, to): (&Dialer, &Address),
+    path: &str,
+    field: Option<(HeaderName, HeaderValue)>,
+    (head, whole): (Duration, Duration),
+) -> Result<Answering, String> {
+    let answered = timeout(head, begin((dialer, to), path, field, whole)).await;
+    let answer = answered.map_err(|_| format!("no answer of {to} within {head:?}"))?;
+    answer.map_err(|why| format!("{to}: {why}"))
+}
+
+async fn begin(
+    (dialer, to): (&Dialer, &Address),
+    path: &str,
+    field: Option<(HeaderName, HeaderValue)>,
+    within: Duration,
+) -> Result<Answering, String> {
     let host = HeaderValue::from_str(to.host()).map_err(|error| error.to_string())?;
     let request = Request::get(path)
         .header(HOST, host)
@@ -70,24 +142,14 @@ async fn ask(
     let made = dialer.dial_lines(to).await;
     let stream = made.map_err(|error| format!("no connection: {error}"))?;
     let mut wire = Wire::new(stream, Instant::now());
-    // The caller's bound, which counts the connecting, comes first.
-    let bound = Instant::now() + 2 * within;
-    let head = wire.ask(&parts, None, bound, (FIELDS_MAX, None)).await;
+    let until = Instant::now() + within;
+    let head = wire.ask(&parts, None, until, (FIELDS_MAX, None)).await;
     let head = head.map_err(|error| error.to_string())?.into_parts().0;
-    let mut body = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|cx| wire.poll_frame(cx)).await {
-        let frame = frame.map_err(|error| error.to_string())?;
-        if let Ok(data) = frame.into_data() {
-            body.extend_from_slice(&data);
-        }
-        if body.len() > BODY_MAX {
-            return Err(format!("its answer has more than {BODY_MAX} bytes"));
-        }
-    }
-    Ok(Answer {
+    Ok(Answering {
         status: head.status,
         headers: head.headers,
-        body,
+        wire,
+        until,
     })
 }
 
