@@ -17,6 +17,7 @@ mod refusals;
 mod reloading;
 mod replay;
 mod runbook;
+mod soak;
 mod starting;
 mod tracing;
 mod tripwire;

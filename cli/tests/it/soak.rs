@@ -1,0 +1,245 @@
+//! The real process under mixed load, with a flip each second and reloads: no request fails, and
+//! neither memory nor descriptors grow. Short in every run; `long_soak` takes minutes.
+
+#![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use outgrow_testkit::Upstream;
+use outgrow_testkit::process::{Process, free_address};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+use crate::harness::run_in;
+use crate::starting::serve;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Clients of each kind.
+const CLIENTS: u64 = 3;
+/// A config is reloaded after so many flips.
+const FLIPS_A_RELOAD: u64 = 4;
+/// Events of a stream, fifty milliseconds apart.
+const EVENTS: usize = 20;
+
+type Failures = Arc<Mutex<Vec<String>>>;
+
+/// A side that answers with what it was sent, and a stream of events.
+async fn side(name: &'static str) -> Upstream {
+    Upstream::streaming(move |request: Request<Bytes>| async move {
+        if request.uri().path() != "/events" {
+            let (head, body) = request.into_parts();
+            let text = match head.method {
+                Method::GET => Bytes::from(format!("{name} {}", "x".repeat(3_000))),
+                _ => body,
+            };
+            return Response::new(Full::new(text).map_err(|never| match never {}).boxed());
+        }
+        let ticks = interval(Duration::from_millis(50));
+        let events = stream::unfold((ticks, 0), |(mut ticks, n)| async move {
+            if n == EVENTS {
+                return None;
+            }
+            ticks.tick().await;
+            let event = Frame::data(Bytes::from(format!("data: {n}\n\n")));
+            Some((Ok::<_, std::io::Error>(event), (ticks, n + 1)))
+        });
+        let mut answer = Response::new(BodyExt::boxed(StreamBody::new(Box::pin(events))));
+        let kind = http::HeaderValue::from_static("text/event-stream");
+        answer.headers_mut().insert("content-type", kind);
+        answer
+    })
+    .await
+}
+
+fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstream; 2], n: u64) {
+    let url = |side: &Upstream| format!("http://{}", side.addr());
+    let text = format!(
+        "[proxy]\nlisten = [\"{at}\"]\nworkers = 2\nrequest_timeout = \"{}s\"\n\
+         access_log = {{ file = \"access.log\", sample = 0.01 }}\n\
+         [legacy]\nurls = [\"{}\"]\ndatabase = \"sqlite:legacy.db\"\n\
+         [control]\nlisten = \"{control}\"\n\
+         [services.catalog]\nurls = [\"{}\"]\n[slices.catalog]\nservice = \"catalog\"\n\
+         cohort = [\"header:x-visitor\"]\n\
+         routes = [\"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n",
+        30 + n % 2,
+        url(legacy),
+        url(service)
+    );
+    std::fs::write(dir.join("outgrow.toml"), text).unwrap();
+}
+
+/// What one client asks next, and what a right answer ends with.
+fn next(at: SocketAddr, client: u64, n: u64) -> (Request<Full<Bytes>>, Option<Bytes>) {
+    let (method, path, body) = match n % 6 {
+        0 => (Method::POST, "/api/products".to_owned(), "a new one"),
+        1 => (Method::PUT, format!("/api/products/{n}"), "another one"),
+        2 => (Method::HEAD, format!("/api/products/{n}"), ""),
+        3 => (Method::GET, "/elsewhere".to_owned(), ""),
+        _ => (Method::GET, format!("/api/products/{n}"), ""),
+    };
+    let sent = (method != Method::GET && method != Method::HEAD).then(|| Bytes::from(body));
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{at}{path}"))
+        .header("x-visitor", format!("v{}", (client * 7 + n) % 500))
+        .body(Full::new(Bytes::from(body)))
+        .unwrap();
+    (request, sent)
+}
+
+/// Asks without pause until the end; what goes wrong is put down.
+async fn asks(at: SocketAddr, client: u64, http2: bool, count: Arc<AtomicU64>, failures: Failures) {
+    let pool = Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .build_http();
+    for n in 0.. {
+        let (request, sent) = next(at, client, n);
+        let asked = format!("{} {} http2={http2}", request.method(), request.uri());
+        let answered = async {
+            let answer = pool
+                .request(request)
+                .await
+                .map_err(|error| format!("{error:?}"))?;
+            let status = answer.status();
+            let body = answer.into_body().collect().await;
+            let body = body.map_err(|error| format!("{error:?}"))?.to_bytes();
+            match status.is_success() && sent.is_none_or(|sent| sent == body) {
+                true => Ok(()),
+                false => Err(format!("{status} {body:?}")),
+            }
+        };
+        match answered.await {
+            Ok(()) => drop(count.fetch_add(1, Relaxed)),
+            Err(why) => failures.lock().unwrap().push(format!("{asked}: {why}")),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Listens to streams of events, each to its end.
+async fn listens(at: SocketAddr, failures: Failures) {
+    let pool = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    loop {
+        let got = async {
+            let url = format!("http://{at}/events").parse().unwrap();
+            let answer = pool.get(url).await.map_err(|error| format!("{error:?}"))?;
+            let body = answer.into_body().collect().await;
+            let body = body.map_err(|error| format!("{error:?}"))?.to_bytes();
+            let events = body.windows(6).filter(|six| six == b"data: ").count();
+            (events == EVENTS)
+                .then_some(())
+                .ok_or(format!("{events} events"))
+        };
+        if let Err(why) = got.await {
+            failures.lock().unwrap().push(format!("a stream: {why}"));
+        }
+    }
+}
+
+/// Kilobytes in memory, and open descriptors.
+fn takes(process: &Process) -> (u64, usize) {
+    let own = format!("/proc/{}", process.id().unwrap());
+    let status = std::fs::read_to_string(format!("{own}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let memory = line.unwrap().split_whitespace().nth(1).unwrap();
+    let open = std::fs::read_dir(format!("{own}/fd")).unwrap().count();
+    (memory.parse().unwrap(), open)
+}
+
+async fn order(dir: &Path, args: &[&str]) {
+    let ended = run_in(dir, args).await;
+    assert_eq!(ended.code, 0, "{args:?}: {}{}", ended.stdout, ended.stderr);
+}
+
+#[allow(clippy::print_stdout)] // The figures are what a long run is for.
+async fn soak(length: Duration) {
+    let (legacy, service) = (side("legacy").await, side("catalog").await);
+    let dir = tempfile::tempdir().unwrap();
+    let at = [free_address(), free_address()];
+    let sides = [&legacy, &service];
+    write(dir.path(), at, sides, 0);
+    let mut outgrow = serve(dir.path()).await;
+    let forced = ["--force", "--reason", "soak"];
+    let flip = async |to: &str| {
+        order(
+            dir.path(),
+            &[&["route", "flip", "catalog", to][..], &forced].concat(),
+        )
+        .await;
+    };
+    flip("shadow").await;
+    let (count, failures) = (Arc::new(AtomicU64::new(0)), Failures::default());
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        for http2 in [false, true] {
+            let (count, failures) = (count.clone(), failures.clone());
+            clients.spawn(asks(at[0], client, http2, count, failures));
+        }
+        clients.spawn(listens(at[0], failures.clone()));
+    }
+    let begun = Instant::now();
+    let (mut ticks, mut warm) = (interval(SECOND), None);
+    for n in 1.. {
+        ticks.tick().await;
+        flip(["canary=80", "canary=20", "canary=1"][usize::try_from(n % 3).unwrap()]).await;
+        if n % FLIPS_A_RELOAD == 0 {
+            write(dir.path(), at, sides, n);
+            order(dir.path(), &["reload"]).await;
+        }
+        if begun.elapsed() >= length {
+            break;
+        }
+        if warm.is_none() && begun.elapsed() >= length / 2 {
+            warm = Some(takes(&outgrow));
+        }
+    }
+    let (after, warm) = (takes(&outgrow), warm.unwrap());
+    clients.shutdown().await;
+    let failures = failures.lock().unwrap().clone();
+    let log = || outgrow.log();
+    assert!(
+        failures.is_empty(),
+        "{:?}\n{}",
+        &failures[..failures.len().min(5)],
+        log()
+    );
+    let requests = count.load(Relaxed);
+    let seconds = begun.elapsed().as_secs();
+    println!(
+        "{requests} requests in {seconds} s; kilobytes and descriptors: {warm:?}, then {after:?}"
+    );
+    assert!(requests > 100, "{requests}");
+    // A proxy that ends behind a reload may be there still, or not.
+    assert!(
+        after.0 < warm.0 * 3 / 2 + 16_384,
+        "memory: {warm:?}, then {after:?}"
+    );
+    assert!(
+        after.1 < warm.1 * 2 + 64,
+        "descriptors: {warm:?}, then {after:?}"
+    );
+    assert!(outgrow.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_fails_and_nothing_grows() {
+    soak(12 * SECOND).await;
+}
+
+/// By `scripts/test --long`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes minutes"]
+async fn long_soak() {
+    soak(180 * SECOND).await;
+}
