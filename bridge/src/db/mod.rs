@@ -40,6 +40,9 @@ const CONNECTIONS: u32 = 5;
 /// mark of our own.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A function of ours: for which shape of its table it was made, and what calls it.
+type Made = (Table, Arc<str>);
+
 /// One side's database, as one slice's link sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
@@ -56,9 +59,8 @@ pub(crate) struct Database {
     clock: Clock,
     /// The last heartbeat that it is known to have sent, if any.
     beaten: Arc<AtomicI64>,
-    /// Functions of ours that this process has made, by their table: for which shape of it, and
-    /// what calls it.
-    made: Arc<Mutex<HashMap<String, (Table, Arc<str>)>>>,
+    /// Functions that this process has made, by their table.
+    made: Arc<Mutex<HashMap<String, Made>>>,
     /// What such calls go over.
     line: Arc<Mutex<Option<Line>>>,
 }
@@ -199,7 +201,7 @@ impl Database {
         held.clone()
     }
 
-    fn made(&self) -> MutexGuard<'_, HashMap<String, (Table, Arc<str>)>> {
+    fn made(&self) -> MutexGuard<'_, HashMap<String, Made>> {
         // What a panic elsewhere leaves is made again at the worst.
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
