@@ -24,7 +24,7 @@ use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
 use crate::short::Short;
 use crate::spec::Capture;
-use crate::status::Crossing;
+use crate::status::{Crossing, Status};
 use crate::value::{Key, key_text};
 
 /// How often books, schemas and the trimming are seen to.
@@ -135,7 +135,7 @@ impl Engine {
         loop {
             let (bytes, widest) = portion::widened(self.shared.limits().chunk_bytes, widened);
             let Some(mut batch) = self.take(changes, bytes, widened > 0).await? else {
-                self.shared.status(|s| s.backlog = 0);
+                self.shared.status(Status::caught_up);
                 return Ok(false);
             };
             self.shared.pass("after-read");
@@ -526,6 +526,9 @@ impl Engine {
         let mut here = source.read().await?;
         let mut there = target.read().await?;
         let backlog = source.waiting(&mut here, self.applied).await?;
+        let backlog = u64::try_from(backlog).unwrap_or(0);
+        let after = (self.applied, backlog);
+        let bytes = portion::waiting(&self.plan, source, &mut here, after).await?;
         let foreign =
             source.foreign_count(&mut here).await? + target.foreign_count(&mut there).await?;
         let mut last = source.foreign(&mut here, 1).await?;
@@ -562,7 +565,7 @@ impl Engine {
         self.parked = parked;
         self.shared.status(|s| {
             s.foreign_ahead_ms = ahead.unwrap_or(s.foreign_ahead_ms);
-            s.backlog = u64::try_from(backlog).unwrap_or(0);
+            (s.backlog, s.backlog_bytes) = (backlog, bytes);
             s.foreign = foreign;
             s.refused = refused;
             s.parked = parked;

@@ -37,6 +37,46 @@ pub(crate) struct Light {
     pub(crate) heavy: Heavy,
 }
 
+/// Changes whose rows are weighed to say what waits.
+const WEIGHED: u32 = 200;
+
+/// About the bytes of the rows that the changes after a place are of, if there are so many: as
+/// much for each as the next have on average.
+pub(crate) async fn waiting(
+    plan: &Plan,
+    source: &Database,
+    tx: &mut Tx,
+    (after, count): (i64, u64),
+) -> Result<u64, Error> {
+    if count == 0 {
+        return Ok(0);
+    }
+    let mut next = source.changes(tx, after, WEIGHED).await?;
+    next.retain(|change| !change.is_beat() && !change.is_of_all());
+    if next.is_empty() {
+        // What has no place in the stream yet.
+        next = source.unplaced(tx, WEIGHED).await?;
+    }
+    let mut keys: HashMap<usize, HashSet<Key>> = HashMap::new();
+    for change in &next {
+        if let Some((group, key)) = change.row(plan, source.side) {
+            keys.entry(group).or_default().insert(key);
+        }
+    }
+    let (mut weighed, mut bytes) = (0u64, 0u64);
+    for (group, keys) in keys {
+        let keys: Vec<Key> = keys.into_iter().collect();
+        weighed += keys.len() as u64;
+        for table in plan.groups[group].tables(source.side) {
+            bytes += sizes::sum(tx, table, &keys).await.on(source.side)?;
+        }
+    }
+    // Changes of one key carry one row over; of all that wait, the next show how many are such.
+    let rows = u128::from(count) * u128::from(weighed) / (next.len() as u128).max(1);
+    let all = u128::from(bytes) * rows.max(1) / u128::from(weighed.max(1));
+    Ok(u64::try_from(all).unwrap_or(u64::MAX))
+}
+
 /// What a side has for these keys, but for rows that are larger than their share.
 pub(crate) async fn light(
     plan: &Plan,

@@ -84,6 +84,7 @@ pub(crate) struct Status {
     pub(crate) copy_waits: Option<Wait>,
     pub(crate) applied: i64,
     pub(crate) backlog: u64,
+    pub(crate) backlog_bytes: u64,
     pub(crate) crossed: Option<Crossing>,
     pub(crate) crossed_back: Option<Crossing>,
     /// The newest heartbeat applied, also one applied by an earlier process.
@@ -141,6 +142,11 @@ impl LastForeign {
 }
 
 impl Status {
+    /// Nothing waits any more.
+    pub(crate) fn caught_up(&mut self) {
+        (self.backlog, self.backlog_bytes) = (0, 0);
+    }
+
     pub(crate) fn new(source: Side, interval_ms: i64) -> Self {
         Self {
             source,
@@ -151,6 +157,7 @@ impl Status {
             copy_waits: None,
             applied: 0,
             backlog: 0,
+            backlog_bytes: 0,
             crossed: None,
             crossed_back: None,
             beat_ms: None,
@@ -193,6 +200,7 @@ impl Status {
             lag_ms: self.lag_ms(),
             reverse_lag_ms: self.crossed_back.map(|c| c.lag_ms(self.interval_ms)),
             backlog: self.backlog,
+            backlog_bytes: self.backlog_bytes,
             parked: self.parked + self.both.parked,
             conflicts: self.both.open,
             foreign_writes: self.foreign + self.refused + self.both.carried.rows,
@@ -285,6 +293,7 @@ impl Status {
             "lag_ms": evidence.lag_ms,
             "reverse_lag_ms": evidence.reverse_lag_ms,
             "backlog": self.backlog,
+            "backlog_bytes": self.backlog_bytes,
             "parked": evidence.parked,
             "conflicts": {"open": self.both.open, "ever": self.both.conflicts},
             "carried_back": self.both.carried.rows,

@@ -198,7 +198,7 @@ impl Engine {
             s.beat_ms = s.crossed.map(|c| c.beat_ms);
             s.source = source;
             s.applied = forward.seq;
-            s.backlog = 0;
+            s.caught_up();
         });
         self.next_chores = Instant::now();
         Ok(())

@@ -122,6 +122,9 @@ pub struct SyncEvidence {
     pub reverse_lag_ms: Option<u64>,
     /// Changes not yet applied.
     pub backlog: u64,
+    /// About the bytes of the rows that these are of.
+    #[serde(default)]
+    pub backlog_bytes: u64,
     /// Rows that could not be applied and wait for a person.
     pub parked: u64,
     /// Rows that both sides have changed and nobody has settled.

@@ -119,6 +119,7 @@ mod tests {
             lag_ms: None,
             reverse_lag_ms: None,
             backlog: 0,
+            backlog_bytes: 0,
             parked: 0,
             conflicts: 0,
             foreign_writes: foreign,

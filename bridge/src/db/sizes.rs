@@ -48,6 +48,13 @@ pub(crate) async fn over(
     Ok(read.collect())
 }
 
+/// About the bytes of the rows with these keys.
+pub(crate) async fn sum(tx: &mut Tx, table: &Table, keys: &[Key]) -> Result<u64, sqlx::Error> {
+    let sizes = rows::select_by_keys(tx, table, &of(table), keys, None).await?;
+    let sizes = sizes.iter().map(|row| row.maybe(0).unwrap_or(0));
+    Ok(sizes.filter_map(|size| u64::try_from(size).ok()).sum())
+}
+
 /// The condition of rows that have no more bytes than so many, where some could.
 pub(super) fn no_more(table: &Table, bytes: u64) -> Option<(String, Arg)> {
     let condition = || (format!("{} <= ?", of(table)), Arg::from(whole(bytes)));

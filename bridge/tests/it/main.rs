@@ -39,4 +39,5 @@ mod verify_checksums;
 mod verify_killed;
 mod verify_ways;
 mod verifying;
+mod waiting_bytes;
 mod zero_dates;

@@ -237,6 +237,14 @@ fn one(status: &SyncStatus) -> String {
     rows.extend(status.trouble.clone().map(|what| ("trouble", what)));
     if let Some(sync) = &status.evidence {
         rows.push(("link", status::sync_line(sync)));
+        if sync.backlog_bytes > 0 {
+            let what = format!(
+                "{} changes, of rows of about {}",
+                count(sync.backlog),
+                bytes(sync.backlog_bytes)
+            );
+            rows.push(("waiting", what));
+        }
         for (side, kept) in &sync.log_kept_bytes {
             let what = format!(
                 "the {side} database keeps {} of it for the link",

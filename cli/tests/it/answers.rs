@@ -21,7 +21,7 @@ pub(crate) fn evidence() -> Value {
         },
         "sync": {
             "source": "legacy", "copied_rows": 10_000, "total_rows": 10_000, "copied": true,
-            "lag_ms": 42, "reverse_lag_ms": 51, "backlog": 3, "parked": 0, "foreign_writes": 1,
+            "lag_ms": 42, "reverse_lag_ms": 51, "backlog": 3, "backlog_bytes": 6_200, "parked": 0, "foreign_writes": 1,
             "foreign_write_age_ms": 5_000, "last_foreign": "products 7",
             "verified": {"products -> product": {"legacy": 5_000, "extracted": 5_000, "different": 0}},
             "verified_age_ms": 61_000,

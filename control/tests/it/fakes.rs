@@ -381,6 +381,7 @@ impl Bridge for World {
             lag_ms: seen.lag_ms,
             reverse_lag_ms: seen.lag_ms,
             backlog: 0,
+            backlog_bytes: 0,
             parked: 0,
             conflicts: 0,
             foreign_writes: u64::from(seen.foreign_age_ms.is_some()) + seen.foreign_more,

@@ -51,6 +51,7 @@ fn sync() -> SyncEvidence {
         lag_ms: Some(20),
         reverse_lag_ms: Some(20),
         backlog: 0,
+        backlog_bytes: 0,
         parked: 0,
         conflicts: 0,
         foreign_writes: 0,

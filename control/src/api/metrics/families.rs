@@ -217,6 +217,9 @@ pub(super) fn of_links(told: &[Told]) -> Vec<Family> {
     let backlogs = links
         .iter()
         .map(|(slice, link)| now(of(slice), link.backlog));
+    let waiting = links
+        .iter()
+        .map(|(slice, link)| now(of(slice), link.backlog_bytes));
     let states = told.iter().flat_map(|t| {
         let state = link_state(&t.status.state);
         LINK_STATES
@@ -248,6 +251,11 @@ pub(super) fn of_links(told: &[Told]) -> Vec<Family> {
             "outgrow_link_backlog_changes",
             "Changes that are not applied yet.",
             backlogs.collect(),
+        ),
+        gauge(
+            "outgrow_link_backlog_bytes",
+            "About the bytes of the rows that these changes are of.",
+            waiting.collect(),
         ),
         gauge(
             "outgrow_link_log_kept_bytes",

@@ -1,0 +1,84 @@
+//! What waits for a link, in bytes, where triggers note keys only.
+
+use std::sync::{Mutex, mpsc};
+
+use outgrow_bridge::{FaultHook, Link};
+use outgrow_rollout::{DataPhase, Side};
+use outgrow_testkit::eventually;
+
+use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
+use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
+use crate::shop::{WAIT, copied};
+
+/// A link that stands still within its first batch tells what it began with.
+async fn told(pair: Pair) {
+    pair.legacy.execute(&items(1, 600)).await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    pair.equal().await;
+    eventually("nothing to wait", WAIT, || async {
+        (link.evidence().unwrap().backlog_bytes == 0).then_some(())
+    })
+    .await;
+    link.shutdown().await;
+    // Each of a thousand bytes and some more: code, price and six columns of 8.
+    let note = "n".repeat(1_000);
+    let (few, many) = (
+        format!("UPDATE item SET note = '{note}' WHERE id <= 100"),
+        format!("UPDATE item SET note = '{note}' WHERE id > 100"),
+    );
+    for (text, rows) in [(few, 100), (many, 500)] {
+        pair.legacy.execute(&text).await;
+        let (go, on) = mpsc::channel::<()>();
+        let on = Mutex::new(on);
+        let mut spec = pair.spec();
+        spec.limits.fault = Some(FaultHook::new(move |_| {
+            tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
+        }));
+        let link = Link::open(spec).await.unwrap();
+        link.ensure(DataPhase::Following, Side::Legacy)
+            .await
+            .unwrap();
+        let seen = link.evidence().unwrap();
+        assert_eq!(seen.backlog, rows);
+        let each = seen.backlog_bytes / rows;
+        assert!((1_000..1_100).contains(&each), "{each} bytes a row");
+        drop(go);
+        pair.equal().await;
+        eventually("nothing to wait", WAIT, || async {
+            (link.evidence().unwrap().backlog_bytes == 0).then_some(())
+        })
+        .await;
+        link.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_sqlite() {
+    told(Pair::of(
+        Db::lite(LEGACY_SQLITE).await,
+        Db::lite(EXTRACTED_SQLITE).await,
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_postgres() {
+    told(Pair::of(
+        Db::pg(LEGACY_PG).await,
+        Db::pg(EXTRACTED_PG).await,
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_mysql() {
+    told(Pair::of(
+        Db::my(LEGACY_MY).await,
+        Db::my(EXTRACTED_MY).await,
+    ))
+    .await;
+}
