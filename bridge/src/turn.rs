@@ -254,6 +254,23 @@ async fn settle(shared: &Shared) -> Result<Side, Error> {
     Ok(old)
 }
 
+impl Engine {
+    /// Why a log cannot be read: another process that has taken over may be reading it.
+    pub(crate) async fn instead_of(&self, error: Error) -> Error {
+        let into = self.shared.on(self.source.other());
+        let position = async {
+            let mut tx = into.read().await?;
+            into.position(&mut tx, self.source).await
+        };
+        match position.await {
+            Ok(Some(position)) if position.epoch > self.epoch => {
+                Error::Superseded(self.shared.spec.slice.clone())
+            }
+            _ => error,
+        }
+    }
+}
+
 /// Takes over the stream from `stream`: a new epoch, so that an older worker changes nothing any
 /// more. A stream that was never followed begins here and now.
 async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {

@@ -172,6 +172,10 @@ impl Inner {
             (false, None) => Then::Wait,
         });
         self.publish(engine);
+        let stepped = match stepped {
+            Err(error @ Error::Stream { .. }) => Err(engine.instead_of(error).await),
+            stepped => stepped,
+        };
         if stepped.is_err() && engine.is_in_doubt() {
             // What was applied is for the databases to say.
             *held = None;

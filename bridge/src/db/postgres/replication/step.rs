@@ -415,7 +415,10 @@ impl<'a> Step<'a> {
             .await
             .on(side)?;
         if done.rows_affected() != 1 {
-            return Err(Error::Superseded(self.database.slice.clone()));
+            // What it had read when its stream was taken from it, a process before us may still
+            // have put. Whose turn it is, the position says; the log is read from there on.
+            let cause = "another process has put what this one has read of the log";
+            return Err(self.database.stream_error(cause));
         }
         FaultHook::pass(self.fault, "log-read");
         tx.commit().await.on(side)?;
