@@ -16,7 +16,11 @@ use crate::harness::{plain, read_until, say, start, take_head};
 async fn an_upstream_that_is_down_is_a_clear_503() {
     let upstream = Upstream::always(200, "ok").await;
     let mut settings = plain(&upstream);
-    settings.legacy.upstreams = vec![free_address().to_string().parse().unwrap()];
+    // Taken, so that nobody else listens there meanwhile.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let down = taken.local_addr().unwrap();
+    settings.legacy.upstreams = vec![down.to_string().parse().unwrap()];
     let front = start(settings);
     for method in [Method::GET, Method::POST] {
         let answer =
