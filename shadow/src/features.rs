@@ -180,46 +180,22 @@ pub(crate) fn segments<'a>(route: &'a str, path: &'a str) -> Vec<(&'a str, &'a s
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
-    use bytes::Bytes;
-    use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-    use outgrow_rollout::Side;
+    use http::{HeaderName, HeaderValue, Method};
 
     use super::*;
     use crate::raw::Raw;
-    use crate::tap::{CapturedResponse, Ticket};
+    use crate::tap::Ticket;
 
     fn exchange(route: &str, target: &str, headers: &[(&'static str, &'static str)]) -> Exchange {
         let pair = |(name, value): &(&'static str, &'static str)| {
             let name = HeaderName::from_static(name);
             (name, HeaderValue::from_static(value))
         };
-        Exchange {
-            ticket: Ticket::of_nobody(0, route.into()),
-            route: route.into(),
-            endpoint: route.into(),
-            primary: Side::Legacy,
-            request: CapturedRequest {
-                method: Method::GET,
-                target: target.parse().unwrap(),
-                sides: Default::default(),
-                headers: headers.iter().map(pair).collect(),
-                body: Bytes::new(),
-                whole: true,
-            },
-            response: CapturedResponse {
-                status: StatusCode::OK,
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                whole: true,
-                trailers: HeaderMap::new(),
-            },
-            raw: Raw::default(),
-            finished: SystemTime::now(),
-            latency: Duration::ZERO,
-            identity: None,
-        }
+        let ticket = Ticket::of_nobody(0, route.into());
+        let mut exchange = *Exchange::begin(ticket, Method::GET, Raw::default());
+        exchange.request.target = target.parse().unwrap();
+        exchange.request.headers = headers.iter().map(pair).collect();
+        exchange
     }
 
     #[test]

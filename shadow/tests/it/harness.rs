@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, CapturedRequest, CapturedResponse, Exchange, Flow, Freshness, Limits, Place, Places,
-    Raw, Rule, Shadow, ShadowSettings, SideTargets, SliceShadow, Tap,
+    Accept, Exchange, Flow, Freshness, Limits, Place, Places, Raw, Rule, Shadow, ShadowSettings,
+    SideTargets, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
 use tokio::runtime::Handle;
@@ -261,32 +261,14 @@ pub(crate) fn admitted(
     (method, target): (Method, &str),
     answer: &Response<Bytes>,
 ) -> Option<Box<Exchange>> {
-    let route: Arc<str> = route.into();
-    Some(Box::new(Exchange {
-        ticket: shadow.admit(&shop(), &route, &method, 0)?,
-        endpoint: route.clone(),
-        route,
-        primary: Side::Legacy,
-        request: CapturedRequest {
-            method,
-            target: target.parse().unwrap(),
-            sides: SideTargets::default(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            whole: true,
-        },
-        response: CapturedResponse {
-            status: answer.status(),
-            headers: answer.headers().clone(),
-            body: answer.body().clone(),
-            whole: true,
-            trailers: HeaderMap::new(),
-        },
-        raw: Raw::default(),
-        finished: SystemTime::now(),
-        latency: Duration::from_millis(1),
-        identity: None,
-    }))
+    let ticket = shadow.admit(&shop(), &route.into(), &method, 0)?;
+    let mut exchange = Exchange::begin(ticket, method, Raw::default());
+    exchange.request.target = target.parse().unwrap();
+    exchange.response.status = answer.status();
+    exchange.response.headers = answer.headers().clone();
+    exchange.response.body = answer.body().clone();
+    (exchange.finished, exchange.latency) = (SystemTime::now(), Duration::from_millis(1));
+    Some(exchange)
 }
 
 /// What is known once nothing waits any more. The ledger must add up.
