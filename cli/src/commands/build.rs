@@ -45,6 +45,26 @@ pub(crate) struct ListArgs {
     service: Option<String>,
 }
 
+/// What the journal says of a move to a build that may be ill.
+#[derive(Debug, Args)]
+struct Forced {
+    #[command(flatten)]
+    said: Said,
+    /// Also where nobody of the build is well; goes into the journal
+    #[arg(long, requires = "reason")]
+    force: bool,
+}
+
+impl Forced {
+    fn body(&self, build: &BuildName) -> Map<String, Value> {
+        let mut body = named(&self.said, build);
+        if self.force {
+            body.insert("force".to_owned(), true.into());
+        }
+        body
+    }
+}
+
 /// Send all requests to a build
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -59,10 +79,7 @@ pub(crate) struct SwitchArgs {
     #[arg(value_parser = name)]
     build: BuildName,
     #[command(flatten)]
-    said: Said,
-    /// Also where nobody of the build is well; goes into the journal
-    #[arg(long, requires = "reason")]
-    force: bool,
+    said: Forced,
 }
 
 /// Send a share of the clients to a build beside the active one
@@ -82,10 +99,7 @@ pub(crate) struct WeightArgs {
     #[arg(value_name = "PERCENT", value_parser = percent)]
     weight: Weight,
     #[command(flatten)]
-    said: Said,
-    /// Also where nobody of the build is well; goes into the journal
-    #[arg(long, requires = "reason")]
-    force: bool,
+    said: Forced,
 }
 
 /// Send nothing new to a build, and wait until nothing is under way there
@@ -132,16 +146,12 @@ pub(crate) async fn run(context: &Context, command: BuildCommand) -> anyhow::Res
     match command {
         BuildCommand::List(args) => list(context, args.service.as_deref()).await,
         BuildCommand::Switch(args) => {
-            let mut body = args.said.body();
-            body.insert("build".to_owned(), args.build.as_str().into());
-            forced(&mut body, args.force);
+            let body = args.said.body(&args.build);
             told(context, &args.service, "switch", body).await
         }
         BuildCommand::Weight(args) => {
-            let mut body = args.said.body();
-            body.insert("build".to_owned(), args.build.as_str().into());
+            let mut body = args.said.body(&args.build);
             body.insert("weight".to_owned(), args.weight.to_string().into());
-            forced(&mut body, args.force);
             told(context, &args.service, "weight", body).await
         }
         BuildCommand::Drain(args) => drain(context, &args).await,
@@ -149,10 +159,10 @@ pub(crate) async fn run(context: &Context, command: BuildCommand) -> anyhow::Res
     }
 }
 
-fn forced(body: &mut Map<String, Value>, force: bool) {
-    if force {
-        body.insert("force".to_owned(), true.into());
-    }
+fn named(said: &Said, build: &BuildName) -> Map<String, Value> {
+    let mut body = said.body();
+    body.insert("build".to_owned(), build.as_str().into());
+    body
 }
 
 async fn list(context: &Context, service: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -191,8 +201,7 @@ async fn told(
 
 async fn drain(context: &Context, args: &DrainArgs) -> anyhow::Result<ExitCode> {
     let client = context.client()?;
-    let mut body = args.said.body();
-    body.insert("build".to_owned(), args.build.as_str().into());
+    let body = named(&args.said, &args.build);
     let order = format!("{}/drain", path(&args.service));
     client.post(&order, Value::Object(body)).await?;
     let waiting = ended(context, &client, args);
