@@ -12,6 +12,15 @@ pub(crate) fn millis(ms: u64) -> String {
     }
 }
 
+/// A request's time, of microseconds.
+pub(crate) fn micros(us: f64) -> String {
+    match us {
+        us if us < 10_000.0 => format!("{:.1} ms", us / 1e3),
+        us if us < 1e6 => format!("{:.0} ms", us / 1e3),
+        us => format!("{:.1} s", us / 1e6),
+    }
+}
+
 /// A count with separators of thousands.
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();

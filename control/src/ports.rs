@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    BuildFigures, BuildsState, CacheFigures, DataPhase, HoldFigures, LinesLost, Live,
+    BuildFigures, BuildTimes, BuildsState, CacheFigures, DataPhase, HoldFigures, LinesLost, Live,
     ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId,
     SpanFigures, SyncEvidence, TableRows,
 };
@@ -42,6 +42,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn times(&self, slice: &SliceId, side: Side) -> Option<SideTimes>;
     /// The same of every route that has had requests, and of what belongs to no slice.
     fn routes(&self) -> Vec<RouteTimes>;
+    /// Answers by build since the proxy started, of each slice whose service has several.
+    fn build_times(&self) -> Vec<BuildTimes>;
     /// Services, their upstreams and connections since the proxy started.
     fn services(&self) -> Vec<ServiceFigures>;
     /// Puts into force which builds of a service are asked. Never blocks.

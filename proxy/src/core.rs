@@ -134,9 +134,11 @@ impl Core {
         Some(crew.of(None))
     }
 
-    /// Who answers for a slice this client, by its cohort's hash.
-    pub(crate) fn extracted(&self, slice: usize, client: u64) -> &Rc<Cluster> {
-        self.extracted[slice].of(Some(client))
+    /// Who answers for a slice this client, by its cohort's hash, and the number of the build.
+    pub(crate) fn extracted(&self, slice: usize, client: u64) -> (&Rc<Cluster>, usize) {
+        let crew = &self.extracted[slice];
+        let build = crew.at(Some(client));
+        (&crew.clusters[build], build)
     }
 
     /// The number of the build that does so; 0 where there is one.

@@ -1,5 +1,6 @@
-//! Requests, errors and times by side. Each core adds to its own counters; readers sum.
+//! Requests, errors and times by side, and by build. Each core adds to its own counters; readers sum.
 
+pub(crate) mod builds;
 pub(crate) mod refusals;
 pub(crate) mod routes;
 
@@ -14,8 +15,9 @@ const BUCKETS: usize = 4 * 31;
 /// Powers of two of the bounds that are told: 256 microseconds to 33 seconds.
 const TOLD: std::ops::RangeInclusive<usize> = 8..=25;
 
-/// Counters of one side on one core.
+/// Counters of one row on one core, on lines of their own.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Counters {
     requests: AtomicU64,
     errors: AtomicU64,
@@ -35,12 +37,6 @@ impl Default for Counters {
     }
 }
 
-/// Counters of a slice.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    cores: Vec<[Counters; 2]>,
-}
-
 /// Only the core itself writes, so a plain load and store is enough and cheaper than an add.
 pub(crate) fn raise(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
@@ -50,16 +46,28 @@ fn micros(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
-impl Counts {
-    pub(crate) fn new(cores: usize) -> Self {
+/// Counters of a few rows, core by core.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    rows: usize,
+    counters: Box<[Counters]>,
+}
+
+impl Rows {
+    pub(crate) fn new(rows: usize, cores: usize) -> Self {
         Self {
-            cores: (0..cores).map(|_| Default::default()).collect(),
+            rows,
+            counters: (0..rows * cores).map(|_| Counters::default()).collect(),
         }
     }
 
-    /// An answer, or its absence, of one side. Called on the core's own thread only.
-    pub(crate) fn count(&self, core: usize, side: Side, error: bool, took: Duration) {
-        let Some(counters) = self.cores.get(core).map(|sides| &sides[index(side)]) else {
+    fn at(&self, core: usize, row: usize) -> Option<&Counters> {
+        self.counters.get(core * self.rows + row)
+    }
+
+    /// An answer, or its absence. Called on the core's own thread only.
+    fn count(&self, core: usize, row: usize, (error, took): (bool, Duration)) {
+        let Some(counters) = self.at(core, row) else {
             return;
         };
         let took = micros(took);
@@ -73,34 +81,32 @@ impl Counts {
 
     /// What was counted as an answer has turned out to be an error at its end. Called on the core's
     /// own thread only.
-    pub(crate) fn fail(&self, core: usize, side: Side) {
-        if let Some(sides) = self.cores.get(core) {
-            raise(&sides[index(side)].errors, 1);
+    fn fail(&self, core: usize, row: usize) {
+        if let Some(counters) = self.at(core, row) {
+            raise(&counters.errors, 1);
         }
     }
 
-    pub(crate) fn read(&self) -> ProxyEvidence {
-        ProxyEvidence {
-            legacy: self.side(Side::Legacy),
-            extracted: self.side(Side::Extracted),
-        }
+    /// One row, on each core.
+    fn of(&self, row: usize) -> impl Iterator<Item = &Counters> + Clone {
+        self.counters.iter().skip(row).step_by(self.rows.max(1))
     }
 
-    fn side(&self, side: Side) -> SideCounts {
-        let of = self.cores.iter().map(|sides| &sides[index(side)]);
-        let sum = |field: fn(&Counters) -> &AtomicU64| -> u64 {
-            of.clone().map(|c| field(c).load(Relaxed)).sum()
-        };
+    fn sum(&self, row: usize, field: fn(&Counters) -> &AtomicU64) -> u64 {
+        self.of(row).map(|c| field(c).load(Relaxed)).sum()
+    }
+
+    fn counts(&self, row: usize) -> SideCounts {
         SideCounts {
-            requests: sum(|c| &c.requests),
-            errors: sum(|c| &c.errors),
-            p99_us: p99(&self.buckets(side)),
+            requests: self.sum(row, |c| &c.requests),
+            errors: self.sum(row, |c| &c.errors),
+            p99_us: quantile(&self.buckets(row), 99),
         }
     }
 
-    fn buckets(&self, side: Side) -> [u64; BUCKETS] {
+    fn buckets(&self, row: usize) -> [u64; BUCKETS] {
         let mut times = [0_u64; BUCKETS];
-        for counters in self.cores.iter().map(|sides| &sides[index(side)]) {
+        for counters in self.of(row) {
             for (total, bucket) in times.iter_mut().zip(&counters.times) {
                 *total += bucket.load(Relaxed);
             }
@@ -109,12 +115,11 @@ impl Counts {
     }
 
     /// As histograms are told: one bucket per power of two.
-    pub(crate) fn times(&self, side: Side) -> SideTimes {
-        let of = || self.cores.iter().map(|sides| &sides[index(side)]);
-        let times = self.buckets(side);
+    fn times(&self, row: usize) -> SideTimes {
+        let times = self.buckets(row);
         let mut told = SideTimes {
-            errors: of().map(|c| c.errors.load(Relaxed)).sum(),
-            sum_us: of().map(|c| c.micros.load(Relaxed)).sum(),
+            errors: self.sum(row, |c| &c.errors),
+            sum_us: self.sum(row, |c| &c.micros),
             ..SideTimes::default()
         };
         let mut from = 0;
@@ -126,6 +131,38 @@ impl Counts {
         }
         told.above = times[from..].iter().sum();
         told
+    }
+}
+
+/// Counters of a slice, by side.
+#[derive(Debug)]
+pub(crate) struct Counts(Rows);
+
+impl Counts {
+    pub(crate) fn new(cores: usize) -> Self {
+        Self(Rows::new(2, cores))
+    }
+
+    /// An answer, or its absence, of one side. Called on the core's own thread only.
+    pub(crate) fn count(&self, core: usize, side: Side, error: bool, took: Duration) {
+        self.0.count(core, index(side), (error, took));
+    }
+
+    /// What was counted as an answer has turned out to be an error at its end. Called on the core's
+    /// own thread only.
+    pub(crate) fn fail(&self, core: usize, side: Side) {
+        self.0.fail(core, index(side));
+    }
+
+    pub(crate) fn read(&self) -> ProxyEvidence {
+        ProxyEvidence {
+            legacy: self.0.counts(index(Side::Legacy)),
+            extracted: self.0.counts(index(Side::Extracted)),
+        }
+    }
+
+    pub(crate) fn times(&self, side: Side) -> SideTimes {
+        self.0.times(index(side))
     }
 }
 
@@ -148,10 +185,10 @@ fn bucket(micros: u64) -> usize {
     (4 * power as usize + quarter as usize).min(BUCKETS - 1)
 }
 
-/// The upper end of the bucket that holds the 99th percentile.
-fn p99(times: &[u64; BUCKETS]) -> Option<u64> {
+/// The upper end of the bucket that holds this percentile.
+fn quantile(times: &[u64; BUCKETS], percent: u64) -> Option<u64> {
     let total: u64 = times.iter().sum();
-    let rank = total - total / 100;
+    let rank = (total - total / 100 * (100 - percent) - total % 100 * (100 - percent) / 100).max(1);
     let mut seen = 0;
     let at = times.iter().position(|count| {
         seen += count;

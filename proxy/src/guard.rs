@@ -44,6 +44,8 @@ pub struct Lowered {
 pub(crate) struct ErrorEvent {
     pub(crate) slice: usize,
     pub(crate) side: Side,
+    /// Of the extracted side; 0 where its service has none.
+    pub(crate) build: Option<usize>,
     pub(crate) key: u64,
 }
 

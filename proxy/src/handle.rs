@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
-    BuildFigures, BuildName, BuildsState, CacheFigures, HoldFigures, LinesLost, Live,
+    BuildFigures, BuildName, BuildTimes, BuildsState, CacheFigures, HoldFigures, LinesLost, Live,
     ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures, bucket,
     side_for,
 };
@@ -106,6 +106,15 @@ impl Handle {
     /// Errors and times of each route and side that has had requests, since the start.
     pub fn routes(&self) -> Vec<RouteTimes> {
         self.shared.routes.read(&self.shared.settings.slices)
+    }
+
+    /// Answers by build, of each slice whose service has several.
+    pub fn build_times(&self) -> Vec<BuildTimes> {
+        let of = |slice: &Arc<Slice>| {
+            let builds = self.builds(&slice.settings.service);
+            builds.map_or_else(Vec::new, |builds| builds.times(slice))
+        };
+        self.shared.slices.iter().flat_map(of).collect()
     }
 
     /// Services, their upstreams and connections, the legacy side first.

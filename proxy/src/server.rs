@@ -145,9 +145,12 @@ impl Proxy {
         let doors = Doors::take(&settings, doors)?;
         let by_core = (0..workers).map(|core| doors.of_core(core, workers));
         let by_core = by_core.collect::<Result<_, _>>()?;
-        let slice = |slice: &SliceSettings| match before.and_then(|old| old.slice(&slice.id)) {
-            Some(old) => Arc::new(old.under(slice.clone(), workers)),
-            None => Arc::new(Slice::new(slice.clone(), workers, saved.remove(&slice.id))),
+        let slice = |slice: &SliceSettings| {
+            let new = match before.and_then(|old| old.slice(&slice.id)) {
+                Some(old) => old.under(slice.clone(), workers),
+                None => Slice::new(slice.clone(), workers, saved.remove(&slice.id)),
+            };
+            Arc::new(new.with_builds(settings.builds(&slice.service), workers))
         };
         let slices: Vec<Arc<Slice>> = settings.slices.iter().map(slice).collect();
         let (errors, events) = mpsc::channel(EVENTS_MAX);
@@ -157,7 +160,7 @@ impl Proxy {
             .map(|service| Service::new(service.clone(), workers).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let running = before.map_or(&[][..], |running| &running.shared.builds);
-        let builds = Builds::of(&services, running);
+        let builds = Builds::of(&services, &slices, running);
         let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
             .keeping(&services, &settings.dns)
             .showing(certificates)

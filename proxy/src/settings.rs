@@ -184,6 +184,12 @@ impl Settings {
         self.services.iter().position(named)
     }
 
+    /// How many builds a service has; 0 where it is one.
+    pub(crate) fn builds(&self, service: &str) -> usize {
+        let of = self.services.iter().filter(|one| one.name == service);
+        of.filter(|one| one.build.is_some()).count()
+    }
+
     /// What filters name and nobody has set up.
     fn missing(&self, filters: &Filters) -> Vec<String> {
         let Some(rule) = &filters.auth else {

@@ -8,6 +8,7 @@ use outgrow_rollout::{Live, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::counts::Counts;
+use crate::counts::builds::BuildCounts;
 use crate::hold::WriteGate;
 use crate::recent::RecentWrites;
 use crate::settings::SliceSettings;
@@ -27,6 +28,8 @@ pub(crate) struct Slice {
     pub(crate) recent: Arc<RecentWrites>,
     /// Each core's are its own to write, so another proxy counts for itself.
     pub(crate) counts: Counts,
+    /// Those of the extracted side by build, where its service has several.
+    pub(crate) by_build: Option<Arc<BuildCounts>>,
 }
 
 /// What control ordered, and what the guard did on its own.
@@ -63,7 +66,14 @@ impl Slice {
             gate: Arc::default(),
             recent: Arc::default(),
             counts: Counts::new(cores),
+            by_build: None,
         }
+    }
+
+    /// Its service has so many builds.
+    pub(crate) fn with_builds(mut self, builds: usize, cores: usize) -> Self {
+        self.by_build = (builds > 0).then(|| Arc::new(BuildCounts::new(builds, cores)));
+        self
     }
 
     /// The same slice under other settings, in another proxy.
@@ -76,6 +86,7 @@ impl Slice {
             gate: self.gate.clone(),
             recent: self.recent.clone(),
             counts: Counts::new(cores),
+            by_build: None,
         }
     }
 

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BuildName, Revision, Weight};
+use crate::evidence::SideTimes;
+use crate::ids::{BuildName, Revision, SliceId, Weight};
 use crate::split::{bucket, key_hash};
 
 /// A build that is tried by a share of the clients.
@@ -54,6 +55,36 @@ pub struct BuildFigures {
     pub requests: u64,
     /// Of these, without an answer or with a 5xx.
     pub failures: u64,
+    /// Of clients' requests since the builds were last changed, or since the proxy began.
+    #[serde(default)]
+    pub lately: AnswerFigures,
+    /// How long ago that was.
+    #[serde(default)]
+    pub lately_ms: u64,
+}
+
+/// How requests were answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerFigures {
+    /// As clients asked: what was tried again is one.
+    pub requests: u64,
+    /// Of these, without an answer or with a 5xx.
+    pub errors: u64,
+    /// Half of the answers began within this time, in microseconds.
+    pub p50_us: Option<u64>,
+    /// 99 of 100 did within this.
+    pub p99_us: Option<u64>,
+}
+
+/// Answers of one build for one slice, since the proxy began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildTimes {
+    pub slice: SliceId,
+    pub service: String,
+    pub build: BuildName,
+    pub times: SideTimes,
+    /// Requests by the class of the status, and those without an answer.
+    pub classes: Vec<(&'static str, u64)>,
 }
 
 /// Why a change is not made. The text says what would make it possible.
@@ -211,6 +242,8 @@ mod tests {
             in_flight: 0,
             requests: 0,
             failures: 0,
+            lately: AnswerFigures::default(),
+            lately_ms: 0,
         };
         wells.iter().map(one).collect()
     }

@@ -22,7 +22,10 @@ mod split;
 mod state;
 pub mod tripwire;
 
-pub use builds::{BuildFigures, BuildMove, BuildsState, IllegalBuild, Trial, build_bucket};
+pub use builds::{
+    AnswerFigures, BuildFigures, BuildMove, BuildTimes, BuildsState, IllegalBuild, Trial,
+    build_bucket,
+};
 pub use evidence::{
     Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference, FieldFault,
     LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideTimes, SpanFigures,

@@ -14,7 +14,7 @@ use super::change::Said;
 use crate::answers::typed;
 use crate::client::{ApiError, Client, Code, escape};
 use crate::config::scalar;
-use crate::figures::{count, share};
+use crate::figures::{count, micros, millis, share};
 use crate::output::table;
 
 /// Between two looks at what is under way.
@@ -39,7 +39,8 @@ pub(crate) enum BuildCommand {
 
 /// List the builds of all services, or of one, with what they get and how they are
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  outgrow build list\n  outgrow build list catalog -o json")]
+#[command(after_help = "\
+Requests, failures and times are those of clients since the builds were last changed, or since the process\nbegan or read its config.\n\nExamples:\n  outgrow build list\n  outgrow build list catalog -o json")]
 pub(crate) struct ListArgs {
     /// Its name in the config
     service: Option<String>,
@@ -258,6 +259,7 @@ fn left(status: &BuildsStatus, build: &BuildName) -> u64 {
 fn shown(services: &[BuildsStatus]) -> String {
     let row = |(service, of): (&BuildsStatus, &BuildStatus)| {
         let figures = &of.figures;
+        let none = || "-".to_owned();
         vec![
             service.service.clone(),
             figures.build.to_string(),
@@ -265,8 +267,10 @@ fn shown(services: &[BuildsStatus]) -> String {
             of.weight.to_string(),
             format!("{} of {}", figures.well, figures.upstreams),
             count(figures.in_flight),
-            count(figures.requests),
-            share(figures.failures, figures.requests),
+            count(figures.lately.requests),
+            share(figures.lately.errors, figures.lately.requests),
+            figures.lately.p50_us.map_or_else(none, time),
+            figures.lately.p99_us.map_or_else(none, time),
         ]
     };
     let rows = services.iter().flat_map(|service| {
@@ -282,13 +286,27 @@ fn shown(services: &[BuildsStatus]) -> String {
         "IN FLIGHT",
         "REQUESTS",
         "FAILED",
+        "P50",
+        "P99",
     ];
     let mut out = table(&header, rows.collect());
+    for service in services {
+        if let Some(of) = service.builds.first() {
+            let (name, ago) = (&service.service, millis(of.figures.lately_ms));
+            out.push_str(&format!("{name}: requests of the last {ago}\n"));
+        }
+    }
     for service in services.iter().filter(|service| !service.published) {
         let name = &service.service;
         out.push_str(&format!("{name}: in force, but not stored yet\n"));
     }
     out
+}
+
+/// What a person may want of microseconds.
+#[expect(clippy::cast_precision_loss, reason = "times stay far below 2^53")]
+fn time(us: u64) -> String {
+    micros(us as f64)
 }
 
 fn name(text: &str) -> Result<BuildName, String> {

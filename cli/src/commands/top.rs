@@ -14,7 +14,7 @@ use super::Context;
 use super::status::every;
 use crate::answers::typed;
 use crate::client::{ApiError, Client};
-use crate::figures::{count, share};
+use crate::figures::{count, micros, share};
 use crate::output::{Format, table};
 
 const EXAMPLES: &str = "\
@@ -152,12 +152,7 @@ fn quantile(times: &SideTimes, share: f64) -> Option<f64> {
 }
 
 fn shown_us(us: Option<f64>) -> String {
-    match us {
-        None => "-".to_owned(),
-        Some(us) if us < 10_000.0 => format!("{:.1} ms", us / 1e3),
-        Some(us) if us < 1e6 => format!("{:.0} ms", us / 1e3),
-        Some(us) => format!("{:.1} s", us / 1e6),
-    }
+    us.map_or_else(|| "-".to_owned(), micros)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

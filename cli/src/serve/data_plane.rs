@@ -6,8 +6,8 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
 use outgrow_rollout::{
-    BuildFigures, BuildsState, CacheFigures, HoldFigures, LinesLost, Live, ProxyEvidence,
-    RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures,
+    BuildFigures, BuildTimes, BuildsState, CacheFigures, HoldFigures, LinesLost, Live,
+    ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures,
 };
 use serde_json::Value;
 
@@ -71,6 +71,10 @@ impl DataPlane for Carrier {
 
     fn routes(&self) -> Vec<RouteTimes> {
         self.proxy.routes()
+    }
+
+    fn build_times(&self) -> Vec<BuildTimes> {
+        self.proxy.build_times()
     }
 
     fn services(&self) -> Vec<ServiceFigures> {

@@ -171,6 +171,98 @@ async fn builds_are_switched_under_load_kept_and_taken_back() {
     assert!(shop.process.stop().await.success());
 }
 
+/// The figures of a build since the last change, as `build list` tells them.
+async fn lately(shop: &Shop, build: &str) -> serde_json::Value {
+    let told = shop.done(&["build", "list", "catalog", "-o", "json"]).await;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let builds = told["builds"].as_array().unwrap();
+    let of = builds.iter().find(|of| of["build"] == build).unwrap();
+    of["lately"].clone()
+}
+
+#[tokio::test]
+async fn each_build_has_figures_of_its_own_since_the_last_change() {
+    let blue = Upstream::always(200, "blue").await;
+    let green = Upstream::start(|request| async move {
+        let code = match request.uri().query() {
+            Some("gone") => 404,
+            Some("ill") => 500,
+            _ => 200,
+        };
+        let mut answer = http::Response::new(bytes::Bytes::from("green"));
+        *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
+        answer
+    })
+    .await;
+    let builds = [("blue", &blue), ("green", &green)];
+    let mut shop = Shop::new(&builds).await;
+    let url = |query: &str| format!("http://{}/api/products{query}", shop.at);
+    for _ in 0..4 {
+        assert_eq!(shop.ask().await, "blue");
+    }
+    let blue_ = lately(&shop, "blue").await;
+    assert_eq!(
+        (&blue_["requests"], &blue_["errors"]),
+        (&4.into(), &0.into())
+    );
+    assert!(
+        blue_["p50_us"].as_u64() <= blue_["p99_us"].as_u64(),
+        "{blue_}"
+    );
+    shop.done(&["build", "switch", "catalog", "green"]).await;
+    for query in ["", "?gone", "?gone", "?ill"] {
+        client::get(&url(query)).await;
+    }
+    let (blue_, green_) = (lately(&shop, "blue").await, lately(&shop, "green").await);
+    assert_eq!(
+        (&blue_["requests"], &blue_["p99_us"]),
+        (&0.into(), &().into())
+    );
+    assert_eq!(
+        (&green_["requests"], &green_["errors"]),
+        (&4.into(), &1.into())
+    );
+    let list = shop.done(&["build", "list"]).await;
+    assert!(list.contains("25%") && list.contains("P99"), "{list}");
+    assert!(list.contains("catalog: requests of the last"), "{list}");
+    // Since the process began, whatever was changed.
+    let scrape = metrics(&shop).await;
+    let of = |build| format!("slice=\"catalog\",service=\"catalog\",build=\"{build}\"");
+    for line in [
+        format!(
+            "outgrow_build_requests_total{{{},class=\"2xx\"}} 4",
+            of("blue")
+        ),
+        format!(
+            "outgrow_build_requests_total{{{},class=\"4xx\"}} 2",
+            of("green")
+        ),
+        format!(
+            "outgrow_build_requests_total{{{},class=\"5xx\"}} 1",
+            of("green")
+        ),
+        format!("outgrow_build_errors_total{{{}}} 1", of("green")),
+        format!("outgrow_build_duration_seconds_count{{{}}} 4", of("green")),
+        "outgrow_build_weight_ratio{service=\"catalog\",build=\"green\"} 1.0".to_owned(),
+        "outgrow_request_errors_total{slice=\"catalog\",side=\"extracted\"} 1".to_owned(),
+    ] {
+        assert!(
+            scrape.lines().any(|l| l == line),
+            "no `{line}` in\n{scrape}"
+        );
+    }
+    assert!(shop.process.stop().await.success());
+}
+
+async fn metrics(shop: &Shop) -> String {
+    let token = std::fs::read_to_string(shop.dir.path().join("admin.token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let url = format!("http://{}/metrics", shop.control);
+    let fields = [("authorization", bearer.as_str())];
+    let request = client::request(http::Method::GET, &url, &fields, bytes::Bytes::new());
+    client::send(request).await.text()
+}
+
 #[tokio::test]
 async fn a_drain_says_what_is_left_and_the_shadow_asks_who_is_active() {
     let may = Arc::new(Semaphore::new(0));

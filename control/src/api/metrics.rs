@@ -93,6 +93,10 @@ pub(super) async fn metrics(State(controller): State<Controller>) -> Result<Resp
     all.extend(families::of_slices(&told));
     all.extend(families::of_requests(&told));
     all.extend(families::of_routes(&ports.data_plane.routes()));
+    all.extend(families::of_builds(
+        &controller.builds(),
+        &ports.data_plane.build_times(),
+    ));
     all.push(families::of_refusals(&ports.data_plane.refusals()));
     let figures = ports.data_plane.services();
     all.extend(services::of_upstreams(&figures));

@@ -23,7 +23,10 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn new() -> Self {
-        let home = Home::new();
+        Self::of(Home::new()).await
+    }
+
+    pub(crate) async fn of(home: Home) -> Self {
         let controller = home.start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outgrow_control::{ControlError, Controller, Note};
-use outgrow_rollout::{BuildFigures, BuildMove, BuildName, IllegalBuild, Weight};
+use outgrow_rollout::{AnswerFigures, BuildFigures, BuildMove, BuildName, IllegalBuild, Weight};
 use outgrow_testkit::eventually;
 
 use crate::fakes::{Home, weight};
@@ -18,12 +18,14 @@ fn figures(build: &str, well: u64) -> BuildFigures {
         upstreams: 2,
         well,
         in_flight: 0,
-        requests: 0,
-        failures: 0,
+        requests: 40,
+        failures: 3,
+        lately: AnswerFigures::default(),
+        lately_ms: 0,
     }
 }
 
-fn with(builds: &[(&str, u64)]) -> Home {
+pub(crate) fn with(builds: &[(&str, u64)]) -> Home {
     let home = Home::new();
     let all = builds.iter().map(|(build, well)| figures(build, *well));
     home.world.see().builds = all.collect();

@@ -15,10 +15,10 @@ use outgrow_control::ports::{
 };
 use outgrow_control::{Controller, Identity, Note, Ports, ServiceSpec, SliceSpec, Specs, Store};
 use outgrow_rollout::{
-    BuildFigures, BuildsState, CacheCounts, CacheFigures, CircuitFigures, DataPhase, HoldFigures,
-    LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideCounts, SideTimes,
-    SliceId, SourceFigures, SpanFigures, SyncEvidence, TableRows, UpstreamFigures, UpstreamState,
-    Weight,
+    BuildFigures, BuildTimes, BuildsState, CacheCounts, CacheFigures, CircuitFigures, DataPhase,
+    HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, Side,
+    SideCounts, SideTimes, SliceId, SourceFigures, SpanFigures, SyncEvidence, TableRows,
+    UpstreamFigures, UpstreamState, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -220,6 +220,23 @@ impl DataPlane for World {
             of(Some("catalog"), "GET /api/products/{id}", 2),
             of(None, "other", 3),
         ]
+    }
+
+    fn build_times(&self) -> Vec<BuildTimes> {
+        let seen = self.see();
+        let of = |figures: &BuildFigures| BuildTimes {
+            slice: SliceId::new("catalog").unwrap(),
+            service: "catalog".to_owned(),
+            build: figures.build.clone(),
+            times: SideTimes {
+                errors: figures.failures,
+                sum_us: 1_000 * figures.requests,
+                within_us: vec![(512, 0), (1_024, figures.requests)],
+                above: 0,
+            },
+            classes: vec![("2xx", figures.requests), ("none", 0)],
+        };
+        seen.builds.iter().map(of).collect()
     }
 
     fn services(&self) -> Vec<ServiceFigures> {

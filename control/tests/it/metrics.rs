@@ -7,10 +7,11 @@ use http::Method;
 use outgrow_testkit::eventually;
 
 use crate::api::{Served, TOKEN};
+use crate::builds::with;
 
 /// What a scrape of slices with everything tells.
 async fn scraped() -> String {
-    let served = Served::new().await;
+    let served = Served::of(with(&[("blue", 2), ("green", 2)])).await;
     served
         .home
         .walk(&served.controller, "catalog", "shadow")
@@ -61,6 +62,10 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_route_errors_total{slice=\"catalog\",route=\"GET /api/products/{id}\",side=\"legacy\"} 2",
         "outgrow_route_errors_total{route=\"other\",side=\"legacy\"} 3",
         "outgrow_route_duration_seconds_count{route=\"other\",side=\"legacy\"} 6",
+        "outgrow_build_weight_ratio{service=\"catalog\",build=\"blue\"} 1.0",
+        "outgrow_build_requests_total{slice=\"catalog\",service=\"catalog\",build=\"green\",class=\"2xx\"} 40",
+        "outgrow_build_errors_total{slice=\"catalog\",service=\"catalog\",build=\"green\"} 3",
+        "outgrow_build_duration_seconds_count{slice=\"catalog\",service=\"catalog\",build=\"green\"} 40",
         "outgrow_upstream_state{service=\"catalog\",upstream=\"10.0.0.1:80\",state=\"ejected\"} 1.0",
         "outgrow_upstream_requests_total{service=\"catalog\",upstream=\"10.0.0.1:80\"} 50",
         "outgrow_upstream_in_flight{service=\"catalog\",upstream=\"10.0.0.1:80\"} 3.0",

@@ -327,7 +327,7 @@ impl Call {
             cache.entry(&asks.question, &asks.fields, answer, SystemTime::now())
         };
         let entry = may.then(entry).flatten();
-        let verdict = || self.verdict(answered.side);
+        let verdict = || self.verdict(answered.side, answered.build);
         let answer = (answered.response, answered.lent);
         let mut response = hand_down(answer, None, None, self.filters.as_deref(), verdict);
         let mut text = format!("outgrow; fwd={}; fwd-status={}", asks.why, status.as_u16());

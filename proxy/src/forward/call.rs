@@ -56,6 +56,8 @@ pub(super) struct Answered {
     pub(super) response: Response<()>,
     pub(super) lent: Lent,
     pub(super) side: Side,
+    /// Of the extracted side; 0 where its service has none.
+    pub(super) build: Option<usize>,
     pub(super) latency: Duration,
 }
 
@@ -107,7 +109,7 @@ impl Call {
         let answered = self.ask_in_turn(side, &mut out, alone, |_| {}).await?;
         let copy = copied.map(|copied| self.copy(copied, &answered));
         let filters = self.filters.as_deref();
-        let verdict = || self.verdict(answered.side);
+        let verdict = || self.verdict(answered.side, answered.build);
         let answer = (answered.response, answered.lent);
         let mut response = hand_down(answer, client, copy, filters, verdict);
         self.stick(live, &mut response);
@@ -173,7 +175,7 @@ impl Call {
             let response = answered.map(|answered| {
                 let copy = copied.map(|copied| self.copy(copied, &answered));
                 let filters = self.filters.as_deref();
-                let verdict = || self.verdict(answered.side);
+                let verdict = || self.verdict(answered.side, answered.build);
                 let answer = (answered.response, answered.lent);
                 let mut response = hand_down(answer, client, copy, filters, verdict);
                 self.stick(&live, &mut response);
@@ -236,9 +238,12 @@ impl Call {
             }
         }
         // Only now: who waited for a caller's identity is not to come to a build that is drained.
-        let cluster = match side {
-            Side::Legacy => self.core.legacy(),
-            Side::Extracted => self.core.extracted(self.index, self.cohort.hash),
+        let (cluster, build) = match side {
+            Side::Legacy => (self.core.legacy(), None),
+            Side::Extracted => {
+                let (cluster, build) = self.core.extracted(self.index, self.cohort.hash);
+                (cluster, Some(build))
+            }
         };
         if let Some(trail) = &self.trail {
             trail.asks(side, cluster.build());
@@ -252,8 +257,12 @@ impl Call {
         self.slice
             .counts
             .count(self.core.index, side, error, latency);
+        if let (Some(counts), Some(build)) = (&self.slice.by_build, build) {
+            let status = sent.as_ref().ok().map(|(response, _)| response.status());
+            counts.count((self.core.index, build), status, (error, latency));
+        }
         if error {
-            verdict::tell(&self.core, self.event(side));
+            verdict::tell(&self.core, self.event(side, build));
         }
         let (response, lent) = sent?;
         if let Some(trail) = &self.trail {
@@ -263,6 +272,7 @@ impl Call {
             response,
             lent,
             side,
+            build,
             latency,
         })
     }
@@ -277,18 +287,19 @@ impl Call {
         self.route + build * routes
     }
 
-    fn event(&self, side: Side) -> ErrorEvent {
+    fn event(&self, side: Side, build: Option<usize>) -> ErrorEvent {
         ErrorEvent {
             slice: self.index,
             side,
+            build,
             key: self.cohort.hash,
         }
     }
 
-    pub(super) fn verdict(&self, side: Side) -> Verdict {
+    pub(super) fn verdict(&self, side: Side, build: Option<usize>) -> Verdict {
         Verdict {
             core: self.core.clone(),
-            of: Some((self.slice.clone(), self.event(side))),
+            of: Some((self.slice.clone(), self.event(side, build))),
             route: self.route,
             side,
         }

@@ -30,6 +30,9 @@ impl Verdict {
         self.core.shared.routes.fail(index, self.route, self.side);
         if let Some((slice, event)) = &self.of {
             slice.counts.fail(index, self.side);
+            if let (Some(counts), Some(build)) = (&slice.by_build, event.build) {
+                counts.fail((index, build));
+            }
             tell(&self.core, *event);
         }
     }

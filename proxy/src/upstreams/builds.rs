@@ -5,10 +5,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
-use outgrow_rollout::{BuildFigures, BuildName, BuildsState, Weight, build_bucket};
+use outgrow_rollout::{BuildFigures, BuildName, BuildTimes, BuildsState, Weight, build_bucket};
 
 use super::Service;
+use crate::counts::builds::{BuildCounts, Total};
+use crate::slice::Slice;
 
 /// What is in force, as one word: the active build, the one on trial, the share of the latter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,20 @@ impl Split {
     }
 }
 
+/// When the builds were changed last, and what each had had by then.
+#[derive(Debug)]
+struct Lately {
+    since: Instant,
+    totals: Vec<Total>,
+}
+
+impl Lately {
+    fn now(totals: Vec<Total>) -> Self {
+        let since = Instant::now();
+        Self { since, totals }
+    }
+}
+
 /// Shared by all cores.
 #[derive(Debug)]
 pub(crate) struct Builds {
@@ -44,13 +61,20 @@ pub(crate) struct Builds {
     split: AtomicU64,
     /// What control has said last.
     state: Mutex<BuildsState>,
+    /// Of the slices that it answers for.
+    counts: Vec<Arc<BuildCounts>>,
+    lately: Mutex<Lately>,
     /// Those of proxies that came before this one: at their last connections, or gone.
     earlier: Vec<Weak<Builds>>,
 }
 
 impl Builds {
     /// Of all services that have some. What `before` has in force goes on.
-    pub(crate) fn of(services: &[Arc<Service>], before: &[Arc<Self>]) -> Vec<Arc<Self>> {
+    pub(crate) fn of(
+        services: &[Arc<Service>],
+        slices: &[Arc<Slice>],
+        before: &[Arc<Self>],
+    ) -> Vec<Arc<Self>> {
         let mut found: Vec<Self> = Vec::new();
         for service in services {
             let Some(build) = &service.settings.build else {
@@ -60,7 +84,9 @@ impl Builds {
             let at = found.iter().position(|builds| builds.service == *name);
             let at = at.unwrap_or_else(|| {
                 let old = before.iter().find(|builds| builds.service == *name);
-                found.push(Self::begin(name, build, old));
+                let of_service = slices.iter().filter(|s| s.settings.service == *name);
+                let counts = of_service.filter_map(|slice| slice.by_build.clone());
+                found.push(Self::begin(name, build, (counts.collect(), old)));
                 found.len() - 1
             });
             if let Some(builds) = found.get_mut(at) {
@@ -75,7 +101,11 @@ impl Builds {
         found.into_iter().map(Arc::new).collect()
     }
 
-    fn begin(service: &str, first: &BuildName, old: Option<&Arc<Self>>) -> Self {
+    fn begin(
+        service: &str,
+        first: &BuildName,
+        (counts, old): (Vec<Arc<BuildCounts>>, Option<&Arc<Self>>),
+    ) -> Self {
         let state = old.map(|old| old.state().clone());
         let mut earlier: Vec<Weak<Self>> = old.map_or_else(Vec::new, |old| old.earlier.clone());
         earlier.retain(|earlier| earlier.strong_count() > 0);
@@ -86,6 +116,8 @@ impl Builds {
             services: Vec::new(),
             split: AtomicU64::new(0),
             state: Mutex::new(state.unwrap_or_else(|| BuildsState::new(first.clone()))),
+            counts,
+            lately: Mutex::new(Lately::now(Vec::new())),
             earlier,
         }
     }
@@ -111,9 +143,42 @@ impl Builds {
     fn apply_own(&self, state: &BuildsState) {
         let mut own = self.state();
         if state.revision >= own.revision {
+            if state.revision > own.revision {
+                let totals = (0..self.names.len()).map(|at| self.total(at)).collect();
+                *self.lately() = Lately::now(totals);
+            }
             *own = state.clone();
             self.put(state);
         }
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        // Plain data: a panic elsewhere cannot leave it half changed.
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What clients have asked a build, all slices together.
+    fn total(&self, build: usize) -> Total {
+        let mut total = Total::default();
+        for counts in &self.counts {
+            counts.add_to(&mut total, build);
+        }
+        total
+    }
+
+    /// Answers of each build for one slice.
+    pub(crate) fn times(&self, slice: &Slice) -> Vec<BuildTimes> {
+        let Some(counts) = &slice.by_build else {
+            return Vec::new();
+        };
+        let of = |(at, build): (usize, &BuildName)| BuildTimes {
+            slice: slice.settings.id.clone(),
+            service: self.service.clone(),
+            build: build.clone(),
+            times: counts.times(at),
+            classes: counts.classes(at),
+        };
+        self.names.iter().enumerate().map(of).collect()
     }
 
     /// What this proxy has no upstreams of stays as it is: it is one from before that build.
@@ -162,8 +227,12 @@ impl Builds {
 
     /// How each build is, in the order of the config.
     pub(crate) fn figures(&self) -> Vec<BuildFigures> {
-        let of = |(name, service): (&BuildName, &Arc<Service>)| {
+        let lately = self.lately();
+        let lately_ms = u64::try_from(lately.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let nothing = Total::default();
+        let of = |(at, (name, service)): (usize, (&BuildName, &Arc<Service>))| {
             let figures = service.figures();
+            let before = lately.totals.get(at).unwrap_or(&nothing);
             let well = |state| state == outgrow_rollout::UpstreamState::Well;
             BuildFigures {
                 build: name.clone(),
@@ -172,9 +241,12 @@ impl Builds {
                 in_flight: self.in_flight(name),
                 requests: figures.upstreams.iter().map(|u| u.requests).sum(),
                 failures: figures.upstreams.iter().map(|u| u.failures).sum(),
+                lately: self.total(at).since(before),
+                lately_ms,
             }
         };
-        self.names.iter().zip(&self.services).map(of).collect()
+        let all = self.names.iter().zip(&self.services);
+        all.enumerate().map(of).collect()
     }
 
     /// For `status`.
@@ -221,12 +293,12 @@ mod tests {
 
     #[test]
     fn what_is_in_force_is_in_force_in_earlier_proxies_too() {
-        let old = Builds::of(&services(&["blue", "green"]), &[]);
+        let old = Builds::of(&services(&["blue", "green"]), &[], &[]);
         assert_eq!((old[0].at(Some(1)), old[0].at(None)), (0, 0));
         old[0].apply(&state(1, "green", None));
         assert_eq!((old[0].at(Some(1)), old[0].at(None)), (1, 1));
         // Under another config the order is another one, and there is one build more.
-        let new = Builds::of(&services(&["red", "green", "blue"]), &old);
+        let new = Builds::of(&services(&["red", "green", "blue"]), &[], &old);
         assert_eq!(new[0].at(Some(1)), 1, "what was in force goes on");
         new[0].apply(&state(2, "blue", Some(("green", "30"))));
         assert!((250..350).contains(&share_of(&new[0], 1)));

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use outgrow_rollout::{
-    DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SpanFigures, SyncEvidence, Weight,
+    BuildTimes, DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SpanFigures, SyncEvidence,
 };
 use prometheus_client::metrics::MetricType;
 
 use super::{Family, Figure, Labels, SIDES, Sample, Told, Value, count, counter, gauge, now};
-use crate::controller::SliceStatus;
+use crate::controller::{BuildsStatus, SliceStatus};
 
 pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
     let each = |sample: fn(&SliceStatus) -> f64| -> Vec<Sample> {
@@ -16,10 +16,9 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             .map(|t| now(of(&t.status.slice), sample(&t.status)))
             .collect()
     };
-    let share = |weight: Weight| f64::from(weight.basis_points()) / 10_000.0;
     let weights = told
         .iter()
-        .map(|t| now(of(&t.status.slice), share(t.status.effective.weight)))
+        .map(|t| now(of(&t.status.slice), t.status.effective.weight.share()))
         .collect();
     let writers = told.iter().flat_map(|t| {
         SIDES.map(|side| {
@@ -135,6 +134,59 @@ pub(super) fn of_routes(routes: &[RouteTimes]) -> Vec<Family> {
             help: "Time to the head of a side's answer, by route.",
             kind: MetricType::Histogram,
             samples: times.collect(),
+        },
+    ]
+}
+
+/// Of services with several builds.
+pub(super) fn of_builds(services: &[BuildsStatus], times: &[BuildTimes]) -> Vec<Family> {
+    let weights = services.iter().flat_map(|service| {
+        service.builds.iter().map(|of| {
+            let name = ("service", service.service.clone());
+            let labels = vec![name, ("build", of.figures.build.to_string())];
+            now(labels, of.weight.share())
+        })
+    });
+    let labels = |of: &BuildTimes| -> Labels {
+        vec![
+            ("slice", of.slice.to_string()),
+            ("service", of.service.clone()),
+            ("build", of.build.to_string()),
+        ]
+    };
+    let classes = times.iter().flat_map(|of| {
+        of.classes.iter().map(move |(class, requests)| {
+            let mut labels = labels(of);
+            labels.push(("class", (*class).to_owned()));
+            count(labels, *requests)
+        })
+    });
+    let errors = times.iter().map(|of| count(labels(of), of.times.errors));
+    let took = times.iter().map(|of| Sample {
+        labels: labels(of),
+        value: Value::Times(of.times.clone()),
+    });
+    vec![
+        gauge(
+            "outgrow_build_weight_ratio",
+            "Share of the service's clients that a build answers.",
+            weights.collect(),
+        ),
+        counter(
+            "outgrow_build_requests",
+            "Requests that a build was asked, by the class of its answer's status.",
+            classes.collect(),
+        ),
+        counter(
+            "outgrow_build_errors",
+            "Requests that a build answered with 5xx, or did not answer.",
+            errors.collect(),
+        ),
+        Family {
+            name: "outgrow_build_duration_seconds",
+            help: "Time to the head of a build's answer.",
+            kind: MetricType::Histogram,
+            samples: took.collect(),
         },
     ]
 }

@@ -1,0 +1,153 @@
+//! The same by build, of a slice whose service has several, and by the class of the status, too.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use outgrow_rollout::{AnswerFigures, SideTimes};
+
+use super::{BUCKETS, Rows, quantile, raise};
+
+/// Of an answer's status; the last is that there was none.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// One build on one core, on a line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Classes([AtomicU64; CLASSES.len()]);
+
+/// Counters of a slice, by build in the order of the config.
+#[derive(Debug)]
+pub(crate) struct BuildCounts {
+    rows: Rows,
+    /// Core by core.
+    classes: Box<[Classes]>,
+}
+
+/// Totals of one build at some moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Total {
+    errors: u64,
+    times: [u64; BUCKETS],
+}
+
+impl Default for Total {
+    fn default() -> Self {
+        Self {
+            errors: 0,
+            times: [0; BUCKETS],
+        }
+    }
+}
+
+impl Total {
+    /// What came after `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> AnswerFigures {
+        let mut times = self.times;
+        for (now, then) in times.iter_mut().zip(&earlier.times) {
+            *now = now.saturating_sub(*then);
+        }
+        AnswerFigures {
+            requests: times.iter().sum(),
+            errors: self.errors.saturating_sub(earlier.errors),
+            p50_us: quantile(&times, 50),
+            p99_us: quantile(&times, 99),
+        }
+    }
+}
+
+impl BuildCounts {
+    pub(crate) fn new(builds: usize, cores: usize) -> Self {
+        Self {
+            rows: Rows::new(builds, cores),
+            classes: (0..builds * cores).map(|_| Classes::default()).collect(),
+        }
+    }
+
+    /// An answer with this status, or its absence. Called on the core's own thread only.
+    pub(crate) fn count(
+        &self,
+        (core, build): (usize, usize),
+        status: Option<http::StatusCode>,
+        outcome: (bool, Duration),
+    ) {
+        self.rows.count(core, build, outcome);
+        let class = status.map_or(CLASSES.len(), |status| usize::from(status.as_u16()) / 100);
+        let of = self.classes.get(core * self.rows.rows + build);
+        if let Some(counter) = of.and_then(|of| of.0.get(class.wrapping_sub(1))) {
+            raise(counter, 1);
+        }
+    }
+
+    /// What was counted as an answer has turned out to be an error at its end. Called on the core's
+    /// own thread only.
+    pub(crate) fn fail(&self, (core, build): (usize, usize)) {
+        self.rows.fail(core, build);
+    }
+
+    pub(crate) fn times(&self, build: usize) -> SideTimes {
+        self.rows.times(build)
+    }
+
+    pub(crate) fn classes(&self, build: usize) -> Vec<(&'static str, u64)> {
+        let of = || {
+            let all = self.classes.iter().skip(build);
+            all.step_by(self.rows.rows.max(1))
+        };
+        let sum = |at: usize| of().map(|of| of.0[at].load(Relaxed)).sum();
+        let all = CLASSES.iter().enumerate();
+        all.map(|(at, class)| (*class, sum(at))).collect()
+    }
+
+    /// Adds what a build has had so far.
+    pub(crate) fn add_to(&self, total: &mut Total, build: usize) {
+        total.errors += self.rows.sum(build, |c| &c.errors);
+        let own = self.rows.buckets(build);
+        for (total, own) in total.times.iter_mut().zip(own) {
+            *total += own;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn builds_are_counted_apart_by_class_and_since_a_moment() {
+        let counts = BuildCounts::new(2, 2);
+        let ms = Duration::from_millis;
+        let of = |build| {
+            let mut total = Total::default();
+            counts.add_to(&mut total, build);
+            total
+        };
+        for core in 0..2 {
+            counts.count((core, 0), Some(StatusCode::OK), (false, ms(1)));
+            counts.count((core, 1), Some(StatusCode::NOT_FOUND), (false, ms(4)));
+        }
+        counts.count((1, 1), None, (true, ms(64)));
+        counts.count((0, 1), Some(StatusCode::BAD_GATEWAY), (true, ms(4)));
+        counts.fail((0, 1));
+        let told = |build| {
+            let mut classes = counts.classes(build);
+            classes.retain(|(_, requests)| *requests > 0);
+            classes
+        };
+        assert_eq!(told(0), [("2xx", 2)]);
+        assert_eq!(told(1), [("4xx", 2), ("5xx", 1), ("none", 1)]);
+        let now = counts.times(1);
+        assert_eq!((now.requests(), now.errors), (4, 3));
+        let then = of(1);
+        let all = then.since(&Total::default());
+        assert_eq!((all.requests, all.errors), (4, 3));
+        assert!((4_000..5_000).contains(&all.p50_us.unwrap()), "{all:?}");
+        assert!((64_000..82_000).contains(&all.p99_us.unwrap()), "{all:?}");
+        assert_eq!(of(1).since(&then), AnswerFigures::default());
+        counts.count((0, 1), Some(StatusCode::OK), (false, ms(1)));
+        let since = of(1).since(&then);
+        assert_eq!((since.requests, since.errors), (1, 0));
+        assert_eq!(since.p50_us, since.p99_us);
+    }
+}
