@@ -378,7 +378,9 @@ mod tests {
         assert!(
             target.starts_with("/a?q=1&token=[hidden ")
                 && !target.contains("t0p")
-                && !target.contains("ada")
+                // A token has hexadecimal digits, which may be these three.
+                && !target.contains("ada%40")
+                && !target.contains("shop.example")
         );
     }
 
@@ -391,10 +393,9 @@ mod tests {
             r#"{"a":{"b": 4111111111111111 }, "c":"of: 4111111111111111, \"or\":5500005555555559, so"}"#,
         ] {
             let found = redactor.text(text);
-            assert!(
-                !found.contains("1111") && !found.contains("5555"),
-                "{found}"
-            );
+            for card in ["411111111111", "4111 1111", "550000555555"] {
+                assert!(!found.contains(card), "{found}");
+            }
             let read: Result<serde_json::Value, _> = serde_json::from_str(&found);
             assert!(read.is_ok(), "{found}");
         }
