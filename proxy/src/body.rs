@@ -6,12 +6,12 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use outgrow_shadow::{Exchange, Lost};
+use outgrow_shadow::{Draft, Lost};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::cache::Keep;
@@ -58,7 +58,7 @@ pub(crate) struct Answer {
 /// The copy of an answer for the shadow.
 pub(crate) struct Copy {
     /// Taken at the end; its body is kept as it passes.
-    pub(crate) exchange: Option<Box<Exchange>>,
+    pub(crate) draft: Option<Box<Draft>>,
     /// What the request brought, where it has a body.
     pub(crate) upload: Option<Rc<RefCell<UploadCopy>>>,
     /// Where somebody is still asked who the caller is.
@@ -68,51 +68,38 @@ pub(crate) struct Copy {
 impl std::fmt::Debug for Copy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Copy")
-            .field("exchange", &self.exchange)
+            .field("draft", &self.draft)
             .finish_non_exhaustive()
     }
 }
 
 impl Copy {
     fn take(&mut self, data: &Bytes) {
-        let Some(exchange) = &mut self.exchange else {
-            return;
-        };
-        let Exchange {
-            ticket,
-            raw,
-            response,
-            ..
-        } = &mut **exchange;
-        if !response.whole || raw.body() + data.len() > ticket.body_cap() {
-            response.whole = false;
-            raw.forget_body();
-            ticket.release();
-        } else if ticket.hold(data.len()) {
-            raw.keep(data);
-        } else if let Some(exchange) = self.exchange.take() {
-            exchange.ticket.lose(Lost::Shed("memory"));
+        if let Some(mut draft) = self.draft.take() {
+            match draft.keep(data) {
+                true => self.draft = Some(draft),
+                false => draft.lose(Lost::Shed("memory")),
+            }
         }
     }
 
     fn end(&mut self, trailers: &HeaderMap) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.response.trailers.clone_from(trailers);
+        if let Some(draft) = &mut self.draft {
+            draft.trailed(trailers);
         }
     }
 
     fn finish(&mut self, complete: bool) {
-        if let Some(mut exchange) = self.exchange.take() {
+        if let Some(mut draft) = self.draft.take() {
             if let Some(upload) = &self.upload {
                 let mut upload = upload.borrow_mut();
-                exchange.request.whole = upload.is_whole();
-                exchange.request.body = upload.give();
+                let is_whole = upload.is_whole();
+                draft.brought(upload.give(), is_whole);
             }
-            exchange.finished = SystemTime::now();
-            exchange.response.whole &= complete;
+            draft.ended(complete);
             match &self.caller {
-                Some(caller) => caller.offer(exchange),
-                None => exchange.offer(),
+                Some(caller) => caller.offer(draft),
+                None => draft.offer(),
             }
         }
     }

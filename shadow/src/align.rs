@@ -172,7 +172,7 @@ fn witness(
 ) -> Option<Box<Pair>> {
     let most = slice.limits.examples;
     let drawn = slice
-        .record()
+        .notes()
         .draw_witness(&exchange.endpoint, &found.hidden, most);
     let id = drawn?;
     let mut pair = pair(slice, exchange, Some(legacy), Some(extracted), &[]);
@@ -315,7 +315,7 @@ pub(crate) async fn learn_noise(slice: &Slice, exchange: &Exchange) {
     }
     took.sort_by_key(|(side, _)| *side != Side::Legacy);
     if let [(_, legacy), (_, extracted)] = took.as_slice() {
-        slice.record().latencies.add(*legacy, *extracted);
+        slice.notes().latencies.add(*legacy, *extracted);
     }
     // Without an answer of the extracted side there is still something to learn of the legacy one.
     if let Some(own) = own {

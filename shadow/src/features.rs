@@ -183,6 +183,7 @@ mod tests {
     use http::{HeaderName, HeaderValue, Method};
 
     use super::*;
+    use crate::draft::Draft;
     use crate::raw::Raw;
     use crate::tap::Ticket;
 
@@ -192,10 +193,10 @@ mod tests {
             (name, HeaderValue::from_static(value))
         };
         let ticket = Ticket::of_nobody(0, route.into());
-        let mut exchange = *Exchange::begin(ticket, Method::GET, Raw::default());
-        exchange.request.target = target.parse().unwrap();
-        exchange.request.headers = headers.iter().map(pair).collect();
-        exchange
+        let fields = headers.iter().map(pair).collect();
+        let none = HeaderName::from_static("x-none");
+        let raw = Raw::asked(target, &fields, &none);
+        Draft::begin(ticket, Method::GET, raw).open().unwrap()
     }
 
     #[test]

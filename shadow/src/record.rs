@@ -246,6 +246,14 @@ impl Record {
         }
     }
 
+    /// The generation, if these are the builds that run now.
+    pub(crate) fn knows(&self, legacy: Option<&str>, extracted: Option<&str>) -> Option<u64> {
+        let same =
+            |known: &Option<String>, seen: Option<&str>| seen.is_none() || known.as_deref() == seen;
+        let are_known = same(&self.legacy_build, legacy) && same(&self.extracted_build, extracted);
+        are_known.then_some(self.generation)
+    }
+
     /// Starts over when one side was deployed; what still waits goes over to the new builds. The
     /// generation that a pair with these builds belongs to, if it began in generation `since`.
     /// `None` when another build answers now, and this pair is a straggler of the one before.

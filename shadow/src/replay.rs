@@ -25,7 +25,6 @@ use crate::compare::Answer;
 use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::places::{Place, Places};
-use crate::raw::Raw;
 use crate::record::Outcome;
 use crate::recording::{Recorded, Recording};
 use crate::renaming::Book;
@@ -373,7 +372,7 @@ impl Replay {
             [Ok(reference), Ok(other)] => (reference, other),
         };
         self.slice
-            .record()
+            .notes()
             .times(Some(reference.latency), Some(other.latency));
         let (reference, other) = (reference.answer, other.answer);
         if !self.named.swap(true, Relaxed) {
@@ -475,7 +474,6 @@ fn exchange(
             whole: true,
         },
         response,
-        raw: Raw::default(),
         finished: SystemTime::now(),
         latency,
         identity: None,

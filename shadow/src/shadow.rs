@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::align;
+use crate::draft::Draft;
 use crate::error::Error;
 use crate::flights::ROUTE_STOPPED;
 use crate::inbox::Inbox;
@@ -21,7 +22,7 @@ use crate::report::Report;
 use crate::rules::{Accepted, today};
 use crate::settings::{Freshness, Rule, ShadowSettings};
 use crate::slice::{Offered, Slice, unix_now};
-use crate::tap::{Exchange, Issuer, Lost, Tap, Ticket};
+use crate::tap::{Issuer, Lost, Tap, Ticket};
 use crate::what_if::{self, WhatIf};
 use crate::writes::{self, Kind, Stopped};
 
@@ -85,9 +86,9 @@ impl Shadow {
         let (own, begun, until) = (inbox.clone(), tasks.clone(), cancel.clone());
         // One of the tasks, so that all that was put down is begun before they have ended.
         let emptying = async move {
-            let judge = |(slice, exchange): Offered| {
+            let judge = |(slice, draft): Offered| {
                 // Their number is bounded by `waiting`, checked at admission.
-                begun.spawn(Self::judge(slice, until.clone(), exchange));
+                begun.spawn(Self::judge(slice, until.clone(), draft));
             };
             own.empty(judge).await;
         };
@@ -295,8 +296,11 @@ impl Shadow {
         serde_json::to_value(fetched).map_err(Error::Json)
     }
 
-    async fn judge(slice: Arc<Slice>, cancel: CancellationToken, mut exchange: Box<Exchange>) {
-        exchange.open();
+    async fn judge(slice: Arc<Slice>, cancel: CancellationToken, draft: Box<Draft>) {
+        // One that says nothing counts as abandoned.
+        let Some(mut exchange) = draft.open() else {
+            return;
+        };
         match slice.endpoint(&exchange) {
             Ok(endpoint) => exchange.endpoint = endpoint,
             Err(reason) => {
@@ -374,13 +378,12 @@ impl Tap for Shadow {
 }
 
 impl Issuer for Slice {
-    fn take(self: Arc<Self>, exchange: Box<Exchange>) {
-        if !exchange.ticket.hold(exchange.head_bytes()) {
-            exchange.ticket.lose(Lost::Shed("memory"));
+    fn take(self: Arc<Self>, draft: Box<Draft>) {
+        if !draft.ticket().hold(draft.head_bytes()) {
+            draft.lose(Lost::Shed("memory"));
             return;
         }
-        let inbox = self.inbox.clone();
-        inbox.put((self, exchange));
+        self.inbox.put((self.clone(), draft));
     }
 
     fn lose(&self, route: &str, why: Lost) {

@@ -15,6 +15,7 @@ use crate::budget::{Budget, Share};
 use crate::compare::Answer;
 use crate::diff::Difference;
 use crate::door::Door;
+use crate::draft::Draft;
 use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::features;
@@ -61,8 +62,12 @@ pub(crate) enum NoAnswer {
     NotAsked(&'static str),
 }
 
-/// An exchange, and the slice that it belongs to.
-pub(crate) type Offered = (Arc<Slice>, Box<Exchange>);
+/// A copy, and the slice that it belongs to.
+pub(crate) type Offered = (Arc<Slice>, Box<Draft>);
+
+/// What cores take from each other in turns, in lines of memory with nothing else in them.
+#[repr(align(128))]
+struct OwnLine<T>(T);
 
 /// Locks are taken in the order rules, record, door.
 pub(crate) struct Slice {
@@ -88,7 +93,7 @@ pub(crate) struct Slice {
     dice: AtomicU64,
     /// Which evidence is gathered now: see [`Record::generation`]. A copy, for the tap.
     generation: AtomicU64,
-    door: Mutex<Door>,
+    door: OwnLine<Mutex<Door>>,
     record: Mutex<Record>,
     /// Replaced as a whole, so that pairs are compared side by side.
     rules: Mutex<Arc<Rules>>,
@@ -152,7 +157,7 @@ impl Slice {
             turns: Semaphore::new(slice.flow.in_flight),
             dice: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            door: Mutex::new(Door::new(&slice.flow)),
+            door: OwnLine(Mutex::new(Door::new(&slice.flow))),
             record: Mutex::new(Record::of(&slice.id)),
             rules: Mutex::new(Arc::new(Rules::new(&slice.rules, &slice.arrays)?)),
             limits: all.limits.clone(),
@@ -162,19 +167,25 @@ impl Slice {
 
     /// For a client's path: held for a few additions by everybody.
     pub(crate) fn door(&self) -> MutexGuard<'_, Door> {
-        lock(&self.door)
+        lock(&self.door.0)
     }
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
 
-    /// The record, with all that came in until now.
+    /// The record, with all that came in until now: for whoever looks at its counts.
     pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
-        let mut record = lock(&self.record);
+        let mut record = self.notes();
         let came = self.door().take();
         record.take_in(&came);
         record
+    }
+
+    /// The record without what came in since somebody looked: for what is noted of a pair. The
+    /// door, which clients' requests pass, is left alone.
+    pub(crate) fn notes(&self) -> MutexGuard<'_, Record> {
+        lock(&self.record)
     }
 
     /// Changes which evidence is gathered.
@@ -303,7 +314,7 @@ impl Slice {
     pub(crate) fn took(&self, side: Side, latency: Duration) {
         let took = |wanted| (side == wanted).then_some(latency);
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        let mut record = self.record();
+        let mut record = self.notes();
         record.times(took(Side::Legacy), took(Side::Extracted));
         record.history.answered(unix_now(), side, micros);
     }
@@ -330,7 +341,7 @@ impl Slice {
         since: u64,
     ) -> Option<u64> {
         let (legacy, beside) = (self.build(legacy), self.build(beside));
-        let known = self.record().extracted_build.clone();
+        let known = self.notes().extracted_build.clone();
         match (known, beside) {
             (Some(known), Some(beside)) if known != beside => None,
             _ => self.learn(legacy, None, since),
@@ -338,6 +349,10 @@ impl Slice {
     }
 
     fn learn(&self, legacy: Option<String>, extracted: Option<String>, since: u64) -> Option<u64> {
+        let known = self.notes().knows(legacy.as_deref(), extracted.as_deref());
+        if known.is_some() {
+            return known;
+        }
         let mut belongs = None;
         self.replace(|record| {
             belongs = record.builds(legacy.as_deref(), extracted.as_deref(), since);
@@ -346,17 +361,17 @@ impl Slice {
     }
 
     pub(crate) fn noise(&self, route: &str, own: &[Difference], theirs: &[Difference]) {
-        self.record().noise(route, own, theirs);
+        self.notes().noise(route, own, theirs);
     }
 
     /// Counts a pair whose differences are final.
     pub(crate) fn judged(&self, route: &str, found: &[Difference]) {
-        self.record().judged(route, found);
+        self.notes().judged(route, found);
     }
 
     /// Asks for evidence of what an exchange is of.
     pub(crate) fn wants(&self, exchange: &Exchange) {
-        self.record().wants(&Of::new(exchange, &class(exchange)));
+        self.notes().wants(&Of::new(exchange, &class(exchange)));
     }
 
     /// Books how a pair of this generation ended, and frees its place.
@@ -365,7 +380,11 @@ impl Slice {
         let class = class(exchange);
         let of = Of::new(exchange, &class);
         let features = || features::of(exchange, &self.redactor);
-        let mut record = self.record();
+        let mut record = self.notes();
+        if record.waiting == 0 {
+            // This one has come in, at the least.
+            record.take_in(&self.door().take());
+        }
         let counted = record.settle(of, outcome, generation, examples, features);
         if let Some(against) = counted {
             record.history.compared(unix_now(), against);
@@ -376,7 +395,7 @@ impl Slice {
     /// What is no noise.
     pub(crate) fn kept(&self, route: &str, mut found: Vec<Difference>) -> Vec<Difference> {
         if !found.is_empty() {
-            let record = self.record();
+            let record = self.notes();
             let mut known = HashMap::new();
             found.retain(|difference| {
                 let field = difference.place.general();
@@ -445,7 +464,7 @@ impl Slice {
 
     /// Whether faults are still to be seeded in an answer of this route; counts it.
     pub(crate) fn wants_seeds(&self, route: &str) -> bool {
-        let mut record = self.record();
+        let mut record = self.notes();
         if !record.seeded.contains_key(route) && record.seeded.len() >= SEEDED_ROUTES_MAX {
             return false;
         }
@@ -456,7 +475,7 @@ impl Slice {
 
     /// Books seeded faults.
     pub(crate) fn seeded(&self, route: &str, faults: u64, caught: u64) {
-        if let Some(seeded) = self.record().seeded.get_mut(route) {
+        if let Some(seeded) = self.notes().seeded.get_mut(route) {
             seeded.faults += faults;
             seeded.caught += caught;
         }
@@ -517,8 +536,12 @@ impl Slice {
 
     /// True for this share of the calls, evenly spread.
     pub(crate) fn draw(&self, share: f64) -> bool {
+        // All or nothing needs no dice, which other cores throw, too.
+        if share >= 1.0 || share <= 0.0 {
+            return share >= 1.0;
+        }
         let count = self.dice.fetch_add(1, Relaxed);
         let drawn = xxh3_64(&count.to_le_bytes()) as f64 / u64::MAX as f64;
-        share >= 1.0 || drawn < share
+        drawn < share
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing here waits: the proxy calls it on the client's path.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outgrow_rollout::{Side, SliceId};
 
 use crate::budget::Share;
-use crate::raw::Raw;
+use crate::draft::Draft;
 
 /// Marks a mirrored request, so that it is never mirrored again.
 pub const SHADOW_MARK: &str = "x-outgrow-shadow";
@@ -34,7 +34,7 @@ pub trait Tap: Send + Sync + 'static {
 /// Who gave a ticket out. Nothing here blocks.
 pub trait Issuer: Send + Sync + 'static {
     /// Takes the copy, or counts its loss.
-    fn take(self: Arc<Self>, exchange: Box<Exchange>);
+    fn take(self: Arc<Self>, draft: Box<Draft>);
     /// A ticket of this route brings nothing.
     fn lose(&self, route: &str, why: Lost);
 }
@@ -117,6 +117,15 @@ impl Ticket {
         self.generation
     }
 
+    pub(crate) fn route(&self) -> &Arc<str> {
+        &self.route
+    }
+
+    /// Who gave it out, until it is settled.
+    pub(crate) fn issuer(&self) -> Option<Arc<dyn Issuer>> {
+        self.issuer.clone()
+    }
+
     /// The ledger knows how the exchange ended.
     pub fn settle(&mut self) {
         self.issuer = None;
@@ -151,74 +160,12 @@ pub struct Exchange {
     pub primary: Side,
     pub request: CapturedRequest,
     pub response: CapturedResponse,
-    /// In place of the request's target, of both sides' fields and of the answer's body, until it
-    /// is [opened](Self::open).
-    pub raw: Raw,
     /// When the answer was complete.
     pub finished: SystemTime,
     /// Time to the answer's head.
     pub latency: Duration,
     /// The signed identity of the caller, where it is known without asking.
     pub identity: Option<HeaderValue>,
-}
-
-/// No request's target, but some target is needed.
-static NO_TARGET: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/"));
-
-impl Exchange {
-    /// That of a request whose answer is still to come, of the legacy side it is assumed. A box
-    /// from the first on, for it is handed on many times on its way.
-    pub fn begin(ticket: Ticket, method: Method, raw: Raw) -> Box<Self> {
-        Box::new(Self {
-            route: ticket.route.clone(),
-            endpoint: ticket.route.clone(),
-            ticket,
-            primary: Side::Legacy,
-            request: CapturedRequest {
-                method,
-                target: NO_TARGET.clone(),
-                sides: SideTargets::default(),
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                whole: true,
-            },
-            response: CapturedResponse {
-                status: StatusCode::OK,
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                whole: true,
-                trailers: HeaderMap::new(),
-            },
-            raw,
-            finished: SystemTime::UNIX_EPOCH,
-            latency: Duration::ZERO,
-            identity: None,
-        })
-    }
-
-    /// Gives it to whoever has admitted it. Never blocks.
-    pub fn offer(self: Box<Self>) {
-        if let Some(issuer) = self.ticket.issuer.clone() {
-            issuer.take(self);
-        }
-    }
-
-    /// Makes a target, fields and a body of what is [raw](Self::raw), if there is anything.
-    pub fn open(&mut self) {
-        if let Some(opened) = std::mem::take(&mut self.raw).open() {
-            (self.request.target, self.request.headers) = (opened.target, opened.asked);
-            (self.response.headers, self.response.body) = (opened.answered, opened.body);
-        }
-    }
-
-    /// Bytes of both heads.
-    pub(crate) fn head_bytes(&self) -> usize {
-        let fields = self.request.headers.iter().chain(&self.response.headers);
-        let fields: usize = fields
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        fields + self.request.target.as_str().len() + self.raw.heads()
-    }
 }
 
 /// The client's request.

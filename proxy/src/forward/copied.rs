@@ -6,7 +6,7 @@ use std::rc::Rc;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue};
 use outgrow_rollout::{Live, Side};
-use outgrow_shadow::{Exchange, Lost, Raw, SideTargets, Ticket};
+use outgrow_shadow::{Draft, Lost, Raw, SideTargets, Ticket};
 
 use super::call::{Answered, Call};
 use crate::body::Copy;
@@ -17,7 +17,7 @@ use crate::pool::Outgoing;
 
 /// A request whose copy the shadow wants.
 pub(super) struct Copied {
-    exchange: Box<Exchange>,
+    draft: Box<Draft>,
     /// The fields once more, where they tell who asks.
     fields: Option<Box<HeaderMap>>,
     upload: Option<Rc<RefCell<UploadCopy>>>,
@@ -35,20 +35,20 @@ impl Call {
         let is_told = self.core.identities.is_some();
         let mut copied = Copied {
             fields: is_told.then(|| Box::new(asked.headers.clone())),
-            exchange: Exchange::begin(ticket, asked.method.clone(), raw),
+            draft: Draft::begin(ticket, asked.method.clone(), raw),
             upload: None,
             caller: None,
         };
         let Some(body) = out.body.take() else {
             return Some(copied);
         };
-        let ticket = &copied.exchange.ticket;
+        let ticket = copied.draft.ticket();
         let cap = ticket.body_cap();
         let said = out.parts.headers.get(CONTENT_LENGTH);
         let said = said.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if !ticket.hold(said.map_or(cap, |length| length.min(cap))) {
             out.body = Some(body);
-            copied.exchange.ticket.lose(Lost::Shed("memory"));
+            copied.draft.lose(Lost::Shed("memory"));
             return None;
         }
         let upload = Rc::new(RefCell::new(UploadCopy::new(cap)));
@@ -96,18 +96,17 @@ impl Call {
             identities.known(copied.fields.as_ref()?)
         };
         let identity = self.caller.clone().or_else(known);
-        let mut exchange = copied.exchange;
-        exchange.raw.answered(answered.response.headers());
-        exchange.response.status = answered.response.status();
-        (exchange.primary, exchange.latency) = (answered.side, answered.latency);
-        exchange.identity = identity;
+        let (mut draft, response) = (copied.draft, &answered.response);
+        let (side, latency) = (answered.side, answered.latency);
+        draft.answered(side, response.status(), response.headers(), latency);
+        draft.is_of(identity);
         if let Some(targets) = &self.targets {
             let [legacy, extracted] =
                 [Side::Legacy, Side::Extracted].map(|side| targets.side_target(side));
-            exchange.request.sides = SideTargets { legacy, extracted };
+            draft.asks(SideTargets { legacy, extracted });
         }
         Copy {
-            exchange: Some(exchange),
+            draft: Some(draft),
             upload: copied.upload,
             caller: copied.caller,
         }
@@ -122,36 +121,36 @@ pub(crate) struct Lookup(RefCell<State>);
 enum State {
     #[default]
     Asking,
-    Waiting(Box<Exchange>),
+    Waiting(Box<Draft>),
     /// The signed identity, none for an anonymous caller; or nobody could say.
     Told(Result<Option<HeaderValue>, ()>),
 }
 
 impl Lookup {
     /// Gives the copy to the shadow, as soon as it is known who asks.
-    pub(crate) fn offer(&self, exchange: Box<Exchange>) {
+    pub(crate) fn offer(&self, draft: Box<Draft>) {
         let mut state = self.0.borrow_mut();
         match &*state {
-            State::Told(told) => offer(exchange, told.clone()),
-            State::Asking | State::Waiting(_) => *state = State::Waiting(exchange),
+            State::Told(told) => offer(draft, told.clone()),
+            State::Asking | State::Waiting(_) => *state = State::Waiting(draft),
         }
     }
 
     fn tell(&self, told: Result<Option<HeaderValue>, ()>) {
         let before = self.0.replace(State::Told(told.clone()));
-        if let State::Waiting(exchange) = before {
-            offer(exchange, told);
+        if let State::Waiting(draft) = before {
+            offer(draft, told);
         }
     }
 }
 
-fn offer(mut exchange: Box<Exchange>, told: Result<Option<HeaderValue>, ()>) {
+fn offer(mut draft: Box<Draft>, told: Result<Option<HeaderValue>, ()>) {
     match told {
         Ok(identity) => {
-            exchange.identity = identity;
-            exchange.offer();
+            draft.is_of(identity);
+            draft.offer();
         }
         // The candidate would refuse whom the monolith knows.
-        Err(()) => exchange.ticket.lose(Lost::Shed("identity")),
+        Err(()) => draft.lose(Lost::Shed("identity")),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Method;
 use outgrow_rollout::SliceId;
-use outgrow_shadow::{Exchange, Issuer, Lost, Tap, Ticket};
+use outgrow_shadow::{Draft, Exchange, Issuer, Lost, Tap, Ticket};
 use outgrow_testkit::eventually;
 
 use crate::harness::WAIT;
@@ -77,10 +77,10 @@ impl Tap for Keeper {
 }
 
 impl Issuer for Copies {
-    fn take(self: Arc<Self>, mut exchange: Box<Exchange>) {
+    fn take(self: Arc<Self>, draft: Box<Draft>) {
+        let mut exchange = draft.open().unwrap();
         exchange.ticket.settle();
-        exchange.open();
-        self.kept.lock().unwrap().push(*exchange);
+        self.kept.lock().unwrap().push(exchange);
     }
 
     fn lose(&self, _: &str, why: Lost) {

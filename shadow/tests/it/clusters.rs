@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use outgrow_rollout::Side;
 use outgrow_shadow::{Format, Report, Shadow, render};
 use outgrow_testkit::{Upstream, eventually};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -145,10 +146,9 @@ fn offer(shadow: &Shadow, asked: Asked) {
     };
     let headers: HeaderMap = asked.headers.into_iter().map(pair).collect();
     let given = answer(&asked.method, &asked.target, &headers, false);
-    let request = (asked.method, asked.target.as_str());
-    let mut exchange = admitted(shadow, asked.route, request, &given).unwrap();
-    exchange.request.headers = headers;
-    exchange.offer();
+    let request = (asked.method, asked.target.as_str(), &headers);
+    let draft = admitted(shadow, asked.route, request, (Side::Legacy, &given));
+    draft.unwrap().offer();
 }
 
 /// Compares so many requests with a candidate.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use outgrow_rollout::{ShadowEvidence, Side, SliceId};
 use outgrow_shadow::{
-    Accept, Exchange, Flow, Freshness, Limits, Place, Places, Raw, Rule, Shadow, ShadowSettings,
+    Accept, Draft, Flow, Freshness, Limits, Place, Places, Raw, Rule, Shadow, ShadowSettings,
     SideTargets, SliceShadow, Tap,
 };
 use outgrow_testkit::{Upstream, eventually};
@@ -245,30 +245,30 @@ fn offered(
     target: &'static str,
     sides: SideTargets,
 ) -> bool {
-    let Some(mut exchange) = admitted(shadow, route, (Method::GET, target), answer) else {
+    let (request, answer) = ((Method::GET, target, &headers), (primary, answer));
+    let Some(mut draft) = admitted(shadow, route, request, answer) else {
         return false;
     };
-    exchange.primary = primary;
-    (exchange.request.headers, exchange.request.sides) = (headers, sides);
-    exchange.offer();
+    draft.asks(sides);
+    draft.offer();
     true
 }
 
-/// What the proxy would offer of a request to the legacy side, if the shadow wants a copy.
+/// What the proxy would offer of a request that this side has answered, if the shadow wants a copy.
 pub(crate) fn admitted(
     shadow: &Shadow,
     route: &str,
-    (method, target): (Method, &str),
-    answer: &Response<Bytes>,
-) -> Option<Box<Exchange>> {
+    (method, target, headers): (Method, &str, &HeaderMap),
+    (primary, answer): (Side, &Response<Bytes>),
+) -> Option<Box<Draft>> {
     let ticket = shadow.admit(&shop(), &route.into(), &method, 0)?;
-    let mut exchange = Exchange::begin(ticket, method, Raw::default());
-    exchange.request.target = target.parse().unwrap();
-    exchange.response.status = answer.status();
-    exchange.response.headers = answer.headers().clone();
-    exchange.response.body = answer.body().clone();
-    (exchange.finished, exchange.latency) = (SystemTime::now(), Duration::from_millis(1));
-    Some(exchange)
+    let raw = Raw::asked(target, headers, &HeaderName::from_static("x-none"));
+    let mut draft = Draft::begin(ticket, method, raw);
+    let latency = Duration::from_millis(1);
+    draft.answered(primary, answer.status(), answer.headers(), latency);
+    assert!(draft.keep(answer.body()), "there is memory for it");
+    draft.ended(true);
+    Some(draft)
 }
 
 /// What is known once nothing waits any more. The ledger must add up.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use outgrow_rollout::{ShadowEvidence, Side};
 use outgrow_shadow::{
     Accept, ArrayBy, ArrayRule, Place, RouteShadow, Rule, Shadow, ShadowSettings, SideTargets,
@@ -170,13 +170,12 @@ impl Orders {
 
     async fn evidence(&self, client: Client<'_>) -> ShadowEvidence {
         let method: Method = client.route.split(' ').next().unwrap().parse().unwrap();
-        let asked = (method, client.target);
-        let exchange = admitted(&self.shadow, client.route, asked, &client.answer);
-        let mut exchange = exchange.unwrap();
-        exchange.primary = client.primary;
-        exchange.request.sides = client.sides;
-        exchange.request.body = Bytes::from_static(client.body.as_bytes());
-        exchange.offer();
+        let (none, answer) = (HeaderMap::new(), (client.primary, &client.answer));
+        let asked = (method, client.target, &none);
+        let mut draft = admitted(&self.shadow, client.route, asked, answer).unwrap();
+        draft.asks(client.sides);
+        draft.brought(Bytes::from_static(client.body.as_bytes()), true);
+        draft.offer();
         settled(&self.shadow).await
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
+use outgrow_rollout::Side;
 use outgrow_shadow::{Flow, Format, Posts, RouteShadow, Shadow, render};
 use outgrow_testkit::Upstream;
 
@@ -21,13 +22,11 @@ fn flow(posts: Posts) -> Flow {
 
 /// A client has got this answer to this body.
 fn post(shadow: &Shadow, body: &str, answer: &Response<Bytes>, whole: bool) {
-    let asked = (Method::POST, "/graphql");
-    let mut exchange = admitted(shadow, ROUTE, asked, answer).unwrap();
-    let request = &mut exchange.request;
-    let fields = [header("content-type", "application/json")];
-    request.headers = HeaderMap::from_iter(fields);
-    (request.body, request.whole) = (Bytes::from(body.to_owned()), whole);
-    exchange.offer();
+    let fields = HeaderMap::from_iter([header("content-type", "application/json")]);
+    let asked = (Method::POST, "/graphql", &fields);
+    let mut draft = admitted(shadow, ROUTE, asked, (Side::Legacy, answer)).unwrap();
+    draft.brought(Bytes::from(body.to_owned()), whole);
+    draft.offer();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,21 +33,21 @@ fn with(writes: Writes, sides: [&Upstream; 2]) -> ShadowSettings {
 
 /// A client of this side has changed a price; its copy goes into the shadow, where that wants it.
 fn put_of(shadow: &Shadow, primary: Side, answer: &Response<Bytes>) -> bool {
-    let asked = (Method::PUT, "/api/products/7/price");
-    let Some(mut exchange) = admitted(shadow, PRICE, asked, answer) else {
-        return false;
-    };
-    exchange.primary = primary;
-    exchange.request.headers = HeaderMap::from_iter([
+    let fields = HeaderMap::from_iter([
         header("content-type", "application/json"),
         header("host", "shop.example"),
         header("cookie", "sid=s3cret"),
         // Whatever a client says of itself.
         header("x-outgrow-dry-run", "0"),
     ]);
-    exchange.request.body = Bytes::from_static(br#"{"price":"9.95","password":"swordfish"}"#);
-    exchange.identity = Some(HeaderValue::from_static("v1.signed"));
-    exchange.offer();
+    let asked = (Method::PUT, "/api/products/7/price", &fields);
+    let Some(mut draft) = admitted(shadow, PRICE, asked, (primary, answer)) else {
+        return false;
+    };
+    let body = Bytes::from_static(br#"{"price":"9.95","password":"swordfish"}"#);
+    draft.brought(body, true);
+    draft.is_of(Some(HeaderValue::from_static("v1.signed")));
+    draft.offer();
     true
 }
 
