@@ -14,7 +14,8 @@ pub use api::{AdminError, Token, serve_admin};
 pub use controller::{
     BuildStatus, BuildsStatus, Controller, CutoverReport, CutoverStatus, FlipReport, FlipRequest,
     Identity, Lowered, Note, Ports, Quiet, RollbackReport, RunbookView, ServiceSpec, Settle,
-    SliceSpec, SliceStatus, Specs, Status, StepDone, StepStatus, VerifyReport, parse_traffic,
+    SliceSpec, SliceStatus, Specs, Status, StepDone, StepStatus, TakenFrom, VerifyReport,
+    parse_traffic,
 };
 pub use error::{ControlError, Kind, Result, StoreError, chain};
 pub use store::{

@@ -3,12 +3,14 @@
 //! Its own thread, so that neither a busy core nor a stalled back office can hold it up. Cores
 //! send it errors only; what went well it reads from the counters.
 
+mod builds;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use outgrow_rollout::{Guard, Revision, Side, SideCounts, SliceId, Verdict, Weight};
+use outgrow_rollout::{BuildName, Guard, Revision, Side, SideCounts, SliceId, Verdict, Weight};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +22,10 @@ use crate::saved::{self, Saved};
 use crate::slice::Slice;
 use crate::sources::DnsSettings;
 use crate::tls::Certificates;
+use crate::upstreams::builds::Builds;
 use crate::upstreams::discovery::Resolver;
 use crate::upstreams::{Keeper, Service};
+use builds::BuildWatch;
 
 /// Between two looks at the counters. The hard rule needs ten failures, which at the traffic
 /// where it matters take longer than this.
@@ -37,6 +41,24 @@ pub struct Lowered {
     pub at_epoch: u64,
     pub at_revision: Revision,
     pub verdict: Verdict,
+}
+
+/// The guard took requests back from a build; control must bring the store after.
+#[derive(Debug, Clone, Serialize)]
+pub struct TakenBack {
+    pub service: String,
+    pub build: BuildName,
+    /// By whose requests it was judged.
+    pub slice: SliceId,
+    pub at_revision: Revision,
+    pub verdict: Verdict,
+}
+
+/// What the guard did by itself.
+#[derive(Debug, Clone, Serialize)]
+pub enum Act {
+    Lowered(Lowered),
+    TakenBack(TakenBack),
 }
 
 /// One error of one side.
@@ -56,13 +78,15 @@ struct Watched {
     /// The state that the evidence belongs to.
     revision: Revision,
     begin: (SideCounts, SideCounts),
+    /// Where its service has several.
+    builds: Option<BuildWatch>,
 }
 
 /// What the guard's thread owns.
 pub(crate) struct Watch {
     watched: Vec<Watched>,
     events: mpsc::Receiver<ErrorEvent>,
-    lowered: mpsc::Sender<Lowered>,
+    acts: mpsc::Sender<Act>,
     state_file: Option<PathBuf>,
     /// Another proxy has taken over, and keeps the state file.
     retired: Arc<AtomicBool>,
@@ -82,19 +106,19 @@ impl std::fmt::Debug for Watch {
 
 impl Watch {
     pub(crate) fn new(
-        slices: &[Arc<Slice>],
+        (slices, builds): (&[Arc<Slice>], &[Arc<Builds>]),
         events: mpsc::Receiver<ErrorEvent>,
-        lowered: mpsc::Sender<Lowered>,
+        acts: mpsc::Sender<Act>,
         state_file: Option<PathBuf>,
     ) -> Self {
         let watched = slices
             .iter()
-            .map(|slice| Watched::new(slice.clone()))
+            .map(|slice| Watched::new(slice.clone(), builds))
             .collect();
         Self {
             watched,
             events,
-            lowered,
+            acts,
             state_file,
             retired: Arc::default(),
             keepers: Vec::new(),
@@ -167,11 +191,22 @@ impl Watch {
         if !watched.refresh() {
             return;
         }
-        let share = watched.share();
         let now = millis(SystemTime::now());
+        if let (Some(builds), Some(build)) = (&mut watched.builds, event.build) {
+            let verdict = builds.error(now, build, event.key);
+            let tried = builds.tries(event.build);
+            if let Some(verdict) = verdict {
+                self.take_back(event.slice, verdict);
+                return;
+            }
+            if tried {
+                return;
+            }
+        }
+        let share = watched.share();
         let verdict = watched.guard.error(now, event.side, event.key, share);
         if let Some(verdict) = verdict {
-            self.lower(event.slice, verdict);
+            self.judge(event.slice, verdict);
         }
     }
 
@@ -182,12 +217,50 @@ impl Watch {
             if !watched.refresh() {
                 continue;
             }
+            let builds = watched.builds.as_mut();
+            if let Some(verdict) = builds.and_then(|builds| builds.look(now)) {
+                self.take_back(index, verdict);
+                continue;
+            }
             let (legacy, extracted) = watched.since();
             if let Some(verdict) = watched.guard.counts(now, legacy, extracted) {
-                self.lower(index, verdict);
+                self.judge(index, verdict);
             }
         }
         self.save();
+    }
+
+    /// The extracted side is worse. Where all of it has just been moved to another build, that goes
+    /// back first; if it was not the build, the next verdict takes the reads back.
+    fn judge(&mut self, index: usize, verdict: Verdict) {
+        let builds = self.watched[index].builds.as_ref();
+        match builds.is_some_and(BuildWatch::is_switched) {
+            true => self.take_back(index, verdict),
+            false => self.lower(index, verdict),
+        }
+    }
+
+    fn take_back(&mut self, index: usize, verdict: Verdict) {
+        let watched = &self.watched[index];
+        let Some(watch) = &watched.builds else {
+            return;
+        };
+        // In memory first: from here on every request sees it.
+        let at_revision = watch.revision();
+        let Some(build) = watch.builds.take_back(at_revision) else {
+            return;
+        };
+        let service = watch.builds.service().to_owned();
+        warn!(service, %build, reason = %verdict.reason, "the guard took the build back");
+        let act = TakenBack {
+            service,
+            build,
+            slice: watched.slice.settings.id.clone(),
+            at_revision,
+            verdict,
+        };
+        // Where all is full the proxy still has it in force.
+        let _ = self.acts.try_send(Act::TakenBack(act));
     }
 
     fn lower(&mut self, index: usize, verdict: Verdict) {
@@ -203,7 +276,7 @@ impl Watch {
             verdict,
         };
         // Where nobody listens, or all is full, the state file remembers.
-        let _ = self.lowered.try_send(event);
+        let _ = self.acts.try_send(Act::Lowered(event));
         self.save();
     }
 
@@ -236,40 +309,47 @@ impl Watch {
 }
 
 impl Watched {
-    fn new(slice: Arc<Slice>) -> Self {
+    fn new(slice: Arc<Slice>, builds: &[Arc<Builds>]) -> Self {
+        let builds = BuildWatch::new(&slice, builds);
         let guard = Guard::new(slice.settings.guard.clone());
-        let counts = slice.counts.read();
         let revision = slice.live().revision;
-        Self {
+        let mut watched = Self {
             slice,
             guard,
             revision,
-            begin: (counts.legacy, counts.extracted),
-        }
+            begin: <(SideCounts, SideCounts)>::default(),
+            builds,
+        };
+        watched.begin = watched.totals();
+        watched
+    }
+
+    /// Since the proxy began. A build on trial is judged by another one, and is nobody's here.
+    fn totals(&self) -> (SideCounts, SideCounts) {
+        let counts = self.slice.counts.read();
+        let builds = self.builds.as_ref();
+        let tried = builds.map_or_else(SideCounts::default, BuildWatch::tried);
+        (counts.legacy, difference(counts.extracted, tried))
     }
 
     /// Starts over when the state has changed. False while there is nothing to guard.
     fn refresh(&mut self) -> bool {
         let live = self.slice.live();
-        if live.revision != self.revision {
+        let builds = self.builds.as_mut();
+        let rebuilt = builds.is_some_and(BuildWatch::refresh);
+        if rebuilt || live.revision != self.revision {
             self.revision = live.revision;
             self.guard.reset();
-            let counts = self.slice.counts.read();
-            self.begin = (counts.legacy, counts.extracted);
+            self.begin = self.totals();
         }
         live.weight > Weight::ZERO
     }
 
     fn since(&self) -> (SideCounts, SideCounts) {
-        let now = self.slice.counts.read();
-        let less = |now: SideCounts, begin: SideCounts| SideCounts {
-            requests: now.requests.saturating_sub(begin.requests),
-            errors: now.errors.saturating_sub(begin.errors),
-            p99_us: now.p99_us,
-        };
+        let (legacy, extracted) = self.totals();
         (
-            less(now.legacy, self.begin.0),
-            less(now.extracted, self.begin.1),
+            difference(legacy, self.begin.0),
+            difference(extracted, self.begin.1),
         )
     }
 
@@ -284,5 +364,13 @@ impl Watched {
             extracted.requests as f64 / total as f64
         };
         seen.max(self.slice.live().weight.share()).min(1.0)
+    }
+}
+
+fn difference(now: SideCounts, then: SideCounts) -> SideCounts {
+    SideCounts {
+        requests: now.requests.saturating_sub(then.requests),
+        errors: now.errors.saturating_sub(then.errors),
+        p99_us: now.p99_us,
     }
 }

@@ -16,7 +16,7 @@ use crate::cohort;
 use crate::core::Shared;
 use crate::error::HoldError;
 use crate::forward::is_read;
-use crate::guard::Lowered;
+use crate::guard::Act;
 use crate::saved;
 use crate::slice::Slice;
 use crate::upstreams::builds::Builds;
@@ -25,7 +25,7 @@ use crate::upstreams::builds::Builds;
 #[derive(Debug, Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
-    lowered: Arc<Mutex<Option<mpsc::Receiver<Lowered>>>>,
+    acts: Arc<Mutex<Option<mpsc::Receiver<Act>>>>,
 }
 
 /// What would become of a request.
@@ -44,10 +44,10 @@ pub struct Explanation {
 }
 
 impl Handle {
-    pub(crate) fn new(shared: Arc<Shared>, lowered: mpsc::Receiver<Lowered>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, acts: mpsc::Receiver<Act>) -> Self {
         Self {
             shared,
-            lowered: Arc::new(Mutex::new(Some(lowered))),
+            acts: Arc::new(Mutex::new(Some(acts))),
         }
     }
 
@@ -206,8 +206,8 @@ impl Handle {
     }
 
     /// What the guard does by itself; the first caller gets it.
-    pub fn take_lowered(&self) -> Option<mpsc::Receiver<Lowered>> {
-        self.lowered
+    pub fn take_acts(&self) -> Option<mpsc::Receiver<Act>> {
+        self.acts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()

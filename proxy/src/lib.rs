@@ -65,7 +65,7 @@ pub use error::{BindError, HoldError};
 pub use filters::{
     Compression, Cors, CorsRule, Edit, Edits, Filters, Link, MediaRange, Origin, PathRule,
 };
-pub use guard::Lowered;
+pub use guard::{Act, Lowered, TakenBack};
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::Limits;

@@ -36,8 +36,9 @@ use crate::tls::Certificates;
 use crate::upstreams::Service;
 use crate::upstreams::builds::Builds;
 
-/// What the guard did and nobody has read yet; a slice is lowered once an epoch.
-const LOWERED_MAX: usize = 256;
+/// What the guard did and nobody has read yet; a slice is lowered once an epoch, a build taken back
+/// once a revision.
+const ACTS_MAX: usize = 256;
 
 /// What is under way in a retired proxy when its time is over.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -154,14 +155,14 @@ impl Proxy {
         };
         let slices: Vec<Arc<Slice>> = settings.slices.iter().map(slice).collect();
         let (errors, events) = mpsc::channel(EVENTS_MAX);
-        let (lower, lowered) = mpsc::channel(LOWERED_MAX);
+        let (act, acts) = mpsc::channel(ACTS_MAX);
         let services = std::iter::once(&settings.legacy).chain(&settings.services);
         let services: Vec<Arc<Service>> = services
             .map(|service| Service::new(service.clone(), workers).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let running = before.map_or(&[][..], |running| &running.shared.builds);
         let builds = Builds::of(&services, &slices, running);
-        let watch = Watch::new(&slices, events, lower, settings.state_file.clone())
+        let watch = Watch::new((&slices, &builds), events, act, settings.state_file.clone())
             .keeping(&services, &settings.dns)
             .showing(certificates)
             .letting_in(doorman.clone());
@@ -186,7 +187,7 @@ impl Proxy {
             lines_lost: telling.losses.clone(),
             spans: telling.tallies.clone(),
         });
-        let handle = Handle::new(shared.clone(), lowered);
+        let handle = Handle::new(shared.clone(), acts);
         Ok(Self {
             shared,
             doors,

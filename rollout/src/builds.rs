@@ -27,6 +27,20 @@ pub struct BuildsState {
     /// Which one was active before the last switch; `build back` goes there, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<BuildName>,
+    /// The one before was drained: nobody goes back there without being told to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
+    /// What the guard has taken back, until somebody moves requests to a build again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back: Option<TakenBack>,
+}
+
+/// A build that the guard has taken the requests from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenBack {
+    pub build: BuildName,
+    /// With the figures.
+    pub reason: String,
 }
 
 /// A change that somebody asks for.
@@ -40,6 +54,8 @@ pub enum BuildMove {
     Drain(BuildName),
     /// What the last switch or trial has moved goes back.
     Back,
+    /// The same by the guard, for this reason.
+    Abort(String),
 }
 
 /// What is known of a build when somebody wants to move requests to it.
@@ -120,7 +136,22 @@ impl BuildsState {
             active: first,
             trial: None,
             before: None,
+            settled: false,
+            taken_back: None,
         }
+    }
+
+    /// What the guard makes of it, and of which build that is: the end of the trial, or the build
+    /// before the last switch. `None` where there is neither.
+    #[must_use]
+    pub fn aborted(&self) -> Option<(BuildName, Self)> {
+        let mut next = self.clone();
+        if let Some(trial) = next.trial.take() {
+            return Some((trial.build, next));
+        }
+        let before = next.before.take().filter(|_| !self.settled)?;
+        let gone = std::mem::replace(&mut next.active, before);
+        Some((gone, next))
     }
 
     /// The share of the clients that a build has.
@@ -153,6 +184,7 @@ impl BuildsState {
         forced: bool,
     ) -> Result<Self, IllegalBuild> {
         let mut next = self.clone();
+        next.taken_back = None;
         match wanted {
             BuildMove::Switch(to) if *to == self.active && self.trial.is_none() => {
                 return Err(IllegalBuild::Active(to.clone()));
@@ -163,12 +195,18 @@ impl BuildsState {
                 well(to, known, forced)?;
                 next.trial = None;
                 next.before = Some(std::mem::replace(&mut next.active, to.clone()));
+                next.settled = false;
             }
             BuildMove::Weight(build, weight) => next.trial = self.tried(build, *weight)?,
             BuildMove::Drain(build) if *build == self.active => {
                 return Err(IllegalBuild::DrainActive(build.clone()));
             }
-            BuildMove::Drain(build) if self.share(build) == Weight::ZERO => return Ok(next),
+            BuildMove::Drain(build) if self.share(build) == Weight::ZERO => {
+                if self.settled || self.before.as_ref() != Some(build) {
+                    return Ok(self.clone());
+                }
+                next.settled = true;
+            }
             BuildMove::Drain(_) => next.trial = None,
             BuildMove::Back if self.trial.is_some() => next.trial = None,
             BuildMove::Back => {
@@ -177,6 +215,15 @@ impl BuildsState {
                     return Err(IllegalBuild::BeforeGone(before));
                 }
                 next.active = before;
+            }
+            BuildMove::Abort(reason) => {
+                let (build, after) = self.aborted().ok_or(IllegalBuild::NothingBefore)?;
+                if !known.iter().any(|figures| figures.build == after.active) {
+                    return Err(IllegalBuild::BeforeGone(after.active));
+                }
+                next = after;
+                let reason = reason.clone();
+                next.taken_back = Some(TakenBack { build, reason });
             }
         }
         if let BuildMove::Weight(build, weight) = wanted
@@ -284,12 +331,33 @@ mod tests {
         let state = check(&[switch.clone(), BuildMove::Back], ["100%", "0%"]);
         let again = state.advance(&BuildMove::Back, &figures(&[]), false);
         assert_eq!(again, Err(IllegalBuild::NothingBefore));
-        let state = check(&[switch, BuildMove::Drain(blue)], ["0%", "100%"]);
+        let drained = check(
+            &[switch.clone(), BuildMove::Drain(blue.clone())],
+            ["0%", "100%"],
+        );
+        assert_eq!(drained.revision, Revision(2));
+        let known = figures(&[("blue", 1), ("green", 2)]);
+        let again = drained.advance(&BuildMove::Drain(blue.clone()), &known, false);
         assert_eq!(
-            state.revision,
-            Revision(1),
+            again.as_ref(),
+            Ok(&drained),
             "it has had nothing new already"
         );
+        let abort = BuildMove::Abort("it fails".to_owned());
+        let refused = drained.advance(&abort, &known, false);
+        assert_eq!(refused, Err(IllegalBuild::NothingBefore), "nobody is there");
+        // The guard ends a trial, or goes back to the build before.
+        for moves in [weigh("25"), switch] {
+            let state = check(&[moves.clone(), abort.clone()], ["100%", "0%"]);
+            let told = state.taken_back.clone().unwrap();
+            assert_eq!(
+                (told.build, told.reason.as_str()),
+                (green.clone(), "it fails")
+            );
+            assert_eq!((state.revision, state.aborted()), (Revision(2), None));
+            let tried = state.advance(&moves, &known, false).unwrap();
+            assert_eq!(tried.taken_back, None);
+        }
     }
 
     #[test]

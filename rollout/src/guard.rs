@@ -10,14 +10,17 @@
 //! Fresh wagers are opened as time passes (their stakes sum to one, which keeps the promise), so
 //! that hours without a fault do not make the guard slow to see one.
 //!
+//! A build on trial is judged by the same test against the active one (see [`Guard::of_build`]).
+//!
 //! It does not see slowness, nor wrong answers without an error status.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::SideCounts;
-use crate::ids::Side;
+use crate::ids::{BuildName, Side};
 
 /// How many times worse the extracted side is supposed to be, one wager each.
 const RATIOS: [f64; 4] = [2.0, 4.0, 10.0, 50.0];
@@ -61,6 +64,9 @@ pub struct GuardLimits {
     pub window_failures: u64,
     /// Legacy is clean up to this share of errors, 0 to 1.
     pub legacy_clean: f64,
+    /// For so long after a switch to another build of the service, what would take the reads back takes
+    /// the build back first.
+    pub build_watch: Duration,
 }
 
 impl Default for GuardLimits {
@@ -72,6 +78,7 @@ impl Default for GuardLimits {
             window: 20,
             window_failures: 10,
             legacy_clean: 0.05,
+            build_watch: Duration::from_secs(600),
         }
     }
 }
@@ -128,10 +135,30 @@ pub struct Verdict {
     pub legacy: SideCounts,
 }
 
+/// Who is compared, as the reasons name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Names {
+    /// Who is judged, in a sentence and in a list.
+    judged: String,
+    extracted: String,
+    legacy: String,
+}
+
+impl Names {
+    fn sides() -> Self {
+        Self {
+            judged: "the extracted side".to_owned(),
+            extracted: "extracted".to_owned(),
+            legacy: "legacy".to_owned(),
+        }
+    }
+}
+
 /// Watches one slice in one step; [`Guard::reset`] at every change of its weight.
 #[derive(Debug)]
 pub struct Guard {
     limits: GuardLimits,
+    names: Names,
     wagers: Vec<Wager>,
     /// Wagers opened since the reset; decides the stake of the next.
     opened: u32,
@@ -166,8 +193,25 @@ struct Sample {
 impl Guard {
     #[must_use]
     pub fn new(limits: GuardLimits) -> Self {
+        Self::of(limits, Names::sides())
+    }
+
+    /// Judges a build on trial by the one that it is to replace: what is said here of the extracted
+    /// side is said of the one, and what of legacy of the other.
+    #[must_use]
+    pub fn of_build(limits: GuardLimits, build: &BuildName, active: &BuildName) -> Self {
+        let names = Names {
+            judged: format!("build {build}"),
+            extracted: build.to_string(),
+            legacy: active.to_string(),
+        };
+        Self::of(limits, names)
+    }
+
+    fn of(limits: GuardLimits, names: Names) -> Self {
         Self {
             limits,
+            names,
             wagers: Vec::new(),
             opened: 0,
             keys: HashMap::new(),
@@ -181,7 +225,7 @@ impl Guard {
 
     /// Forgets everything but the limits. To be called whenever the weight changes.
     pub fn reset(&mut self) {
-        *self = Self::new(self.limits.clone());
+        *self = Self::of(self.limits.clone(), self.names.clone());
     }
 
     /// A request failed. `key` is the hash of the client's cohort key, `share` the extracted
@@ -213,7 +257,10 @@ impl Guard {
         if e_value < 1.0 / self.limits.alpha || self.accused.len() < self.limits.keys_min {
             return None;
         }
-        Some(self.verdict("errors come from the extracted side more often than its share explains"))
+        let judged = &self.names.judged;
+        Some(self.verdict(&format!(
+            "errors come from {judged} more often than its share explains"
+        )))
     }
 
     /// Totals since the proxy started; the guard keeps the window itself. Call it once or more a
@@ -334,16 +381,16 @@ impl Guard {
 
     fn hard_rules(&self, last: Sample) -> Option<Verdict> {
         let several_keys = self.recent_keys(last.at_ms);
-        for (size, failures, reason) in [
+        for (size, failures, (what, how)) in [
             (
                 self.limits.consecutive,
                 self.limits.consecutive,
-                "the last requests to the extracted side all failed",
+                ("the last requests to ", " all failed"),
             ),
             (
                 self.limits.window,
                 self.limits.window_failures,
-                "half of the last requests to the extracted side failed",
+                ("half of the last requests to ", " failed"),
             ),
         ] {
             let Some((legacy, extracted)) = self.window(last, size) else {
@@ -356,8 +403,13 @@ impl Guard {
                 || (extracted.requests >= self.limits.window
                     && extracted.errors == extracted.requests);
             if enough && spread && self.legacy_clean(legacy) {
+                let Names {
+                    judged,
+                    legacy: other,
+                    ..
+                } = &self.names;
                 return Some(self.verdict(&format!(
-                    "{reason} ({} of {}) while legacy is clean ({} of {})",
+                    "{what}{judged}{how} ({} of {}) while {other} is clean ({} of {})",
                     extracted.errors, extracted.requests, legacy.errors, legacy.requests
                 )));
             }
@@ -412,10 +464,12 @@ impl Guard {
         let e_value = self.e_value();
         Verdict {
             reason: format!(
-                "{reason} (e = {e_value:.0}, limit {:.0}; errors: extracted {} of {}, legacy {} of {})",
+                "{reason} (e = {e_value:.0}, limit {:.0}; errors: {} {} of {}, {} {} of {})",
                 1.0 / self.limits.alpha,
+                self.names.extracted,
                 extracted.errors,
                 extracted.requests,
+                self.names.legacy,
                 legacy.errors,
                 legacy.requests
             ),

@@ -23,8 +23,8 @@ mod state;
 pub mod tripwire;
 
 pub use builds::{
-    AnswerFigures, BuildFigures, BuildMove, BuildTimes, BuildsState, IllegalBuild, Trial,
-    build_bucket,
+    AnswerFigures, BuildFigures, BuildMove, BuildTimes, BuildsState, IllegalBuild, TakenBack,
+    Trial, build_bucket,
 };
 pub use evidence::{
     Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference, FieldFault,

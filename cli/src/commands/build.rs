@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use outgrow_control::{BuildStatus, BuildsStatus};
-use outgrow_rollout::{BuildName, Weight};
+use outgrow_rollout::{BuildName, TakenBack, Weight};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -294,6 +294,14 @@ fn shown(services: &[BuildsStatus]) -> String {
         if let Some(of) = service.builds.first() {
             let (name, ago) = (&service.service, millis(of.figures.lately_ms));
             out.push_str(&format!("{name}: requests of the last {ago}\n"));
+        }
+    }
+    for service in services {
+        if let Some(TakenBack { build, reason }) = &service.taken_back {
+            let name = &service.service;
+            out.push_str(&format!(
+                "{name}: the guard took build {build} back: {reason}\n"
+            ));
         }
     }
     for service in services.iter().filter(|service| !service.published) {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use outgrow_rollout::{ShadowEvidence, SyncEvidence};
+use outgrow_rollout::{ShadowEvidence, SyncEvidence, TakenBack};
 
 use super::{Context, change};
 use crate::answers::{
@@ -125,7 +125,14 @@ fn builds(status: &Status) -> String {
         let trial = state.trial.as_ref().map_or(String::new(), |trial| {
             format!(", {} of the clients try {}", trial.weight, trial.build)
         });
-        format!("{service}: build {} is active{trial}\n", state.active)
+        let taken = state.taken_back.as_ref().map_or(String::new(), |taken| {
+            let TakenBack { build, reason } = taken;
+            format!("{service}: the guard took build {build} back: {reason}\n")
+        });
+        format!(
+            "{service}: build {} is active{trial}\n{taken}",
+            state.active
+        )
     };
     status.proxy.builds.iter().map(line).collect()
 }

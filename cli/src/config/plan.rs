@@ -99,6 +99,8 @@ pub(super) fn guard(slice: &mut Section<'_>, findings: &mut Findings<'_>) -> Gua
         let found = found.and_then(|count| usize::try_from(count).ok());
         guard.keys_min = found.unwrap_or(guard.keys_min);
     }
+    let watch = guard.build_watch;
+    guard.build_watch = section.duration(findings, "build_watch", watch, Duration::ZERO..=LONGEST);
     object(&section, findings, guard.problems());
     section.finish(findings);
     guard

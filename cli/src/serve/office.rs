@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use arc_swap::ArcSwapOption;
 use http::Method;
 use outgrow_control::{
-    Controller, Identity, Lowered, Ports, ServiceSpec, SliceSpec, Specs, Store, Token,
+    Controller, Identity, Lowered, Ports, ServiceSpec, SliceSpec, Specs, Store, TakenFrom, Token,
 };
-use outgrow_proxy::{Handle, Settings};
+use outgrow_proxy::{Act, Handle, Settings};
 use outgrow_rollout::SliceId;
 use outgrow_shadow::{Shadow, Tap, Ticket};
 use tokio::net::TcpListener;
@@ -41,7 +41,7 @@ pub(super) struct Field {
     /// The process that this one has taken over from, as long as it lives.
     pub(super) earlier: Option<Earlier>,
     /// What the guard does by itself; one office at a time listens.
-    pub(super) lowered: Arc<Mutex<mpsc::Receiver<outgrow_proxy::Lowered>>>,
+    pub(super) acts: Arc<Mutex<mpsc::Receiver<Act>>>,
 }
 
 /// The shadow of the office that is open, as its proxy sees it.
@@ -158,9 +158,9 @@ impl Office {
 
     fn spawn(&self, field: &Field) {
         let (controller, cancel) = (self.controller.clone(), self.cancel.clone());
-        let lowered = field.lowered.clone();
+        let acts = field.acts.clone();
         self.tasks
-            .spawn(report_lowered(lowered, controller.clone(), cancel.clone()));
+            .spawn(report_acts(acts, controller.clone(), cancel.clone()));
         let links = self.links.clone();
         self.tasks
             .spawn(links.report_failures(controller, cancel.clone()));
@@ -231,24 +231,38 @@ fn identity(number: u64) -> Identity {
 }
 
 /// Tells control what the guard did, so that the store and the journal follow.
-async fn report_lowered(
-    lowered: Arc<Mutex<mpsc::Receiver<outgrow_proxy::Lowered>>>,
+async fn report_acts(
+    acts: Arc<Mutex<mpsc::Receiver<Act>>>,
     controller: Controller,
     cancel: CancellationToken,
 ) {
-    let mut lowered = lowered.lock().await;
+    let mut acts = acts.lock().await;
     loop {
-        let event = tokio::select! {
+        let act = tokio::select! {
             () = cancel.cancelled() => return,
-            event = lowered.recv() => event,
+            act = acts.recv() => act,
         };
-        let Some(event) = event else { return };
-        let told = Lowered {
-            slice: event.slice,
-            revision: event.at_revision,
-            verdict: event.verdict,
+        let told = match act {
+            None => return,
+            Some(Act::Lowered(act)) => {
+                let lowered = Lowered {
+                    slice: act.slice,
+                    revision: act.at_revision,
+                    verdict: act.verdict,
+                };
+                controller.lowered(lowered).await
+            }
+            Some(Act::TakenBack(act)) => {
+                let taken = TakenFrom {
+                    service: act.service,
+                    slice: act.slice,
+                    revision: act.at_revision,
+                    verdict: act.verdict,
+                };
+                controller.taken_back(taken).await
+            }
         };
-        if let Err(error) = controller.lowered(told).await {
+        if let Err(error) = told {
             warn!(%error, "the guard's act is in force but not in the store yet");
         }
     }

@@ -450,15 +450,13 @@ pub(super) fn prepare(config: &Config, before: Before<'_>) -> anyhow::Result<(Pr
         Before::Process(listening) => Proxy::inherit(listening, carried.clone(), tap)?,
     };
     let handle = proxy.handle();
-    let lowered = handle
-        .take_lowered()
-        .context("the guard is heard already")?;
+    let acts = handle.take_acts().context("the guard is heard already")?;
     let field = Field {
         carried,
         handle,
         relay,
         earlier: None,
-        lowered: Arc::new(Mutex::new(lowered)),
+        acts: Arc::new(Mutex::new(acts)),
     };
     Ok((proxy, field))
 }

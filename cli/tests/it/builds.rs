@@ -356,3 +356,91 @@ async fn what_cannot_be_is_refused() {
     assert_eq!(shop.ask().await, "green");
     assert!(shop.process.stop().await.success());
 }
+
+/// Answers, and fails every so many times.
+async fn ill(name: &'static str, every: usize) -> Upstream {
+    let asked = Arc::new(AtomicUsize::new(0));
+    Upstream::start(move |_| {
+        let failed = asked.fetch_add(1, SeqCst) % every == every - 1;
+        async move {
+            let mut answer = http::Response::new(bytes::Bytes::from(name));
+            if failed {
+                *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            }
+            answer
+        }
+    })
+    .await
+}
+
+/// Asks until the guard has acted; how many have failed.
+async fn until_taken_back(shop: &Shop) -> usize {
+    let url = format!("http://{}/api/products", shop.at);
+    let failed = AtomicUsize::new(0);
+    eventually("the guard to act", WAIT, || async {
+        for _ in 0..5 {
+            if client::get(&url).await.status != 200 {
+                failed.fetch_add(1, SeqCst);
+            }
+        }
+        let told = shop.done(&["build", "list", "catalog", "-o", "json"]).await;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        (told["taken_back"]["build"] == "green").then_some(())
+    })
+    .await;
+    failed.into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guard_takes_a_bad_build_back_and_a_good_one_stays() {
+    let (blue, green) = (ill("blue", 25).await, ill("green", 2).await);
+    let builds = [("blue", &blue), ("green", &green)];
+    let mut shop = Shop::new(&builds).await;
+    let weigh = ["build", "weight", "catalog", "green", "50"];
+    for begin in [&weigh[..], &["build", "switch", "catalog", "green"]] {
+        shop.done(begin).await;
+        let failed = until_taken_back(&shop).await;
+        // Of the five at a time that this test asks.
+        assert!(failed < 120, "{failed} have failed");
+        let (all, asked) = (blue.seen().len(), green.seen().len());
+        for _ in 0..10 {
+            shop.ask().await;
+        }
+        assert_eq!((blue.seen().len(), green.seen().len()), (all + 10, asked));
+        let list = shop.done(&["build", "list"]).await;
+        assert!(list.contains("the guard took build green back: "), "{list}");
+        let status = shop.done(&["status"]).await;
+        assert!(status.contains("build blue is active"), "{status}");
+        assert!(
+            status.contains("the guard took build green back: "),
+            "{status}"
+        );
+    }
+    let journal = shop.done(&["route", "history", "catalog"]).await;
+    assert_eq!(journal.matches("build-abort").count(), 2, "{journal}");
+    assert!(!journal.contains(" abort "), "the reads stay: {journal}");
+    let scrape = metrics(&shop).await;
+    let line = "outgrow_build_taken_back{service=\"catalog\",build=\"green\"} 1.0";
+    assert!(scrape.lines().any(|l| l == line), "{scrape}");
+    // What one process has taken back, the next one knows.
+    shop.restart().await;
+    let list = shop.done(&["build", "list"]).await;
+    assert!(list.contains("the guard took build green back: "), "{list}");
+    assert!(shop.process.stop().await.success());
+    // One that fails as often as the other stays.
+    let green = ill("green", 25).await;
+    shop.write(&[("blue", &blue), ("green", &green)]);
+    shop.process = serve(shop.dir.path()).await;
+    shop.done(&weigh).await;
+    let url = format!("http://{}/api/products", shop.at);
+    for _ in 0..1_000 {
+        client::get(&url).await;
+    }
+    let list = shop.done(&["build", "list"]).await;
+    assert!(
+        list.contains("50%") && !list.contains("took build"),
+        "{list}"
+    );
+    assert!(green.seen().len() > 300, "{}", green.seen().len());
+    assert!(shop.process.stop().await.success());
+}

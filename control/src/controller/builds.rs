@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outgrow_rollout::{
-    BuildFigures, BuildMove, BuildName, BuildsState, Revision, SliceId, Trial, Weight,
+    BuildFigures, BuildMove, BuildName, BuildsState, Revision, SliceId, TakenBack, Trial, Verdict,
+    Weight,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json as object;
@@ -28,6 +29,17 @@ pub struct ServiceSpec {
     pub builds: Vec<BuildName>,
     /// Which the service answers for; their journals tell of it.
     pub slices: Vec<SliceId>,
+}
+
+/// A proxy's guard has taken requests back from a build by itself.
+#[derive(Debug, Clone)]
+pub struct TakenFrom {
+    pub service: String,
+    /// By whose requests it was judged.
+    pub slice: SliceId,
+    /// The revision that was in force when it acted.
+    pub revision: Revision,
+    pub verdict: Verdict,
 }
 
 /// A service with builds, in memory.
@@ -66,6 +78,9 @@ pub struct BuildsStatus {
     pub trial: Option<Trial>,
     /// Where `back` goes.
     pub before: Option<BuildName>,
+    /// By the guard, since requests were last moved to a build.
+    #[serde(default)]
+    pub taken_back: Option<TakenBack>,
     pub builds: Vec<BuildStatus>,
     /// The state is stored.
     pub published: bool,
@@ -165,6 +180,7 @@ fn action(wanted: &BuildMove) -> &'static str {
         BuildMove::Weight(..) => "build-weight",
         BuildMove::Drain(_) => "build-drain",
         BuildMove::Back => "build-back",
+        BuildMove::Abort(_) => "build-abort",
     }
 }
 
@@ -205,7 +221,7 @@ impl Controller {
         }
         let known = self.data_plane().builds(name);
         let back = match &wanted {
-            BuildMove::Back | BuildMove::Drain(_) => true,
+            BuildMove::Back | BuildMove::Drain(_) | BuildMove::Abort(_) => true,
             BuildMove::Weight(build, weight) => *weight < service.state().share(build),
             BuildMove::Switch(_) => false,
         };
@@ -235,6 +251,40 @@ impl Controller {
         info!(service = %name, action = action(&wanted), by = %note.by, active = %state.active,
               revision = %state.revision, "builds changed");
         Ok(self.builds_of(&service))
+    }
+
+    /// Takes over what the guard of a proxy did with a build. Where somebody has moved requests since,
+    /// that stands.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] for a service that has no builds, [`ControlError::Build`] where the
+    /// build before is gone.
+    pub async fn taken_back(&self, taken: TakenFrom) -> Result<()> {
+        let service = self.service(&taken.service)?.clone();
+        let known = self.data_plane().builds(&taken.service);
+        let wanted = BuildMove::Abort(taken.verdict.reason.clone());
+        let decide = |before: &BuildsState| {
+            let stale = before.revision != taken.revision;
+            let after = match stale {
+                true => before.clone(),
+                false => before.advance(&wanted, &known, false)?,
+            };
+            let draft = Draft {
+                by: "guard@proxy".to_owned(),
+                action: action(&wanted).to_owned(),
+                reason: taken.verdict.reason.clone(),
+                before: json(before),
+                after: json(&after),
+                evidence: object!({
+                    "service": taken.service,
+                    "slice": taken.slice,
+                    "builds": known,
+                    "verdict": taken.verdict,
+                }),
+            };
+            Ok::<_, ControlError>((after, draft))
+        };
+        self.lower_builds(&service, decide).await
     }
 
     /// Stored, then in force.
@@ -399,6 +449,7 @@ impl Controller {
             active: state.active.clone(),
             trial: state.trial.clone(),
             before: state.before.clone(),
+            taken_back: state.taken_back.clone(),
             builds: figures.into_iter().map(of).collect(),
             published: held.unpublished.is_none(),
         }

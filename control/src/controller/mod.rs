@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-pub use builds::{BuildStatus, BuildsStatus, ServiceSpec};
+pub use builds::{BuildStatus, BuildsStatus, ServiceSpec, TakenFrom};
 pub use cutover::CutoverReport;
 pub use link::{Settle, VerifyReport};
 pub use runbook::{RunbookView, StepDone, StepStatus};

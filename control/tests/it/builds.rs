@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use outgrow_control::{ControlError, Controller, Note};
-use outgrow_rollout::{AnswerFigures, BuildFigures, BuildMove, BuildName, IllegalBuild, Weight};
+use outgrow_control::{ControlError, Controller, Note, TakenFrom};
+use outgrow_rollout::{
+    AnswerFigures, BuildFigures, BuildMove, BuildName, IllegalBuild, Revision, SideCounts, SliceId,
+    Verdict, Weight,
+};
 use outgrow_testkit::eventually;
 
 use crate::fakes::{Home, weight};
@@ -81,7 +84,10 @@ async fn a_move_is_in_force_journaled_and_kept() {
         .await
         .unwrap();
     let told: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();
-    assert_eq!(told, ["build-weight", "build-switch", "build-back"]);
+    assert_eq!(
+        told,
+        ["build-weight", "build-switch", "build-drain", "build-back"]
+    );
     assert!(entries.iter().all(|entry| entry.by == "ana"));
     assert!(entries[1].before.get().contains("\"weight\":1000"));
     assert!(controller.verify_journal().await.unwrap().ok);
@@ -155,5 +161,50 @@ async fn what_takes_requests_back_does_not_wait_for_the_store() {
     controller.shutdown().await;
     let controller = home.start().await;
     assert_eq!(in_force(&home).0, "blue");
+    controller.shutdown().await;
+}
+
+fn taken(revision: u64) -> TakenFrom {
+    TakenFrom {
+        service: "catalog".to_owned(),
+        slice: SliceId::new("catalog").unwrap(),
+        revision: Revision(revision),
+        verdict: Verdict {
+            reason: "errors come from build green".to_owned(),
+            e_value: 1_200.0,
+            extracted: SideCounts::default(),
+            legacy: SideCounts::default(),
+        },
+    }
+}
+
+#[tokio::test]
+async fn what_the_guard_takes_back_is_stored_told_and_kept_until_the_next_move() {
+    let home = with(&[("blue", 2), ("green", 2)]);
+    let controller = home.start().await;
+    let weigh = || BuildMove::Weight(name("green"), weight("10"));
+    go(&controller, weigh()).await.unwrap();
+    // Of a state that somebody has changed since.
+    controller.taken_back(taken(0)).await.unwrap();
+    assert_eq!(in_force(&home), ("blue".to_owned(), weight("10")));
+    controller.taken_back(taken(1)).await.unwrap();
+    assert_eq!(in_force(&home), ("blue".to_owned(), Weight::ZERO));
+    controller.shutdown().await;
+    let controller = home.start().await;
+    let told = controller.builds_status("catalog").unwrap();
+    let back = told.taken_back.unwrap();
+    assert_eq!(back.build, name("green"));
+    let entries = controller.journal(Some("catalog"), Some(0), None).await;
+    let entries = entries.unwrap();
+    let last = entries.last().unwrap();
+    assert_eq!(
+        (last.action.as_str(), last.by.as_str()),
+        ("build-abort", "guard@proxy")
+    );
+    assert_eq!(last.reason, back.reason);
+    assert!(last.evidence.get().contains("1200"), "{:?}", last.evidence);
+    go(&controller, weigh()).await.unwrap();
+    assert_eq!(controller.builds()[0].taken_back, None);
+    assert!(controller.verify_journal().await.unwrap().ok);
     controller.shutdown().await;
 }

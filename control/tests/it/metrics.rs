@@ -63,6 +63,7 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_route_errors_total{route=\"other\",side=\"legacy\"} 3",
         "outgrow_route_duration_seconds_count{route=\"other\",side=\"legacy\"} 6",
         "outgrow_build_weight_ratio{service=\"catalog\",build=\"blue\"} 1.0",
+        "outgrow_build_taken_back{service=\"catalog\",build=\"green\"} 0.0",
         "outgrow_build_requests_total{slice=\"catalog\",service=\"catalog\",build=\"green\",class=\"2xx\"} 40",
         "outgrow_build_errors_total{slice=\"catalog\",service=\"catalog\",build=\"green\"} 3",
         "outgrow_build_duration_seconds_count{slice=\"catalog\",service=\"catalog\",build=\"green\"} 40",

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use outgrow_rollout::{AnswerFigures, SideTimes};
+use outgrow_rollout::{AnswerFigures, SideCounts, SideTimes};
 
 use super::{BUCKETS, Rows, quantile, raise};
 
@@ -82,6 +82,10 @@ impl BuildCounts {
     /// own thread only.
     pub(crate) fn fail(&self, (core, build): (usize, usize)) {
         self.rows.fail(core, build);
+    }
+
+    pub(crate) fn counts(&self, build: usize) -> SideCounts {
+        self.rows.counts(build)
     }
 
     pub(crate) fn times(&self, build: usize) -> SideTimes {

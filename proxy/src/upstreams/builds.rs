@@ -5,9 +5,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use outgrow_rollout::{BuildFigures, BuildName, BuildTimes, BuildsState, Weight, build_bucket};
+use outgrow_rollout::{
+    BuildFigures, BuildName, BuildTimes, BuildsState, Revision, Weight, build_bucket,
+};
 
 use super::Service;
 use crate::counts::builds::{BuildCounts, Total};
@@ -37,6 +39,39 @@ impl Split {
     }
 }
 
+/// A build that the guard may take back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Newcomer {
+    Trial {
+        build: usize,
+        active: usize,
+        weight: Weight,
+    },
+    /// All requests were moved to it.
+    Switched,
+}
+
+/// What control has said, and what the guard did on its own.
+#[derive(Debug, Clone)]
+struct Held {
+    state: BuildsState,
+    /// Control has said something.
+    heard: bool,
+    /// The guard has taken back what this revision has moved.
+    lowered: Option<Revision>,
+    /// When the active build became another one.
+    switched: Option<Instant>,
+}
+
+impl Held {
+    /// What is in force.
+    fn effective(&self) -> BuildsState {
+        let lowered = self.lowered == Some(self.state.revision);
+        let aborted = lowered.then(|| self.state.aborted()).flatten();
+        aborted.map_or_else(|| self.state.clone(), |(_, after)| after)
+    }
+}
+
 /// When the builds were changed last, and what each had had by then.
 #[derive(Debug)]
 struct Lately {
@@ -59,8 +94,7 @@ pub(crate) struct Builds {
     names: Vec<BuildName>,
     services: Vec<Arc<Service>>,
     split: AtomicU64,
-    /// What control has said last.
-    state: Mutex<BuildsState>,
+    held: Mutex<Held>,
     /// Of the slices that it answers for.
     counts: Vec<Arc<BuildCounts>>,
     lately: Mutex<Lately>,
@@ -95,7 +129,7 @@ impl Builds {
             }
         }
         for builds in &found {
-            let state = builds.state().clone();
+            let state = builds.held().effective();
             builds.put(&state);
         }
         found.into_iter().map(Arc::new).collect()
@@ -106,7 +140,7 @@ impl Builds {
         first: &BuildName,
         (counts, old): (Vec<Arc<BuildCounts>>, Option<&Arc<Self>>),
     ) -> Self {
-        let state = old.map(|old| old.state().clone());
+        let held = old.map(|old| old.held().clone());
         let mut earlier: Vec<Weak<Self>> = old.map_or_else(Vec::new, |old| old.earlier.clone());
         earlier.retain(|earlier| earlier.strong_count() > 0);
         earlier.extend(old.map(Arc::downgrade));
@@ -115,7 +149,12 @@ impl Builds {
             names: Vec::new(),
             services: Vec::new(),
             split: AtomicU64::new(0),
-            state: Mutex::new(state.unwrap_or_else(|| BuildsState::new(first.clone()))),
+            held: Mutex::new(held.unwrap_or_else(|| Held {
+                state: BuildsState::new(first.clone()),
+                heard: false,
+                lowered: None,
+                switched: None,
+            })),
             counts,
             lately: Mutex::new(Lately::now(Vec::new())),
             earlier,
@@ -126,9 +165,9 @@ impl Builds {
         &self.service
     }
 
-    fn state(&self) -> MutexGuard<'_, BuildsState> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         // Plain data: a panic elsewhere cannot leave it half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts control's state into force for every request that begins from now on, those that
@@ -141,15 +180,73 @@ impl Builds {
     }
 
     fn apply_own(&self, state: &BuildsState) {
-        let mut own = self.state();
-        if state.revision >= own.revision {
-            if state.revision > own.revision {
-                let totals = (0..self.names.len()).map(|at| self.total(at)).collect();
-                *self.lately() = Lately::now(totals);
-            }
-            *own = state.clone();
-            self.put(state);
+        let mut held = self.held();
+        let before = held.state.revision;
+        if state.revision < before {
+            return;
         }
+        if state.revision > before {
+            let totals = (0..self.names.len()).map(|at| self.total(at)).collect();
+            *self.lately() = Lately::now(totals);
+        }
+        // What control says first is how it was before, not a switch.
+        if held.heard && state.active != held.effective().active {
+            held.switched = Some(Instant::now());
+        }
+        held.heard = true;
+        held.state = state.clone();
+        self.put(&held.effective());
+    }
+
+    /// Which state is in force, and whether the guard has taken it back.
+    pub(crate) fn guarded(&self) -> (Revision, bool) {
+        let held = self.held();
+        let revision = held.state.revision;
+        (revision, held.lowered == Some(revision))
+    }
+
+    /// A build that is on trial, or that all requests were moved to not longer ago than `within`.
+    pub(crate) fn newcomer(&self, within: Duration) -> Option<Newcomer> {
+        let held = self.held();
+        let state = held.effective();
+        let at = |build: &BuildName| self.names.iter().position(|name| name == build);
+        let active = at(&state.active)?;
+        if let Some(trial) = &state.trial {
+            let (build, weight) = (at(&trial.build)?, trial.weight);
+            return Some(Newcomer::Trial {
+                build,
+                active,
+                weight,
+            });
+        }
+        let recently = held.switched.is_some_and(|at| at.elapsed() < within);
+        let known = state
+            .before
+            .as_ref()
+            .is_some_and(|build| at(build).is_some());
+        let switched = recently && known && !state.settled;
+        switched.then_some(Newcomer::Switched)
+    }
+
+    /// Ends the trial of this revision, or goes back to the build before its switch, without asking
+    /// anyone. The build that had been moved to.
+    pub(crate) fn take_back(&self, revision: Revision) -> Option<BuildName> {
+        let mut held = self.held();
+        if held.state.revision != revision || held.lowered == Some(revision) {
+            return None;
+        }
+        let (gone, _) = held.state.aborted()?;
+        held.lowered = Some(revision);
+        self.put(&held.effective());
+        drop(held);
+        for earlier in self.earlier.iter().filter_map(Weak::upgrade) {
+            earlier.take_back(revision);
+        }
+        Some(gone)
+    }
+
+    pub(crate) fn name(&self, build: usize) -> Option<&BuildName> {
+        self.names.get(build)
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {
@@ -251,13 +348,18 @@ impl Builds {
 
     /// For `status`.
     pub(crate) fn describe(&self) -> serde_json::Value {
-        serde_json::json!({ "service": self.service, "state": &*self.state() })
+        let held = self.held();
+        serde_json::json!({
+            "service": self.service,
+            "state": held.state,
+            "lowered_in_revision": held.lowered,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use outgrow_rollout::{Revision, Trial};
+    use outgrow_rollout::Trial;
 
     use super::*;
     use crate::rules::ServiceSettings;
@@ -292,6 +394,31 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_is_new_for_a_while_and_a_start_is_none() {
+        let builds = Builds::of(&services(&["blue", "green"]), &[], &[]);
+        let hour = Duration::from_secs(3_600);
+        let switched = |revision, active: &str, before: &str| BuildsState {
+            before: Some(BuildName::new(before).unwrap()),
+            ..state(revision, active, None)
+        };
+        // As the store has it.
+        builds[0].apply(&switched(3, "blue", "green"));
+        assert_eq!(builds[0].newcomer(hour), None);
+        builds[0].apply(&switched(4, "green", "blue"));
+        let new = Some(Newcomer::Switched);
+        assert_eq!(builds[0].newcomer(hour), new);
+        assert_eq!(builds[0].newcomer(Duration::ZERO), None, "it was long ago");
+        let next = Builds::of(&services(&["blue", "green"]), &[], &builds);
+        assert_eq!(next[0].newcomer(hour), new, "over a reload, too");
+        let settled = BuildsState {
+            settled: true,
+            ..switched(5, "green", "blue")
+        };
+        next[0].apply(&settled);
+        assert_eq!(next[0].newcomer(hour), None);
+    }
+
+    #[test]
     fn what_is_in_force_is_in_force_in_earlier_proxies_too() {
         let old = Builds::of(&services(&["blue", "green"]), &[], &[]);
         assert_eq!((old[0].at(Some(1)), old[0].at(None)), (0, 0));
@@ -306,6 +433,14 @@ mod tests {
         assert_eq!(share_of(&old[0], 1), share_of(&new[0], 1));
         new[0].apply(&state(1, "green", None));
         assert_eq!(new[0].at(None), 2, "an older revision comes too late");
+        // What the guard takes back it takes back everywhere, until another revision comes.
+        assert_eq!(new[0].take_back(Revision(1)), None, "of an older state");
+        let green = BuildName::new("green").unwrap();
+        assert_eq!(new[0].take_back(Revision(2)), Some(green));
+        assert_eq!(new[0].take_back(Revision(2)), None, "once");
+        assert_eq!((share_of(&new[0], 1), share_of(&old[0], 1)), (0, 0));
+        new[0].apply(&state(2, "blue", Some(("green", "30"))));
+        assert_eq!(share_of(&new[0], 1), 0, "the same state again");
         // A build that an earlier proxy has never heard of.
         new[0].apply(&state(3, "red", None));
         assert_eq!((new[0].at(None), old[0].at(None)), (0, 0));

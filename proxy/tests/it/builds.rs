@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use outgrow_proxy::{AccessLog, LogFormat, Proxy, ServiceSettings, Settings};
+use outgrow_proxy::{AccessLog, Act, LogFormat, Proxy, ServiceSettings, Settings};
 use outgrow_rollout::{BuildFigures, BuildName, BuildsState, Revision, Trial, Weight};
 use outgrow_testkit::{Upstream, eventually};
 use tokio::sync::Semaphore;
@@ -295,4 +295,116 @@ async fn each_build_has_its_own_health_and_a_line_tells_of_it() {
     let lines = std::fs::read_to_string(&file).unwrap();
     assert_eq!(lines.matches("\"build\":\"blue\"").count(), 2, "{lines}");
     assert_eq!(lines.matches("\"build\":\"green\"").count(), 10, "{lines}");
+}
+
+/// An upstream that fails every so many times.
+async fn ill(name: &'static str, every: usize) -> Upstream {
+    let asked = Arc::new(AtomicUsize::new(0));
+    Upstream::start(move |_| {
+        let failed = asked.fetch_add(1, SeqCst) % every == every - 1;
+        async move {
+            let mut answer = text(name);
+            if failed {
+                *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            }
+            answer
+        }
+    })
+    .await
+}
+
+/// Asks as ever other clients until the guard has acted.
+async fn until_acted(front: &Front, acts: &mut tokio::sync::mpsc::Receiver<Act>) -> Act {
+    let mut act = None;
+    for visitor in 0..2_000 {
+        let visitor = visitor.to_string();
+        front.get("/api/items", &[("x-visitor", &visitor)]).await;
+        act = acts.try_recv().ok();
+        if act.is_some() {
+            break;
+        }
+    }
+    act.unwrap()
+}
+
+#[tokio::test]
+async fn a_bad_build_is_taken_back_and_the_slice_stays() {
+    let (legacy, blue, green) = (
+        named("legacy").await,
+        named("blue").await,
+        ill("green", 2).await,
+    );
+    let front = start(built(&legacy, &[("blue", &blue), ("green", &green)]));
+    // Few are on the extracted side, so that side as a whole would be suspected sooner.
+    front.weigh(1, Weight::from_percent("50").unwrap());
+    let mut acts = front.handle.take_acts().unwrap();
+    front.handle.apply_builds("shop", &state(0, "blue", None));
+    let trial = state(1, "blue", Some(("green", "50")));
+    front.handle.apply_builds("shop", &trial);
+    let Act::TakenBack(told) = until_acted(&front, &mut acts).await else {
+        panic!("not the reads");
+    };
+    assert_eq!((told.build, told.at_revision), (name("green"), Revision(1)));
+    assert!(
+        told.verdict.reason.contains("build green"),
+        "{}",
+        told.verdict.reason
+    );
+    assert!(
+        told.verdict.reason.contains("blue 0 of"),
+        "{}",
+        told.verdict.reason
+    );
+    let asked = green.seen().len();
+    for visitor in 0..100 {
+        let visitor = visitor.to_string();
+        let answer = front.get("/api/items", &[("x-visitor", &visitor)]).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(green.seen().len(), asked, "nothing new comes there");
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_switch_the_build_goes_back_first_and_then_the_reads() {
+    let (legacy, green) = (named("legacy").await, ill("green", 1).await);
+    for (every, both) in [(usize::MAX, false), (1, true)] {
+        let blue = ill("blue", every).await;
+        let mut settings = built(&legacy, &[("blue", &blue), ("green", &green)]);
+        settings.slices[0].fallback = false;
+        let front = extracted(settings);
+        let mut acts = front.handle.take_acts().unwrap();
+        front.handle.apply_builds("shop", &state(0, "blue", None));
+        let mut switched = state(1, "green", None);
+        switched.before = Some(name("blue"));
+        front.handle.apply_builds("shop", &switched);
+        let Act::TakenBack(told) = until_acted(&front, &mut acts).await else {
+            panic!("not the reads");
+        };
+        assert_eq!(told.build, name("green"));
+        if both {
+            let act = until_acted(&front, &mut acts).await;
+            assert!(matches!(act, Act::Lowered(_)), "{act:?}");
+        } else {
+            assert_eq!(ask(&front, "7").await, "blue");
+        }
+        front.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_trial_does_not_hide_that_the_extracted_side_is_ill() {
+    let (legacy, blue, green) = (
+        named("legacy").await,
+        ill("blue", 2).await,
+        ill("green", 2).await,
+    );
+    let front = start(built(&legacy, &[("blue", &blue), ("green", &green)]));
+    front.weigh(1, Weight::from_percent("50").unwrap());
+    let mut acts = front.handle.take_acts().unwrap();
+    let trial = state(1, "blue", Some(("green", "10")));
+    front.handle.apply_builds("shop", &trial);
+    let act = until_acted(&front, &mut acts).await;
+    assert!(matches!(act, Act::Lowered(_)), "{act:?}");
+    front.stop().await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::Method;
-use outgrow_proxy::{IdentitySettings, Secret};
+use outgrow_proxy::{Act, IdentitySettings, Secret};
 use outgrow_rollout::{Live, Side, Weight};
 use outgrow_testkit::{Upstream, client, eventually};
 
@@ -181,14 +181,16 @@ async fn a_failed_read_is_answered_by_the_other_side_where_that_is_wanted() {
 async fn the_guard_takes_reads_back_in_memory_and_tells() {
     let (legacy, extracted) = (named("legacy").await, Upstream::always(500, "broken").await);
     let front = start(sliced(&legacy, &extracted));
-    let mut lowered = front.handle.take_lowered().unwrap();
+    let mut acts = front.handle.take_acts().unwrap();
     front.weigh(7, percent(50));
     eventually("the guard to act", WAIT, || async {
         answers(&front, 40).await;
         (front.handle.live(&slice_id()).unwrap().weight == Weight::ZERO).then_some(())
     })
     .await;
-    let told = lowered.recv().await.unwrap();
+    let Act::Lowered(told) = acts.recv().await.unwrap() else {
+        panic!("no build");
+    };
     assert_eq!((told.slice, told.at_revision.0), (slice_id(), 7));
     assert!(
         answers(&front, 20)

@@ -310,6 +310,7 @@ fn limits_are_checked() {
         window: 1,
         window_failures: 2,
         legacy_clean: 1.0,
+        ..GuardLimits::default()
     };
     assert_eq!(bad.problems().len(), 6);
 }

@@ -147,6 +147,17 @@ pub(super) fn of_builds(services: &[BuildsStatus], times: &[BuildTimes]) -> Vec<
             now(labels, of.weight.share())
         })
     });
+    let taken = services.iter().flat_map(|service| {
+        service.builds.iter().map(|of| {
+            let name = ("service", service.service.clone());
+            let labels = vec![name, ("build", of.figures.build.to_string())];
+            let taken = service.taken_back.as_ref();
+            now(
+                labels,
+                taken.is_some_and(|taken| taken.build == of.figures.build),
+            )
+        })
+    });
     let labels = |of: &BuildTimes| -> Labels {
         vec![
             ("slice", of.slice.to_string()),
@@ -171,6 +182,11 @@ pub(super) fn of_builds(services: &[BuildsStatus], times: &[BuildTimes]) -> Vec<
             "outgrow_build_weight_ratio",
             "Share of the service's clients that a build answers.",
             weights.collect(),
+        ),
+        gauge(
+            "outgrow_build_taken_back",
+            "Whether the guard has taken the requests back from a build.",
+            taken.collect(),
         ),
         counter(
             "outgrow_build_requests",
