@@ -6,8 +6,8 @@ use outgrow_rollout::Side;
 use crate::batch::{Batch, Direct, Work, images};
 use crate::both::Guard;
 use crate::db::postgres::copy::{self, Ends};
-use crate::db::postgres::once::Once;
-use crate::db::{Database, Dialect, Lasts, References, Tx, rows};
+use crate::db::postgres::once::{Once, Rows};
+use crate::db::{Database, Dialect, Lasts, Packed, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::{Group, Image, Plan, Row};
@@ -237,18 +237,54 @@ impl Applier<'_> {
         let (Some((table, gone, rows)), None) = (touched.next(), touched.next()) else {
             return Ok(false);
         };
-        FaultHook::pass(self.fault, "before-commit");
         let once = Once {
             table,
             gone,
-            rows,
+            rows: Rows::Read(rows),
             stream: (side.other(), self.epoch),
             from,
             place,
             beat: batch.beat,
             fresh: batch.fresh,
         };
-        let written = self.target.write_once(&once).await?;
+        self.write_once(&once).await
+    }
+
+    /// Writes rows of one table as a log has them, over what is there. `false` where that cannot
+    /// be; nothing was written then.
+    pub(crate) async fn move_rows(
+        &self,
+        batch: &Batch,
+        (group, places): (usize, &[usize]),
+        (gone, rows): (Vec<&Key>, Vec<&Packed>),
+    ) -> Result<bool, Error> {
+        let side = self.target.side;
+        let (Some((from, place)), None, false) = (batch.log, self.guard, self.any_parked) else {
+            return Ok(false);
+        };
+        let [table] = self.plan.groups[group].tables(side) else {
+            return Ok(false);
+        };
+        let once = Once {
+            table,
+            gone,
+            rows: Rows::Packed(rows, places),
+            stream: (side.other(), self.epoch),
+            from,
+            place,
+            beat: batch.beat,
+            fresh: batch.fresh,
+        };
+        match self.write_once(&once).await {
+            // What is refused so is refused once more where each row is looked at.
+            Err(e) if e.is_about_rows() => Ok(false),
+            other => other,
+        }
+    }
+
+    async fn write_once(&self, once: &Once<'_>) -> Result<bool, Error> {
+        FaultHook::pass(self.fault, "before-commit");
+        let written = self.target.write_once(once).await?;
         if written {
             FaultHook::pass(self.fault, "after-commit");
         }

@@ -29,7 +29,7 @@ use crate::batch::{Batch, Work, mapped};
 use crate::both;
 use crate::db::books::Position;
 use crate::db::rows::usable;
-use crate::db::{Dialect, Next, Taken, Told};
+use crate::db::{Dialect, Next, Packed, Taken, Told};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::{Group, Plan, Row};
@@ -182,17 +182,29 @@ impl Engine {
         }
         let seq = self.applied.saturating_add(taken.places());
         let side = self.source;
-        let (work, fresh) = net(&self.plan, side, taken);
-        let batch = Batch {
+        let net = Net::of(&self.plan, side, taken);
+        let mut batch = Batch {
             upto: seq,
             beat: taken.beat(),
-            work,
             partial: true,
-            fresh,
+            fresh: net.fresh,
             log: Some((self.applied, taken.place(seq))),
             ..Batch::default()
         };
         self.shared.pass("after-read");
+        if let Some((at, places, rows)) = net.packed(&self.plan, side)
+            && self
+                .applier()
+                .move_rows(&batch, (at, &places), rows)
+                .await?
+        {
+            batch.work = net.moved();
+            return Ok(Some((batch, 0)));
+        }
+        match net.work(&self.plan, side) {
+            Some(work) => batch.work = work,
+            None => return Ok(None),
+        }
         let outcome = self.applier().apply(&batch, true).await;
         match outcome {
             Ok(Outcome::Applied { parked }) => Ok(Some((batch, parked))),
@@ -281,53 +293,116 @@ impl Engine {
     }
 }
 
-/// What becomes of each key that was changed, as its last change left it, and whether most of the
-/// rows are new.
-///
-/// What the target does not take goes the long way, where it is read again and may be parked. So
-/// a row that goes over as it is needs no second one that tells what it was.
-fn net(plan: &Plan, side: Side, taken: &mut Taken) -> (Vec<Work>, bool) {
-    let as_they_are: Vec<Option<Vec<usize>>> = match side {
-        Side::Legacy => plan.groups.iter().map(Group::as_it_is).collect(),
-        Side::Extracted => Vec::new(),
-    };
-    let mut last: HashMap<(usize, Key), (usize, Told)> = HashMap::new();
-    let (mut rows, mut fresh) = (0usize, 0usize);
-    for (at, (table, key, told)) in taken.rows().enumerate() {
-        // A table that is not mapped any more.
-        let Some(known) = plan.known(side, table, key) else {
-            continue;
-        };
-        rows += 1;
-        fresh += usize::from(matches!(told, Told::Row { fresh: true, .. }));
-        match last.entry(known) {
-            Entry::Occupied(mut entry) => entry.get_mut().1 = told,
-            Entry::Vacant(entry) => drop(entry.insert((at, told))),
+/// What becomes of each key that was changed, as its last change left it, in the order of those.
+struct Net {
+    last: Vec<((usize, Key), Told)>,
+    /// Most of the rows are new.
+    fresh: bool,
+}
+
+impl Net {
+    fn of(plan: &Plan, side: Side, taken: &mut Taken) -> Self {
+        let mut places: HashMap<(usize, Key), usize> = HashMap::new();
+        let mut last: Vec<Option<Told>> = Vec::new();
+        let (mut rows, mut fresh) = (0usize, 0usize);
+        for (table, key, told) in taken.rows() {
+            // A table that is not mapped any more.
+            let Some(known) = plan.known(side, table, key) else {
+                continue;
+            };
+            rows += 1;
+            fresh += usize::from(matches!(
+                told,
+                Told::Row { fresh: true, .. } | Told::Packed { fresh: true, .. }
+            ));
+            match places.entry(known) {
+                Entry::Occupied(entry) => last[*entry.get()] = Some(told),
+                Entry::Vacant(entry) => {
+                    entry.insert(last.len());
+                    last.push(Some(told));
+                }
+            }
+        }
+        let mut keys: Vec<_> = places.into_iter().collect();
+        keys.sort_unstable_by_key(|(_, at)| *at);
+        let told = keys.into_iter().zip(&mut last);
+        let told = told.map(|((key, _), told)| (key, told.take().unwrap_or(Told::Nothing)));
+        Self {
+            last: told.collect(),
+            fresh: fresh * 2 > rows,
         }
     }
-    let mut last: Vec<_> = last.into_iter().collect();
-    last.sort_unstable_by_key(|(_, (at, _))| *at);
-    let one = |((at, key), (_, told)): ((usize, Key), (usize, Told))| {
-        let row = match told {
-            Told::Row { row, .. } => Some(row),
-            Told::Gone | Told::Nothing => None,
-        };
-        match (as_they_are.get(at), row) {
-            (Some(Some(places)), Some(row)) if goes_over(&key, &row) => Work {
-                group: at,
-                key,
-                target: Ok(vec![Some(placed(row, places))]),
-                source: Vec::new(),
-            },
-            (_, row) => mapped(&plan.groups[at], at, side, key, vec![row]),
+
+    /// The keys that are gone and the rows of a batch of one table that can be moved as they came,
+    /// with the place of each column.
+    #[allow(clippy::type_complexity)]
+    fn packed(
+        &self,
+        plan: &Plan,
+        side: Side,
+    ) -> Option<(usize, Vec<usize>, (Vec<&Key>, Vec<&Packed>))> {
+        let ((at, _), _) = self.last.first()?;
+        let (mut gone, mut rows) = (Vec::new(), Vec::new());
+        for ((group, key), told) in &self.last {
+            match told {
+                _ if group != at || !goes_over(key, &[]) => return None,
+                Told::Packed { row, .. } => rows.push(row),
+                Told::Gone => gone.push(key),
+                Told::Row { .. } | Told::Nothing => return None,
+            }
         }
-    };
-    (last.into_iter().map(one).collect(), fresh * 2 > rows)
+        let places = match side {
+            Side::Legacy if !rows.is_empty() => plan.groups[*at].as_it_is()?,
+            Side::Legacy | Side::Extracted => return None,
+        };
+        Some((*at, places, (gone, rows)))
+    }
+
+    /// What was done once it was.
+    fn moved(self) -> Vec<Work> {
+        let one = |((group, key), _)| Work {
+            group,
+            key,
+            target: Ok(Vec::new()),
+            source: Vec::new(),
+        };
+        self.last.into_iter().map(one).collect()
+    }
+
+    /// What is to be done; `None` where the log does not tell enough.
+    ///
+    /// What the target does not take goes the long way, where it is read again and may be parked.
+    /// So a row that goes over as it is needs no second one that tells what it was.
+    fn work(self, plan: &Plan, side: Side) -> Option<Vec<Work>> {
+        let as_they_are: Vec<Option<Vec<usize>>> = match side {
+            Side::Legacy => plan.groups.iter().map(Group::as_it_is).collect(),
+            Side::Extracted => Vec::new(),
+        };
+        let one = |((at, key), told): ((usize, Key), Told)| {
+            let group = &plan.groups[at];
+            let row = match told {
+                Told::Row { row, .. } => Some(row),
+                Told::Packed { row, .. } => Some(row.row(group.tables(side).first()?)?),
+                Told::Gone | Told::Nothing => None,
+            };
+            Some(match (as_they_are.get(at), row) {
+                (Some(Some(places)), Some(row)) if goes_over(&key, &row) => Work {
+                    group: at,
+                    key,
+                    target: Ok(vec![Some(placed(row, places))]),
+                    source: Vec::new(),
+                },
+                (_, row) => mapped(group, at, side, key, vec![row]),
+            })
+        };
+        self.last.into_iter().map(one).collect()
+    }
 }
 
 /// Whether nothing of a row is of a kind that no mapping takes.
-fn goes_over(key: &Key, row: &Row) -> bool {
-    usable(key) && !row.iter().any(|cell| matches!(cell, Cell::BadText(_)))
+fn goes_over(key: &Key, row: &[Cell]) -> bool {
+    let bad = |cell: &Cell| matches!(cell, Cell::BadText(_));
+    usable(key) && !key.iter().chain(row).any(bad)
 }
 
 /// The values of these places, in their order.

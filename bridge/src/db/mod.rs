@@ -30,7 +30,7 @@ use crate::spec::{Capture, DatabaseUrl, Limits};
 use mysql::binlog;
 use postgres::once::Line;
 use postgres::replication;
-pub(crate) use postgres::replication::short::{Next, Place, Taken, Told};
+pub(crate) use postgres::replication::short::{Next, Packed, Place, Taken, Told};
 pub(crate) use tx::{Arg, Fetched, Tx};
 
 /// Per side: the worker's two, one for calls, one for the events, one to spare for reading while
@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A function of ours: for which shape of its table it was made, and what calls it.
 type Made = (Table, Arc<str>);
+/// Which it is: its table, and whether it takes values as they come from a log.
+type Which = (String, bool);
 
 /// One side's database, as one slice's link sees it.
 #[derive(Debug, Clone)]
@@ -60,7 +62,7 @@ pub(crate) struct Database {
     /// The last heartbeat that it is known to have sent, if any.
     beaten: Arc<AtomicI64>,
     /// Functions that this process has made, by their table.
-    made: Arc<Mutex<HashMap<String, Made>>>,
+    made: Arc<Mutex<HashMap<Which, Made>>>,
     /// What such calls go over.
     line: Arc<Mutex<Option<Line>>>,
 }
@@ -201,7 +203,7 @@ impl Database {
         held.clone()
     }
 
-    fn made(&self) -> MutexGuard<'_, HashMap<String, Made>> {
+    fn made(&self) -> MutexGuard<'_, HashMap<Which, Made>> {
         // What a panic elsewhere leaves is made again at the worst.
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }

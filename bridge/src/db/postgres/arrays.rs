@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::binary::{Array, Element};
-use crate::db::{Arg, Dialect, Tx, list, quote};
+use crate::db::{Arg, Dialect, Packed, Tx, list, quote};
 use crate::plan::{Column, Row, Table};
 use crate::value::{Cell, Kind};
 
@@ -108,6 +108,11 @@ pub(super) fn update_text(table: &Table, elements: &[Element]) -> Option<(String
 /// Whether these rows go into one statement.
 pub(super) fn fit(rows: &[&Row]) -> bool {
     rows.is_empty() || fitting(rows) == rows.len()
+}
+
+/// As [`fit`], of rows as a log has them.
+pub(super) fn fit_packed(rows: &[&Packed]) -> bool {
+    rows.len() <= ROWS && rows.iter().map(|row| row.size()).sum::<usize>() <= BYTES
 }
 
 /// Inserts rows by [`insert_text`].

@@ -11,6 +11,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
+use super::wire::Native;
 use crate::db::keys::hex;
 use crate::typed::{Class, is_clock};
 use crate::value::Cell;
@@ -33,6 +34,8 @@ pub(in crate::db) enum Element {
     Uuid,
     Bytes,
     Text,
+    /// What a column itself has.
+    Native(Native),
 }
 
 /// An array as it is sent.
@@ -77,6 +80,7 @@ impl Element {
             Self::Uuid => "uuid",
             Self::Bytes => "bytea",
             Self::Text => "text",
+            Self::Native(native) => native.name,
         }
     }
 
@@ -91,6 +95,7 @@ impl Element {
             Self::Uuid => (2950, 2951),
             Self::Bytes => (17, 1001),
             Self::Text => (25, 1009),
+            Self::Native(native) => (native.id, native.array),
         }
     }
 
@@ -162,6 +167,30 @@ impl Array {
             put_text(cell, &mut array.body);
         }
         array
+    }
+
+    /// An array of values that come in the form of their type, with room for so many bytes.
+    pub(super) fn native(of: Native, room: usize) -> Self {
+        Self {
+            body: Vec::with_capacity(room),
+            ..Self::empty(Element::Native(of))
+        }
+    }
+
+    /// Adds a value in the form of the array's type.
+    pub(super) fn push(&mut self, value: Option<&[u8]>) {
+        self.count += 1;
+        match value {
+            Some(bytes) => put(&mut self.body, bytes),
+            None => {
+                self.nulls = true;
+                self.body.extend_from_slice(&NULL);
+            }
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count as usize
     }
 
     fn empty(element: Element) -> Self {

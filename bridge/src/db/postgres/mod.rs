@@ -11,6 +11,7 @@ pub(crate) mod copy;
 pub(crate) mod introspect;
 pub(crate) mod once;
 pub(crate) mod replication;
+pub(super) mod wire;
 
 use std::time::Duration;
 

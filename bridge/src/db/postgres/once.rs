@@ -13,8 +13,10 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgPool, Postgres};
 
 use super::binary::{Array, Element};
+use super::replication::packed;
+use super::wire::Native;
 use super::{LATER_BY_CALL, SURE, arrays, numbered_from, replication};
-use crate::db::{Arg, Database, Dialect, Place, Pool, literal, rows, tx};
+use crate::db::{Arg, Database, Dialect, Packed, Place, Pool, literal, rows, tx};
 use crate::error::{Error, OnSide};
 use crate::plan::{Row, Table};
 use crate::value::Key;
@@ -37,13 +39,30 @@ const ELSEWHERE: &str = "OG001";
 pub(crate) struct Once<'a> {
     pub(crate) table: &'a Table,
     pub(crate) gone: Vec<&'a Key>,
-    pub(crate) rows: Vec<&'a Row>,
+    pub(crate) rows: Rows<'a>,
     pub(crate) stream: (Side, i64),
     pub(crate) from: i64,
     pub(crate) place: Place,
     pub(crate) beat: Option<i64>,
     /// Most rows are probably not there yet.
     pub(crate) fresh: bool,
+}
+
+/// Rows of one statement.
+#[derive(Debug)]
+pub(crate) enum Rows<'a> {
+    Read(Vec<&'a Row>),
+    /// As the log has them, and per column of the table its place in the source's.
+    Packed(Vec<&'a Packed>, &'a [usize]),
+}
+
+impl Rows<'_> {
+    fn fit(&self) -> bool {
+        match self {
+            Self::Read(rows) => arrays::fit(rows),
+            Self::Packed(rows, _) => arrays::fit_packed(rows),
+        }
+    }
 }
 
 /// A connection that is held from one statement to the next, and when it was used.
@@ -75,22 +94,18 @@ impl Database {
     /// where that cannot be done so; nothing was written then.
     pub(crate) async fn write_once(&self, once: &Once<'_>) -> Result<bool, Error> {
         let width = HEAD.len() + once.table.key.len() + once.table.columns.len();
-        let small = arrays::fit(&once.rows) && once.gone.len() <= arrays::ROWS;
+        let small = once.rows.fit() && once.gone.len() <= arrays::ROWS;
         let Pool::Postgres(pool) = self.pool() else {
             return Ok(false);
         };
         if width > ARGUMENTS || !small {
             return Ok(false);
         }
-        let gone = once.gone.iter().filter_map(|key| once.table.own(key));
-        let mut arrays = arrays::keys(once.table, &gone.collect::<Vec<_>>());
-        arrays.extend(arrays::columns(once.table, &once.rows));
-        if arrays.iter().map(Array::element).ne(elements(once.table)) {
-            // A value that the server is to refuse, or to read by itself.
+        let Some((elements, arrays)) = once.arrays() else {
             return Ok(false);
-        }
+        };
         let mut line = self.line(&pool).await?;
-        let call = self.function(&mut line, once.table).await?;
+        let call = self.function(&mut line, once, &elements).await?;
         let written = tx::run(&mut line, &call, &once.args(arrays)).await;
         match written {
             Ok(()) => {
@@ -103,7 +118,7 @@ impl Database {
             }
             Err(e) => {
                 // It may be gone, or of another version.
-                self.made().remove(&once.table.name);
+                self.made().remove(&once.which());
                 Err(e).on(self.side)
             }
         }
@@ -132,27 +147,29 @@ impl Database {
     async fn function(
         &self,
         line: &mut PoolConnection<Postgres>,
-        table: &Table,
+        once: &Once<'_>,
+        elements: &[Element],
     ) -> Result<Arc<str>, Error> {
-        if let Some((_, call)) = self.made().get(&table.name).filter(|made| made.0 == *table) {
+        let (table, which) = (once.table, once.which());
+        if let Some((_, call)) = self.made().get(&which).filter(|made| made.0 == *table) {
             return Ok(Arc::clone(call));
         }
-        let name = self.own(&format!("write_{}", table.name));
-        let text = self.write_function(&name, table);
+        let what = if which.1 { "move" } else { "write" };
+        let name = self.own(&format!("{what}_{}", table.name));
+        let text = self.write_function(&name, table, elements);
         let made = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **line);
         made.await.on(self.side)?;
         // A text is prepared once, so it tells types that may come to be others.
-        let types = types(table).enumerate();
+        let types = types(elements).enumerate();
         let marks: Vec<String> = types.map(|(at, of)| format!("${}::{of}", at + 1)).collect();
         let call: Arc<str> = format!("SELECT {name}({})", marks.join(", ")).into();
         let made = (table.clone(), Arc::clone(&call));
-        self.made().insert(table.name.clone(), made);
+        self.made().insert(which, made);
         Ok(call)
     }
 
-    fn write_function(&self, name: &str, table: &Table) -> String {
-        let types: Vec<String> = types(table).collect();
-        let elements: Vec<Element> = elements(table).collect();
+    fn write_function(&self, name: &str, table: &Table, elements: &[Element]) -> String {
+        let types: Vec<String> = types(elements).collect();
         let (of_key, of_columns) = elements.split_at(table.key.len());
         let (first_key, first_column) = (HEAD.len() + 1, HEAD.len() + 1 + table.key.len());
         let on = Dialect::Postgres.table(&table.name);
@@ -205,6 +222,36 @@ impl Database {
 }
 
 impl Once<'_> {
+    /// Which function writes it.
+    fn which(&self) -> (String, bool) {
+        let packed = matches!(self.rows, Rows::Packed(..));
+        (self.table.name.clone(), packed)
+    }
+
+    /// What the function's arrays are of, and the arrays: keys that are gone, and columns. `None`
+    /// where some value is for the server to refuse, or to read by itself.
+    fn arrays(&self) -> Option<(Vec<Element>, Vec<Array>)> {
+        let table = self.table;
+        let of_key = table.key.iter().map(|&at| &table.columns[at]);
+        let mut elements: Vec<Element> = of_key.map(arrays::element).collect();
+        let gone = self.gone.iter().filter_map(|key| table.own(key));
+        let mut all = arrays::keys(table, &gone.collect::<Vec<_>>());
+        match &self.rows {
+            Rows::Read(rows) => {
+                elements.extend(table.columns.iter().map(arrays::element));
+                all.extend(arrays::columns(table, rows));
+            }
+            Rows::Packed(rows, places) => {
+                let native = table.columns.iter().map(|column| Native::of(&column.kind));
+                let native = native.collect::<Option<Vec<Native>>>()?;
+                elements.extend(native.iter().map(|of| Element::Native(*of)));
+                all.extend(packed::columns(rows, &native, places)?);
+            }
+        }
+        let fits = all.iter().map(Array::element).eq(elements.iter().copied());
+        fits.then_some((elements, all))
+    }
+
     /// The function's arguments.
     fn args(&self, arrays: Vec<Array>) -> Vec<Arg> {
         let (stream, epoch) = self.stream;
@@ -223,13 +270,9 @@ impl Once<'_> {
 }
 
 /// The types of the function's arguments.
-fn types(table: &Table) -> impl Iterator<Item = String> {
-    let arrays = elements(table).map(|element| format!("{}[]", element.name()));
+fn types(elements: &[Element]) -> impl Iterator<Item = String> {
+    let arrays = elements
+        .iter()
+        .map(|element| format!("{}[]", element.name()));
     HEAD.into_iter().map(str::to_owned).chain(arrays)
-}
-
-/// What its arrays are of: keys that are gone, and columns.
-fn elements(table: &Table) -> impl Iterator<Item = Element> {
-    let keys = table.key.iter().map(|&at| &table.columns[at]);
-    keys.chain(&table.columns).map(arrays::element)
 }

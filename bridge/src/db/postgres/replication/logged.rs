@@ -3,8 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::pgoutput::{Row, Tuple, Value};
+use bytes::Bytes;
+
+use super::packed::Packed;
+use super::pgoutput::{Relation, Row, Tuple, Value};
 use crate::db::keys::{key_cell, unhex};
+use crate::db::postgres::wire::{self, Native};
 use crate::plan::{KEY_COLUMNS, Table};
 use crate::typed::{Class, is_clock};
 use crate::value::{Cell, Kind};
@@ -36,23 +40,93 @@ pub(crate) enum Told {
         /// Whether it was inserted.
         fresh: bool,
     },
+    /// As it came.
+    Packed {
+        row: Packed,
+        fresh: bool,
+    },
 }
 
 /// A table's name, and per column of it the place in the rows of the log.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Layout {
     name: Arc<str>,
-    places: Vec<Option<usize>>,
+    pub(super) places: Vec<Option<usize>>,
+    /// The types of the columns of the log.
+    types: Vec<u32>,
+    /// Whether all columns are there, with the types that the table has them in, in forms that
+    /// every server reads.
+    packs: bool,
+}
+
+/// Why a row of the log cannot be noted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unkeyed {
+    /// It does not have this column of the key.
+    Missing(String),
+    /// A value of the key is in a form that is not known here.
+    Unread,
 }
 
 impl Layout {
-    pub(super) fn of(table: &Table, columns: &[String]) -> Self {
+    pub(super) fn of(table: &Table, relation: Option<&Relation>) -> Self {
+        let columns = relation.map_or(&[][..], |relation| &relation.columns);
+        let types: Vec<u32> = relation.map_or_else(Vec::new, |relation| {
+            relation.types.iter().map(|(id, _)| *id).collect()
+        });
         let place = |name: &String| columns.iter().position(|column| column == name);
+        let places: Vec<Option<usize>> = table.columns.iter().map(|c| place(&c.name)).collect();
+        let native = |(column, place): (&crate::plan::Column, &Option<usize>)| {
+            let id = place.and_then(|at| types.get(at));
+            Native::of(&column.kind).is_some_and(|native| Some(&native.id) == id)
+        };
         Self {
             name: Arc::from(table.name.as_str()),
-            places: table.columns.iter().map(|c| place(&c.name)).collect(),
+            packs: table.columns.iter().zip(&places).all(native),
+            places,
+            types,
         }
     }
+
+    /// The text of the value at a place; `None` for NULL. What is not there, or is in a form that
+    /// is not known, is an error.
+    fn text<'a>(&self, tuple: &[Value<'a>], at: usize) -> Result<Option<Cow<'a, str>>, Unread> {
+        match tuple.get(at) {
+            Some(Value::Text(text)) => Ok(Some(Cow::Borrowed(text))),
+            Some(Value::Null) => Ok(None),
+            Some(Value::Binary(bytes)) => {
+                let read = self.types.get(at).and_then(|id| wire::text(*id, bytes));
+                read.map(|text| Some(Cow::Owned(text))).ok_or(Unread::Form)
+            }
+            Some(Value::Unchanged) | None => Err(Unread::Missing),
+        }
+    }
+
+    /// A row in the form in which it would be read; `None` where the log does not have all of it.
+    pub(super) fn values(&self, table: &Table, tuple: &[Value<'_>]) -> Option<crate::plan::Row> {
+        let columns = table.columns.iter().zip(&self.places);
+        columns
+            .map(|(column, place)| match self.text(tuple, (*place)?).ok()? {
+                None => Some(Cell::Null),
+                Some(text) => value(&column.kind, &text),
+            })
+            .collect()
+    }
+
+    /// Whether a row can be handed on as it came.
+    fn packs(&self, tuple: &[Value<'_>]) -> bool {
+        let whole = |at: &Option<usize>| {
+            let value = at.and_then(|at| tuple.get(at));
+            matches!(value, Some(Value::Binary(_) | Value::Null))
+        };
+        self.packs && self.places.iter().all(whole)
+    }
+}
+
+/// Why a value of the log has no text.
+enum Unread {
+    Missing,
+    Form,
 }
 
 /// The lower half of a transaction's number, which is what the log has.
@@ -73,27 +147,31 @@ pub(super) fn since_1970(micros: i64) -> i64 {
     micros / 1_000 + BETWEEN
 }
 
-/// What a row of the log changes: its key, and its former key if that was another. The name of a
-/// key column that is missing otherwise.
+/// What a row of the log changes: its key, and its former key if that was another. With whole rows
+/// also those, of this message.
 pub(super) fn changes_of(
     table: &Table,
-    layout: &Layout,
+    layout: &Arc<Layout>,
     row: &Row<'_>,
-    (at, whole): (i64, bool),
-) -> Result<[Option<Noted>; 2], String> {
-    let places = &layout.places;
+    (at, whole): (i64, Option<&Bytes>),
+) -> Result<[Option<Noted>; 2], Unkeyed> {
     let key = |tuple: &Tuple<'_>| {
         let of = |&place: &usize| {
             let column = &table.columns[place];
-            let at = places.get(place).copied().flatten();
-            match at.and_then(|at| tuple.get(at)) {
-                Some(Value::Text(text)) => Ok(cell(&column.kind, text)),
+            let at = layout.places.get(place).copied().flatten();
+            match layout.text(tuple, at.unwrap_or(usize::MAX)) {
+                Ok(Some(text)) => Ok(cell(&column.kind, &text)),
                 // An old key has only what identifies the row; a NULL in it matches nothing.
-                Some(Value::Null) => Ok(Cell::Null),
-                Some(Value::Unchanged) | None => Err(column.name.clone()),
+                Ok(None) => Ok(Cell::Null),
+                Err(Unread::Missing) => Err(Unkeyed::Missing(column.name.clone())),
+                Err(Unread::Form) => Err(Unkeyed::Unread),
             }
         };
-        table.key.iter().map(of).collect::<Result<Vec<_>, String>>()
+        table
+            .key
+            .iter()
+            .map(of)
+            .collect::<Result<Vec<_>, Unkeyed>>()
     };
     let noted = |op, key, told| {
         Some(Noted {
@@ -104,18 +182,26 @@ pub(super) fn changes_of(
             told,
         })
     };
-    let told = || match row.new.as_ref().filter(|_| whole) {
-        Some(tuple) => {
-            let fresh = row.fresh;
-            values(table, places, tuple).map_or(Told::Nothing, |row| Told::Row { row, fresh })
+    let told = || {
+        let (Some(message), Some(tuple)) = (whole, row.new.as_ref()) else {
+            return Told::Nothing;
+        };
+        let fresh = row.fresh;
+        if layout.packs(tuple) {
+            let row = Packed::new(message.slice_ref(row.told), Arc::clone(layout));
+            return Told::Packed { row, fresh };
         }
-        None => Told::Nothing,
+        let row = layout.values(table, tuple);
+        row.map_or(Told::Nothing, |row| Told::Row { row, fresh })
     };
     let old = row.old.as_ref().map(key).transpose()?;
     let new = match (&row.new, &old) {
         (None, _) => None,
         // A key that is stored apart and was not touched is told with the old row.
-        (Some(tuple), Some(old)) => Some(key(tuple).unwrap_or_else(|_| old.clone())),
+        (Some(tuple), Some(old)) => Some(match key(tuple) {
+            Err(Unkeyed::Missing(_)) => old.clone(),
+            other => other?,
+        }),
         (Some(tuple), None) => Some(key(tuple)?),
     };
     Ok(match (old, new) {
@@ -130,13 +216,14 @@ pub(super) fn changes_of(
 }
 
 /// A note of our own: its id, and what it says.
-pub(super) fn note_of(columns: &[String], row: &Row<'_>) -> Option<(String, Noted)> {
+pub(super) fn note_of(relation: &Relation, row: &Row<'_>) -> Option<(String, Noted)> {
     let tuple = row.new.as_ref().filter(|_| row.old.is_none())?;
     let of = |name: &str| {
-        let at = columns.iter().position(|column| column == name)?;
-        match tuple.get(at) {
-            Some(Value::Text(text)) => Some((*text).to_owned()),
-            _ => None,
+        let at = relation.columns.iter().position(|column| column == name)?;
+        match tuple.get(at)? {
+            Value::Text(text) => Some((*text).to_owned()),
+            Value::Binary(bytes) => wire::text(relation.types.get(at)?.0, bytes),
+            Value::Null | Value::Unchanged => None,
         }
     };
     let key = (0..KEY_COLUMNS).map(|at| of(&format!("k{at}")).map_or(Cell::Null, Cell::Text));
@@ -148,18 +235,6 @@ pub(super) fn note_of(columns: &[String], row: &Row<'_>) -> Option<(String, Note
         told: Told::Nothing,
     };
     Some((of("id")?, noted))
-}
-
-/// A row in the form in which it would be read; `None` where the log does not have all of it.
-fn values(table: &Table, places: &[Option<usize>], tuple: &Tuple<'_>) -> Option<crate::plan::Row> {
-    let columns = table.columns.iter().zip(places);
-    columns
-        .map(|(column, place)| match tuple.get((*place)?)? {
-            Value::Null => Some(Cell::Null),
-            Value::Unchanged => None,
-            Value::Text(text) => value(&column.kind, text),
-        })
-        .collect()
 }
 
 /// A value of the log as a statement would read it; `None` where that cannot be told.
@@ -296,14 +371,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_row_is_told_whole_or_not_at_all() {
+    const MESSAGE: Bytes = Bytes::from_static(b"in all its length");
+
+    fn table() -> Table {
         let column = |name: &str| crate::plan::Column {
             name: name.to_owned(),
             kind: Kind::Postgres(Typed::postgres("bigint", "bigint")),
             required: true,
         };
-        let table = Table {
+        Table {
             name: "item".to_owned(),
             columns: vec![column("id"), column("n")],
             key: vec![0],
@@ -312,24 +388,43 @@ mod tests {
             autoincrement: false,
             written_by_others: false,
             only: Vec::new(),
+        }
+    }
+
+    fn layout(types: [u32; 2]) -> Arc<Layout> {
+        let relation = Relation {
+            id: 1,
+            columns: vec!["n".to_owned(), "id".to_owned()],
+            types: types.map(|id| (id, u32::MAX)).to_vec(),
         };
-        let layout = Layout::of(&table, &["n".to_owned(), "id".to_owned()]);
-        let told = |old: Option<Tuple<'_>>, new: Option<Tuple<'_>>, whole| {
-            let relation = 1;
-            let fresh = old.is_none();
-            let row = Row {
-                relation,
-                fresh,
-                old,
-                new,
-            };
-            let noted = changes_of(&table, &layout, &row, (0, whole)).unwrap();
-            noted
-                .into_iter()
-                .flatten()
-                .map(|n| (n.key[0].clone(), n.told))
-                .collect::<Vec<_>>()
+        Arc::new(Layout::of(&table(), Some(&relation)))
+    }
+
+    type Changes = Result<Vec<(Cell, Told)>, Unkeyed>;
+
+    fn told(
+        types: [u32; 2],
+        old: Option<Tuple<'_>>,
+        new: Option<Tuple<'_>>,
+        whole: bool,
+    ) -> Changes {
+        let row = Row {
+            relation: 1,
+            fresh: old.is_none(),
+            old,
+            new,
+            told: &MESSAGE[3..6],
         };
+        let message = MESSAGE;
+        let whole = whole.then_some(&message);
+        let noted = changes_of(&table(), &layout(types), &row, (0, whole))?;
+        let noted = noted.into_iter().flatten();
+        Ok(noted.map(|n| (n.key[0].clone(), n.told)).collect())
+    }
+
+    #[test]
+    fn a_row_is_told_whole_or_not_at_all() {
+        let told = |old, new, whole| told([20, 20], old, new, whole).unwrap();
         let (one, two) = (Value::Text("1"), Value::Text("2"));
         let row = |fresh| Told::Row {
             row: vec![Cell::Int(1), Cell::Int(2)],
@@ -349,6 +444,35 @@ mod tests {
         );
         let moved = told(Some(vec![Value::Null, two]), Some(vec![two, one]), true);
         assert_eq!(moved, [(Cell::Int(2), Told::Gone), (i1(), row(false))]);
+    }
+
+    #[test]
+    fn a_row_of_the_very_types_of_its_table_is_left_as_it_came() {
+        let (b1, b2) = (1i64.to_be_bytes(), 2i64.to_be_bytes());
+        let (one, two) = (Value::Binary(&b1), Value::Binary(&b2));
+        let packed = |types| Told::Packed {
+            row: Packed::new(MESSAGE.slice(3..6), layout(types)),
+            fresh: true,
+        };
+        let first = |types, new| told(types, None, Some(new), true).map(|mut all| all.remove(0));
+        let i1 = || Cell::Int(1);
+        let native = [20, 20];
+        assert_eq!(first(native, vec![two, one]), Ok((i1(), packed(native))));
+        let nulled = vec![Value::Null, one];
+        assert_eq!(first(native, nulled), Ok((i1(), packed(native))));
+        let untouched = vec![Value::Unchanged, one];
+        assert_eq!(first(native, untouched), Ok((i1(), Told::Nothing)));
+        // A column that has become another since the plan was made is looked at.
+        let four = 2i32.to_be_bytes();
+        let other = first([23, 20], vec![Value::Binary(&four), one]);
+        let row = Told::Row {
+            row: vec![Cell::Int(1), Cell::Int(2)],
+            fresh: true,
+        };
+        assert_eq!(other, Ok((i1(), row)));
+        let unknown = first([600, 20], vec![two, one]);
+        assert_eq!(unknown, Ok((i1(), Told::Nothing)));
+        assert_eq!(first([20, 600], vec![two, one]), Err(Unkeyed::Unread));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! change there sees its row.
 
 mod logged;
+pub(crate) mod packed;
 pub(crate) mod pgoutput;
 pub(crate) mod short;
 mod slot;
@@ -25,6 +26,7 @@ use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationE
 use tokio::sync::Mutex;
 
 use self::step::Step;
+use crate::db::postgres::wire::Native;
 use crate::db::{Arg, Database, PATIENCE, Tx, names};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -66,6 +68,42 @@ struct Inner {
     came: u64,
     /// Applied the short way since the last record of it.
     ahead: Option<short::Ahead>,
+    /// Some value came in a binary form that is not known here, so all is to come as text.
+    as_text: bool,
+}
+
+impl Inner {
+    /// Leaves the stream: what was read and not committed comes again.
+    fn lose_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.as_text |= stream.unread;
+        }
+    }
+
+    /// Has these tables watched from now on.
+    fn watch(&mut self, tables: HashMap<u32, Watched>) {
+        self.tables = Arc::new(tables);
+        let binary = self.reads_binary();
+        if self
+            .stream
+            .as_ref()
+            .is_some_and(|stream| stream.binary && !binary)
+        {
+            self.lose_stream();
+        }
+    }
+
+    /// Whether every value that is needed has a binary form that is known here.
+    fn reads_binary(&self) -> bool {
+        let native = |watched: &Watched| match watched {
+            Watched::Table(table) => {
+                let mut columns = table.columns.iter();
+                columns.all(|column| Native::of(&column.kind).is_some())
+            }
+            Watched::Noted => true,
+        };
+        !self.as_text && self.tables.values().all(native)
+    }
 }
 
 /// A relation of the publication.
@@ -85,6 +123,10 @@ struct Stream {
     relations: HashMap<u32, pgoutput::Relation>,
     /// Some of them has other types than it had, which nobody was told yet.
     reshaped: bool,
+    /// It tells values in the form of their type's `send` function, where there is one.
+    binary: bool,
+    /// It has told of a key in a form that is not known here.
+    unread: bool,
     /// Up to here all is in the stream, by its committed record.
     written: u64,
     /// Taken from the client by somebody who only waited for it.
@@ -184,8 +226,7 @@ impl Database {
     async fn pump(&self, feed: &Feed, inner: &mut Inner, mark: Option<u64>) -> Result<bool, Error> {
         let pumped = self.pump_once(feed, inner, mark).await;
         if pumped.is_err() {
-            // What was read and not committed comes again.
-            inner.stream = None;
+            inner.lose_stream();
         }
         pumped
     }
@@ -219,7 +260,10 @@ impl Database {
     async fn connected(&self, feed: &Feed, inner: &mut Inner) -> Result<(), Error> {
         if inner.stream.is_none() {
             let ahead = inner.ahead.as_ref().map_or(0, |ahead| ahead.upto);
-            let (stream, walsender) = self.connect(feed, inner.walsender, ahead).await?;
+            // Keys alone are noted as text.
+            let binary = feed.rows && inner.reads_binary();
+            let connected = self.connect(feed, inner.walsender, ahead, binary);
+            let (stream, walsender) = connected.await?;
             inner.stream = Some(stream);
             inner.walsender = walsender;
         }
@@ -259,6 +303,7 @@ impl Database {
         feed: &Feed,
         before: Option<i64>,
         ahead: u64,
+        binary: bool,
     ) -> Result<(Stream, Option<i64>), Error> {
         let (name, written) = self.slot_in_order().await?;
         if before.is_some() && self.walsender(&name).await? == before {
@@ -276,7 +321,8 @@ impl Database {
             .replication(&name, &self.feed_publication(), tunnel.as_ref())
             .map_err(|cause| self.stream_error(cause))?
             .with_start_lsn(Lsn(written.max(ahead)))
-            .with_buffer_size(BUFFERED);
+            .with_buffer_size(BUFFERED)
+            .with_binary(binary);
         let mut client = ReplicationClient::connect(config)
             .await
             .map_err(|e| self.stream_error(e))?;
@@ -287,6 +333,8 @@ impl Database {
                     client,
                     relations: HashMap::new(),
                     reshaped: false,
+                    binary,
+                    unread: false,
                     written,
                     waiting: None,
                     _tunnel: tunnel,

@@ -39,6 +39,8 @@ pub(super) struct Row<'a> {
     /// The row before: whole, or its replica identity. Absent where that did not change.
     pub(super) old: Option<Tuple<'a>>,
     pub(super) new: Option<Tuple<'a>>,
+    /// The bytes of the latter.
+    pub(super) told: &'a [u8],
 }
 
 pub(super) type Tuple<'a> = Vec<Value<'a>>;
@@ -49,6 +51,8 @@ pub(super) enum Value<'a> {
     /// A large value that an update did not touch, and that is not sent for that reason.
     Unchanged,
     Text(&'a str),
+    /// In the form of its type's `send` function, where the stream was asked for that.
+    Binary(&'a [u8]),
 }
 
 /// What was wrong with a message.
@@ -67,12 +71,13 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
         b'I' => {
             let relation = from.u32()?;
             from.tag(b'N')?;
-            let new = Some(tuple(&mut from)?);
+            let (new, told) = last(&mut from)?;
             Ok(Message::Row(Row {
                 relation,
                 fresh: true,
                 old: None,
                 new,
+                told,
             }))
         }
         b'U' => update(&mut from).map(Message::Row),
@@ -87,6 +92,7 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
                 fresh: false,
                 old,
                 new: None,
+                told: &[],
             }))
         }
         b'Y' | b'O' | b'T' | b'M' => Ok(Message::Other),
@@ -125,13 +131,28 @@ fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
         b'N' => {}
         _ => return Err(Malformed("an update without its row")),
     }
-    let new = Some(tuple(from)?);
+    let (new, told) = last(from)?;
     Ok(Row {
         relation,
         fresh: false,
         old,
         new,
+        told,
     })
+}
+
+/// The tuple at the end of a message, and its bytes.
+fn last<'a>(from: &mut Reader<'a>) -> Result<(Option<Tuple<'a>>, &'a [u8]), Malformed> {
+    let bytes = from.0;
+    let tuple = tuple(from)?;
+    Ok((Some(tuple), &bytes[..bytes.len() - from.0.len()]))
+}
+
+/// The values of a tuple's bytes as they come, without a place for all of them.
+pub(super) fn each(tuple: &[u8]) -> impl Iterator<Item = Value<'_>> {
+    let mut from = Reader(tuple);
+    let count = from.u16().unwrap_or(0);
+    (0..count).map_while(move |_| value(&mut from).ok())
 }
 
 fn tuple<'a>(from: &mut Reader<'a>) -> Result<Tuple<'a>, Malformed> {
@@ -139,19 +160,25 @@ fn tuple<'a>(from: &mut Reader<'a>) -> Result<Tuple<'a>, Malformed> {
     // No more than what is there: each value has a byte at the least.
     let mut values = Vec::with_capacity(usize::from(count).min(from.0.len()));
     for _ in 0..count {
-        values.push(match from.byte()? {
-            b'n' => Value::Null,
-            b'u' => Value::Unchanged,
-            b't' => {
-                let length = from.u32()?;
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                let bytes = from.take(length)?;
-                Value::Text(std::str::from_utf8(bytes).map_err(|_| NOT_TEXT)?)
-            }
-            _ => return Err(Malformed("a value of an unknown kind")),
-        });
+        values.push(value(from)?);
     }
     Ok(values)
+}
+
+fn value<'a>(from: &mut Reader<'a>) -> Result<Value<'a>, Malformed> {
+    Ok(match from.byte()? {
+        b'n' => Value::Null,
+        b'u' => Value::Unchanged,
+        b't' => Value::Text(std::str::from_utf8(sized(from)?).map_err(|_| NOT_TEXT)?),
+        b'b' => Value::Binary(sized(from)?),
+        _ => return Err(Malformed("a value of an unknown kind")),
+    })
+}
+
+/// Bytes behind their length.
+fn sized<'a>(from: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+    let length = from.u32()?;
+    from.take(usize::try_from(length).unwrap_or(usize::MAX))
 }
 
 const NOT_TEXT: Malformed = Malformed("text that is not UTF-8");
@@ -212,14 +239,15 @@ mod tests {
 
     #[test]
     fn rows_are_read_with_what_was_before() {
-        let mut insert = b"I\0\0\0\x07N\0\x02t\0\0\0\x015n".to_vec();
+        let insert = b"I\0\0\0\x07N\0\x02t\0\0\0\x015n";
         let five = vec![Value::Text("5"), Value::Null];
-        let row = |old, new| {
+        let row = |old, new, told| {
             Message::Row(Row {
                 relation: 7,
                 fresh: false,
                 old,
                 new,
+                told,
             })
         };
         let inserted = Message::Row(Row {
@@ -227,20 +255,25 @@ mod tests {
             fresh: true,
             old: None,
             new: Some(five.clone()),
+            told: &insert[6..],
         });
-        assert_eq!(decode(&insert), Ok(inserted));
-        insert.pop();
+        assert_eq!(decode(insert), Ok(inserted));
+        assert_eq!(each(&insert[6..]).collect::<Vec<_>>(), five);
         assert_eq!(
-            decode(&insert),
+            decode(&insert[..insert.len() - 1]),
             Err(Malformed("a message that is cut short"))
         );
         let update = b"U\0\0\0\x07K\0\x02t\0\0\0\x015nN\0\x02t\0\0\0\x016u";
         let six = vec![Value::Text("6"), Value::Unchanged];
-        assert_eq!(decode(update), Ok(row(Some(five.clone()), Some(six))));
-        let update = b"U\0\0\0\x07N\0\x02t\0\0\0\x015n";
-        assert_eq!(decode(update), Ok(row(None, Some(five.clone()))));
+        assert_eq!(
+            decode(update),
+            Ok(row(Some(five.clone()), Some(six), &update[16..]))
+        );
+        let update = b"U\0\0\0\x07N\0\x02b\0\0\0\x015n";
+        let bytes = vec![Value::Binary(b"5"), Value::Null];
+        assert_eq!(decode(update), Ok(row(None, Some(bytes), &update[6..])));
         let delete = b"D\0\0\0\x07K\0\x02t\0\0\0\x015n";
-        assert_eq!(decode(delete), Ok(row(Some(five), None)));
+        assert_eq!(decode(delete), Ok(row(Some(five), None, &[])));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::logged::Noted;
 pub(crate) use super::logged::Told;
+pub(crate) use super::packed::Packed;
 use super::step::{Commit, Ended, Gathered, Manner, Step};
 use super::{Feed, Inner};
 use crate::db::{Arg, Database, PATIENCE, Tx};
@@ -132,7 +133,8 @@ impl Feed {
     /// Has everything that is not on record come again.
     pub(in crate::db) async fn forget(&self) {
         let mut inner = self.inner.lock().await;
-        (inner.ahead, inner.stream) = (None, None);
+        inner.ahead = None;
+        inner.lose_stream();
     }
 }
 
@@ -143,7 +145,7 @@ impl Database {
         let gathered = self.gather_once(feed, &mut inner, most).await;
         if !matches!(gathered, Ok(Next::Nothing | Next::Taken(_))) {
             // What was read comes again.
-            inner.stream = None;
+            inner.lose_stream();
         }
         gathered
     }
@@ -198,7 +200,7 @@ impl Database {
         let mut inner = feed.inner.lock().await;
         let done = self.put_back_once(feed, &mut inner, taken).await;
         if done.is_err() {
-            inner.stream = None;
+            inner.lose_stream();
         }
         done
     }
@@ -229,7 +231,7 @@ impl Database {
         let done = self.record_once(feed, &mut inner).await;
         match done {
             Ok(()) => inner.ahead = None,
-            Err(_) => inner.stream = None,
+            Err(_) => inner.lose_stream(),
         }
         done
     }
@@ -263,7 +265,7 @@ impl Database {
             let mut inner = feed.inner.lock().await;
             inner.ahead = None;
             let done = self.overtake_once(feed, &mut inner, place).await;
-            inner.stream = None;
+            inner.lose_stream();
             drop(inner);
             match done {
                 // A process before us may have the slot still.

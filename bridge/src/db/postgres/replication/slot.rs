@@ -1,7 +1,6 @@
 //! The publication and the slot: making them, looking after them, removing them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Feed, Watched};
@@ -24,7 +23,8 @@ impl Database {
         tx.script(make).await.on(side)?;
         tx.commit().await.on(side)?;
         let mut inner = feed.inner.lock().await;
-        (inner.tables, inner.published) = (Arc::new(watched), told);
+        inner.watch(watched);
+        inner.published = told;
         drop(inner);
         self.make_slot().await
     }

@@ -1,12 +1,14 @@
 //! Takes transactions from the log into the stream, and commits them with the place in the log.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pgwire_replication::{Lsn, ReplicationEvent};
 use sqlx::{Postgres, Row as _, Transaction};
 
-use super::logged::{Layout, Noted, Told, before, changes_of, low, note_of, since_1970};
+use super::logged::{Layout, Noted, Told, Unkeyed, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
 use super::{PREFIX, Stream, Watched};
 use crate::db::keys::key_text;
@@ -86,7 +88,7 @@ pub(super) struct Step<'a> {
     pub(super) gathered: Gathered,
     manner: Manner,
     /// Per relation where its table's columns are.
-    layouts: HashMap<u32, Layout>,
+    layouts: HashMap<u32, Arc<Layout>>,
     pub(super) came: u64,
     /// What had come before this step.
     began: u64,
@@ -260,7 +262,12 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn data(&mut self, stream: &mut Stream, data: &[u8], open: Option<&Open>) -> Result<(), Error> {
+    fn data(
+        &mut self,
+        stream: &mut Stream,
+        data: &Bytes,
+        open: Option<&Open>,
+    ) -> Result<(), Error> {
         let message = pgoutput::decode(data).map_err(|e| self.database.stream_error(e))?;
         match message {
             Message::Relation(relation) => {
@@ -272,35 +279,46 @@ impl<'a> Step<'a> {
                 stream.relations.insert(id, relation);
             }
             Message::Row(row) if open.is_none_or(|open| !open.ours) => {
-                let relation = stream.relations.get(&row.relation);
                 let at = open.map_or_else(now_ms, |open| open.at);
-                self.row(&row, relation.map_or(&[], |r| r.columns.as_slice()), at)?;
+                self.row(stream, &row, (at, data))?;
             }
             Message::Row(_) | Message::Other => {}
         }
         Ok(())
     }
 
-    fn row(&mut self, row: &Row<'_>, columns: &[String], at: i64) -> Result<(), Error> {
+    fn row(
+        &mut self,
+        stream: &mut Stream,
+        row: &Row<'_>,
+        (at, data): (i64, &Bytes),
+    ) -> Result<(), Error> {
+        let relation = stream.relations.get(&row.relation);
         match self.tables.get(&row.relation) {
             Some(Watched::Table(table)) => {
-                let side = self.database.side;
                 let layout = self.layouts.entry(row.relation);
-                let layout = layout.or_insert_with(|| Layout::of(table, columns));
-                let whole = matches!(self.manner, Manner::Gather { .. });
-                let noted = changes_of(table, layout, row, (at, whole)).map_err(|column| {
-                    Error::Discontinued {
-                        side,
-                        what: format!(
+                let layout = layout.or_insert_with(|| Arc::new(Layout::of(table, relation)));
+                let whole = matches!(self.manner, Manner::Gather { .. }).then_some(data);
+                match changes_of(table, layout, row, (at, whole)) {
+                    Ok(noted) => self.gathered.waiting.extend(noted.into_iter().flatten()),
+                    Err(Unkeyed::Missing(column)) => {
+                        let side = self.database.side;
+                        let what = format!(
                             "the log does not have column `{column}` of table `{}`, which is in its key",
                             table.name
-                        ),
+                        );
+                        return Err(Error::Discontinued { side, what });
                     }
-                })?;
-                self.gathered.waiting.extend(noted.into_iter().flatten());
+                    Err(Unkeyed::Unread) => {
+                        stream.unread = true;
+                        let cause = "a key is of another type than it was; it is read as text now";
+                        return Err(self.database.stream_error(cause));
+                    }
+                }
             }
             Some(Watched::Noted) => {
-                if let Some((id, noted)) = note_of(columns, row) {
+                let note = relation.and_then(|relation| note_of(relation, row));
+                if let Some((id, noted)) = note {
                     self.gathered.notes.push(id);
                     self.gathered.waiting.push(noted);
                 }
