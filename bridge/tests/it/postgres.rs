@@ -233,14 +233,14 @@ impl Pair {
 
     pub(crate) async fn equal(&self) {
         let seen = std::sync::Mutex::new(String::new());
-        let alike = eventually("both sides to be equal", 2 * WAIT, || async {
+        let alike = eventually("both sides to be equal", 3 * WAIT, || async {
             let legacy = self.legacy.rows(Side::Legacy).await;
             let extracted = self.extracted.rows(Side::Extracted).await;
             let lines = legacy.lines().zip(extracted.lines());
             *seen.lock().unwrap() = format!("{:?}", lines.into_iter().find(|(a, b)| a != b));
             (legacy == extracted).then_some(())
         });
-        let alike = tokio::time::timeout(WAIT, alike).await;
+        let alike = tokio::time::timeout(2 * WAIT, alike).await;
         assert!(
             alike.is_ok(),
             "the first difference: {}",
