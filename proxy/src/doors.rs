@@ -155,7 +155,12 @@ fn take(
         }
     };
     while sockets.len() < cores {
-        sockets.push(listen(real, true)?);
+        let more = match (listen(real, true), sockets.first()) {
+            // One that a service manager has opened has no second beside it: cores share it.
+            (Err(_), Some(shared)) if old.is_some() => shared.try_clone()?,
+            (more, _) => more?,
+        };
+        sockets.push(more);
     }
     Ok((real, sockets))
 }

@@ -5,6 +5,7 @@
 //! data plane drains while all else still works, then the rest. A reload is a start beside what runs
 //! (`reload.rs`), and so is an upgrade, in another process (`upgrade.rs`).
 
+mod activation;
 mod data_plane;
 mod handover;
 mod links;

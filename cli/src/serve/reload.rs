@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{PortError, Process};
 use outgrow_control::{ControlError, Note};
-use outgrow_proxy::{Listening, Proxy, Running};
+use outgrow_proxy::{BindError, Listening, Proxy, Running};
 use outgrow_rollout::{BuildName, DataPhase, Side, Traffic, Weight};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -21,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::activation::Given;
 use super::handover::Declared;
 use super::office::{Counter, Field, Office, Relay};
 use super::settings;
@@ -167,8 +168,16 @@ impl Server {
     /// # Errors
     /// Whatever keeps a part from starting.
     pub(super) async fn prepare(config: Config, reloads: Reloads) -> anyhow::Result<Prepared> {
-        let admin = listen(config.control.listen)?;
-        let (proxy, field) = prepare(&config, Before::Nobody)?;
+        let mut given = Given::take()?;
+        let hint = given.hint();
+        let (admin, sockets) = doors(&config, &mut given).map_err(|error| told(error, &hint))?;
+        drop(given);
+        let before = match sockets.is_empty() {
+            true => Before::Nobody,
+            false => Before::Process(sockets),
+        };
+        let prepared = prepare(&config, before);
+        let (proxy, field) = prepared.map_err(|error| told(error, &hint))?;
         let office = Office::open(&config, &field, (&admin, &reloads), 1).await?;
         Ok(Prepared {
             config,
@@ -422,6 +431,30 @@ fn may_close(office: &Office, next: &Declared) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The admin API's socket, and those of the proxy that a service manager has given.
+fn doors(config: &Config, given: &mut Given) -> anyhow::Result<(TcpListener, Vec<Listening>)> {
+    let control = config.control.listen;
+    let admin = given.one(control).map_or_else(|| listen(control), Ok)?;
+    let plain = config.proxy.listen.iter().map(|at| (*at, false));
+    let safe = config.proxy.tls.iter().flat_map(|tls| &tls.listen);
+    let all: Vec<_> = plain.chain(safe.map(|at| (*at, true))).collect();
+    let sockets = given.all(&all, settings::workers(config).get())?;
+    Ok((admin, sockets))
+}
+
+/// With what a service manager has given, where an address cannot be had.
+fn told(error: anyhow::Error, hint: &Option<String>) -> anyhow::Error {
+    let taken = error.chain().any(|cause| {
+        let bind = cause.downcast_ref::<BindError>();
+        bind.is_some_and(|bind| matches!(bind, BindError::Listen { .. }))
+            || cause.is::<std::io::Error>()
+    });
+    match hint.as_ref().filter(|_| taken) {
+        Some(hint) => error.context(hint.clone()),
+        None => error,
+    }
 }
 
 pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

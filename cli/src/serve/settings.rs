@@ -27,13 +27,15 @@ fn service<'a>(config: &'a Config, slice: &Slice) -> anyhow::Result<&'a crate::c
 }
 
 /// The proxy's settings.
-pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
+/// How many cores the proxy has.
+pub(super) fn workers(config: &Config) -> NonZeroUsize {
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let workers = config
-        .proxy
-        .workers
-        .and_then(NonZeroUsize::new)
-        .unwrap_or_else(cores);
+    let wanted = config.proxy.workers.and_then(NonZeroUsize::new);
+    wanted.unwrap_or_else(cores)
+}
+
+pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
+    let workers = workers(config);
     let secret = |secret: &crate::config::Secret| Secret::new(secret.bytes());
     let slices = config.slices.iter().map(proxy_slice);
     let services = config.services.iter().flat_map(|(name, service)| {

@@ -1,6 +1,7 @@
 //! The binary as a person or a script meets it: its help, its exit codes, what it prints on
 //! which stream. The server is a scripted one, so that every answer can be had.
 
+mod activated;
 mod answers;
 mod builds;
 mod dry_run;
