@@ -36,6 +36,11 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
+    pub(crate) fn enter(&self) -> Open {
+        self.open.fetch_add(1, SeqCst);
+        Open(self.open.clone())
+    }
+
     /// Ready when no connection is open, and none can come any more.
     pub(crate) async fn drained(&self) {
         let mut tick = tokio::time::interval(LOOK);
@@ -43,6 +48,16 @@ impl Ends {
         while self.doors.load(SeqCst) > 0 || self.open.load(SeqCst) > 0 {
             tick.tick().await;
         }
+    }
+}
+
+/// Counts an open connection, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 

@@ -318,7 +318,8 @@ impl Inbound<'_> {
         if switches {
             if let Some(half) = half.filter(|_| state.body == Left::Over) {
                 // Refused when the upstream has left meanwhile.
-                let _ = half.send(state.give_away());
+                let (io, behind) = state.give_away();
+                let _ = half.send((io, behind, self.ends.enter()));
             }
             return false;
         }

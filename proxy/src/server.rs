@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -395,7 +395,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
         };
         match accepted {
             Ok((stream, peer)) => {
-                let open = Open::enter(&ends.open);
+                let open = ends.enter();
                 let serving = serve(core.clone(), stream, (peer.ip(), scheme), ends.clone());
                 tokio::task::spawn_local(async move {
                     serving.await;
@@ -411,21 +411,5 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-/// Counts an open connection.
-struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    fn enter(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, SeqCst);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }

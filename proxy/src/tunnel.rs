@@ -21,7 +21,8 @@ pub(crate) fn join(client: ClientHalf, upstream: Lent) {
             debug!("a tunnel was not opened: the upload before it is not through");
             return;
         };
-        let Some((mut client, asked)) = client.come().await else {
+        // A proxy that ends waits for it as for any request.
+        let Some((mut client, asked, open)) = client.come().await else {
             debug!("a tunnel was not opened: the client had left");
             return;
         };
@@ -37,6 +38,6 @@ pub(crate) fn join(client: ClientHalf, upstream: Lent) {
         if let Err(error) = joined.await {
             debug!(%error, "a tunnel was cut off");
         }
-        drop(slot);
+        drop((slot, open));
     });
 }

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use outgrow_testkit::Upstream;
 use outgrow_testkit::process::{Process, free_address};
+use outgrow_testkit::upstream::Body;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::harness::run_in;
 use crate::starting::serve;
@@ -30,6 +33,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const CLIENTS: u64 = 3;
 /// A config is reloaded after so many flips.
 const FLIPS_A_RELOAD: u64 = 4;
+/// Of a WebSocket.
+const BETWEEN_WORDS: Duration = Duration::from_millis(20);
+/// What lives longer is cut when a reload has come; of a soak's many no more than a few are there at once.
+const DRAIN: Duration = Duration::from_secs(6);
 /// Events of a stream, fifty milliseconds apart.
 const EVENTS: usize = 20;
 
@@ -42,17 +49,64 @@ struct Seen {
     /// Requests that were asked again, as their connection of HTTP/2 was left.
     left: Arc<AtomicU64>,
     failures: Arc<Mutex<Vec<String>>>,
+    /// When reloads were asked for, and how many of them are done.
+    reloads: Arc<Mutex<Vec<Instant>>>,
+    reloaded: Arc<AtomicUsize>,
+    /// Words over WebSockets, and how many of these were cut at the end of a drain.
+    echoed: Arc<AtomicU64>,
+    cut: Arc<AtomicU64>,
 }
 
 impl Seen {
     fn failed(&self, why: &str) {
         self.failures.lock().unwrap().push(why.to_owned());
     }
+
+    /// What a reload may have cost, and nothing more.
+    #[allow(clippy::print_stdout)] // The figures are what a long run is for.
+    fn check(&self, took: Duration) {
+        let read = |of: &AtomicU64| of.load(Relaxed);
+        let [requests, left] = [&self.answered, &self.left].map(|of| read(of));
+        let [echoed, cut] = [&self.echoed, &self.cut].map(|of| read(of));
+        let reloads = self.reloads.lock().unwrap().len() as u64;
+        let seconds = took.as_secs();
+        println!(
+            "{requests} requests in {seconds} s, {left} of them sent again; {echoed} words over \
+             WebSockets, of which {reloads} reloads have cut {cut}"
+        );
+        assert!(requests > 100, "{requests}");
+        // Each reload leaves one connection of each client of HTTP/2.
+        assert!(left <= CLIENTS * reloads, "{left} of {reloads} reloads");
+        assert!(echoed > 100, "{echoed}");
+        assert!(cut <= 2 * CLIENTS * reloads, "{cut} of {reloads} reloads");
+    }
 }
 
-/// A side that answers with what it was sent, and a stream of events.
+/// Says what comes, until its client leaves.
+fn echo(request: Request<Bytes>) -> Response<Body> {
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
+        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+        // Ends with either half.
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let mut answer = Response::new(outgrow_testkit::upstream::whole(Bytes::new()));
+    *answer.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket")] {
+        let value = http::HeaderValue::from_static(value);
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
+
+/// A side that answers with what it was sent, a stream of events, and an echo.
 async fn side(name: &'static str) -> Upstream {
     Upstream::streaming(move |request: Request<Bytes>| async move {
+        if request.headers().contains_key("upgrade") {
+            return echo(request);
+        }
         if request.uri().path() != "/events" {
             let (head, body) = request.into_parts();
             let text = match head.method {
@@ -82,6 +136,7 @@ fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstre
     let url = |side: &Upstream| format!("http://{}", side.addr());
     let text = format!(
         "[proxy]\nlisten = [\"{at}\"]\nworkers = 2\nrequest_timeout = \"{}s\"\n\
+         drain_timeout = \"{}s\"\n\
          access_log = {{ file = \"access.log\", sample = 0.01 }}\n\
          [legacy]\nurls = [\"{}\"]\ndatabase = \"sqlite:legacy.db\"\n\
          [control]\nlisten = \"{control}\"\n\
@@ -89,6 +144,7 @@ fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstre
          cohort = [\"header:x-visitor\"]\n\
          routes = [\"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n",
         30 + n % 2,
+        DRAIN.as_secs(),
         url(legacy),
         url(service)
     );
@@ -189,6 +245,58 @@ async fn listens(at: SocketAddr, seen: Seen) {
     }
 }
 
+/// Echoes over one connection after another, each as long as it lives. One is opened under the config
+/// that is in force, and a flip is nothing to it; after a reload it may be cut at the end of the drain.
+async fn echoes(at: SocketAddr, path: &str, client: u64, seen: Seen) {
+    let ask = format!(
+        "GET {path} HTTP/1.1\r\nhost: shop\r\nx-visitor: v{client}\r\nconnection: upgrade\r\n\
+         upgrade: websocket\r\n\r\n"
+    );
+    let open = async || {
+        let mut stream = TcpStream::connect(at).await?;
+        stream.write_all(ask.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        match head.starts_with(b"HTTP/1.1 101") {
+            true => Ok(stream),
+            false => Err(std::io::Error::other(String::from_utf8_lossy(&head))),
+        }
+    };
+    let mut pace = interval(BETWEEN_WORDS);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let reloaded = seen.reloaded.load(Relaxed);
+        let mut stream = match open().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                seen.failed(&format!("a WebSocket: {error}"));
+                pace.tick().await;
+                continue;
+            }
+        };
+        let talk = async {
+            for word in 0.. {
+                stream.write_u64(word).await?;
+                if stream.read_u64().await? != word {
+                    return Err(std::io::Error::other("another word"));
+                }
+                seen.echoed.fetch_add(1, Relaxed);
+                pace.tick().await;
+            }
+            Ok(())
+        };
+        let ended = talk.await;
+        // The first that may have been later than this connection; its drain began after it.
+        let reload = seen.reloads.lock().unwrap().get(reloaded).copied();
+        match reload.is_some_and(|asked| asked.elapsed() >= DRAIN) {
+            true => drop(seen.cut.fetch_add(1, Relaxed)),
+            false => seen.failed(&format!("an open WebSocket was cut: {ended:?}")),
+        }
+    }
+}
+
 /// Kilobytes in memory, and open descriptors.
 fn takes(process: &Process) -> (u64, usize) {
     let own = format!("/proc/{}", process.id().unwrap());
@@ -202,6 +310,20 @@ fn takes(process: &Process) -> (u64, usize) {
 async fn order(dir: &Path, args: &[&str]) {
     let ended = run_in(dir, args).await;
     assert_eq!(ended.code, 0, "{args:?}: {}{}", ended.stdout, ended.stderr);
+}
+
+fn clients(at: SocketAddr, seen: &Seen) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        for http2 in [false, true] {
+            clients.spawn(asks(at, client, http2, seen.clone()));
+        }
+        clients.spawn(listens(at, seen.clone()));
+        for path in ["/echo", "/api/products/echo"] {
+            clients.spawn(echoes(at, path, client, seen.clone()));
+        }
+    }
+    clients
 }
 
 #[allow(clippy::print_stdout)] // The figures are what a long run is for.
@@ -222,22 +344,19 @@ async fn soak(length: Duration) {
     };
     flip("shadow").await;
     let seen = Seen::default();
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        for http2 in [false, true] {
-            clients.spawn(asks(at[0], client, http2, seen.clone()));
-        }
-        clients.spawn(listens(at[0], seen.clone()));
-    }
+    let mut clients = clients(at[0], &seen);
     let begun = Instant::now();
-    let (mut ticks, mut warm, mut reloads) = (interval(SECOND), None, 0);
+    let (mut ticks, mut warm) = (interval(SECOND), None);
+    // On a slow machine there are fewer reloads, not several at a time.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for n in 1.. {
         ticks.tick().await;
         flip(["canary=80", "canary=20", "canary=1"][usize::try_from(n % 3).unwrap()]).await;
         if n % FLIPS_A_RELOAD == 0 {
             write(dir.path(), at, sides, n);
+            seen.reloads.lock().unwrap().push(Instant::now());
             order(dir.path(), &["reload"]).await;
-            reloads += 1;
+            seen.reloaded.fetch_add(1, Relaxed);
         }
         if begun.elapsed() >= length {
             break;
@@ -256,14 +375,8 @@ async fn soak(length: Duration) {
         &failures[..failures.len().min(5)],
         log()
     );
-    let (requests, left) = (seen.answered.load(Relaxed), seen.left.load(Relaxed));
-    let seconds = begun.elapsed().as_secs();
-    println!(
-        "{requests} requests in {seconds} s, {left} of them sent again; kilobytes and descriptors: {warm:?}, then {after:?}"
-    );
-    assert!(requests > 100, "{requests}");
-    // Each reload leaves one connection of each client of HTTP/2.
-    assert!(left <= CLIENTS * reloads, "{left} of {reloads} reloads");
+    println!("kilobytes and descriptors: {warm:?}, then {after:?}");
+    seen.check(begun.elapsed());
     // A proxy that ends behind a reload may be there still, or not.
     assert!(
         after.0 < warm.0 * 3 / 2 + 16_384,

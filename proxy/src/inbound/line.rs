@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::chunks::{BadChunk, Chunks, Step};
+use crate::connection::Open;
 use crate::headers;
 
 /// Read at once of a body, at first and while much is coming.
@@ -98,7 +99,7 @@ pub(super) struct State {
     /// The connection's task, while somebody else reads.
     pub(super) watcher: Option<Waker>,
     /// Where the connection goes should it change its protocol.
-    pub(super) half: Option<oneshot::Sender<(Io, Bytes)>>,
+    pub(super) half: Option<oneshot::Sender<(Io, Bytes, Open)>>,
 }
 
 impl Line {
@@ -464,11 +465,12 @@ impl Hints {
 
 /// A client's connection that is to come once its 101 is written.
 #[derive(Debug)]
-pub(crate) struct ClientHalf(oneshot::Receiver<(Io, Bytes)>);
+pub(crate) struct ClientHalf(oneshot::Receiver<(Io, Bytes, Open)>);
 
 impl ClientHalf {
-    /// The connection, with what the client has sent behind its request. `None`: it has left.
-    pub(crate) async fn come(self) -> Option<(Io, Bytes)> {
+    /// The connection, with what the client has sent behind its request; it is open as long as the
+    /// last of these lives. `None`: it has left.
+    pub(crate) async fn come(self) -> Option<(Io, Bytes, Open)> {
         self.0.await.ok()
     }
 }

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use outgrow_proxy::Proxy;
 use outgrow_testkit::{Upstream, client};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::harness::{plain, read_until, say, start, take_head, text};
+use crate::harness::{WAIT, plain, read_until, say, start, take_head, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn request_and_answer_arrive_as_they_were_sent() {
@@ -321,10 +324,51 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
     // The client closes its half; the echo ends, and with it the tunnel.
     stream.shutdown().await.unwrap();
     let mut rest = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)
-        .await
-        .unwrap();
+    stream.read_to_end(&mut rest).await.unwrap();
     front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_outlives_its_config_until_the_drain_ends() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        take_head(&mut stream).await;
+        let head =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        say(&mut stream, head).await;
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let open = async || {
+        let mut stream = TcpStream::connect(front.at).await.unwrap();
+        let ask =
+            "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        say(&mut stream, &format!("{ask}first")).await;
+        read_until(&mut stream, "first").await;
+        stream
+    };
+    let (mut leaves, mut stays) = (open().await, open().await);
+    let next = Proxy::succeed(&front.running, plain(&upstream), None);
+    let next = next.unwrap().start();
+    let hurry = CancellationToken::new();
+    let grace = Duration::from_secs(3_600);
+    let old = tokio::spawn(front.running.retire(grace, hurry.clone()));
+    for stream in [&mut leaves, &mut stays] {
+        say(stream, "second").await;
+        read_until(stream, "second").await;
+    }
+    drop(leaves);
+    hurry.cancel();
+    assert_eq!(
+        stays.read(&mut [0; 9]).await.unwrap_or(0),
+        0,
+        "cut at the end"
+    );
+    let report = old.await.unwrap();
+    // The one that has left may be on its way out still.
+    assert!(report.open == 2 && report.cut > 0, "{report:?}");
+    next.shutdown(WAIT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
