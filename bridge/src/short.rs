@@ -132,6 +132,10 @@ impl Engine {
         // From here on the log's client has forgotten what only this memory has.
         self.short.doubt = true;
         let full = taken.places() >= i64::from(most);
+        if let Some(pause) = self.short.tempo.rest().filter(|_| !full) {
+            // While this is applied and the worker rests.
+            self.source().let_gather(pause).await;
+        }
         let more = match self.apply_short(&mut taken).await {
             Ok(Some((batch, parked))) => {
                 self.applied_short(taken, batch, parked).await?;

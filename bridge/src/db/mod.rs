@@ -527,6 +527,13 @@ impl Database {
         }
     }
 
+    /// Has what comes by the log gather for so long before it is read.
+    pub(crate) async fn let_gather(&self, pause: Duration) {
+        if let Some(feed) = self.short() {
+            feed.rest(pause).await;
+        }
+    }
+
     /// Takes note that this was applied, up to this number; it is recorded later. `true` when it
     /// is time to.
     pub(crate) async fn took(&self, taken: Taken, head: i64) -> bool {

@@ -168,6 +168,12 @@ async fn a_commit_that_cannot_be_seen_yet_is_waited_for() {
 async fn a_slot_that_is_gone_or_was_moved_is_refused() {
     let (pair, link) = following(10).await;
     link.shutdown().await;
+    // The server takes a moment to see that its reader has left.
+    let held = "SELECT count(*) FROM pg_replication_slots WHERE active";
+    eventually("the slot to be let go", WAIT, || async {
+        (pair.legacy.number(held).await == 0).then_some(())
+    })
+    .await;
     let moved = "SELECT count(pg_replication_slot_advance(slot_name, pg_current_wal_lsn())) \
                  FROM pg_replication_slots";
     pair.legacy

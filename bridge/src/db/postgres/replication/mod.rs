@@ -13,6 +13,7 @@
 mod logged;
 pub(crate) mod packed;
 pub(crate) mod pgoutput;
+mod reader;
 pub(crate) mod short;
 mod slot;
 mod step;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationEvent};
 use tokio::sync::Mutex;
 
+use self::reader::Reader;
 use self::step::Step;
 use crate::db::postgres::wire::Native;
 use crate::db::{Arg, Database, PATIENCE, Tx, names};
@@ -131,7 +133,9 @@ struct Stream {
     written: u64,
     /// Taken from the client by somebody who only waited for it.
     waiting: Option<Came>,
-    /// What the client speaks through. Behind it, so that it goes first.
+    /// Where it is read. Behind the client, so that that goes first.
+    reader: Reader,
+    /// What the client speaks through. Behind both for the same reason.
     _tunnel: Option<Tunnel>,
 }
 
@@ -163,6 +167,13 @@ impl Feed {
         };
         if stream.waiting.is_none() {
             stream.waiting = Some(stream.client.recv().await);
+        }
+    }
+
+    /// Has what comes gather for so long before it is read.
+    pub(crate) async fn rest(&self, pause: Duration) {
+        if let Some(stream) = &self.inner.lock().await.stream {
+            stream.reader.rest(pause);
         }
     }
 
@@ -323,7 +334,9 @@ impl Database {
             .with_start_lsn(Lsn(written.max(ahead)))
             .with_buffer_size(BUFFERED)
             .with_binary(binary);
-        let mut client = ReplicationClient::connect(config)
+        let reader = Reader::start().map_err(|e| self.stream_error(e))?;
+        let mut client = reader
+            .connect(config)
             .await
             .map_err(|e| self.stream_error(e))?;
         let started = tokio::time::timeout(PATIENCE, client.wait_started()).await;
@@ -337,6 +350,7 @@ impl Database {
                     unread: false,
                     written,
                     waiting: None,
+                    reader,
                     _tunnel: tunnel,
                 };
                 Ok((stream, self.walsender(&name).await?))
