@@ -21,7 +21,8 @@ pub struct Limits {
     /// An idle upstream connection is used again up to this age. Below the five seconds after
     /// which common servers close theirs, so that the race is lost rarely.
     pub pool_idle: Duration,
-    /// Idle connections per core and upstream.
+    /// Idle connections per core and upstream. As many as were busy at once may rest for `pool_idle`:
+    /// a bound below that would have clients beyond it pay for a new connection with each request.
     pub pool_max: usize,
     /// Header fields of one request.
     pub headers_max: usize,
@@ -37,7 +38,7 @@ impl Default for Limits {
             held_max: 4_096,
             connect_retry: Duration::from_secs(3),
             pool_idle: Duration::from_secs(4),
-            pool_max: 128,
+            pool_max: 1_024,
             headers_max: 256,
         }
     }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use futures_util::future::join_all;
 use outgrow_testkit::Upstream;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 
-use crate::harness::{plain, read_until, say, start, take_head};
+use crate::harness::{WAIT, plain, read_until, say, start, take_head};
 
 /// An upstream that says the same to every request, and how many connections it has had.
 async fn saying(answer: &'static str) -> (Upstream, Arc<AtomicUsize>) {
@@ -133,5 +135,33 @@ async fn a_chunked_upload_keeps_the_trailers_that_it_announced() {
         )
         .await;
     assert!(answer.ends_with("yes"), "{answer}");
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_connections_rest_as_were_busy_at_once() {
+    const CLIENTS: usize = 200;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (count, together) = (connections.clone(), Arc::new(Barrier::new(CLIENTS)));
+    let upstream = Upstream::raw(move |mut stream| {
+        count.fetch_add(1, SeqCst);
+        let together = together.clone();
+        async move {
+            while !take_head(&mut stream).await.is_empty() {
+                together.wait().await;
+                say(&mut stream, "HTTP/1.1 204 No Content\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let mut settings = plain(&upstream);
+    (settings.limits.pool_idle, settings.limits.request_timeout) = (WAIT, WAIT);
+    let front = start(settings);
+    for _ in 0..3 {
+        for answer in join_all((0..CLIENTS).map(|_| front.get("/", &[]))).await {
+            assert_eq!(answer.status, 204);
+        }
+        assert_eq!(connections.load(SeqCst), CLIENTS);
+    }
     front.stop().await;
 }
