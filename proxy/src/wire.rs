@@ -33,8 +33,9 @@ use stream::{ReadHalf, WriteHalf};
 use upload::Upload;
 pub(crate) use upload::may_follow;
 
-/// Read at once while a head is awaited: most answers are shorter.
-const READ_SMALL: usize = 8 * 1_024;
+/// Read at once while a head is awaited: most answers are shorter, and one that came whole goes down
+/// in one write.
+const READ_SMALL: usize = 16 * 1_024;
 
 /// Read at once inside a long body; not before so much has come that more may be waiting, so that
 /// a stream of short events does not hold as much.
@@ -299,7 +300,7 @@ impl Wire {
     /// Makes it ready to lie in the pool: a long body's memory is not kept for the next one.
     pub(crate) fn rest(&mut self, now: Instant) {
         self.rested = now;
-        if self.input.capacity() > 2 * READ_SMALL {
+        if self.input.capacity() > READ_SMALL {
             self.input = BytesMut::new();
         }
     }
