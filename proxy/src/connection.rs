@@ -68,7 +68,10 @@ pub(crate) async fn serve(
     (address, scheme): (IpAddr, Scheme),
     ends: Ends,
 ) {
-    if let Err(failure) = stream.set_nodelay(true) {
+    // On Linux it has that from its listener.
+    if !cfg!(target_os = "linux")
+        && let Err(failure) = stream.set_nodelay(true)
+    {
         debug!(%failure, "a connection was gone at once");
         return;
     }

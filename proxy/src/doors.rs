@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::core::Scheme;
 use crate::error::BindError;
@@ -130,12 +130,19 @@ impl Doors {
             let (scheme, address) = (taken.scheme, taken.real);
             for socket in taken.sockets.iter().skip(core).step_by(cores) {
                 let listener = socket.try_clone();
+                let listener = listener.and_then(prompt);
                 let listener = listener.map_err(|source| BindError::Listen { address, source })?;
                 doors.push(Door { listener, scheme });
             }
         }
         Ok(doors)
     }
+}
+
+/// What comes in has this from its listener, where the system is Linux: answers leave at once.
+fn prompt(listener: TcpListener) -> std::io::Result<TcpListener> {
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
+    Ok(listener)
 }
 
 fn take(
@@ -177,4 +184,27 @@ fn listen(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn answers_leave_at_once_on_what_comes_in() {
+        let (real, sockets) = take(SocketAddr::from(([127, 0, 0, 1], 0)), None, 1).unwrap();
+        let doors = Doors(vec![Taken {
+            asked: real,
+            real,
+            scheme: Scheme::Http,
+            sockets,
+        }]);
+        let door = doors.of_core(0, 1).unwrap().remove(0);
+        door.listener.set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(real).unwrap();
+        let (came, _) = door.listener.accept().unwrap();
+        assert!(!cfg!(target_os = "linux") || came.nodelay().unwrap());
+    }
 }

@@ -415,6 +415,10 @@ impl Inbound<'_> {
             let (io, _) = state.give_away();
             (io, unread, state.ended)
         };
+        if !unread && matches!(io, Io::Plain(_)) {
+            // To close it says the same as to shut it first.
+            return;
+        }
         self.deadline.set(Instant::now() + DRAIN_TIME);
         let mut drained = 0;
         let mut shut = false;
