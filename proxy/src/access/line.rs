@@ -1,13 +1,11 @@
 //! How a line is written. Into a buffer that is there already; nothing is allocated.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Uri, Version};
-use outgrow_rollout::SliceId;
-use serde::{Serialize, Serializer};
 use time::{Month, OffsetDateTime};
 
 use crate::slice::Slice;
@@ -85,10 +83,20 @@ fn short(month: Month) -> &'static str {
     }
 }
 
-impl fmt::Display for Stamp<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}Z", self.clock.iso, self.millis)
+impl Stamp<'_> {
+    fn write(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(self.clock.iso.as_bytes());
+        into.push(b'.');
+        for unit in [100, 10, 1] {
+            into.push(digit(u64::from(self.millis / unit)));
+        }
+        into.push(b'Z');
     }
+}
+
+/// The last digit of a number.
+fn digit(number: u64) -> u8 {
+    b"0123456789"[(number % 10) as usize]
 }
 
 fn target(uri: &Uri, query: bool) -> &str {
@@ -103,52 +111,12 @@ fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("unknown")
 }
 
-fn shown<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(value)
-}
-
 fn micros(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// `docs/config.md` lists these.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(serialize_with = "shown")]
-    time: &'a Stamp<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    client: &'a str,
-    method: &'a str,
-    target: &'a str,
-    status: u16,
-    bytes: u64,
-    duration_us: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slice: Option<&'a SliceId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bucket: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    side: Option<outgrow_rollout::Side>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    build: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refusal: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<&'a str>,
-    /// Only where it is true: the body did not reach its end.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    cut: bool,
-}
-
+/// `docs/config.md` lists the fields. Written by hand: names need no look at their letters, and most
+/// texts only one.
 pub(super) fn json(
     into: &mut Vec<u8>,
     now: &Stamp<'_>,
@@ -159,33 +127,64 @@ pub(super) fn json(
     let trail = &ending.trail;
     let known = trail.known.borrow();
     let slice = known.slice.and_then(|index| slices.get(index));
-    let line = Line {
-        time: now,
-        id: trail.id.as_ref().map(text),
-        client: text(&trail.peer.address),
-        method: trail.method.as_str(),
-        target: target(&trail.target, query),
-        status: ending.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
-        bytes: ending.bytes,
-        duration_us: micros(took),
-        upstream_us: known.upstream_took.map(micros),
-        route: known.route.as_deref(),
-        slice: slice.map(|slice| &slice.settings.id),
-        bucket: known.bucket,
-        side: known.side,
-        build: known.build.as_deref(),
-        upstream: known.upstream.as_ref().map(|to| to.as_str()),
-        caller: known.caller.as_deref(),
-        refusal: known.refusal,
-        cache: known.cache,
-        cut: !ending.whole,
-    };
-    let begin = into.len();
-    match serde_json::to_writer(&mut *into, &line) {
-        Ok(()) => into.push(b'\n'),
-        // Memory takes all bytes, and nothing here is without a form in JSON.
-        Err(_) => into.truncate(begin),
+    into.extend_from_slice(b"{\"time\":\"");
+    now.write(into);
+    into.push(b'"');
+    texts(into, ",\"id\":", trail.id.as_ref().map(text));
+    texts(into, ",\"client\":", Some(text(&trail.peer.address)));
+    texts(into, ",\"method\":", Some(trail.method.as_str()));
+    texts(into, ",\"target\":", Some(target(&trail.target, query)));
+    let status = ending.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+    numbers(into, ",\"status\":", Some(u64::from(status)));
+    numbers(into, ",\"bytes\":", Some(ending.bytes));
+    numbers(into, ",\"duration_us\":", Some(micros(took)));
+    numbers(into, ",\"upstream_us\":", known.upstream_took.map(micros));
+    texts(into, ",\"route\":", known.route.as_deref());
+    let slice = slice.map(|slice| slice.settings.id.as_str());
+    texts(into, ",\"slice\":", slice);
+    numbers(into, ",\"bucket\":", known.bucket.map(u64::from));
+    texts(into, ",\"side\":", known.side.map(|side| side.as_str()));
+    texts(into, ",\"build\":", known.build.as_deref());
+    let upstream = known.upstream.as_ref().map(|to| to.as_str());
+    texts(into, ",\"upstream\":", upstream);
+    texts(into, ",\"caller\":", known.caller.as_deref());
+    texts(into, ",\"refusal\":", known.refusal);
+    texts(into, ",\"cache\":", known.cache);
+    // Only where it is true: the body did not reach its end.
+    if !ending.whole {
+        into.extend_from_slice(b",\"cut\":true");
     }
+    into.extend_from_slice(b"}\n");
+}
+
+fn texts(into: &mut Vec<u8>, name: &str, text: Option<&str>) {
+    let Some(text) = text else { return };
+    into.extend_from_slice(name.as_bytes());
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        into.push(b'"');
+        into.extend_from_slice(text.as_bytes());
+        into.push(b'"');
+    } else {
+        // Memory takes all bytes, and every text has a form in JSON.
+        let _ = serde_json::to_writer(into, text);
+    }
+}
+
+fn numbers(into: &mut Vec<u8>, name: &str, number: Option<u64>) {
+    let Some(mut number) = number else { return };
+    into.extend_from_slice(name.as_bytes());
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = digit(number);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    into.extend_from_slice(&digits[from..]);
 }
 
 pub(super) fn combined(into: &mut Vec<u8>, now: &Stamp<'_>, ending: &Ending, query: bool) {
@@ -248,9 +247,11 @@ mod tests {
             ),
         ] {
             let stamp = clock.at(at(millis));
+            let mut told = Vec::new();
+            stamp.write(&mut told);
             assert_eq!(
-                (stamp.to_string().as_str(), stamp.clock.common.as_str()),
-                (iso, common)
+                (&told[..], stamp.clock.common.as_str()),
+                (iso.as_bytes(), common)
             );
         }
     }
@@ -261,6 +262,17 @@ mod tests {
             let mut told = Vec::new();
             quote(&mut told, &bytes);
             prop_assert!(told.iter().all(|b| (0x20..0x7f).contains(b) && *b != b'"'));
+        }
+
+        #[test]
+        fn what_is_told_in_json_reads_the_same(text: String, number: u64) {
+            let mut told = b"{\"a\":0".to_vec();
+            texts(&mut told, ",\"text\":", Some(&text));
+            numbers(&mut told, ",\"number\":", Some(number));
+            texts(&mut told, ",\"none\":", None);
+            told.push(b'}');
+            let read: serde_json::Value = serde_json::from_slice(&told).unwrap();
+            prop_assert_eq!(read, serde_json::json!({"a": 0, "text": text, "number": number}));
         }
     }
 }
