@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::UPGRADE;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use http_body::Body as _;
 use outgrow_rollout::{Side, bucket};
 use outgrow_shadow::SHADOW_MARK;
@@ -36,14 +36,13 @@ pub(crate) use verdict::Verdict;
 pub(crate) async fn carry(
     core: Rc<Core>,
     peer: &Peer,
-    request: Request<ClientBody>,
+    (mut parts, body): (Box<request::Parts>, ClientBody),
     trail: Option<Rc<Trail>>,
 ) -> Result<Response<Body>, Declined> {
-    let protocol = headers::upgrade(request.headers());
-    let client = protocol.as_ref().and_then(|_| request.body().half());
-    let wish = wish(&core, request.headers());
-    let hints = request.body().hints(request.version());
-    let (mut parts, body) = request.into_parts();
+    let protocol = headers::upgrade(&parts.headers);
+    let client = protocol.as_ref().and_then(|_| body.half());
+    let wish = wish(&core, &parts.headers);
+    let hints = body.hints(parts.version);
     let mirrored = parts.headers.contains_key(SHADOW_MARK);
     let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
     headers::prepare(&mut parts, peer)?;
@@ -131,7 +130,7 @@ async fn of_slice(
     }
     let (mut caller, mut targets) = (None, None);
     if let Some(filters) = &filters {
-        match enter(&core, filters, (&mut out.parts, peer), trail.as_ref()).await? {
+        match enter(&core, filters, (&mut *out.parts, peer), trail.as_ref()).await? {
             Entry::Answered(answer) => return Ok(answer),
             Entry::Open(found) => {
                 let identities = core.identities.as_ref();
@@ -256,7 +255,7 @@ async fn pass_through(
 ) -> Result<Response<Body>, Refusal> {
     let filters = core.shared.settings.filters.as_deref();
     if let Some(filters) = filters {
-        let entered = enter(&core, filters, (&mut out.parts, peer), trail.as_ref());
+        let entered = enter(&core, filters, (&mut *out.parts, peer), trail.as_ref());
         if let Entry::Answered(answer) = entered.await? {
             return Ok(answer);
         }

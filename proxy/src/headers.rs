@@ -4,7 +4,7 @@ use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Version, request};
 
 use crate::core::Peer;
 use crate::error::Refusal;
@@ -41,22 +41,22 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 /// Refuses what two servers could read in two ways (RFC 9112 sections 3.2 and 6.3).
-pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
-    if request.method() == Method::CONNECT {
+pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
+    if request.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
     // HTTP/2 says `:path` by itself (RFC 9113 section 8.3.1).
-    let target = request.uri().path_and_query().map_or("/", |t| t.as_str());
+    let target = request.uri.path_and_query().map_or("/", |t| t.as_str());
     if !target.starts_with('/') && target != "*" {
         return Err(Refusal::Malformed("the target is not a path"));
     }
-    let headers = request.headers();
+    let headers = &request.headers;
     let mut hosts = headers.get_all(HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
         return Err(Refusal::Malformed("more than one Host"));
     }
-    if request.version() == Version::HTTP_11 && first.is_none() {
+    if request.version == Version::HTTP_11 && first.is_none() {
         return Err(Refusal::Malformed("no Host"));
     }
     if let Some(host) = first {
@@ -76,7 +76,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
                 "both Content-Length and Transfer-Encoding",
             ));
         }
-        if request.version() == Version::HTTP_10 {
+        if request.version == Version::HTTP_10 {
             return Err(Refusal::Malformed("Transfer-Encoding in HTTP/1.0"));
         }
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -286,6 +286,8 @@ fn lengthened(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
     use crate::core::Scheme;
     use crate::trust::Trust;
@@ -378,7 +380,7 @@ mod tests {
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            check(&request.body(()).unwrap()).is_err()
+            check(&request.body(()).unwrap().into_parts().0).is_err()
         };
         assert!(!with(&[("host", "a.example:80")]));
         assert!(!with(&[("host", "a"), ("transfer-encoding", "Chunked")]));

@@ -92,7 +92,7 @@ impl Identities {
             .map_err(|e| failed(&e.to_string()))?
             .into_parts();
         let mut out = Outgoing {
-            parts,
+            parts: Box::new(parts),
             body: None,
             until: None,
             told: None,

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode, request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
@@ -214,7 +214,9 @@ impl Inbound<'_> {
             if state.input.is_empty() {
                 // The usual case: a head that came at once is read where it lies.
                 if let Some((came, used)) = self.core.desk.read(came, how) {
-                    state.input.extend_from_slice(&scratch[used..count]);
+                    if used < count {
+                        state.input.extend_from_slice(&scratch[used..count]);
+                    }
                     return Poll::Ready(came);
                 }
                 self.scanned = count;
@@ -240,7 +242,7 @@ impl Inbound<'_> {
             (state.body, state.expects) = (body, expects && state.input.is_empty());
         }
         let body = ClientBody::Line(LineBody(self.line.clone()));
-        let answer = self.answer(request.map(|()| body)).await;
+        let answer = self.answer(request, body).await;
         let Some(answer) = answer else {
             return false;
         };
@@ -248,14 +250,18 @@ impl Inbound<'_> {
     }
 
     /// The stages' answer; `None` when the client has left before.
-    async fn answer(&mut self, request: Request<ClientBody>) -> Option<Response<Body>> {
+    async fn answer(
+        &mut self,
+        parts: Box<request::Parts>,
+        body: ClientBody,
+    ) -> Option<Response<Body>> {
         // Who writes is asked for by a task of its own, which hints may come from.
-        let apart = !is_read(request.method());
+        let apart = !is_read(&parts.method);
         // In a box, so that an idle client has no room for it.
         let mut stages = Box::pin(stages::answer(
             self.core.clone(),
             self.peer.clone(),
-            request,
+            (parts, body),
         ));
         poll_fn(|cx| {
             if let Poll::Ready(Ok(answer)) = stages.as_mut().poll(cx) {

@@ -144,7 +144,7 @@ impl Lent {
 /// A request that can be sent again as long as its body was not touched.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) parts: request::Parts,
+    pub(crate) parts: Box<request::Parts>,
     /// `None` for a request without a body, which may be sent again.
     pub(crate) body: Option<ClientBody>,
     /// When all of the answer must have come, where the client says so (gRPC). Then this counts and

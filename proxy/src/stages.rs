@@ -30,7 +30,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::header::ACCEPT;
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Response, request};
 use tracing::debug;
 
 use crate::answer::refuse;
@@ -50,28 +50,28 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(crate) async fn answer(
     core: Rc<Core>,
     peer: Rc<Peer>,
-    mut request: Request<ClientBody>,
+    (mut parts, body): (Box<request::Parts>, ClientBody),
 ) -> Result<Response<Body>, Infallible> {
     let trace = core.shared.settings.trace;
     let id = trace
         .request_id
-        .then(|| trace::identify(request.headers_mut(), &core.dice));
+        .then(|| trace::identify(&mut parts.headers, &core.dice));
     let mut span = None;
     if trace.span {
         let share = core.spans.as_ref().map(|spans| spans.share);
-        span = trace::continue_trace(request.headers_mut(), trace.start, &core.dice, share);
+        span = trace::continue_trace(&mut parts.headers, trace.start, &core.dice, share);
     }
-    let timed = forward::is_timed(&core, request.headers());
-    let ending = Ending::of(&core, &peer, &request, id.as_ref(), (timed, span));
+    let timed = forward::is_timed(&core, &parts.headers);
+    let ending = Ending::of(&core, &peer, &parts, id.as_ref(), (timed, span));
     let own = core.clone();
     let pages = &own.shared.settings.error_pages[..];
     let accept = match pages {
         [] => None,
-        _ => request.headers().get(ACCEPT).cloned(),
+        _ => parts.headers.get(ACCEPT).cloned(),
     };
-    let call = grpc::is_call((request.method(), request.version()), request.headers());
+    let call = grpc::is_call((&parts.method, parts.version), &parts.headers);
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
-    let answered = checked(core, &peer, request, trail).await;
+    let answered = checked(core, &peer, (parts, body), trail).await;
     let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {
         debug!(%refusal, "refused");
         own.refuses(&refusal);
@@ -102,9 +102,9 @@ pub(crate) async fn answer(
 async fn checked(
     core: Rc<Core>,
     peer: &Peer,
-    request: Request<ClientBody>,
+    (parts, body): (Box<request::Parts>, ClientBody),
     trail: Option<Rc<Trail>>,
 ) -> Result<Response<Body>, Declined> {
-    headers::check(&request)?;
-    forward::carry(core, peer, request, trail).await
+    headers::check(&parts)?;
+    forward::carry(core, peer, (parts, body), trail).await
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{HOST, REFERER, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, request};
 use outgrow_rollout::Side;
 
 use crate::access::CoreLog;
@@ -153,10 +153,10 @@ pub(crate) struct Ending {
 
 impl Ending {
     /// For a request that has just come in; `None` where nobody wants to know.
-    pub(crate) fn of<B>(
+    pub(crate) fn of(
         core: &Rc<Core>,
         peer: &Rc<Peer>,
-        request: &Request<B>,
+        request: &request::Parts,
         id: Option<&HeaderValue>,
         (timed, span): (bool, Option<Span>),
     ) -> Option<Self> {
@@ -166,16 +166,16 @@ impl Ending {
         }
         let combined = log.is_some_and(CoreLog::tells_of_clients);
         let field = |wanted: bool, name| {
-            let fields = wanted.then(|| request.headers());
+            let fields = wanted.then_some(&request.headers);
             fields.and_then(|fields| fields.get(name).cloned())
         };
         let trail = Trail {
             core: core.clone(),
             peer: peer.clone(),
             begun: Instant::now(),
-            method: request.method().clone(),
-            target: request.uri().clone(),
-            version: request.version(),
+            method: request.method.clone(),
+            target: request.uri.clone(),
+            version: request.version,
             id: id.cloned(),
             referer: field(combined, REFERER),
             agent: field(combined || span.is_some(), USER_AGENT),

@@ -57,7 +57,7 @@ pub(super) async fn ask(
         .named(service)
         .ok_or_else(|| failed(&"no such service"))?;
     let mut out = Outgoing {
-        parts: question(path, parts).map_err(|error| failed(&error))?,
+        parts: Box::new(question(path, parts).map_err(|error| failed(&error))?),
         body: None,
         until: None,
         told: None,

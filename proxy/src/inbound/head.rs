@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
 use super::line::Left;
 use crate::chunks::Chunks;
@@ -38,7 +38,8 @@ pub(super) struct Manner {
 /// A whole head.
 #[derive(Debug)]
 pub(crate) struct Head {
-    pub(crate) request: Request<()>,
+    /// In a box from here to the upstream: it passes many hands, and to hand it on is to copy it.
+    pub(crate) request: Box<request::Parts>,
     pub(crate) body: Left,
     pub(super) expects: bool,
     pub(super) manner: Manner,
@@ -128,20 +129,20 @@ pub(crate) fn read(
         says.hear(&name, &value)?;
         fields.append(name, value);
     }
-    let mut request = Request::new(());
+    let mut request = Box::new(Request::new(()).into_parts().0);
     let wrong = |_| Refusal::Malformed("the method");
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(wrong)?;
-    *request.uri_mut() = uri(target, &share)?;
-    let bare = request.uri().authority().is_some() && request.uri().scheme().is_none();
-    if bare && *request.method() != Method::CONNECT {
+    request.method = Method::from_bytes(method.as_bytes()).map_err(wrong)?;
+    request.uri = uri(target, &share)?;
+    let bare = request.uri.authority().is_some() && request.uri.scheme().is_none();
+    if bare && request.method != Method::CONNECT {
         // A sole host is the target of a tunnel alone (RFC 9112 section 3.2.3).
         return Err(Refusal::Malformed("the target is not a path"));
     }
-    *request.version_mut() = match version {
+    request.version = match version {
         0 => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    *request.headers_mut() = fields;
+    request.headers = fields;
     let old = version == 0;
     let body = says.body();
     Ok(Some(Head {
@@ -150,7 +151,7 @@ pub(crate) fn read(
         manner: Manner {
             old,
             keeps: !says.close && (!old || says.keep_alive),
-            bodiless: *request.method() == Method::HEAD,
+            bodiless: request.method == Method::HEAD,
             trailers: says.trailers,
         },
         request,
@@ -269,7 +270,7 @@ mod tests {
             ("/?a=1", "/?a=1"),
         ] {
             let text = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
-            let uri = parsed(&text).unwrap().unwrap().request.into_parts().0.uri;
+            let uri = parsed(&text).unwrap().unwrap().request.uri;
             assert_eq!(uri.path_and_query().map(|asked| asked.as_str()), Some(path));
         }
     }
@@ -351,7 +352,7 @@ mod tests {
         for _ in 0..2 {
             let text = format!("GET / HTTP/1.1\r\n{}\r\n", many(100));
             let head = read(text.as_bytes(), 100, names).unwrap().unwrap();
-            let fields = head.request.headers();
+            let fields = &head.request.headers;
             assert!((0..100).all(|n| fields[format!("x-{n}")] == format!("v{n}")));
         }
         let text = format!("GET / HTTP/1.1\r\n{}\r\n", many(101));
@@ -385,7 +386,7 @@ mod tests {
             prop_assert!(read(part.as_bytes(), 100, names).unwrap().is_none());
             let head = read(text.as_bytes(), 100, names).unwrap().unwrap();
             prop_assert_eq!(head.length, text.len());
-            prop_assert_eq!(head.request.headers().len(), fields.len());
+            prop_assert_eq!(head.request.headers.len(), fields.len());
         }
     }
 }

@@ -42,14 +42,17 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
         let fields_max = core.shared.settings.limits.headers_max;
         let long = request.headers().len() > fields_max;
         let (core, peer) = (core.clone(), peer.clone());
-        async move {
+        let (parts, body) = request.into_parts();
+        let asked = (Box::new(parts), ClientBody::Stream(body));
+        // In a box, for hyper moves it from hand to hand.
+        Box::pin(async move {
             if long {
                 let pages = &core.shared.settings.error_pages;
                 core.refuses(&Refusal::HeadTooLong);
                 return Ok(refuse(&Refusal::HeadTooLong, pages, None));
             }
-            answer(core, peer, request.map(ClientBody::Stream)).await
-        }
+            answer(core, peer, asked).await
+        })
     });
     let io = Reread {
         read,
@@ -78,11 +81,11 @@ struct OnThisCore;
 impl<F> hyper::rt::Executor<F> for OnThisCore
 where
     F: Future + 'static,
+    F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        // Ends by itself, or with the core.
+        drop(tokio::task::spawn_local(future));
     }
 }
 

@@ -162,7 +162,7 @@ impl Cluster {
                 }
             };
             let (may_repeat, bare) = (out.may_repeat(), out.body.is_none());
-            let request = (&out.parts, out.body.take());
+            let request = (&*out.parts, out.body.take());
             let how = (self.limits.headers_max, out.hints.as_ref());
             let asked = mux.ask(request, to, until, how).await;
             let Unanswered {
