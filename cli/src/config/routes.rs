@@ -1,5 +1,7 @@
 //! Routes: their notation, and which two would both match a request.
 
+use std::collections::HashMap;
+
 use super::model::Route;
 use super::scalar;
 
@@ -144,7 +146,93 @@ pub(super) fn overlap(a: &Route, b: &Route) -> Overlap {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// Routes by their segments: a new one has to be compared with those alone that may match the same
+/// request, which are few of ten thousand.
+#[derive(Debug, Default)]
+pub(super) struct Tree<'a> {
+    roots: HashMap<(&'a http::Method, Option<&'a str>), usize>,
+    nodes: Vec<Node<'a>>,
+}
+
+/// Behind the same segments. Nodes and routes are numbers, so that a long path needs no deep stack.
+#[derive(Debug, Default)]
+struct Node<'a> {
+    texts: HashMap<&'a str, usize>,
+    any: Option<usize>,
+    /// Routes that go on with the rest of the path.
+    rest: Vec<usize>,
+    /// Routes that end here.
+    ends: Vec<usize>,
+}
+
+impl<'a> Tree<'a> {
+    /// Adds a route under a number. The numbers of those before it that may overlap with it, in
+    /// order; all others do not.
+    pub(super) fn add(&mut self, number: usize, route: &'a Route) -> Vec<usize> {
+        let path = segments(&route.path);
+        let next = self.nodes.len();
+        let root = self.roots.entry((&route.method, route.host.as_deref()));
+        let root = *root.or_insert(next);
+        if root == next {
+            self.nodes.push(Node::default());
+        }
+        let mut found = self.find(root, &path);
+        found.sort_unstable();
+        self.put(root, &path, number);
+        found
+    }
+
+    fn find(&self, root: usize, path: &[Segment<'_>]) -> Vec<usize> {
+        let (mut found, mut to_see) = (Vec::new(), vec![(root, 0)]);
+        while let Some((at, depth)) = to_see.pop() {
+            let node = &self.nodes[at];
+            // A rest takes all segments that there are.
+            let segment = path
+                .get(depth)
+                .or(path.last().filter(|last| **last == Segment::Rest));
+            if depth >= path.len() {
+                found.extend(&node.ends);
+            }
+            let Some(segment) = segment else { continue };
+            found.extend(&node.rest);
+            let below = node.any.iter();
+            match segment {
+                Segment::Text(text) => {
+                    let same = below.chain(node.texts.get(text));
+                    to_see.extend(same.map(|next| (*next, depth + 1)));
+                }
+                Segment::Any | Segment::Rest => {
+                    let all = below.chain(node.texts.values());
+                    to_see.extend(all.map(|next| (*next, depth + 1)));
+                }
+            }
+        }
+        found
+    }
+
+    fn put(&mut self, root: usize, path: &[Segment<'a>], number: usize) {
+        let mut at = root;
+        for segment in path {
+            let next = self.nodes.len();
+            let node = &mut self.nodes[at];
+            let to = match segment {
+                Segment::Text(text) => *node.texts.entry(text).or_insert(next),
+                Segment::Any => *node.any.get_or_insert(next),
+                Segment::Rest => {
+                    node.rest.push(number);
+                    return;
+                }
+            };
+            if to == next {
+                self.nodes.push(Node::default());
+            }
+            at = to;
+        }
+        self.nodes[at].ends.push(number);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Segment<'a> {
     Text(&'a str),
     Any,
@@ -164,6 +252,8 @@ fn segments(path: &str) -> Vec<Segment<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -193,6 +283,47 @@ mod tests {
             assert!(found.contains(rule), "{bad}: {found}");
             assert!(!fix.is_empty());
         }
+    }
+
+    proptest! {
+        #[test]
+        fn those_that_a_tree_leaves_out_do_not_overlap(
+            paths in prop::collection::vec("(/(a|b|\\{x\\})){1,4}(/\\{\\*r\\})?|/\\{\\*r\\}|/", 0..40),
+        ) {
+            let made = |path: &String| Route {
+                method: http::Method::GET,
+                host: path.len().is_multiple_of(3).then(|| "shop.example".to_owned()),
+                path: path.clone(),
+                filters: None,
+            };
+            let routes: Vec<Route> = paths.iter().map(made).collect();
+            let mut tree = Tree::default();
+            for (number, route) in routes.iter().enumerate() {
+                let found = tree.add(number, route);
+                prop_assert!(found.is_sorted());
+                for (at, other) in routes[..number].iter().enumerate() {
+                    let is_left_out = !found.contains(&at);
+                    prop_assert!(!is_left_out || overlap(route, other) == Overlap::None);
+                }
+                // All that it names may match the same request.
+                let same_kind = |at: &usize| routes[*at].host == route.host;
+                prop_assert!(found.iter().all(same_kind));
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_leaves_out_what_is_elsewhere() {
+        let routes: Vec<Route> = (0..10_000)
+            .map(|n| parse(&format!("GET /api/r{n}/{{id}}")).unwrap())
+            .collect();
+        let (mut tree, mut named) = (Tree::default(), 0);
+        for (number, route) in routes.iter().enumerate() {
+            named += tree.add(number, route).len();
+        }
+        assert_eq!(named, 0);
+        let all = parse("GET /{*rest}").unwrap();
+        assert_eq!(tree.add(10_000, &all).len(), 10_000);
     }
 
     #[test]

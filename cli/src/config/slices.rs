@@ -13,7 +13,7 @@ use super::model::{Cohort, Route, Service, Slice, SliceShadow, SliceSync, Table}
 use super::plan;
 use super::problem::{Findings, Place, nearest};
 use super::process::Services;
-use super::routes::{self, Overlap};
+use super::routes::{self, Overlap, Tree};
 use super::scalar;
 use super::section::{Node, Section};
 use super::sync;
@@ -289,12 +289,18 @@ fn check_routes(drafts: &[Draft], findings: &mut Findings<'_>) {
         .enumerate()
         .flat_map(|(slice, draft)| draft.routes.iter().map(move |(p, r)| (slice, p, r)))
         .collect();
+    let mut before = Tree::default();
     for (index, (slice, place, route)) in all.iter().enumerate() {
-        for (other_slice, other_place, other) in &all[..index] {
+        for other in before.add(index, route) {
+            let (other_slice, other_place, other) = &all[other];
+            let overlap = routes::overlap(route, other);
+            if overlap == Overlap::None {
+                continue;
+            }
             let (line, _) = findings.position(other_place.span.start);
             let key = &other_place.key;
             let same_slice = slice == other_slice;
-            match routes::overlap(route, other) {
+            match overlap {
                 Overlap::Same if same_slice => findings.refuse(
                     place,
                     format!("it overlaps `{other}` ({key}, line {line})"),
