@@ -75,11 +75,9 @@ impl std::fmt::Debug for Copy {
 
 impl Copy {
     fn take(&mut self, data: &Bytes) {
-        if let Some(mut draft) = self.draft.take() {
-            match draft.keep(data) {
-                true => self.draft = Some(draft),
-                false => draft.lose(Lost::Shed("memory")),
-            }
+        let has_room = self.draft.as_mut().is_none_or(|draft| draft.keep(data));
+        if !has_room && let Some(draft) = self.draft.take() {
+            draft.lose(Lost::Shed("memory"));
         }
     }
 

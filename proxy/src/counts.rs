@@ -188,7 +188,7 @@ fn bucket(micros: u64) -> usize {
 /// The upper end of the bucket that holds this percentile.
 fn quantile(times: &[u64; BUCKETS], percent: u64) -> Option<u64> {
     let total: u64 = times.iter().sum();
-    let rank = (total - total / 100 * (100 - percent) - total % 100 * (100 - percent) / 100).max(1);
+    let rank = total.saturating_mul(percent).div_ceil(100).max(1);
     let mut seen = 0;
     let at = times.iter().position(|count| {
         seen += count;
