@@ -1,7 +1,10 @@
 //! What a collector of traces has been told, read with OpenTelemetry's own types.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
+use bytes::Bytes;
+use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -47,7 +50,7 @@ impl Told {
 pub fn spans(exports: &[Seen]) -> Vec<Told> {
     let mut all = Vec::new();
     for export in exports {
-        let request = ExportTraceServiceRequest::decode(&export.body[..]);
+        let request = ExportTraceServiceRequest::decode(plain(export));
         let request = request.expect("an export of traces in protobuf");
         for of_resource in request.resource_spans {
             let resource = of_resource.resource.map(|own| own.attributes);
@@ -58,6 +61,17 @@ pub fn spans(exports: &[Seen]) -> Vec<Told> {
         }
     }
     all
+}
+
+/// The export as it was written, whether or not it came in fewer bytes.
+fn plain(export: &Seen) -> Bytes {
+    if export.header("content-encoding") != Some("gzip") {
+        return export.body.clone();
+    }
+    let mut whole = Vec::new();
+    let read = GzDecoder::new(&export.body[..]).read_to_end(&mut whole);
+    read.expect("what says gzip is gzip");
+    whole.into()
 }
 
 /// An answer that refuses so many spans of an export.

@@ -4,6 +4,7 @@
 mod activated;
 mod answers;
 mod builds;
+mod collector;
 mod dry_run;
 #[cfg(feature = "nats")]
 mod events;

@@ -14,7 +14,11 @@ use crate::starting::serve;
 
 const TOKEN: &str = "Bearer 0123456789abcdef";
 
-async fn scraped(dir: &Path, control: std::net::SocketAddr, metric: &str) -> Option<String> {
+pub(crate) async fn scraped(
+    dir: &Path,
+    control: std::net::SocketAddr,
+    metric: &str,
+) -> Option<String> {
     let url = format!("http://{control}/metrics");
     let token = std::fs::read_to_string(dir.join("admin.token")).unwrap();
     let bearer = format!("Bearer {}", token.trim());
