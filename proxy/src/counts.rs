@@ -3,6 +3,7 @@
 pub(crate) mod builds;
 pub(crate) mod refusals;
 pub(crate) mod routes;
+mod slow;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

@@ -10,9 +10,14 @@
 //! Fresh wagers are opened as time passes (their stakes sum to one, which keeps the promise), so
 //! that hours without a fault do not make the guard slow to see one.
 //!
-//! A build on trial is judged by the same test against the active one (see [`Guard::of_build`]).
+//! A build on trial is judged by the same test against the active one (see [`Guard::of_build`]), and
+//! its times are, too ([`Slowness`]).
 //!
-//! It does not see slowness, nor wrong answers without an error status.
+//! It does not see that the extracted side is slow, which may be how it is meant, nor wrong answers
+//! without an error status.
+
+mod slowness;
+mod wagers;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -21,18 +26,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::SideCounts;
 use crate::ids::{BuildName, Side};
+pub use slowness::{BAR_PERCENTS, BARS, Bars, CLIENT_GROUPS, Pace, Slowness};
+use wagers::Wagers;
 
 /// How many times worse the extracted side is supposed to be, one wager each.
 const RATIOS: [f64; 4] = [2.0, 4.0, 10.0, 50.0];
-
-/// Keeps the sum of all wealth finite; no reader needs to tell such figures apart.
-const WEALTH_MAX: f64 = 1e200;
-
-/// Wagers that are open at once; the poorest makes room.
-const WAGERS_MAX: usize = 32;
-
-/// A new wager is opened at the first error after so long.
-const WAGER_EVERY_MS: u64 = 60_000;
 
 /// Errors of one key within this time are one error, because a client retries and a broken
 /// record is asked for again and again.
@@ -67,6 +65,10 @@ pub struct GuardLimits {
     /// For so long after a switch to another build of the service, what would take the reads back takes
     /// the build back first.
     pub build_watch: Duration,
+    /// How many times as long as the active build a build on trial may take to answer; 0: any.
+    pub build_slower: f64,
+    /// It may take so much longer in any case.
+    pub build_slower_by: Duration,
 }
 
 impl Default for GuardLimits {
@@ -79,6 +81,8 @@ impl Default for GuardLimits {
             window_failures: 10,
             legacy_clean: 0.05,
             build_watch: Duration::from_secs(600),
+            build_slower: 2.0,
+            build_slower_by: Duration::from_millis(20),
         }
     }
 }
@@ -116,6 +120,12 @@ impl GuardLimits {
             found.push(format!(
                 "legacy_clean = {}: must be 0 to below 1",
                 self.legacy_clean
+            ));
+        }
+        if self.build_slower != 0.0 && !(1.1..=100.0).contains(&self.build_slower) {
+            found.push(format!(
+                "build_slower = {}: must be 1.1 to 100, or 0",
+                self.build_slower
             ));
         }
         found
@@ -159,9 +169,7 @@ impl Names {
 pub struct Guard {
     limits: GuardLimits,
     names: Names,
-    wagers: Vec<Wager>,
-    /// Wagers opened since the reset; decides the stake of the next.
-    opened: u32,
+    wagers: Wagers<{ RATIOS.len() }>,
     /// When each key last counted.
     keys: HashMap<u64, u64>,
     /// Distinct keys that erred on the extracted side, up to as many as matter.
@@ -173,14 +181,6 @@ pub struct Guard {
     base: Option<Sample>,
     /// Errors told by [`Guard::error`] since the reset, repeated ones too.
     told: (u64, u64),
-}
-
-#[derive(Debug)]
-struct Wager {
-    opened_ms: u64,
-    /// Stake and winnings, by ratio. One that has shrunk to nothing stays there; younger wagers
-    /// see what it no longer can.
-    wealth: [f64; RATIOS.len()],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -212,8 +212,7 @@ impl Guard {
         Self {
             limits,
             names,
-            wagers: Vec::new(),
-            opened: 0,
+            wagers: Wagers::new(),
             keys: HashMap::new(),
             accused: Vec::new(),
             recent: VecDeque::new(),
@@ -300,7 +299,7 @@ impl Guard {
     /// The present value of the test; an abort is due at `1 / alpha`.
     #[must_use]
     pub fn e_value(&self) -> f64 {
-        self.wagers.iter().flat_map(|wager| wager.wealth).sum()
+        self.wagers.worth()
     }
 
     /// Whether the error is the first of its key in a while.
@@ -320,45 +319,12 @@ impl Guard {
     }
 
     fn wager(&mut self, now_ms: u64, side: Side, share: f64) {
-        let due = self
-            .wagers
-            .iter()
-            .map(|wager| wager.opened_ms)
-            .max()
-            .is_none_or(|latest| now_ms.saturating_sub(latest) >= WAGER_EVERY_MS);
-        if due {
-            self.open_wager(now_ms);
-        }
         let gains = RATIOS.map(|ratio| {
             let chance = ratio * share + 1.0 - share;
             let likelihood = if side == Side::Extracted { ratio } else { 1.0 };
             likelihood / chance
         });
-        for wager in &mut self.wagers {
-            for (wealth, gain) in wager.wealth.iter_mut().zip(gains) {
-                *wealth = (*wealth * gain).min(WEALTH_MAX);
-            }
-        }
-    }
-
-    /// Opens a wager with the stake 1/2, 1/6, 1/12, ...: together they never exceed one, so the
-    /// sum of all wealth starts at one or less and the bound of Ville holds for it.
-    fn open_wager(&mut self, now_ms: u64) {
-        let n = f64::from(self.opened);
-        self.opened = self.opened.saturating_add(1);
-        if self.wagers.len() >= WAGERS_MAX {
-            let worth = |wager: &Wager| wager.wealth.into_iter().sum::<f64>();
-            let poorest = (0..self.wagers.len())
-                .min_by(|&a, &b| worth(&self.wagers[a]).total_cmp(&worth(&self.wagers[b])));
-            if let Some(poorest) = poorest {
-                self.wagers.swap_remove(poorest);
-            }
-        }
-        let stake = 1.0 / ((n + 1.0) * (n + 2.0));
-        self.wagers.push(Wager {
-            opened_ms: now_ms,
-            wealth: [stake / 4.0; RATIOS.len()],
-        });
+        self.wagers.bet(now_ms, gains);
     }
 
     /// The share that the extracted side really had since the reset. With few clients it can lie

@@ -32,7 +32,9 @@ pub use evidence::{
     SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
-pub use guard::{Guard, GuardLimits, Verdict};
+pub use guard::{
+    BAR_PERCENTS, BARS, Bars, CLIENT_GROUPS, Guard, GuardLimits, Pace, Slowness, Verdict,
+};
 pub use ids::{BuildId, BuildName, IdError, Revision, Side, SliceId, Weight, WeightError};
 pub use moves::{IllegalMove, Move, advance};
 pub use plan::{Plan, Step, StepState, next_step, steps_with_state};

@@ -12,6 +12,9 @@ use super::section::{Node, Section};
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// JSON numbers are exact up to here, and status pages show these.
 const COUNT_MAX: u64 = 1 << 53;
+/// Above that a build is no longer held against anything.
+const BUILD_SLOWER_BY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60);
 
 /// The plan, and the place of its cutover timeout, which has to fit another part of the file.
 pub(super) fn plan(
@@ -80,6 +83,7 @@ pub(super) fn guard(slice: &mut Section<'_>, findings: &mut Findings<'_>) -> Gua
     for (key, slot) in [
         ("alpha", &mut guard.alpha),
         ("legacy_clean", &mut guard.legacy_clean),
+        ("build_slower", &mut guard.build_slower),
     ] {
         if let Some(node) = section.get(key) {
             *slot = node.number(findings).unwrap_or(*slot);
@@ -101,6 +105,8 @@ pub(super) fn guard(slice: &mut Section<'_>, findings: &mut Findings<'_>) -> Gua
     }
     let watch = guard.build_watch;
     guard.build_watch = section.duration(findings, "build_watch", watch, Duration::ZERO..=LONGEST);
+    let by = guard.build_slower_by;
+    guard.build_slower_by = section.duration(findings, "build_slower_by", by, BUILD_SLOWER_BY);
     object(&section, findings, guard.problems());
     section.finish(findings);
     guard

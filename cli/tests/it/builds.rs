@@ -444,3 +444,50 @@ async fn the_guard_takes_a_bad_build_back_and_a_good_one_stays() {
     assert!(green.seen().len() > 300, "{}", green.seen().len());
     assert!(shop.process.stop().await.success());
 }
+
+/// Answers after this time.
+async fn slow(name: &'static str, after: Duration) -> Upstream {
+    Upstream::start(move |_| async move {
+        // tidy: sleep, because a build that is slow is what the guard is to see.
+        tokio::time::sleep(after).await;
+        http::Response::new(bytes::Bytes::from(name))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guard_takes_a_slow_build_back_and_says_how_slow_it_was() {
+    let blue = Upstream::always(200, "blue").await;
+    let green = slow("green", Duration::from_millis(150)).await;
+    let builds = [("blue", &blue), ("green", &green)];
+    let mut shop = Shop::new(&builds).await;
+    // A tenth of the stretches that it takes by default.
+    let config = shop.dir.path().join("outgrow.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let guard =
+        "[slices.catalog.guard]\nalpha = 0.1\nbuild_slower = 3\nbuild_slower_by = \"30ms\"\n";
+    std::fs::write(&config, format!("{text}{guard}")).unwrap();
+    shop.done(&["reload"]).await;
+    shop.done(&["build", "weight", "catalog", "green", "50"])
+        .await;
+    let url = format!("http://{}/api/products", shop.at);
+    let told = eventually("the guard to act", 3 * WAIT, || async {
+        let some = (0..20).map(|_| client::get(&url));
+        for answer in futures_util::future::join_all(some).await {
+            assert_eq!(answer.status, 200);
+        }
+        let list = shop.done(&["build", "list"]).await;
+        list.contains("took build green back").then_some(list)
+    })
+    .await;
+    let reason = "build green answers more slowly than blue, by more than 3 times and 30ms";
+    assert!(told.contains(reason), "{told}");
+    let asked = green.seen().len();
+    assert_eq!(shop.ask().await, "blue");
+    assert_eq!(green.seen().len(), asked);
+    let journal = shop.done(&["route", "history", "catalog"]).await;
+    for word in ["build-abort", reason, "green: p50 ", "blue: p50 "] {
+        assert!(journal.contains(word), "{word}: {journal}");
+    }
+    assert!(shop.process.stop().await.success());
+}

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use outgrow_rollout::{AnswerFigures, SideCounts, SideTimes};
+use outgrow_rollout::{AnswerFigures, BAR_PERCENTS, BARS, Pace, SideCounts, SideTimes};
 
-use super::{BUCKETS, Rows, quantile, raise};
+use super::slow::SlowCounts;
+use super::{BUCKETS, Rows, micros, quantile, raise};
 
 /// Of an answer's status; the last is that there was none.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
@@ -21,6 +22,7 @@ pub(crate) struct BuildCounts {
     rows: Rows,
     /// Core by core.
     classes: Box<[Classes]>,
+    pub(crate) slow: SlowCounts,
 }
 
 /// Totals of one build at some moment.
@@ -42,16 +44,28 @@ impl Default for Total {
 impl Total {
     /// What came after `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> AnswerFigures {
-        let mut times = self.times;
-        for (now, then) in times.iter_mut().zip(&earlier.times) {
-            *now = now.saturating_sub(*then);
-        }
+        let times = self.times_since(earlier);
         AnswerFigures {
             requests: times.iter().sum(),
             errors: self.errors.saturating_sub(earlier.errors),
             p50_us: quantile(&times, 50),
             p99_us: quantile(&times, 99),
         }
+    }
+
+    fn times_since(&self, earlier: &Self) -> [u64; BUCKETS] {
+        let mut times = self.times;
+        for (now, then) in times.iter_mut().zip(&earlier.times) {
+            *now = now.saturating_sub(*then);
+        }
+        times
+    }
+
+    /// How many answers came after `earlier`, and what they keep.
+    pub(crate) fn percentiles_since(&self, earlier: &Self) -> (u64, [Option<u64>; BARS]) {
+        let times = self.times_since(earlier);
+        let at = |percent| quantile(&times, percent);
+        (times.iter().sum(), BAR_PERCENTS.map(at))
     }
 }
 
@@ -60,17 +74,19 @@ impl BuildCounts {
         Self {
             rows: Rows::new(builds, cores),
             classes: (0..builds * cores).map(|_| Classes::default()).collect(),
+            slow: SlowCounts::new(builds, cores),
         }
     }
 
-    /// An answer with this status, or its absence. Called on the core's own thread only.
+    /// An answer with this status to this client, or its absence. Called on the core's own thread only.
     pub(crate) fn count(
         &self,
-        (core, build): (usize, usize),
+        (core, build, client): (usize, usize, u64),
         status: Option<http::StatusCode>,
         outcome: (bool, Duration),
     ) {
         self.rows.count(core, build, outcome);
+        self.slow.count((core, build, client), micros(outcome.1));
         let class = status.map_or(CLASSES.len(), |status| usize::from(status.as_u16()) / 100);
         let of = self.classes.get(core * self.rows.rows + build);
         if let Some(counter) = of.and_then(|of| of.0.get(class.wrapping_sub(1))) {
@@ -88,6 +104,14 @@ impl BuildCounts {
         self.rows.counts(build)
     }
 
+    /// What a build has answered so far, by the present bars.
+    pub(crate) fn pace(&self, build: usize) -> Pace {
+        Pace {
+            requests: self.rows.sum(build, |c| &c.requests),
+            slow: self.slow.read(build),
+        }
+    }
+
     pub(crate) fn times(&self, build: usize) -> SideTimes {
         self.rows.times(build)
     }
@@ -100,6 +124,13 @@ impl BuildCounts {
         let sum = |at: usize| of().map(|of| of.0[at].load(Relaxed)).sum();
         let all = CLASSES.iter().enumerate();
         all.map(|(at, class)| (*class, sum(at))).collect()
+    }
+
+    /// What a build has had so far.
+    pub(crate) fn total(&self, build: usize) -> Total {
+        let mut total = Total::default();
+        self.add_to(&mut total, build);
+        total
     }
 
     /// Adds what a build has had so far.
@@ -128,11 +159,11 @@ mod tests {
             total
         };
         for core in 0..2 {
-            counts.count((core, 0), Some(StatusCode::OK), (false, ms(1)));
-            counts.count((core, 1), Some(StatusCode::NOT_FOUND), (false, ms(4)));
+            counts.count((core, 0, 7), Some(StatusCode::OK), (false, ms(1)));
+            counts.count((core, 1, 7), Some(StatusCode::NOT_FOUND), (false, ms(4)));
         }
-        counts.count((1, 1), None, (true, ms(64)));
-        counts.count((0, 1), Some(StatusCode::BAD_GATEWAY), (true, ms(4)));
+        counts.count((1, 1, 7), None, (true, ms(64)));
+        counts.count((0, 1, 7), Some(StatusCode::BAD_GATEWAY), (true, ms(4)));
         counts.fail((0, 1));
         let told = |build| {
             let mut classes = counts.classes(build);
@@ -149,7 +180,7 @@ mod tests {
         assert!((4_000..5_000).contains(&all.p50_us.unwrap()), "{all:?}");
         assert!((64_000..82_000).contains(&all.p99_us.unwrap()), "{all:?}");
         assert_eq!(of(1).since(&then), AnswerFigures::default());
-        counts.count((0, 1), Some(StatusCode::OK), (false, ms(1)));
+        counts.count((0, 1, 7), Some(StatusCode::OK), (false, ms(1)));
         let since = of(1).since(&then);
         assert_eq!((since.requests, since.errors), (1, 0));
         assert_eq!(since.p50_us, since.p99_us);

@@ -259,7 +259,8 @@ impl Call {
             .count(self.core.index, side, error, latency);
         if let (Some(counts), Some(build)) = (&self.slice.by_build, build) {
             let status = sent.as_ref().ok().map(|(response, _)| response.status());
-            counts.count((self.core.index, build), status, (error, latency));
+            let who = (self.core.index, build, self.cohort.hash);
+            counts.count(who, status, (error, latency));
         }
         if error {
             verdict::tell(&self.core, self.event(side, build));

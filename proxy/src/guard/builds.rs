@@ -1,13 +1,13 @@
-//! The builds of a slice's service under guard: one on trial is judged by the active one, and for a
-//! while after a switch what would take the reads back takes the build back first.
+//! The builds of a slice's service under guard: one on trial is judged by the active one, by its errors
+//! and by its times, and for a while after a switch what would take the reads back takes the build back first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use outgrow_rollout::{Guard, GuardLimits, Revision, Side, SideCounts, Verdict};
+use outgrow_rollout::{Bars, Guard, GuardLimits, Revision, Side, SideCounts, Slowness, Verdict};
 
 use super::difference;
-use crate::counts::builds::BuildCounts;
+use crate::counts::builds::{BuildCounts, Total};
 use crate::slice::Slice;
 use crate::upstreams::builds::{Builds, Newcomer};
 
@@ -28,6 +28,10 @@ struct Trial {
     share: f64,
     guard: Guard,
     begin: (SideCounts, SideCounts),
+    /// Where any is minded.
+    slowness: Option<Slowness>,
+    /// What the active build and this one had had before.
+    totals: (Total, Total),
 }
 
 impl BuildWatch {
@@ -46,24 +50,30 @@ impl BuildWatch {
     }
 
     fn begin(&mut self) {
-        let trial = self.builds.newcomer(Duration::ZERO);
-        self.trial = trial.and_then(|newcomer| match newcomer {
-            Newcomer::Switched => None,
-            Newcomer::Trial {
-                build,
-                active,
-                weight,
-            } => Some(Trial {
-                build,
-                active,
-                share: weight.share(),
-                guard: Guard::of_build(
-                    self.limits.clone(),
-                    self.builds.name(build)?,
-                    self.builds.name(active)?,
-                ),
-                begin: (self.counts.counts(active), self.counts.counts(build)),
-            }),
+        if let Some(trial) = self.trial.take() {
+            trial.set_bars(&self.counts, None);
+        }
+        let Some(Newcomer::Trial {
+            build,
+            active,
+            weight,
+        }) = self.builds.newcomer(Duration::ZERO)
+        else {
+            return;
+        };
+        let names = (self.builds.name(build), self.builds.name(active));
+        let (Some(tried), Some(other)) = names else {
+            return;
+        };
+        let counts = &self.counts;
+        self.trial = Some(Trial {
+            build,
+            active,
+            share: weight.share(),
+            guard: Guard::of_build(self.limits.clone(), tried, other),
+            begin: (counts.counts(active), counts.counts(build)),
+            slowness: Slowness::new(&self.limits, tried, other),
+            totals: (counts.total(active), counts.total(build)),
         });
     }
 
@@ -104,7 +114,8 @@ impl BuildWatch {
     pub(super) fn look(&mut self, now: u64) -> Option<Verdict> {
         let trial = self.trial.as_mut()?;
         let (active, tried) = trial.since(&self.counts);
-        trial.guard.counts(now, active, tried)
+        let verdict = trial.guard.counts(now, active, tried);
+        verdict.or_else(|| trial.slowness(now, &self.counts))
     }
 
     /// Whether it is on trial: then its errors are not the extracted side's.
@@ -127,6 +138,27 @@ impl BuildWatch {
 }
 
 impl Trial {
+    fn slowness(&mut self, now: u64, counts: &BuildCounts) -> Option<Verdict> {
+        let judge = self.slowness.as_mut().filter(|judge| judge.is_due(now))?;
+        let paces = (counts.pace(self.build), counts.pace(self.active));
+        let active = counts.total(self.active);
+        let told = active.percentiles_since(&self.totals.0);
+        if !judge.look(now, paces, told) {
+            return None;
+        }
+        let tried = counts.total(self.build).since(&self.totals.1);
+        let verdict = judge.verdict(tried, active.since(&self.totals.0));
+        let bars = judge.bars();
+        self.set_bars(counts, bars);
+        verdict
+    }
+
+    fn set_bars(&self, counts: &BuildCounts, bars: Option<Bars>) {
+        let slow = &counts.slow;
+        slow.set(self.build, bars.map(|bars| bars.tried_us));
+        slow.set(self.active, bars.map(|bars| bars.active_us));
+    }
+
     /// Of the active build and of the one on trial.
     fn since(&self, counts: &BuildCounts) -> (SideCounts, SideCounts) {
         (
