@@ -64,7 +64,11 @@ impl Shared {
             && events.is_none()
             && postgres(&spec.legacy)
             && postgres(&spec.extracted);
-        let open = |side, url| Database::new(side, spec.slice.clone(), url, &spec.limits, short);
+        let before = events.as_ref().is_some_and(|events| events.before);
+        let open = |side, url| {
+            let database = Database::new(side, spec.slice.clone(), url, &spec.limits, short);
+            database.noting_rows(before)
+        };
         let interval = i64::try_from(spec.limits.heartbeat.as_millis()).unwrap_or(i64::MAX);
         Self {
             legacy: open(Side::Legacy, &spec.legacy),

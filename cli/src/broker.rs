@@ -23,6 +23,7 @@ fn made(slice: &Slice, wanted: &crate::config::Events) -> Option<Events> {
     Some(Events {
         sink: std::sync::Arc::new(nats::JetStream::new(slice.id.clone(), wanted.clone())),
         keep: wanted.keep,
+        before: wanted.before,
     })
 }
 

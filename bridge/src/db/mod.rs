@@ -4,6 +4,7 @@
 
 mod beat;
 pub(crate) mod books;
+pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod mysql;
 mod names;
@@ -58,6 +59,8 @@ pub(crate) struct Database {
     spoiled: Arc<AtomicBool>,
     /// Where changes are found in the database's log, not by triggers.
     feed: Option<Feed>,
+    /// Whether changes are noted with their rows.
+    noting_rows: bool,
     clock: Clock,
     /// The last heartbeat that it is known to have sent, if any.
     beaten: Arc<AtomicI64>,
@@ -187,6 +190,7 @@ impl Database {
             pool: Arc::new(RwLock::new(Pool::new(url, &bounds))),
             spoiled: Arc::default(),
             feed,
+            noting_rows: false,
             clock: limits.clock.clone(),
             beaten: Arc::new(AtomicI64::new(i64::MIN)),
             made: Arc::default(),
@@ -389,9 +393,13 @@ impl Database {
     /// log.
     pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
         match &self.pool() {
+            // Its triggers name the columns for rows, so it makes them itself.
             Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await?,
             Pool::Postgres(_) => self.install_postgres(plan).await?,
             Pool::Mysql(_) => self.install_mysql(plan).await?,
+        }
+        if self.dialect() != Dialect::Sqlite {
+            self.install_images().await?;
         }
         match &self.feed {
             Some(Feed::Postgres(feed)) => self.install_feed(feed, plan).await?,
@@ -447,12 +455,14 @@ impl Database {
         &self,
         plan: &Plan,
     ) -> Result<Vec<(String, String, String)>, Error> {
-        match self.dialect() {
+        let mut missing = match self.dialect() {
             // Who may write the file may do everything.
-            Dialect::Sqlite => Ok(Vec::new()),
-            Dialect::Mysql => self.missing_rights_mysql(plan).await.on(self.side),
-            Dialect::Postgres => self.missing_rights_postgres(plan).await.on(self.side),
-        }
+            Dialect::Sqlite => Vec::new(),
+            Dialect::Mysql => self.missing_rights_mysql(plan).await.on(self.side)?,
+            Dialect::Postgres => self.missing_rights_postgres(plan).await.on(self.side)?,
+        };
+        missing.extend(self.missing_for_rows(plan).await?);
+        Ok(missing)
     }
 
     /// The declared shape of these tables; those that do not exist are left out.

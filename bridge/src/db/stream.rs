@@ -3,10 +3,11 @@
 
 use outgrow_rollout::Side;
 
+use super::images::{COLUMNS, Images};
 use super::tx::Fetched;
 use super::{Arg, Database, Dialect, Tx};
 use crate::error::{Error, OnSide};
-use crate::plan::{Plan, Table};
+use crate::plan::{KEY_COLUMNS, Plan, Table};
 use crate::value::{Cell, Key};
 
 /// One noted change. A heartbeat has no table.
@@ -17,6 +18,8 @@ pub(crate) struct Change {
     pub(crate) op: String,
     pub(crate) at: i64,
     columns: Vec<Cell>,
+    /// Its rows, where they were noted and are asked for.
+    pub(crate) images: Option<Images>,
 }
 
 impl Change {
@@ -44,7 +47,10 @@ impl Change {
             table: row.text(1)?,
             op: row.text(2)?,
             at: row.int(3)?,
-            columns: row.0.iter().skip(4).map(|cell| tx.key_cell(cell)).collect(),
+            columns: (row.0.iter().skip(4).take(KEY_COLUMNS))
+                .map(|cell| tx.key_cell(cell))
+                .collect(),
+            images: Images::read(row.0.get(4 + KEY_COLUMNS), row.0.get(5 + KEY_COLUMNS)),
         })
     }
 }
@@ -82,8 +88,29 @@ impl Database {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Change>, Error> {
+        self.changes_as(tx, after, limit, KEYS).await
+    }
+
+    /// As [`Self::changes`], with their rows.
+    pub(crate) async fn changes_with_rows(
+        &self,
+        tx: &mut Tx,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Change>, Error> {
+        let columns = format!("{KEYS}, {}", COLUMNS.join(", "));
+        self.changes_as(tx, after, limit, &columns).await
+    }
+
+    async fn changes_as(
+        &self,
+        tx: &mut Tx,
+        after: i64,
+        limit: u32,
+        columns: &str,
+    ) -> Result<Vec<Change>, Error> {
         let text = format!(
-            "SELECT seq, tbl, op, at, {KEYS} FROM {} WHERE seq > ? ORDER BY seq LIMIT ?",
+            "SELECT seq, tbl, op, at, {columns} FROM {} WHERE seq > ? ORDER BY seq LIMIT ?",
             self.own("changes")
         );
         let args = [Arg::from(after), Arg::from(limit)];

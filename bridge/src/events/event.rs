@@ -1,8 +1,9 @@
 //! From changes and present rows to events. Pure.
 //!
 //! An event is a CloudEvent 1.0 in JSON, structured mode. Rows have the extracted shape on both
-//! sides of a cutover, so that a consumer sees one schema. Capture notes keys only: there is no
-//! row from before a change, and a change that was overtaken shows the newest row.
+//! sides of a cutover, so that a consumer sees one schema. Where capture notes keys only, there is
+//! no row from before a change, and a change that was overtaken shows the newest row. Where it notes
+//! rows, both are those of that very change.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::db::images::{Images, Kept};
 use crate::db::rows::usable;
 use crate::db::stream::Change;
 use crate::plan::{Group, Image, Plan, Row, Table};
@@ -42,6 +44,10 @@ impl Event {
         if let Some(data) = told.get_mut("data").and_then(Value::as_object_mut) {
             data.insert("after".to_owned(), Value::Null);
             data.insert("error".to_owned(), Value::from(why));
+            if data.get("before").is_some_and(|row| !row.is_null()) {
+                data.insert("before".to_owned(), Value::Null);
+                data.insert("before_error".to_owned(), Value::from(why));
+            }
         }
         Self {
             payload: told.to_string().into_bytes(),
@@ -56,18 +62,41 @@ pub(crate) struct Stream<'a> {
     pub(crate) slice: &'a SliceId,
     pub(crate) side: Side,
     pub(crate) birth: &'a str,
+    /// Whether events show rows from before.
+    pub(crate) before: bool,
 }
+
+/// One row of an event: there, not there, or why that cannot be said.
+type Shown<'a> = Result<Option<&'a Row>, &'a str>;
+
+/// Why there is no row from before where rows were asked for.
+const KEY_ALONE: &str = "the key alone was noted with this change, so `after` is the newest row";
+const SEVERAL: &str = "the row is made of several tables, so `after` is the newest row";
 
 /// What the source has for the keys of some changes, by group.
 pub(crate) type Present = HashMap<usize, HashMap<Key, Image>>;
 
-/// The keys that these changes are about, by group, each once.
+/// The rows that were noted with a change, if they say all that there is to say of it.
+fn noted<'a>(plan: &Plan, side: Side, group: usize, change: &'a Change) -> Option<&'a Images> {
+    let alone = side == Side::Extracted || plan.groups[group].tables(side).len() == 1;
+    let told = |images: &&Images| alone && !matches!(images.became, Kept::Untold(_));
+    change.images.as_ref().filter(told)
+}
+
+/// Whether the event of this change shows a row that is to be read.
+pub(crate) fn reads(plan: &Plan, side: Side, change: &Change) -> bool {
+    let row = change.row(plan, side);
+    row.is_some_and(|(group, _)| noted(plan, side, group, change).is_none())
+}
+
+/// The keys that these changes are about, but for those that have their rows, by group, each once.
 pub(crate) fn keys(plan: &Plan, side: Side, changes: &[Change]) -> HashMap<usize, Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys: HashMap<usize, Vec<Key>> = HashMap::new();
     for change in changes {
         if let Some((group, key)) = change.row(plan, side)
             && usable(&key)
+            && noted(plan, side, group, change).is_none()
             && seen.insert((group, key.clone()))
         {
             keys.entry(group).or_default().push(key);
@@ -84,10 +113,27 @@ impl Stream<'_> {
             let Some((at, key)) = change.row(plan, self.side) else {
                 continue;
             };
+            let group = &plan.groups[at];
+            if let Some(images) = noted(plan, self.side, at, change) {
+                self.of_rows(group, change, &key, images, &mut events);
+                continue;
+            }
             let image = present.get(&at).and_then(|rows| rows.get(&key));
-            self.of_change(&plan.groups[at], change, &key, image, &mut events);
+            self.of_change(group, change, &key, image, &mut events);
         }
         events
+    }
+
+    /// The tables of the extracted shape that a change is told of, with their places.
+    fn told_of<'b>(
+        &self,
+        group: &'b Group,
+        change: &'b Change,
+    ) -> impl Iterator<Item = (usize, &'b Table)> {
+        // On the extracted side each table notes its own changes.
+        let own = self.side == Side::Extracted;
+        let parts = group.tables(Side::Extracted).iter().enumerate();
+        parts.filter(move |(_, table)| !own || table.name == change.table)
     }
 
     fn of_change(
@@ -98,8 +144,7 @@ impl Stream<'_> {
         image: Option<&Image>,
         events: &mut Vec<Event>,
     ) {
-        let parts = group.tables(Side::Extracted);
-        let missing = || vec![None; parts.len()];
+        let missing = || vec![None; group.tables(Side::Extracted).len()];
         let rows: Result<Image, String> = match (self.side, image) {
             _ if !usable(key) => Err("a key column is NULL".to_owned()),
             (_, None) => Ok(missing()),
@@ -109,42 +154,104 @@ impl Stream<'_> {
             }
             (Side::Extracted, Some(image)) => Ok(image.clone()),
         };
-        for (at, table) in parts.iter().enumerate() {
-            // On the extracted side each table notes its own changes.
-            if self.side == Side::Extracted && table.name != change.table {
-                continue;
-            }
-            let row = match &rows {
-                Ok(rows) => Ok(rows.get(at).and_then(Option::as_ref)),
-                Err(why) => Err(why.as_str()),
+        let several = self.side == Side::Legacy && group.tables(self.side).len() > 1;
+        let why = match &change.images {
+            _ if several => SEVERAL,
+            Some(Images {
+                became: Kept::Untold(why),
+                ..
+            }) => why,
+            _ => KEY_ALONE,
+        };
+        for (at, table) in self.told_of(group, change) {
+            let row = shown(&rows, at);
+            // What is not there any more is told as gone, whatever the change was.
+            let op = match (change.op.as_str(), &row) {
+                ("d", _) | (_, Ok(None)) => Op::Deleted,
+                ("i", _) => Op::Created,
+                _ => Op::Updated,
             };
-            events.push(self.one(table, change, key, row));
+            let row = if op == Op::Deleted { Ok(None) } else { row };
+            let before = self.before.then_some(Err(why));
+            events.push(self.one((table, op), change, key, (before, row)));
+        }
+    }
+
+    /// The events of a change whose rows were noted with it.
+    fn of_rows(
+        &self,
+        group: &Group,
+        change: &Change,
+        key: &Key,
+        images: &Images,
+        events: &mut Vec<Event>,
+    ) {
+        if images.became == Kept::Elsewhere {
+            return;
+        }
+        let ends = [&images.was, &images.became];
+        let [was, became] = ends.map(|end| self.in_shape(group, change, end));
+        for (at, table) in self.told_of(group, change) {
+            let (before, after) = (shown(&was, at), shown(&became, at));
+            let op = match (change.op.as_str(), &before, &after) {
+                // Of no table of the service, neither before nor after.
+                (_, Ok(None), Ok(None)) => continue,
+                ("d", _, Err(_)) | (_, _, Ok(None)) => Op::Deleted,
+                (_, Ok(None), _) | ("i", Err(_), _) => Op::Created,
+                _ => Op::Updated,
+            };
+            events.push(self.one((table, op), change, key, (Some(before), after)));
+        }
+    }
+
+    /// One end of a change in the extracted shape.
+    fn in_shape(&self, group: &Group, change: &Change, end: &Kept) -> Result<Image, String> {
+        let tables = group.tables(self.side);
+        let table = tables.iter().position(|table| table.name == change.table);
+        let Some(at) = table else {
+            return Err("its table is not mapped any more".to_owned());
+        };
+        let Some(row) = end.row(&tables[at])? else {
+            return Ok(vec![None; group.tables(Side::Extracted).len()]);
+        };
+        let mut image = vec![None; tables.len()];
+        image[at] = Some(row);
+        match self.side {
+            Side::Legacy => {
+                let mapped = group.map(Side::Legacy, &image);
+                mapped.map_err(|e| e.to_string())
+            }
+            Side::Extracted => Ok(image),
         }
     }
 
     fn one(
         &self,
-        table: &Table,
+        (table, op): (&Table, Op),
         change: &Change,
         key: &Key,
-        row: Result<Option<&Row>, &str>,
+        (before, after): (Option<Shown<'_>>, Shown<'_>),
     ) -> Event {
         // Whoever reads it knows the extracted side's keys.
         let key = table.own(key).unwrap_or(Cow::Borrowed(key));
-        // What is not there any more is told as gone, whatever the change was.
-        let (op, kind) = match (change.op.as_str(), &row) {
-            ("d", _) | (_, Ok(None)) => ("d", "deleted"),
-            ("i", _) => ("c", "created"),
-            _ => ("u", "updated"),
-        };
+        let (op, kind) = op.words();
         let mut data = json!({
             "op": op,
             "before": null,
             "after": null,
             "source": self.source(&table.name, change.seq, change.at),
         });
-        match row {
-            _ if op == "d" => data["before"] = named(table, &key),
+        match before {
+            // The key is all that is known of it.
+            None if op == "d" => data["before"] = named(table, &key),
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(row))) => data["before"] = whole(table, row),
+            Some(Err(why)) => {
+                data["before_error"] = Value::from(why);
+                data["key"] = named(table, &key);
+            }
+        }
+        match after {
             Ok(Some(row)) => data["after"] = whole(table, row),
             Ok(None) => {}
             Err(why) => {
@@ -198,6 +305,32 @@ impl Stream<'_> {
             "seq": seq,
             "ts_ms": at,
         })
+    }
+}
+
+/// What an event says that has become of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Created,
+    Updated,
+    Deleted,
+}
+
+impl Op {
+    /// In the data, and in the event's type.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Created => ("c", "created"),
+            Self::Updated => ("u", "updated"),
+            Self::Deleted => ("d", "deleted"),
+        }
+    }
+}
+
+fn shown(rows: &Result<Image, String>, at: usize) -> Shown<'_> {
+    match rows {
+        Ok(rows) => Ok(rows.get(at).and_then(Option::as_ref)),
+        Err(why) => Err(why),
     }
 }
 
@@ -307,6 +440,7 @@ mod tests {
             slice: &slice,
             side: Side::Legacy,
             birth: "b",
+            before: false,
         };
         let event = stream.gap(3, 9, 1_700_000_000_123);
         let told: Value = serde_json::from_slice(&event.payload).unwrap();

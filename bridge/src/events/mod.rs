@@ -35,6 +35,8 @@ pub struct Events {
     /// Places of the source's change stream that are kept for a broker that is away, at most.
     /// Heartbeats, some six a second, have places, too.
     pub keep: u64,
+    /// Whether events show the row from before the change, too, and both rows as of that change.
+    pub before: bool,
 }
 
 /// What a publication gives.

@@ -10,11 +10,12 @@ use outgrow_rollout::Side;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::event::{Event, Present, Stream, keys, waves};
+use super::event::{Event, Present, Stream, keys, reads, waves};
 use super::segments::{Segment, choose};
 use super::{Desk, SinkError};
 use crate::batch::images;
-use crate::db::now_ms;
+use crate::db::stream::Change;
+use crate::db::{Database, Tx, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::portion::{self, Each};
@@ -259,6 +260,7 @@ impl<'a> Publisher<'a> {
             slice: &self.shared.spec.slice,
             side: held.side,
             birth: &held.birth,
+            before: self.desk.events.before,
         }
     }
 
@@ -322,11 +324,15 @@ impl<'a> Publisher<'a> {
                 Read::Nothing
             });
         }
-        let mut changes = source.changes(&mut tx, held.seq, BATCH).await?;
-        let mut truncated = changes.len() >= BATCH as usize;
+        let bytes = self.shared.limits().chunk_bytes;
+        let (mut changes, mut truncated) = self.changes(source, &mut tx, held.seq).await?;
         changes.retain(|change| change.seq <= last);
-        let (each, bytes) = (Each::Change, self.shared.limits().chunk_bytes);
-        let fits = portion::fitting(plan, source, &mut tx, &changes, each, bytes).await?;
+        // Those that have their rows were weighed with them.
+        let reads = changes.iter().any(|change| reads(plan, held.side, change));
+        let fits = match reads {
+            true => portion::fitting(plan, source, &mut tx, &changes, Each::Change, bytes).await?,
+            false => None,
+        };
         if let Some(count) = fits {
             changes.truncate(count);
             truncated = true;
@@ -354,6 +360,25 @@ impl<'a> Publisher<'a> {
             upto,
             more: truncated || now.ends.is_some(),
         }))
+    }
+
+    /// The changes after a place, and whether there may be more.
+    async fn changes(
+        &self,
+        source: &Database,
+        tx: &mut Tx,
+        after: i64,
+    ) -> Result<(Vec<Change>, bool), Error> {
+        let (found, limit) = if self.desk.events.before {
+            let bytes = self.shared.limits().chunk_bytes;
+            let fit = source.rows_within(tx, after, BATCH, bytes).await?;
+            let limit = fit.unwrap_or(BATCH);
+            (source.changes_with_rows(tx, after, limit).await?, limit)
+        } else {
+            (source.changes(tx, after, BATCH).await?, BATCH)
+        };
+        let truncated = found.len() >= limit as usize;
+        Ok((found, truncated))
     }
 
     /// Hands one wave over; what is too large goes without its row.

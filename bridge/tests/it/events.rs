@@ -16,7 +16,7 @@ use crate::turning::cut_over;
 
 /// A broker in memory that knows messages by their ids, as JetStream does.
 #[derive(Debug, Default)]
-struct Broker {
+pub(crate) struct Broker {
     taken: Mutex<Vec<Value>>,
     /// How often an event came again.
     again: Mutex<u64>,
@@ -52,17 +52,21 @@ impl Sink for Broker {
 }
 
 impl Broker {
-    fn events(self: &Arc<Self>, keep: u64) -> Option<Events> {
+    pub(crate) fn events(self: &Arc<Self>, keep: u64) -> Option<Events> {
         let sink: Arc<dyn Sink> = self.clone();
-        Some(Events { sink, keep })
+        Some(Events {
+            sink,
+            keep,
+            before: false,
+        })
     }
 
-    fn all(&self) -> Vec<Value> {
+    pub(crate) fn all(&self) -> Vec<Value> {
         self.taken.lock().unwrap().clone()
     }
 
     /// Waits for this many events.
-    async fn has(&self, count: usize) -> Vec<Value> {
+    pub(crate) async fn has(&self, count: usize) -> Vec<Value> {
         let what = format!("{count} events");
         eventually(&what, WAIT, || async {
             let all = self.all();
@@ -71,7 +75,7 @@ impl Broker {
         .await
     }
 
-    fn set_away(&self, why: Option<&'static str>) {
+    pub(crate) fn set_away(&self, why: Option<&'static str>) {
         *self.away.lock().unwrap() = why;
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Events {
     pub(crate) subject: String,
     /// Changes that are kept for a broker that is away.
     pub(crate) keep: u64,
+    /// Whether events show the row from before a change, too.
+    pub(crate) before: bool,
     /// A `.creds` file.
     pub(crate) credentials: Option<PathBuf>,
     /// A CA beside those of the machine.
@@ -96,6 +98,9 @@ pub(super) fn read(
     let keep = section.get("keep").map_or(Some(KEEP), |node| {
         node.integer(findings, KEEP_MIN..=KEEP_MAX)
     });
+    let before = section
+        .get("before")
+        .map_or(Some(false), |node| node.boolean(findings));
     let mut file = |key| {
         let node = section.get(key)?;
         node.word(findings).map(|path| around.dir.join(path))
@@ -107,6 +112,7 @@ pub(super) fn read(
         stream: stream?,
         subject: subject?,
         keep: keep?,
+        before: before?,
         credentials,
         ca,
     })

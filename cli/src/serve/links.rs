@@ -339,7 +339,7 @@ async fn preflight_one(
     let Some(spec) = settings::link(config, slice)? else {
         return Ok(Vec::new());
     };
-    let link = Link::open(spec).await?;
+    let link = Link::open_with(spec, broker::events(slice)).await?;
     let seen = link.preflight().await;
     link.shutdown().await;
     Ok(seen?.problems.iter().map(ToString::to_string).collect())

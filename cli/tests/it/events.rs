@@ -387,3 +387,57 @@ async fn a_broker_with_tls_is_trusted_by_its_ca_alone() {
         assert!(checked.stdout.contains(why), "{why}: {checked:?}");
     }
 }
+
+/// Each event begins where the last of its row has ended, across a kill and a cutover.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_show_the_row_from_before() {
+    let stage = Stage::new("before = true").await;
+    let checked = run_in(stage.dir(), &["check"]).await;
+    assert!(!checked.stdout.contains("from before"), "{checked:?}");
+    let mut outgrow = serve(stage.dir()).await;
+    run_in(stage.dir(), &["sync", "start", "catalog"]).await;
+    for round in 0..3 {
+        for id in 0..20 {
+            let text = format!("INSERT OR REPLACE INTO products VALUES ({id}, 'round {round}')");
+            stage.write(&text).await;
+        }
+        stage
+            .write("UPDATE products SET id = id + 100 WHERE id = 7")
+            .await;
+        stage.write("DELETE FROM products WHERE id = 107").await;
+        outgrow.kill().await;
+        outgrow = serve(stage.dir()).await;
+    }
+    eventually("all changes of the monolith", WAIT, || async {
+        (stage.messages().await.len() >= 69).then_some(())
+    })
+    .await;
+    for args in [
+        &["route", "flip", "catalog", "shadow"][..],
+        &["route", "flip", "catalog", "canary=100"][..],
+        &["route", "flip", "catalog", "extracted"][..],
+        &["sync", "reverse", "catalog", "--to", "extracted"][..],
+    ] {
+        let args = [args, &["--force", "--reason", "test"]].concat();
+        let moved = run_in(stage.dir(), &args).await;
+        assert_eq!(moved.code, 0, "{moved:?}");
+    }
+    let extracted = database::open(&stage.dir().join("catalog.db")).await;
+    for text in ["UPDATE product SET title = 'new'", "DELETE FROM product"] {
+        sqlx::query(text).execute(&extracted).await.unwrap();
+    }
+    let told = eventually("all changes", WAIT, || async {
+        let all = stage.messages().await;
+        (all.len() >= 69 + 2 * 19).then_some(all)
+    })
+    .await;
+    in_order(&told);
+    let mut rows: BTreeMap<String, Value> = BTreeMap::new();
+    for (_, _, event) in &told {
+        let (subject, data) = (event["subject"].to_string(), &event["data"]);
+        let was = rows.insert(subject, data["after"].clone());
+        assert_eq!(data["before"], was.unwrap_or_default(), "{event}");
+    }
+    assert!(rows.values().all(Value::is_null), "all are gone in the end");
+    assert!(outgrow.stop().await.success());
+}

@@ -10,6 +10,7 @@
 use outgrow_rollout::Side;
 use sqlx::SqlitePool;
 
+use super::images::{Noting, differs, same};
 use crate::db::{Arg, Database, Tx, list, literal, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
@@ -34,7 +35,19 @@ impl Database {
         for statement in self.tables_sql() {
             tx.script(statement).await.on(side)?;
         }
-        for (name, text) in self.triggers(plan) {
+        tx.commit().await.on(side)?;
+        self.install_images().await?;
+        let mut tx = self.write().await?;
+        if self.noting_rows {
+            tx.script(self.pending_sqlite()).await.on(side)?;
+        }
+        let noting = self.noting_sqlite(&mut tx, plan).await.on(side)?;
+        let (wanted, others) = self.triggers(plan, &noting);
+        for name in others {
+            let drop = format!("DROP TRIGGER IF EXISTS {}", quote(&name));
+            tx.script(drop).await.on(side)?;
+        }
+        for (name, text) in wanted {
             let present = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?";
             let rows = tx.fetch(present, &[Arg::from(&name)]).await.on(side)?;
             if rows.first().and_then(|row| row.maybe_text(0)).as_ref() == Some(&text) {
@@ -74,39 +87,56 @@ impl Database {
         tx.commit().await.on(side)
     }
 
-    fn triggers(&self, plan: &Plan) -> Vec<(String, String)> {
-        plan.tables(self.side)
-            .flat_map(|table| self.table_triggers(table))
-            .collect()
+    /// The triggers that are wanted, and the names of those that are not.
+    fn triggers(
+        &self,
+        plan: &Plan,
+        noting: &[(String, Noting)],
+    ) -> (Vec<(String, String)>, Vec<String>) {
+        let (mut wanted, mut others) = (Vec::new(), Vec::new());
+        for table in plan.tables(self.side) {
+            let noting = noting.iter().find(|(name, _)| *name == table.name);
+            let noting = noting.map_or(&Noting::Keys, |(_, noting)| noting);
+            wanted.extend(self.table_triggers(table, noting));
+            let replaces = self.replaces(table, noting);
+            if *noting == Noting::Rows {
+                wanted.extend(replaces);
+            } else {
+                others.extend(replaces.into_iter().map(|(name, _)| name));
+            }
+        }
+        (wanted, others)
     }
 
-    fn table_triggers(&self, table: &Table) -> Vec<(String, String)> {
+    fn table_triggers(&self, table: &Table, noting: &Noting) -> Vec<(String, String)> {
         let mut made = Vec::new();
         let mut add = |what: &str, body: &dyn Fn(&str) -> String| {
-            let name = format!("{}_{}_{what}", self.own_bare("on"), table.name);
+            let name = self.trigger_sqlite(table, what);
             let text = body(&quote(&name));
             made.push((name, text));
         };
         let on = quote(&table.name);
-        let open = format!("(SELECT applying FROM {}) = 0", self.own("control"));
-        let note = |row: &str, op: char| self.note(table, row, op);
+        let open = self.open_sqlite();
         add("insert", &|name| {
             format!(
-                "CREATE TRIGGER {name} AFTER INSERT ON {on} WHEN {open} BEGIN {} END",
-                note("NEW", 'i')
+                "CREATE TRIGGER {name} AFTER INSERT ON {on} WHEN {open} BEGIN {}{} END",
+                self.note(table, ("NEW", 'i'), noting, &noting.inserted(self, table)),
+                noting.settle(self, table, &["NEW"])
             )
         });
         add("delete", &|name| {
             format!(
-                "CREATE TRIGGER {name} AFTER DELETE ON {on} WHEN {open} BEGIN {} END",
-                note("OLD", 'd')
+                "CREATE TRIGGER {name} AFTER DELETE ON {on} WHEN {open} BEGIN {}{} END",
+                self.note(table, ("OLD", 'd'), noting, &noting.deleted(table)),
+                noting.settle(self, table, &["OLD"])
             )
         });
         add("update", &|name| {
             format!(
-                "CREATE TRIGGER {name} AFTER UPDATE ON {on} WHEN {open} BEGIN {} {} END",
-                self.note_moved(table),
-                note("NEW", 'u')
+                "CREATE TRIGGER {name} AFTER UPDATE ON {on} WHEN {open} BEGIN {} {}{} END",
+                self.note_moved(table, noting),
+                self.note(table, ("NEW", 'u'), noting, &noting.updated(self, table)),
+                noting.settle(self, table, &["OLD", "NEW"])
             )
         });
         if !table.other_unique.is_empty() {
@@ -116,7 +146,7 @@ impl Database {
                 add(&format!("{event}_displaces"), &|name| {
                     format!(
                         "CREATE TRIGGER {name} BEFORE {when} ON {on} WHEN {open} BEGIN {} END",
-                        self.note_displaced(table, own)
+                        self.note_displaced(table, own, noting)
                     )
                 });
             }
@@ -129,66 +159,82 @@ impl Database {
         made
     }
 
-    fn note_head(&self, table: &Table) -> String {
+    /// Those that note what a new row or a new key is about to replace.
+    fn replaces(&self, table: &Table, noting: &Noting) -> [(String, String); 2] {
+        let moved = format!(" AND ({})", differs(table, "OLD", "NEW"));
+        [("insert", ""), ("update", moved.as_str())].map(|(event, only)| {
+            let name = self.trigger_sqlite(table, &format!("{event}_replaces"));
+            let text = format!(
+                "CREATE TRIGGER {} BEFORE {event} ON {on} WHEN {}{only} BEGIN \
+                 {} SELECT {}, 'r', {NOW}, {}{} FROM {on} AS t WHERE {}; END",
+                quote(&name),
+                self.open_sqlite(),
+                self.note_head(table, noting),
+                literal(&table.name),
+                key_columns(table, "t"),
+                noting.replaced(table),
+                same(table, "t", "NEW"),
+                on = quote(&table.name),
+            );
+            (name, text)
+        })
+    }
+
+    fn trigger_sqlite(&self, table: &Table, what: &str) -> String {
+        format!("{}_{}_{what}", self.own_bare("on"), table.name)
+    }
+
+    fn open_sqlite(&self) -> String {
+        format!("(SELECT applying FROM {}) = 0", self.own("control"))
+    }
+
+    fn note_head(&self, table: &Table, noting: &Noting) -> String {
         let keys: Vec<String> = (0..table.key.len()).map(|at| format!("k{at}")).collect();
         format!(
-            "INSERT INTO {} (tbl, op, at, {})",
+            "INSERT INTO {} (tbl, op, at, {}{})",
             self.own("changes"),
-            keys.join(", ")
+            keys.join(", "),
+            noting.columns()
         )
     }
 
-    fn note(&self, table: &Table, row: &str, op: char) -> String {
+    fn note(&self, table: &Table, (row, op): (&str, char), noting: &Noting, rows: &str) -> String {
         format!(
-            "{} VALUES ({}, '{op}', {NOW}, {});",
-            self.note_head(table),
+            "{} VALUES ({}, '{op}', {NOW}, {}{rows});",
+            self.note_head(table, noting),
             literal(&table.name),
             key_columns(table, row)
         )
     }
 
     /// An update of the key is a delete of the old one.
-    fn note_moved(&self, table: &Table) -> String {
-        let moved: Vec<String> = table
-            .key
-            .iter()
-            .map(|&at| {
-                let column = quote(&table.columns[at].name);
-                format!("OLD.{column} IS NOT NEW.{column}")
-            })
-            .collect();
+    fn note_moved(&self, table: &Table, noting: &Noting) -> String {
         format!(
-            "{} SELECT {}, 'd', {NOW}, {} WHERE {};",
-            self.note_head(table),
+            "{} SELECT {}, 'd', {NOW}, {}{} WHERE {};",
+            self.note_head(table, noting),
             literal(&table.name),
             key_columns(table, "OLD"),
-            moved.join(" OR ")
+            noting.deleted(table),
+            differs(table, "OLD", "NEW")
         )
     }
 
     /// Other rows that have a unique value of the new row: a REPLACE is about to remove them.
-    fn note_displaced(&self, table: &Table, own: &str) -> String {
-        let other: Vec<String> = table
-            .key
-            .iter()
-            .map(|&at| {
-                let column = quote(&table.columns[at].name);
-                format!("t.{column} IS NOT {own}.{column}")
-            })
-            .collect();
+    fn note_displaced(&self, table: &Table, own: &str, noting: &Noting) -> String {
         let one = |unique: &Vec<String>| {
             let same: Vec<String> = unique
                 .iter()
                 .map(|c| format!("t.{0} = NEW.{0}", quote(c)))
                 .collect();
             format!(
-                "{} SELECT {}, 'r', {NOW}, {} FROM {} AS t WHERE {} AND ({});",
-                self.note_head(table),
+                "{} SELECT {}, 'r', {NOW}, {}{} FROM {} AS t WHERE {} AND ({});",
+                self.note_head(table, noting),
                 literal(&table.name),
                 key_columns(table, "t"),
+                noting.displaced(table),
                 quote(&table.name),
                 same.join(" AND "),
-                other.join(" OR ")
+                differs(table, "t", own)
             )
         };
         table.other_unique.iter().map(one).collect::<String>()

@@ -1,6 +1,7 @@
 //! SQLite: triggers that note keys in a change table, one writer at a time.
 
 pub(crate) mod capture;
+mod images;
 pub(crate) mod introspect;
 
 use std::path::Path;

@@ -120,6 +120,10 @@ fn events() {
     let keys = "nats = \"nats://me:secret@h\"\nca = \"ca.pem\"";
     let config = good(&with_events(keys));
     let events = config.slice("catalog").unwrap().events.as_ref().unwrap();
+    assert!(!events.before);
+    let told = good(&with_events(&format!("{keys}\nbefore = true")));
+    let told = told.slice("catalog").unwrap().events.as_ref().unwrap();
+    assert!(told.before);
     assert_eq!(format!("{:?}", events.server), "nats://h:4222");
     assert_eq!(events.stream, "outgrow-catalog");
     assert_eq!(events.subject, "outgrow.{slice}.{table}");
@@ -145,7 +149,15 @@ fn events() {
 #[test]
 #[cfg(feature = "nats")]
 fn every_key_of_events_is_in_the_reference() {
-    for key in ["nats", "stream", "subject", "keep", "credentials", "ca"] {
+    for key in [
+        "nats",
+        "stream",
+        "subject",
+        "keep",
+        "before",
+        "credentials",
+        "ca",
+    ] {
         assert!(REFERENCE.contains(&format!("| `{key}` |")), "{key}");
     }
 }

@@ -30,6 +30,7 @@ mod connect;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod image;
 mod needs;
 mod noted;
 mod place;
@@ -54,6 +55,7 @@ use tokio::sync::Mutex;
 
 use self::connect::{Broken, dump};
 use self::event::Logged;
+pub(crate) use self::needs::missing_for_rows_mysql;
 use self::noted::Shape;
 use self::place::{Place, Sight};
 use self::step::Step;

@@ -2,7 +2,7 @@
 
 use super::connect::dump;
 use super::place::{log_status, settings};
-use super::{Feed, value};
+use super::{Feed, image, value};
 use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::plan::{Plan, Table};
 use crate::value::Kind;
@@ -106,6 +106,46 @@ impl Database {
         }
         Ok(came)
     }
+}
+
+/// What stands in the way of noting rows from before a change.
+pub(crate) async fn missing_for_rows_mysql(
+    database: &Database,
+    tx: &mut Tx,
+    plan: &Plan,
+) -> Result<Vec<Missing>, sqlx::Error> {
+    const REMOVE: &str = "or remove `before` from the slice's events";
+    let set = settings(tx).await?;
+    let image = set.get("binlog_row_image").map_or("", String::as_str);
+    let mut missing = Vec::new();
+    if !image.starts_with("FULL") {
+        missing.push((
+            format!("{} database", database.side),
+            format!(
+                "binlog_row_image is `{image}`, so the log does not have rows from before an \
+                 update or delete"
+            ),
+            format!(
+                "SET GLOBAL binlog_row_image = 'FULL', write it into the server's file and have \
+                 the application connect anew, {REMOVE}"
+            ),
+        ));
+    }
+    for table in plan.tables(database.side) {
+        let shape = database.shape(tx, table).await?;
+        let charsets = shape.noting.unwrap_or_default();
+        for (column, charset) in table.columns.iter().zip(charsets) {
+            if !image::is_read(&column.kind, charset.as_deref()) {
+                let of = charset.map_or_else(String::new, |set| format!(", of charset `{set}`"));
+                missing.push((
+                    table.name.clone(),
+                    format!("`{}`{of} is not read from the log, so events cannot show its row from before", column.name),
+                    format!("leave the column out of the mapping, {REMOVE}"),
+                ));
+            }
+        }
+    }
+    Ok(missing)
 }
 
 /// Whether our connections are encrypted.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::event::Logged;
+use super::image;
 use super::rows::{Changed, Value};
 use super::value::{Part, part};
+use crate::db::images::Texts;
 use crate::plan::Table;
 use crate::value::Kind;
 
@@ -14,6 +16,8 @@ pub(super) struct Shape {
     pub(super) table: Table,
     /// Charset of each column of the key, where it has one.
     pub(super) charsets: Vec<Option<String>>,
+    /// Those of all columns, where rows are noted.
+    pub(super) noting: Option<Vec<Option<String>>>,
 }
 
 /// A change as `changes` has it.
@@ -25,6 +29,8 @@ pub(super) struct Noted {
     pub(super) at: i64,
     /// None at all where the change is of every row.
     pub(super) keys: Vec<Part>,
+    /// Its rows, where they are to be noted.
+    pub(super) rows: Option<Texts>,
 }
 
 /// Why the log does not tell a key, in words.
@@ -74,17 +80,22 @@ pub(super) fn changes_of(
         Some(values) => Some(key(shape, columns, places, values, old.as_deref())?),
         None => None,
     };
-    let noted = |op, keys| Noted {
+    let noted = |op, keys, rows| Noted {
         shape: Some(Arc::clone(shape)),
         op,
         at,
         keys,
+        rows,
     };
+    let rows = image::texts(shape, columns, places, row);
     Ok(match (old, new) {
-        (Some(old), Some(new)) if old == new => vec![noted("u", new)],
-        (Some(old), Some(new)) => vec![noted("d", old), noted("u", new)],
-        (Some(old), None) => vec![noted("d", old)],
-        (None, Some(new)) => vec![noted("i", new)],
+        (Some(old), Some(new)) if old == new => vec![noted("u", new, rows)],
+        (Some(old), Some(new)) => {
+            let (left, arrived) = rows.map(Texts::moved).unzip();
+            vec![noted("d", old, left), noted("u", new, arrived)]
+        }
+        (Some(old), None) => vec![noted("d", old, rows)],
+        (None, Some(new)) => vec![noted("i", new, rows)],
         (None, None) => Vec::new(),
     })
 }
@@ -110,5 +121,6 @@ fn key(
             found.ok_or_else(|| Untold::Value(named(at).name.clone()))
         }
     };
-    values.iter().enumerate().map(one).collect()
+    let values = values.iter().take(shape.table.key.len());
+    values.enumerate().map(one).collect()
 }

@@ -201,12 +201,12 @@ impl Database {
         }
     }
 
-    /// Charsets of the key's columns as they are now.
+    /// A table with the charsets of its columns as they are now.
     pub(super) async fn shape(&self, tx: &mut Tx, table: &Table) -> Result<Shape, sqlx::Error> {
         let text = "SELECT CAST(column_name AS CHAR), CAST(character_set_name AS CHAR) \
                     FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?";
         let rows = tx.fetch(text, &[Arg::from(&table.name)]).await?;
-        let charset = |&at: &usize| {
+        let charset = |at: usize| {
             let name = &table.columns[at].name;
             let row = rows
                 .iter()
@@ -214,7 +214,10 @@ impl Database {
             row.and_then(|row| row.maybe_text(1))
         };
         Ok(Shape {
-            charsets: table.key.iter().map(charset).collect(),
+            charsets: table.key.iter().map(|&at| charset(at)).collect(),
+            noting: self
+                .noting_rows
+                .then(|| (0..table.columns.len()).map(charset).collect()),
             table: table.clone(),
         })
     }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use mysql_async::binlog::events::Event as Raw;
 
 use super::event::{Event, Mapped, Rows, decode};
+use super::image;
 use super::noted::{Noted, Untold, changes_of, places};
 use super::rows::Value;
 use super::sql::{self, Statement};
 use super::value::Part;
 use super::{Known, Place, Stream, Watched};
+use crate::db::images::{PUT_BYTES, Texts};
 use crate::db::{Arg, Database, Tx};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -45,6 +47,8 @@ pub(super) struct Step<'a> {
     pub(super) head: Option<i64>,
     open: Option<Open>,
     waiting: Vec<Noted>,
+    /// Bytes of the rows that are noted with these.
+    rows: usize,
     put: usize,
     /// Where the last whole transaction ended; `None` where that cannot be said as a place.
     upto: Option<Place>,
@@ -66,6 +70,7 @@ impl<'a> Step<'a> {
             head: None,
             open: None,
             waiting: Vec::new(),
+            rows: 0,
             put: 0,
             upto: None,
             tx: None,
@@ -78,7 +83,7 @@ impl<'a> Step<'a> {
         while let Some(raw) = next {
             looked += 1;
             self.event(stream, &raw)?;
-            if self.waiting.len() >= PUT {
+            if self.waiting.len() >= PUT || self.rows >= PUT_BYTES {
                 self.put().await?;
             }
             let between = self.open.is_none() && stream.proved && self.placed();
@@ -205,6 +210,7 @@ impl<'a> Step<'a> {
                     op: EVERY_ROW,
                     at,
                     keys: Vec::new(),
+                    rows: None,
                 });
                 self.waiting.extend(noted);
             }
@@ -251,7 +257,12 @@ impl<'a> Step<'a> {
         let columns = mapped.columns().ok_or_else(broken)?;
         let places = match &watched {
             Watched::Table(shape) => {
-                places(&shape.table, &columns).map_err(|e| self.untold(&shape.table.name, &e))?
+                let found = places(&shape.table, &columns);
+                let mut found = found.map_err(|e| self.untold(&shape.table.name, &e))?;
+                if shape.noting.is_some() {
+                    found.extend(image::places(&shape.table, &columns));
+                }
+                found
             }
             // Both have them in front.
             Watched::Mark | Watched::Slot => vec![0, 1],
@@ -296,6 +307,8 @@ impl<'a> Step<'a> {
                 for row in &changed {
                     let noted = changes_of(shape, &known.columns, &known.places, row, at)
                         .map_err(|e| self.untold(&shape.table.name, &e))?;
+                    let rows = noted.iter().filter_map(|noted| noted.rows.as_ref());
+                    self.rows += rows.map(Texts::len).sum::<usize>();
                     self.waiting.extend(noted);
                 }
                 if let Some(open) = &mut self.open {
@@ -340,6 +353,7 @@ impl<'a> Step<'a> {
                 op: "h",
                 at,
                 keys: Vec::new(),
+                rows: None,
             }),
             (Some("mark"), _) => {
                 self.came |= self.wanted == Some(id);
@@ -373,15 +387,18 @@ impl<'a> Step<'a> {
             }
         };
         let waiting = std::mem::take(&mut self.waiting);
+        self.rows = 0;
+        let noting = self.database.noting_rows;
+        let rows = if noting { ", was, became" } else { "" };
         for some in waiting.chunks(PUT) {
             let mut values = Vec::with_capacity(some.len());
             let mut args = Vec::with_capacity(some.len() * (4 + KEY_COLUMNS));
             for noted in some {
                 head += 1;
-                values.push(row(noted, head, &mut args));
+                values.push(row(noted, head, noting, &mut args));
             }
             let text = format!(
-                "INSERT INTO {} (seq, tbl, op, at, {}) VALUES {}",
+                "INSERT INTO {} (seq, tbl, op, at, {}{rows}) VALUES {}",
                 self.database.own("changes"),
                 crate::db::stream::KEYS,
                 values.join(", ")
@@ -434,7 +451,7 @@ impl<'a> Step<'a> {
 }
 
 /// The values of one change, as SQL text; what they stand for is put behind `args`.
-fn row(noted: &Noted, seq: i64, args: &mut Vec<Arg>) -> String {
+fn row(noted: &Noted, seq: i64, noting: bool, args: &mut Vec<Arg>) -> String {
     args.push(Arg::from(seq));
     args.push(Arg::from(
         noted.shape.as_ref().map_or("", |shape| &shape.table.name),
@@ -465,6 +482,12 @@ fn row(noted: &Noted, seq: i64, args: &mut Vec<Arg>) -> String {
         };
         text.push_str(&place);
         args.push(arg);
+    }
+    if noting {
+        for end in [|t: &Texts| t.was.clone(), |t: &Texts| t.became.clone()] {
+            text.push_str(", ?");
+            args.push(Arg::Text(noted.rows.as_ref().map(end)));
+        }
     }
     text.push(')');
     text

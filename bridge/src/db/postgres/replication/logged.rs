@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::packed::Packed;
 use super::pgoutput::{Relation, Row, Tuple, Value};
+use crate::db::images::{self, Texts};
 use crate::db::keys::{key_cell, unhex};
 use crate::db::postgres::wire::{self, Native};
 use crate::plan::{KEY_COLUMNS, Table};
@@ -20,6 +21,8 @@ pub(super) struct Noted {
     pub(super) at: i64,
     pub(super) key: Vec<Cell>,
     pub(super) told: Told,
+    /// Its rows, where they are to be noted.
+    pub(super) rows: Option<Texts>,
 }
 
 impl std::fmt::Debug for Noted {
@@ -57,6 +60,8 @@ pub(super) struct Layout {
     /// Whether all columns are there, with the types that the table has them in, in forms that
     /// every server reads.
     packs: bool,
+    /// Whether rows are noted, with the table.
+    noting: Option<Table>,
 }
 
 /// Why a row of the log cannot be noted.
@@ -69,7 +74,7 @@ pub(super) enum Unkeyed {
 }
 
 impl Layout {
-    pub(super) fn of(table: &Table, relation: Option<&Relation>) -> Self {
+    pub(super) fn of(table: &Table, relation: Option<&Relation>, noting: bool) -> Self {
         let columns = relation.map_or(&[][..], |relation| &relation.columns);
         let types: Vec<u32> = relation.map_or_else(Vec::new, |relation| {
             relation.types.iter().map(|(id, _)| *id).collect()
@@ -85,7 +90,39 @@ impl Layout {
             packs: table.columns.iter().zip(&places).all(native),
             places,
             types,
+            noting: noting.then(|| table.clone()),
         }
+    }
+
+    /// Both ends of a change as they are noted; `None` where keys alone are, or nothing can be told.
+    fn texts(&self, row: &Row<'_>) -> Option<Texts> {
+        let table = self.noting.as_ref()?;
+        let text = |tuple: &Tuple<'_>| {
+            let row = self.values(table, tuple)?;
+            Some(images::of_row(table, &row))
+        };
+        let was = match &row.old {
+            Some(old) if row.old_whole => text(old).unwrap_or_else(|| {
+                images::of_reason("the log does not tell every value of the row from before")
+            }),
+            _ if row.fresh => images::GONE.to_owned(),
+            _ => images::of_reason(UNIDENTIFIED),
+        };
+        let became = match (&row.new, &row.old) {
+            (None, _) => images::GONE.to_owned(),
+            // A large value that was not touched is told with the old row.
+            (Some(new), Some(old)) if row.old_whole => {
+                // Both are of one relation.
+                let both = new.iter().zip(old);
+                let whole = both.map(|(new, old)| match new {
+                    Value::Unchanged => *old,
+                    other => *other,
+                });
+                text(&whole.collect())?
+            }
+            (Some(new), _) => text(new)?,
+        };
+        Texts::new(was, became)
     }
 
     /// The text of the value at a place; `None` for NULL. What is not there, or is in a form that
@@ -122,6 +159,9 @@ impl Layout {
         self.packs && self.places.iter().all(whole)
     }
 }
+
+const UNIDENTIFIED: &str =
+    "the log does not have the row from before: the table's replica identity is not FULL";
 
 /// Why a value of the log has no text.
 enum Unread {
@@ -173,15 +213,17 @@ pub(super) fn changes_of(
             .map(of)
             .collect::<Result<Vec<_>, Unkeyed>>()
     };
-    let noted = |op, key, told| {
+    let noted = |op, key, told, rows| {
         Some(Noted {
             table: Arc::clone(&layout.name),
             op: Cow::Borrowed(op),
             at,
             key,
             told,
+            rows,
         })
     };
+    let rows = layout.texts(row);
     let told = || {
         let (Some(message), Some(tuple)) = (whole, row.new.as_ref()) else {
             return Told::Nothing;
@@ -205,12 +247,14 @@ pub(super) fn changes_of(
         (Some(tuple), None) => Some(key(tuple)?),
     };
     Ok(match (old, new) {
-        (Some(old), None) => [noted("d", old, Told::Gone), None],
+        (Some(old), None) => [noted("d", old, Told::Gone, rows), None],
         (Some(old), Some(new)) if old != new => {
-            [noted("d", old, Told::Gone), noted("u", new, told())]
+            let (left, arrived) = rows.map(Texts::moved).unzip();
+            let first = noted("d", old, Told::Gone, left);
+            [first, noted("u", new, told(), arrived)]
         }
         // An insert and an update without an old row look alike.
-        (_, Some(new)) => [noted("u", new, told()), None],
+        (_, Some(new)) => [noted("u", new, told(), rows), None],
         (None, None) => [None, None],
     })
 }
@@ -233,6 +277,7 @@ pub(super) fn note_of(relation: &Relation, row: &Row<'_>) -> Option<(String, Not
         at: of("at")?.parse().ok()?,
         key: key.map(|stored| key_cell(&stored)).collect(),
         told: Told::Nothing,
+        rows: None,
     };
     Some((of("id")?, noted))
 }
@@ -397,7 +442,7 @@ mod tests {
             columns: vec!["n".to_owned(), "id".to_owned()],
             types: types.map(|id| (id, u32::MAX)).to_vec(),
         };
-        Arc::new(Layout::of(&table(), Some(&relation)))
+        Arc::new(Layout::of(&table(), Some(&relation), false))
     }
 
     type Changes = Result<Vec<(Cell, Told)>, Unkeyed>;
@@ -412,6 +457,7 @@ mod tests {
             relation: 1,
             fresh: old.is_none(),
             old,
+            old_whole: false,
             new,
             told: &MESSAGE[3..6],
         };

@@ -38,6 +38,8 @@ pub(super) struct Row<'a> {
     pub(super) fresh: bool,
     /// The row before: whole, or its replica identity. Absent where that did not change.
     pub(super) old: Option<Tuple<'a>>,
+    /// Whether that is all of it.
+    pub(super) old_whole: bool,
     pub(super) new: Option<Tuple<'a>>,
     /// The bytes of the latter.
     pub(super) told: &'a [u8],
@@ -76,6 +78,7 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
                 relation,
                 fresh: true,
                 old: None,
+                old_whole: false,
                 new,
                 told,
             }))
@@ -83,7 +86,8 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
         b'U' => update(&mut from).map(Message::Row),
         b'D' => {
             let relation = from.u32()?;
-            if !matches!(from.byte()?, b'K' | b'O') {
+            let identity = from.byte()?;
+            if !matches!(identity, b'K' | b'O') {
                 return Err(Malformed("a delete without its key"));
             }
             let old = Some(tuple(&mut from)?);
@@ -91,6 +95,7 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
                 relation,
                 fresh: false,
                 old,
+                old_whole: identity == b'O',
                 new: None,
                 told: &[],
             }))
@@ -123,7 +128,8 @@ fn relation(from: &mut Reader<'_>) -> Result<Relation, Malformed> {
 fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
     let relation = from.u32()?;
     let mut old = None;
-    match from.byte()? {
+    let identity = from.byte()?;
+    match identity {
         b'K' | b'O' => {
             old = Some(tuple(from)?);
             from.tag(b'N')?;
@@ -136,6 +142,7 @@ fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
         relation,
         fresh: false,
         old,
+        old_whole: identity == b'O',
         new,
         told,
     })
@@ -246,6 +253,7 @@ mod tests {
                 relation: 7,
                 fresh: false,
                 old,
+                old_whole: false,
                 new,
                 told,
             })
@@ -254,6 +262,7 @@ mod tests {
             relation: 7,
             fresh: true,
             old: None,
+            old_whole: false,
             new: Some(five.clone()),
             told: &insert[6..],
         });
@@ -273,7 +282,12 @@ mod tests {
         let bytes = vec![Value::Binary(b"5"), Value::Null];
         assert_eq!(decode(update), Ok(row(None, Some(bytes), &update[6..])));
         let delete = b"D\0\0\0\x07K\0\x02t\0\0\0\x015n";
-        assert_eq!(decode(delete), Ok(row(Some(five), None, &[])));
+        assert_eq!(decode(delete), Ok(row(Some(five.clone()), None, &[])));
+        let whole = b"D\0\0\0\x07O\0\x02t\0\0\0\x015n";
+        let Ok(Message::Row(deleted)) = decode(whole) else {
+            panic!("it is a row");
+        };
+        assert_eq!((deleted.old, deleted.old_whole), (Some(five), true));
     }
 
     #[test]

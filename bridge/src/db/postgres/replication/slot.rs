@@ -270,6 +270,55 @@ impl Database {
         }))
     }
 
+    /// Tables whose rows from before a change are not in the log: (table, why, the way out).
+    ///
+    /// With a list of columns in the publication the server would refuse the application's own
+    /// updates of such a table, so the way out takes that list away in the same transaction.
+    pub(in crate::db) async fn unidentified_whole(
+        &self,
+        tx: &mut Tx,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String, String)>, sqlx::Error> {
+        let listed = match tx
+            .number("SELECT current_setting('server_version_num')::int8", &[])
+            .await?
+        {
+            Some(version) if version >= 150_000 => "pr.prattrs IS NOT NULL",
+            _ => "false",
+        };
+        let text = format!(
+            "SELECT c.relreplident = 'f', EXISTS (SELECT 1 FROM pg_publication p \
+             JOIN pg_publication_rel pr ON pr.prpubid = p.oid \
+             WHERE p.pubname = ? AND pr.prrelid = c.oid AND {listed}) \
+             FROM pg_class c WHERE c.oid = to_regclass(?)"
+        );
+        let publication = self.feed_publication();
+        let mut missing = Vec::new();
+        for table in plan.tables(self.side) {
+            let name = Dialect::Postgres.table(&table.name);
+            let args = [Arg::from(&publication), Arg::from(&name)];
+            let rows = tx.fetch(&text, &args).await?;
+            let of = |at| rows.first().and_then(|row| row.maybe(at)) == Some(1);
+            if of(0) {
+                continue;
+            }
+            let alter = format!("ALTER TABLE {name} REPLICA IDENTITY FULL");
+            let fix = if of(1) {
+                let of = quote(&publication);
+                format!(
+                    "BEGIN; ALTER PUBLICATION {of} DROP TABLE {name}; \
+                     ALTER PUBLICATION {of} ADD TABLE {name}; {alter}; COMMIT, all of it at once, \
+                     or remove `before` from the slice's events"
+                )
+            } else {
+                format!("{alter}, or remove `before` from the slice's events")
+            };
+            let what = "the log does not have its rows from before an update or delete";
+            missing.push((table.name.clone(), what.to_owned(), fix));
+        }
+        Ok(missing)
+    }
+
     /// Gives the slot up, so that the server can remove its log. What was not read is lost to us.
     pub(in crate::db) async fn give_up_slot(&self) -> Result<(), Error> {
         let text = format!("SELECT name FROM {}", self.own("slot"));

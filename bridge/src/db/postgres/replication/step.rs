@@ -11,6 +11,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 use super::logged::{Layout, Noted, Told, Unkeyed, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
 use super::{PREFIX, Stream, Watched};
+use crate::db::images::{COLUMNS, PUT_BYTES, Texts};
 use crate::db::keys::key_text;
 use crate::db::{Database, Tx, now_ms};
 use crate::error::{Error, OnSide};
@@ -28,6 +29,8 @@ const VISIBLE: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) waiting: Vec<Noted>,
+    /// Bytes of the rows that are noted with them.
+    pub(super) rows: usize,
     /// Bytes of the messages of these.
     pub(super) bytes: usize,
     pub(super) put: usize,
@@ -176,7 +179,9 @@ impl<'a> Step<'a> {
                 }
                 _ => {}
             }
-            if self.manner == Manner::Put && self.gathered.waiting.len() >= PUT {
+            let gathered = &self.gathered;
+            let enough = gathered.waiting.len() >= PUT || gathered.rows >= PUT_BYTES;
+            if self.manner == Manner::Put && enough {
                 self.put().await?;
             }
             if let Some(ended) = self.ended(open.is_some()) {
@@ -257,6 +262,7 @@ impl<'a> Step<'a> {
                 at: i64::try_from(at).unwrap_or(0),
                 key: Vec::new(),
                 told: Told::Gone,
+                rows: None,
             }),
             _ => {}
         }
@@ -297,10 +303,18 @@ impl<'a> Step<'a> {
         match self.tables.get(&row.relation) {
             Some(Watched::Table(table)) => {
                 let layout = self.layouts.entry(row.relation);
-                let layout = layout.or_insert_with(|| Arc::new(Layout::of(table, relation)));
+                let layout = layout.or_insert_with(|| {
+                    let noting = self.database.noting_rows;
+                    Arc::new(Layout::of(table, relation, noting))
+                });
                 let whole = matches!(self.manner, Manner::Gather { .. }).then_some(data);
                 match changes_of(table, layout, row, (at, whole)) {
-                    Ok(noted) => self.gathered.waiting.extend(noted.into_iter().flatten()),
+                    Ok(noted) => {
+                        for noted in noted.into_iter().flatten() {
+                            self.gathered.rows += noted.rows.as_ref().map_or(0, Texts::len);
+                            self.gathered.waiting.push(noted);
+                        }
+                    }
                     Err(Unkeyed::Missing(column)) => {
                         let side = self.database.side;
                         let what = format!(
@@ -347,8 +361,11 @@ impl<'a> Step<'a> {
             }
         };
         let waiting = std::mem::take(&mut self.gathered.waiting);
-        let keys: Vec<String> = (0..KEY_COLUMNS).map(|at| format!("k{at}")).collect();
-        let arrays: Vec<String> = (0..KEY_COLUMNS)
+        self.gathered.rows = 0;
+        let noting = self.database.noting_rows;
+        let mut keys: Vec<String> = (0..KEY_COLUMNS).map(|at| format!("k{at}")).collect();
+        keys.extend(COLUMNS.iter().filter(|_| noting).map(|&c| c.to_owned()));
+        let arrays: Vec<String> = (0..keys.len())
             .map(|at| format!("${}::text[]", at + 5))
             .collect();
         let text = format!(
@@ -368,6 +385,12 @@ impl<'a> Step<'a> {
         for at in 0..KEY_COLUMNS {
             let keys = waiting.iter().map(|n| key_text(n.key.get(at)?));
             query = query.bind(keys.collect::<Vec<Option<String>>>());
+        }
+        if noting {
+            for end in [|t: &Texts| t.was.clone(), |t: &Texts| t.became.clone()] {
+                let rows = waiting.iter().map(|n| n.rows.as_ref().map(end));
+                query = query.bind(rows.collect::<Vec<Option<String>>>());
+            }
         }
         query.execute(&mut *tx).await.on(side)?;
         self.gathered.put += waiting.len();
