@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 use crate::events::Broker;
 use crate::events_before::{telling, with_before};
-use crate::mysql::EXTRACTED_MY;
-use crate::mysql::LEGACY_MY;
+use crate::mapping;
+use crate::mapping_also::{ACCOUNT, USERS, accounts};
+use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
 use crate::postgres::{Db, EXTRACTED_SQLITE, LEGACY_PG, Pair, items};
 use crate::shop::Shop;
+use crate::turning::cut_over;
 
 async fn problems(link: &Link) -> String {
     let found = link.preflight().await.unwrap().problems;
@@ -32,7 +34,7 @@ async fn postgres_says_what_it_needs_and_gets_it() {
         .unwrap();
     let said = problems(&link).await;
     assert!(
-        said.contains("ALTER TABLE \"item\" REPLICA IDENTITY FULL, or remove `before`"),
+        said.contains("ALTER TABLE item REPLICA IDENTITY FULL, or remove `before`"),
         "{said}"
     );
     link.shutdown().await;
@@ -212,4 +214,72 @@ async fn sqlite_begins_and_ends_to_note_rows_as_it_is_asked() {
     link.close().await.unwrap();
     let left = "select count(*) from sqlite_master where name like '%outgrow%'";
     assert_eq!(shop.legacy.number(left).await, 0);
+}
+
+/// Each partition tells its rows by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_partition_of_postgres_is_asked() {
+    let table = LEGACY_PG.replace("PRIMARY KEY", "").replace("UNIQUE", "");
+    let legacy = Db::pg(&format!(
+        "{table} PARTITION BY RANGE (id); ALTER TABLE item ADD PRIMARY KEY (id); \
+         CREATE TABLE low PARTITION OF item FOR VALUES FROM (0) TO (10); \
+         CREATE TABLE \"High\" PARTITION OF item FOR VALUES FROM (10) TO (1000); \
+         ALTER TABLE item REPLICA IDENTITY FULL"
+    ))
+    .await;
+    let pair = Pair::replicated(legacy, Db::lite(EXTRACTED_SQLITE).await);
+    pair.legacy.execute(&items(1, 20)).await;
+    let broker = Arc::new(Broker::default());
+    let link = telling(pair.spec(), Side::Legacy, with_before(&broker)).await;
+    let said = problems(&link).await;
+    let wanted =
+        "(ALTER TABLE low REPLICA IDENTITY FULL; ALTER TABLE \"High\" REPLICA IDENTITY FULL";
+    let (_, way) = said.split_once(wanted).unwrap();
+    assert!(way.starts_with(", or remove"), "{said}");
+    pair.legacy.execute(&wanted[1..]).await;
+    assert_eq!(problems(&link).await, "");
+    pair.legacy
+        .execute("UPDATE item SET id = 999, note = 'moved' WHERE id = 4")
+        .await;
+    let all = broker.has(2).await;
+    let told: Vec<String> = all.iter().map(|e| e["subject"].to_string()).collect();
+    assert_eq!(told, ["\"article/4\"", "\"article/999\""]);
+    assert_eq!(all[0]["data"]["before"]["price_cents"], 2804);
+    assert_eq!(all[1]["data"]["after"]["price_cents"], 2804);
+    link.close().await.unwrap();
+}
+
+/// A change is of one table, and the row of several.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_several_tables_has_none_from_before() {
+    let (legacy, extracted) = (Db::lite(USERS).await, Db::lite(ACCOUNT).await);
+    legacy
+        .execute(
+            "INSERT INTO users VALUES (1, 'a@x'); INSERT INTO settings VALUES (1, 'dark'); \
+             INSERT INTO profiles VALUES (1, 'bio', NULL)",
+        )
+        .await;
+    let broker = Arc::new(Broker::default());
+    let spec = mapping::spec(&legacy, &extracted, accounts());
+    let link = telling(spec, Side::Legacy, with_before(&broker)).await;
+    legacy.execute("UPDATE profiles SET bio = 'new'").await;
+    for event in broker.has(2).await {
+        let data = &event["data"];
+        let why = data["before_error"].as_str().unwrap();
+        assert!(
+            data["before"].is_null() && why.contains("made of several tables"),
+            "{data}"
+        );
+        assert!(data["after"].is_object(), "{data}");
+    }
+    // On the other side each table has its rows to itself.
+    cut_over(&link, Side::Extracted).await;
+    extracted.execute("UPDATE account SET bio = 'newer'").await;
+    let all = broker.has(3).await;
+    let data = &all[2]["data"];
+    assert_eq!(
+        (&data["before"]["bio"], &data["after"]["bio"]),
+        (&json!("new"), &json!("newer"))
+    );
+    link.close().await.unwrap();
 }

@@ -7,13 +7,13 @@ use crate::mapping::{entry, following, parked, reasons, same, says, spec, verifi
 use crate::postgres::Db;
 use crate::turning::cut_over;
 
-const USERS: &str = "CREATE TABLE users (id integer PRIMARY KEY, email varchar(40) NOT NULL); \
+pub(crate) const USERS: &str = "CREATE TABLE users (id integer PRIMARY KEY, email varchar(40) NOT NULL); \
      CREATE TABLE profiles (user_id integer PRIMARY KEY REFERENCES users (id), bio varchar(40), phone varchar(40)); \
      CREATE TABLE settings (owner integer PRIMARY KEY, theme varchar(10) NOT NULL)";
-const ACCOUNT: &str = "CREATE TABLE account (id integer PRIMARY KEY, email varchar(40) NOT NULL, bio varchar(40), phone varchar(40)); \
+pub(crate) const ACCOUNT: &str = "CREATE TABLE account (id integer PRIMARY KEY, email varchar(40) NOT NULL, bio varchar(40), phone varchar(40)); \
      CREATE TABLE look (account_id integer PRIMARY KEY REFERENCES account (id), theme varchar(10) NOT NULL)";
 
-fn accounts() -> Vec<TableSpec> {
+pub(crate) fn accounts() -> Vec<TableSpec> {
     let also = |table: &str, key: &str, optional| AlsoSpec {
         table: table.to_owned(),
         key: vec![key.to_owned()],

@@ -286,32 +286,39 @@ impl Database {
             Some(version) if version >= 150_000 => "pr.prattrs IS NOT NULL",
             _ => "false",
         };
+        // Of a partitioned table each partition tells its rows by itself.
         let text = format!(
-            "SELECT c.relreplident = 'f', EXISTS (SELECT 1 FROM pg_publication p \
+            "SELECT c.oid::regclass::text, EXISTS (SELECT 1 FROM pg_publication p \
              JOIN pg_publication_rel pr ON pr.prpubid = p.oid \
-             WHERE p.pubname = ? AND pr.prrelid = c.oid AND {listed}) \
-             FROM pg_class c WHERE c.oid = to_regclass(?)"
+             WHERE p.pubname = ? AND pr.prrelid = to_regclass(?) AND {listed}) \
+             FROM pg_class c WHERE c.relreplident <> 'f' AND (c.oid = to_regclass(?) \
+             OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass(?)))) ORDER BY c.oid"
         );
         let publication = self.feed_publication();
         let mut missing = Vec::new();
         for table in plan.tables(self.side) {
             let name = Dialect::Postgres.table(&table.name);
-            let args = [Arg::from(&publication), Arg::from(&name)];
+            let of = Arg::from(&name);
+            let args = [Arg::from(&publication), of.clone(), of.clone(), of];
             let rows = tx.fetch(&text, &args).await?;
-            let of = |at| rows.first().and_then(|row| row.maybe(at)) == Some(1);
-            if of(0) {
+            let alter = rows.iter().filter_map(|row| row.maybe_text(0));
+            let alter = alter.map(|name| format!("ALTER TABLE {name} REPLICA IDENTITY FULL"));
+            let alter: Vec<String> = alter.collect();
+            let Some(first) = rows.first() else {
                 continue;
-            }
-            let alter = format!("ALTER TABLE {name} REPLICA IDENTITY FULL");
-            let fix = if of(1) {
+            };
+            let (alter, remove) = (
+                alter.join("; "),
+                "or remove `before` from the slice's events",
+            );
+            let fix = if first.maybe(1) == Some(1) {
                 let of = quote(&publication);
                 format!(
                     "BEGIN; ALTER PUBLICATION {of} DROP TABLE {name}; \
-                     ALTER PUBLICATION {of} ADD TABLE {name}; {alter}; COMMIT, all of it at once, \
-                     or remove `before` from the slice's events"
+                     ALTER PUBLICATION {of} ADD TABLE {name}; {alter}; COMMIT, all of it at once, {remove}"
                 )
             } else {
-                format!("{alter}, or remove `before` from the slice's events")
+                format!("{alter}, {remove}")
             };
             let what = "the log does not have its rows from before an update or delete";
             missing.push((table.name.clone(), what.to_owned(), fix));
