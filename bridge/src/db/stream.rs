@@ -55,6 +55,9 @@ impl Change {
     }
 }
 
+/// Changes that wait are counted up to so many, which takes milliseconds.
+const COUNTED: i64 = 20_000;
+
 pub(crate) const KEYS: &str = "k0, k1, k2, k3, k4, k5";
 
 impl Database {
@@ -162,14 +165,33 @@ impl Database {
         }
     }
 
-    /// Changes of rows, not heartbeats, after a place.
+    /// Changes of rows, not heartbeats, after a place. Of very many, about how many: to count them
+    /// all again and again would take longer than to apply them.
     pub(crate) async fn waiting(&self, tx: &mut Tx, after: i64) -> Result<i64, Error> {
-        let text = format!(
-            "SELECT count(*) FROM {} WHERE seq > ? AND tbl <> ''",
-            self.all()
-        );
-        let found = tx.number(&text, &[Arg::from(after)]).await.on(self.side)?;
-        Ok(found.unwrap_or(0))
+        let some = |from: &str, of: &str, order: &str| {
+            format!(
+                "SELECT count(*) FROM (SELECT {order} FROM {from} WHERE {of}tbl <> '' \
+                 ORDER BY {order} LIMIT {COUNTED}) AS counted"
+            )
+        };
+        let side = self.side;
+        let placed = some(&self.own("changes"), "seq > ? AND ", "seq");
+        let placed = tx.number(&placed, &[Arg::from(after)]).await.on(side)?;
+        let mut waiting = placed.unwrap_or(0);
+        if waiting >= COUNTED {
+            // Places have no gaps; heartbeats, some a second, have places, too.
+            waiting = self.head(tx).await?.saturating_sub(after).max(waiting);
+        }
+        if self.dialect() != Dialect::Sqlite {
+            let noted = tx.number(&some(&self.noted(), "", "id"), &[]).await;
+            let mut noted = noted.on(side)?.unwrap_or(0);
+            if noted >= COUNTED {
+                let all = format!("SELECT max(id) - min(id) + 1 FROM {}", self.noted());
+                noted = tx.number(&all, &[]).await.on(side)?.unwrap_or(noted);
+            }
+            waiting = waiting.saturating_add(noted);
+        }
+        Ok(waiting)
     }
 
     /// Whether any of these tables noted this key after a place.

@@ -82,3 +82,56 @@ async fn of_mysql() {
     ))
     .await;
 }
+
+/// Of very many changes it is told about how many they are: heartbeats may be among them.
+async fn very_many(pair: Pair) {
+    pair.legacy.execute(&items(1, 10)).await;
+    let link = Link::open(pair.spec()).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    pair.equal().await;
+    link.shutdown().await;
+    let (price, at) = match &pair.legacy {
+        Db::Pg(_) => ("1.25", "timestamp '2026-01-02 03:04:05'"),
+        Db::Lite(_) | Db::My(_) => ("'1.25'", "'2026-01-02 03:04:05'"),
+    };
+    let add = format!(
+        "INSERT INTO item (id, code, price, status, made_at) WITH RECURSIVE n (i) AS \
+               (SELECT 11 UNION ALL SELECT i + 1 FROM n WHERE i < 25000) \
+               SELECT i, 'c' || i, {price}, 'A', {at} FROM n"
+    );
+    pair.legacy.execute(&add).await;
+    let (go, on) = mpsc::channel::<()>();
+    let on = Mutex::new(on);
+    let mut spec = pair.spec();
+    spec.limits.fault = Some(FaultHook::new(move |_| {
+        tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
+    }));
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    let seen = link.evidence().unwrap().backlog;
+    assert!((24_990..25_100).contains(&seen), "{seen}");
+    drop(go);
+    pair.equal().await;
+    eventually("nothing to wait", WAIT, || async {
+        (link.evidence().unwrap().backlog == 0).then_some(())
+    })
+    .await;
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn very_many_of_sqlite() {
+    let (legacy, extracted) = (Db::lite(LEGACY_SQLITE), Db::lite(EXTRACTED_SQLITE));
+    very_many(Pair::of(legacy.await, extracted.await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn very_many_of_postgres() {
+    let (legacy, extracted) = (Db::pg(LEGACY_PG), Db::pg(EXTRACTED_PG));
+    very_many(Pair::of(legacy.await, extracted.await)).await;
+}
