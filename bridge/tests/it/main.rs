@@ -12,6 +12,7 @@ mod events;
 mod events_before;
 mod events_before_killed;
 mod events_before_needs;
+mod events_before_values;
 mod huge;
 mod large;
 mod mapping;

@@ -67,7 +67,7 @@ async fn between(legacy: Db, extracted: Db, columns: &[&str], exact: &[&str]) {
     link.shutdown().await;
 }
 
-const MARIADB: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched int, a tinyint, b smallint unsigned, c mediumint, d bigint, \
+pub(crate) const MARIADB: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched int, a tinyint, b smallint unsigned, c mediumint, d bigint, \
     e bigint unsigned, f decimal(12,4), g float, h double, i char(5), j varchar(40) CHARACTER SET utf8mb4, k longtext CHARACTER SET utf8mb4, \
     l varbinary(20), m longblob, n date, o time, p year, q datetime(6), r timestamp(6) NULL, s enum('sad', 'it''s ok'), \
     t set('x', 'y', 'z'), u json, v bit(1), w tinyint(1), x uuid); \
@@ -77,7 +77,7 @@ const MARIADB: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched int, a tin
     (2, 0, 127, 0, 8388607, 9223372036854775807, 0, 0.0001, -3.4e38, -0.5, '', '', '', x'', x'ff', '1000-01-01', '00:00:00', 1901, \
     '1000-01-01 00:00:00', '1970-01-01 00:00:01', 'sad', '', '[]', 0, 0, '00000000-0000-0000-0000-000000000000'), \
     (3, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)";
-const OF_MARIADB: [&str; 25] = [
+pub(crate) const OF_MARIADB: [&str; 25] = [
     "id", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
     "s", "t", "u", "v", "w", "x",
 ];

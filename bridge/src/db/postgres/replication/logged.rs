@@ -324,6 +324,11 @@ fn cell(kind: &Kind, text: &str) -> Cell {
         },
         Class::Instant => utc(text).unwrap_or_else(|| typed.store(Cell::from(text))),
         Class::Bool => Cell::Int(i64::from(text == "t")),
+        // A cast to text tells the mask of a sole address, too.
+        Class::AsWritten if typed.base == "inet" && !text.contains('/') => {
+            let bits = if text.contains(':') { 128 } else { 32 };
+            Cell::Text(format!("{text}/{bits}"))
+        }
         Class::Bytes => text
             .strip_prefix("\\x")
             .and_then(unhex)
@@ -376,6 +381,9 @@ mod tests {
             ("character(4)", "character", "ab  ", Cell::from("ab")),
             ("text", "text", "ab  ", Cell::from("ab  ")),
             ("bytea", "bytea", "\\x00ff", Cell::Blob(vec![0, 255])),
+            ("inet", "inet", "10.0.0.1", Cell::from("10.0.0.1/32")),
+            ("inet", "inet", "::1", Cell::from("::1/128")),
+            ("inet", "inet", "10.0.0.1/8", Cell::from("10.0.0.1/8")),
             (
                 instant,
                 instant,
