@@ -4,11 +4,13 @@ use outgrow_bridge::{Capture, DatabaseUrl, Link};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{Postgres, eventually};
 
+use crate::mapping;
 use crate::postgres::{
     Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items, late_commit,
     server_crash, truncated, whole_way,
 };
 use crate::postgres_faults::{dying, filled, histories};
+use crate::postgres_values::same;
 use crate::shop::{WAIT, copied};
 use crate::turning::cut_over;
 
@@ -434,5 +436,43 @@ async fn no_superuser_is_needed() {
         .execute("UPDATE article SET note = 'from there' WHERE id = 60")
         .await;
     pair.equal().await;
+    link.shutdown().await;
+}
+
+/// The log tells an address without the mask that a statement shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_log_writes_in_another_form_is_found() {
+    let legacy = Db::pg("CREATE TABLE hosts (addr inet PRIMARY KEY, n int NOT NULL)").await;
+    let extracted =
+        Db::lite("CREATE TABLE hosts (addr text PRIMARY KEY, n integer NOT NULL)").await;
+    let mut spec = mapping::spec(
+        &legacy,
+        &extracted,
+        vec![same("hosts", &["addr"], &["addr", "n"])],
+    );
+    spec.legacy = spec.legacy.capturing(Capture::Replication).unwrap();
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    for (change, sum) in [
+        (
+            "INSERT INTO hosts VALUES ('::1', 1), ('10.0.0.1', 2), ('10.0.0.1/8', 4)",
+            7,
+        ),
+        ("UPDATE hosts SET n = n * 2", 14),
+        ("DELETE FROM hosts WHERE n < 8", 8),
+    ] {
+        legacy.execute(change).await;
+        eventually("the hosts", WAIT, || async {
+            let found = extracted
+                .number("SELECT coalesce(sum(n), 0) FROM hosts")
+                .await;
+            (found == sum).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(link.verify().await.unwrap().different, 0);
     link.shutdown().await;
 }
