@@ -60,6 +60,15 @@ pub(crate) fn of(slice: &SliceSettings, headers: &HeaderMap) -> Cohort {
     }
 }
 
+/// Among the builds of the legacy side: the first of these keys that the client brings, else the proxy's
+/// own cookie. Who has neither goes by the address: no cookie is issued, for what belongs to no slice
+/// passes as it is.
+pub(crate) fn of_legacy(name: &str, keys: &[CohortKey], headers: &HeaderMap) -> Option<u64> {
+    let known = keys.iter().find_map(|key| configured(key, headers));
+    let known = known.or_else(|| cookie(headers, COOKIE_NAME).map(str::as_bytes));
+    known.map(|key| key_hash(name, key))
+}
+
 /// Enough to spread clients over buckets; nothing is kept secret by it.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
@@ -68,6 +77,31 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_of_the_legacy_side_has_a_key_on_every_route() {
+        let keys = [
+            CohortKey::Cookie("sid".to_owned()),
+            CohortKey::Header(http::HeaderName::from_static("x-visitor")),
+        ];
+        let of = |fields: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            of_legacy("legacy", &keys, &headers)
+        };
+        let key = |text: &str| Some(key_hash("legacy", text.as_bytes()));
+        let visitor = ("x-visitor", "v");
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("cookie", "outgrow_cohort=c; x=y")]), key("c"));
+        assert_eq!(of(&[("cookie", "outgrow_cohort=c"), visitor]), key("v"));
+        assert_eq!(
+            of(&[("cookie", "outgrow_cohort=c; sid=s"), visitor]),
+            key("s")
+        );
+        assert_eq!(of(&[("cookie", "sid=")]), None);
+    }
 
     #[test]
     fn cookies_are_found_whole() {

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use outgrow_rollout::key_hash;
 use outgrow_shadow::Tap;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -13,6 +15,8 @@ use crate::access::{CoreLog, Losses};
 use crate::answer::status;
 use crate::auth::Doorman;
 use crate::cache::Cache;
+use crate::cohort;
+use crate::counts::builds::BuildCounts;
 use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
 use crate::error::Refusal;
@@ -38,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) services: Vec<Arc<Service>>,
     /// Of services that have some.
     pub(crate) builds: Vec<Arc<Builds>>,
+    /// Answers of the builds of the legacy side, where it has some.
+    pub(crate) legacy_builds: Option<Arc<BuildCounts>>,
     pub(crate) tap: Option<Arc<dyn Tap>>,
     /// Where clients come in over TLS.
     pub(crate) tls: Option<TlsAcceptor>,
@@ -68,6 +74,7 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     /// The legacy side first, then as the settings have them.
     pub(crate) clusters: Vec<Rc<Cluster>>,
+    legacy: Rc<Crew>,
     /// By slice: the service that answers for it.
     extracted: Vec<Rc<Crew>>,
     /// By name.
@@ -99,11 +106,13 @@ impl Core {
         };
         let slices = shared.settings.slices.iter();
         let extracted = slices.map(|slice| of_slice(&slice.service)).collect();
+        let legacy = of_slice(&shared.settings.legacy.name);
         let identities = shared.settings.identity.clone().map(Identities::new);
         Self {
             index,
             shared,
             clusters,
+            legacy,
             extracted,
             crews,
             identities,
@@ -114,8 +123,42 @@ impl Core {
         }
     }
 
+    /// The legacy side, for a question of the proxy's own.
     pub(crate) fn legacy(&self) -> &Rc<Cluster> {
-        &self.clusters[0]
+        self.legacy.of(None)
+    }
+
+    /// Who of the legacy side answers this client ([`Core::legacy_client`]), and which build that is,
+    /// where it has several.
+    pub(crate) fn legacy_to(&self, client: u64) -> (&Rc<Cluster>, Option<usize>) {
+        let at = self.legacy.at(Some(client));
+        let build = self.legacy.builds.is_some().then_some(at);
+        (&self.legacy.clusters[at], build)
+    }
+
+    /// By what a client of the legacy side is recognised among its builds: the same over all routes.
+    /// Nothing is looked at where there are none.
+    pub(crate) fn legacy_client(&self, fields: &HeaderMap, peer: &Peer) -> u64 {
+        if self.legacy.builds.is_none() {
+            return 0;
+        }
+        let settings = &self.shared.settings;
+        let keys = &settings.legacy_clients.cohort;
+        let name = &settings.legacy.name;
+        let known = cohort::of_legacy(name, keys, fields);
+        known.unwrap_or_else(|| key_hash(name, peer.address.as_bytes()))
+    }
+
+    /// Counts an answer of a build of the legacy side, or its absence.
+    pub(crate) fn count_legacy(
+        &self,
+        (build, client): (Option<usize>, u64),
+        status: Option<StatusCode>,
+        outcome: (bool, Duration),
+    ) {
+        if let (Some(counts), Some(build)) = (&self.shared.legacy_builds, build) {
+            counts.count((self.index, build, client), status, outcome);
+        }
     }
 
     /// Counts a request that the proxy itself answers.
@@ -171,11 +214,11 @@ impl Crew {
     }
 }
 
-/// All services but the legacy side, whose clusters are the others in the order of the settings.
+/// All services, the legacy side first, as their clusters are.
 fn crews(shared: &Shared, clusters: &[Rc<Cluster>]) -> Vec<(String, Rc<Crew>)> {
-    let services = &shared.settings.services;
+    let services = shared.services.iter().map(|service| &service.settings);
     let mut found: Vec<(String, Crew)> = Vec::new();
-    for (service, cluster) in services.iter().zip(&clusters[1..]) {
+    for (service, cluster) in services.zip(clusters) {
         if let Some((_, crew)) = found.iter_mut().find(|(name, _)| *name == service.name) {
             crew.clusters.push(cluster.clone());
             continue;

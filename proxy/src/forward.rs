@@ -21,6 +21,7 @@ use crate::core::{Core, Peer};
 use crate::error::{Declined, Refusal, UpstreamError};
 use crate::filters::{Filters, compress, cors};
 use crate::grpc;
+use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
 use crate::pool::{Client, Lent, Outgoing};
@@ -139,6 +140,7 @@ async fn of_slice(
         }
         targets = filters.targets(&out.parts.uri)?;
     }
+    let origin = core.legacy_client(&out.parts.headers, peer);
     let call = Call {
         core,
         slice,
@@ -146,6 +148,7 @@ async fn of_slice(
         route,
         label,
         cohort,
+        origin,
         filters,
         targets,
         caller,
@@ -264,25 +267,41 @@ async fn pass_through(
         }
     }
     let asking = Client::Address(&peer.address);
+    let origin = core.legacy_client(&out.parts.headers, peer);
+    let (cluster, build) = core.legacy_to(origin);
     if let Some(trail) = &trail {
-        trail.asks(Side::Legacy, None);
+        trail.asks(Side::Legacy, cluster.build());
     }
     let touched = cached::Touched::by(&core, &out);
     let begun = Instant::now();
-    let sent = core.legacy().send(&mut out, asking, begun).await;
+    let sent = cluster.send(&mut out, asking, begun).await;
     if let Some(touched) = touched {
         touched.after(sent.as_ref().ok().map(|(response, _)| response));
     }
     let (error, latency) = outcome(&sent, begun);
     let routes = &core.shared.routes;
     routes.count(core.index, routes.other(), Side::Legacy, (error, latency));
+    let event = build.map(|build| {
+        let status = sent.as_ref().ok().map(|(response, _)| response.status());
+        core.count_legacy((Some(build), origin), status, (error, latency));
+        ErrorEvent {
+            slice: None,
+            side: Side::Legacy,
+            build: Some(build),
+            key: origin,
+        }
+    });
+    if let Some(event) = event.filter(|_| error) {
+        verdict::tell(&core, event);
+    }
     let (response, lent) = sent?;
     if let Some(trail) = &trail {
         trail.answered(&lent, begun);
     }
     let verdict = || Verdict {
         core: core.clone(),
-        of: None,
+        slice: None,
+        event,
         route: routes.other(),
         side: Side::Legacy,
     };

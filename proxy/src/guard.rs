@@ -10,13 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use outgrow_rollout::{BuildName, Guard, Revision, Side, SideCounts, SliceId, Verdict, Weight};
+use outgrow_rollout::{
+    BuildName, Guard, GuardLimits, Revision, Side, SideCounts, SliceId, Verdict, Weight,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::auth::Doorman;
+use crate::counts::builds::BuildCounts;
 use crate::recent::millis;
 use crate::saved::{self, Saved};
 use crate::slice::Slice;
@@ -48,8 +51,8 @@ pub struct Lowered {
 pub struct TakenBack {
     pub service: String,
     pub build: BuildName,
-    /// By whose requests it was judged.
-    pub slice: SliceId,
+    /// By whose requests it was judged; of the legacy side by all.
+    pub slice: Option<SliceId>,
     pub at_revision: Revision,
     pub verdict: Verdict,
 }
@@ -64,9 +67,11 @@ pub enum Act {
 /// One error of one side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorEvent {
-    pub(crate) slice: usize,
+    /// `None`: of no slice.
+    pub(crate) slice: Option<usize>,
     pub(crate) side: Side,
-    /// Of the extracted side; 0 where its service has none.
+    /// Of the extracted side, where 0 may mean that its service has none; of the legacy side, where it
+    /// has some.
     pub(crate) build: Option<usize>,
     pub(crate) key: u64,
 }
@@ -85,6 +90,8 @@ struct Watched {
 /// What the guard's thread owns.
 pub(crate) struct Watch {
     watched: Vec<Watched>,
+    /// The builds of the legacy side.
+    legacy: Option<BuildWatch>,
     events: mpsc::Receiver<ErrorEvent>,
     acts: mpsc::Sender<Act>,
     state_file: Option<PathBuf>,
@@ -117,6 +124,7 @@ impl Watch {
             .collect();
         Self {
             watched,
+            legacy: None,
             events,
             acts,
             state_file,
@@ -126,6 +134,17 @@ impl Watch {
             certificates: None,
             doorman: None,
         }
+    }
+
+    /// Judges the builds of the legacy side, too, which come first.
+    pub(crate) fn judging(
+        mut self,
+        (builds, counts): (&[Arc<Builds>], Option<Arc<BuildCounts>>),
+        limits: &GuardLimits,
+    ) -> Self {
+        let builds = builds.first().cloned().zip(counts);
+        self.legacy = builds.map(|(builds, counts)| BuildWatch::new(builds, counts, limits));
+        self
     }
 
     /// Looks after the upstreams of these, too.
@@ -185,18 +204,23 @@ impl Watch {
     }
 
     fn error(&mut self, event: ErrorEvent) {
-        let Some(watched) = self.watched.get_mut(event.slice) else {
+        let now = millis(SystemTime::now());
+        if event.side == Side::Legacy {
+            self.legacy_error(now, event);
+        }
+        let Some(index) = event.slice else { return };
+        let Some(watched) = self.watched.get_mut(index) else {
             return;
         };
         if !watched.refresh() {
             return;
         }
-        let now = millis(SystemTime::now());
-        if let (Some(builds), Some(build)) = (&mut watched.builds, event.build) {
+        let build = event.build.filter(|_| event.side == Side::Extracted);
+        if let (Some(builds), Some(build)) = (&mut watched.builds, build) {
             let verdict = builds.error(now, build, event.key);
-            let tried = builds.tries(event.build);
+            let tried = builds.tries(Some(build));
             if let Some(verdict) = verdict {
-                self.take_back(event.slice, verdict);
+                self.take_back(index, verdict);
                 return;
             }
             if tried {
@@ -206,12 +230,28 @@ impl Watch {
         let share = watched.share();
         let verdict = watched.guard.error(now, event.side, event.key, share);
         if let Some(verdict) = verdict {
-            self.judge(event.slice, verdict);
+            self.judge(index, verdict);
+        }
+    }
+
+    fn legacy_error(&mut self, now: u64, event: ErrorEvent) {
+        let (Some(watch), Some(build)) = (&mut self.legacy, event.build) else {
+            return;
+        };
+        watch.refresh();
+        if let Some(verdict) = watch.error(now, build, event.key) {
+            take_back(&self.acts, watch, None, verdict);
         }
     }
 
     fn look(&mut self) {
         let now = millis(SystemTime::now());
+        if let Some(watch) = &mut self.legacy {
+            watch.refresh();
+            if let Some(verdict) = watch.look(now) {
+                take_back(&self.acts, watch, None, verdict);
+            }
+        }
         for index in 0..self.watched.len() {
             let watched = &mut self.watched[index];
             if !watched.refresh() {
@@ -245,22 +285,8 @@ impl Watch {
         let Some(watch) = &watched.builds else {
             return;
         };
-        // In memory first: from here on every request sees it.
-        let at_revision = watch.revision();
-        let Some(build) = watch.builds.take_back(at_revision) else {
-            return;
-        };
-        let service = watch.builds.service().to_owned();
-        warn!(service, %build, reason = %verdict.reason, "the guard took the build back");
-        let act = TakenBack {
-            service,
-            build,
-            slice: watched.slice.settings.id.clone(),
-            at_revision,
-            verdict,
-        };
-        // Where all is full the proxy still has it in force.
-        let _ = self.acts.try_send(Act::TakenBack(act));
+        let slice = watched.slice.settings.id.clone();
+        take_back(&self.acts, watch, Some(slice), verdict);
     }
 
     fn lower(&mut self, index: usize, verdict: Verdict) {
@@ -310,7 +336,7 @@ impl Watch {
 
 impl Watched {
     fn new(slice: Arc<Slice>, builds: &[Arc<Builds>]) -> Self {
-        let builds = BuildWatch::new(&slice, builds);
+        let builds = BuildWatch::of_slice(&slice, builds);
         let guard = Guard::new(slice.settings.guard.clone());
         let revision = slice.live().revision;
         let mut watched = Self {
@@ -365,6 +391,30 @@ impl Watched {
         };
         seen.max(self.slice.live().weight.share()).min(1.0)
     }
+}
+
+fn take_back(
+    acts: &mpsc::Sender<Act>,
+    watch: &BuildWatch,
+    slice: Option<SliceId>,
+    verdict: Verdict,
+) {
+    // In memory first: from here on every request sees it.
+    let at_revision = watch.revision();
+    let Some(build) = watch.builds.take_back(at_revision) else {
+        return;
+    };
+    let service = watch.builds.service().to_owned();
+    warn!(service, %build, reason = %verdict.reason, "the guard took the build back");
+    let act = TakenBack {
+        service,
+        build,
+        slice,
+        at_revision,
+        verdict,
+    };
+    // Where all is full the proxy still has it in force.
+    let _ = acts.try_send(Act::TakenBack(act));
 }
 
 fn difference(now: SideCounts, then: SideCounts) -> SideCounts {

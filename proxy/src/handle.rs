@@ -108,13 +108,21 @@ impl Handle {
         self.shared.routes.read(&self.shared.settings.slices)
     }
 
-    /// Answers by build, of each slice whose service has several.
+    /// Answers by build, of each slice whose service has several, and of the legacy side.
     pub fn build_times(&self) -> Vec<BuildTimes> {
         let of = |slice: &Arc<Slice>| {
-            let builds = self.builds(&slice.settings.service);
-            builds.map_or_else(Vec::new, |builds| builds.times(slice))
+            let builds = self
+                .builds(&slice.settings.service)
+                .zip(slice.by_build.as_ref());
+            builds.map_or_else(Vec::new, |(builds, counts)| {
+                builds.times(Some(slice), counts)
+            })
         };
-        self.shared.slices.iter().flat_map(of).collect()
+        let builds = self.builds(&self.shared.settings.legacy.name);
+        let legacy = builds.zip(self.shared.legacy_builds.as_ref());
+        let legacy = legacy.map(|(builds, counts)| builds.times(None, counts));
+        let slices = self.shared.slices.iter().flat_map(of);
+        legacy.into_iter().flatten().chain(slices).collect()
     }
 
     /// Services, their upstreams and connections, the legacy side first.
@@ -275,7 +283,7 @@ impl Handle {
                 slice: None,
                 route: None,
                 side: Side::Legacy,
-                build: None,
+                build: self.legacy_build(&headers),
                 bucket: None,
                 reason: "no slice has this route".to_owned(),
             });
@@ -289,7 +297,22 @@ impl Handle {
         {
             told.build = builds.name_for(cohort.hash).cloned();
         }
+        if told.side == Side::Legacy {
+            told.build = self.legacy_build(&headers);
+        }
         Ok(told)
+    }
+
+    /// Which build of the legacy side answers; `None` where it is a matter of the client's address.
+    fn legacy_build(&self, headers: &HeaderMap) -> Option<BuildName> {
+        let settings = &self.shared.settings;
+        let builds = self.builds(&settings.legacy.name)?;
+        let keys = &settings.legacy_clients.cohort;
+        match cohort::of_legacy(&settings.legacy.name, keys, headers) {
+            Some(client) => builds.name_for(client),
+            None => builds.only(),
+        }
+        .cloned()
     }
 }
 

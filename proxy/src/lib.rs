@@ -77,7 +77,8 @@ pub use rules::{
 };
 pub use server::{DrainReport, Proxy, Running};
 pub use settings::{
-    CohortKey, IdentitySettings, Problem, RouteSettings, Secret, Settings, SliceSettings,
+    CohortKey, IdentitySettings, LegacyClients, Problem, RouteSettings, Secret, Settings,
+    SliceSettings,
 };
 pub use sources::{
     Consul, DnsSettings, EndpointPort, Eureka, Family, FileList, Kubernetes, Source,

@@ -20,6 +20,7 @@ use crate::auth::Doorman;
 use crate::cache::Cache;
 use crate::connection::{Ends, serve};
 use crate::core::{Core, Scheme, Shared};
+use crate::counts::builds::BuildCounts;
 use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
 use crate::doors::{Door, Doors, Listening};
@@ -146,14 +147,7 @@ impl Proxy {
         let doors = Doors::take(&settings, doors)?;
         let by_core = (0..workers).map(|core| doors.of_core(core, workers));
         let by_core = by_core.collect::<Result<_, _>>()?;
-        let slice = |slice: &SliceSettings| {
-            let new = match before.and_then(|old| old.slice(&slice.id)) {
-                Some(old) => old.under(slice.clone(), workers),
-                None => Slice::new(slice.clone(), workers, saved.remove(&slice.id)),
-            };
-            Arc::new(new.with_builds(settings.builds(&slice.service), workers))
-        };
-        let slices: Vec<Arc<Slice>> = settings.slices.iter().map(slice).collect();
+        let slices = slices_of(&settings, before, &mut saved);
         let (errors, events) = mpsc::channel(EVENTS_MAX);
         let (act, acts) = mpsc::channel(ACTS_MAX);
         let services = std::iter::once(&settings.legacy).chain(&settings.services);
@@ -161,8 +155,12 @@ impl Proxy {
             .map(|service| Service::new(service.clone(), workers).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let running = before.map_or(&[][..], |running| &running.shared.builds);
-        let builds = Builds::of(&services, &slices, running);
+        let count = settings.builds(&settings.legacy.name);
+        let legacy_builds = (count > 0).then(|| Arc::new(BuildCounts::new(count, workers)));
+        let builds = Builds::of((&services, legacy_builds.as_ref()), &slices, running);
+        let judged = (&builds[..], legacy_builds.clone());
         let watch = Watch::new((&slices, &builds), events, act, settings.state_file.clone())
+            .judging(judged, &settings.legacy_clients.guard)
             .keeping(&services, &settings.dns)
             .showing(certificates)
             .letting_in(doorman.clone());
@@ -179,6 +177,7 @@ impl Proxy {
             slices,
             services,
             builds,
+            legacy_builds,
             tap,
             tls,
             doorman,
@@ -412,4 +411,21 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
             }
         }
     }
+}
+
+/// What is in force of those that a proxy before this one has, too, goes on.
+fn slices_of(
+    settings: &Settings,
+    before: Option<&Running>,
+    saved: &mut saved::Saved,
+) -> Vec<Arc<Slice>> {
+    let workers = settings.workers.get();
+    let slice = |slice: &SliceSettings| {
+        let new = match before.and_then(|old| old.slice(&slice.id)) {
+            Some(old) => old.under(slice.clone(), workers),
+            None => Slice::new(slice.clone(), workers, saved.remove(&slice.id)),
+        };
+        Arc::new(new.with_builds(settings.builds(&slice.service), workers))
+    };
+    settings.slices.iter().map(slice).collect()
 }

@@ -34,8 +34,11 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// Data plane threads.
     pub workers: NonZeroUsize,
+    /// Where it has several builds, the first of them.
     pub legacy: ServiceSettings,
-    /// What slices name.
+    /// Of these builds.
+    pub legacy_clients: LegacyClients,
+    /// What slices name, and the other builds of the legacy side, under its name.
     pub services: Vec<ServiceSettings>,
     pub slices: Vec<SliceSettings>,
     pub dns: DnsSettings,
@@ -61,6 +64,15 @@ pub struct Settings {
     pub spans: Option<SpanExport>,
     /// Keeps the last state over a restart; `None` keeps nothing.
     pub state_file: Option<PathBuf>,
+}
+
+/// How the clients of the legacy side are shared among its builds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LegacyClients {
+    /// Tried in order; else a cookie of the proxy's own, else the address.
+    pub cohort: Vec<CohortKey>,
+    /// How a build on trial is judged.
+    pub guard: GuardLimits,
 }
 
 /// Routes that move together.
@@ -186,7 +198,8 @@ impl Settings {
 
     /// How many builds a service has; 0 where it is one.
     pub(crate) fn builds(&self, service: &str) -> usize {
-        let of = self.services.iter().filter(|one| one.name == service);
+        let all = self.services.iter().chain([&self.legacy]);
+        let of = all.filter(|one| one.name == service);
         of.filter(|one| one.build.is_some()).count()
     }
 

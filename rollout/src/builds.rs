@@ -95,7 +95,8 @@ pub struct AnswerFigures {
 /// Answers of one build for one slice, since the proxy began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildTimes {
-    pub slice: SliceId,
+    /// `None`: of the legacy side, for all.
+    pub slice: Option<SliceId>,
     pub service: String,
     pub build: BuildName,
     pub times: SideTimes,

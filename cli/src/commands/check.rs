@@ -81,12 +81,11 @@ async fn upstreams(config: &Config) -> Vec<Finding> {
             (title, urls, &service.rules)
         })
     });
-    let legacy = (
-        "legacy".to_owned(),
-        &config.legacy.urls,
-        &config.legacy.rules,
-    );
-    let all = std::iter::once(legacy).chain(services);
+    let legacy = config.legacy.parts().into_iter().map(|(build, urls)| {
+        let title = build.map_or_else(|| "legacy".to_owned(), |build| format!("legacy/{build}"));
+        (title, urls, &config.legacy.rules)
+    });
+    let all = legacy.chain(services);
     let all = all.flat_map(|(name, urls, rules)| {
         let transport = &rules.transport;
         urls.iter()

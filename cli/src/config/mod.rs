@@ -46,8 +46,8 @@ use toml::de::DeTable;
 pub(crate) use events::Events;
 #[allow(unused_imports)] // Names of the checked config, for whoever wires it.
 pub(crate) use model::{
-    Also, Cohort, Column, Config, Control, Database, HttpUrl, Identity, Legacy, Proxy, Route, Rows,
-    Service, Shadow, Slice, SliceShadow, Source, Table, ZeroDates,
+    Also, Cohort, Column, Config, Control, Database, HttpUrl, Identity, LEGACY, Legacy, Proxy,
+    Route, Rows, Service, Shadow, Slice, SliceShadow, Source, Table, ZeroDates,
 };
 pub(crate) use problem::{ConfigErrors, nearest};
 pub(crate) use secret::Secret;
@@ -142,12 +142,20 @@ fn read(
     let control = process::control(&mut root, findings, around);
     let shadow = process::shadow(&mut root, findings);
     let services = process::services(&mut root, findings, around);
+    if let Some((place, _)) = services.get(LEGACY)
+        && legacy
+            .as_ref()
+            .is_some_and(|legacy| !legacy.builds.is_empty())
+    {
+        let rule = "the builds of [legacy] go by this name";
+        findings.refuse(place, rule, "call the service by another one");
+    }
     let slices = slices::read(&mut root, findings, around);
     let rest = slices::Rest {
         legacy_database: legacy
             .as_ref()
             .is_none_or(|legacy| legacy.database.is_some()),
-        legacy: legacy.as_ref().map_or(&[], |legacy| &legacy.urls),
+        legacy: legacy.as_ref(),
         services: &services,
         hold_timeout: proxy.as_ref().map(|proxy| proxy.hold_timeout),
     };

@@ -19,6 +19,9 @@ use super::events::Events;
 use super::problem::Problem;
 use super::secret::Secret;
 
+/// What the legacy side is called among services.
+pub(crate) const LEGACY: &str = "legacy";
+
 /// A checked config file.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -101,7 +104,14 @@ pub(crate) struct Identity {
 /// `[legacy]`: the monolith.
 #[derive(Debug)]
 pub(crate) struct Legacy {
+    /// None where it has builds.
     pub(crate) urls: Vec<outgrow_proxy::Source>,
+    /// In the order of the file.
+    pub(crate) builds: Vec<Build>,
+    /// By what clients are shared among the builds.
+    pub(crate) cohort: Vec<Cohort>,
+    /// How a build on trial is judged.
+    pub(crate) guard: GuardLimits,
     pub(crate) rules: UpstreamRules,
     /// Present when any slice has tables.
     pub(crate) database: Option<Database>,
@@ -124,6 +134,38 @@ pub(crate) struct Shadow {
     pub(crate) build_header: String,
 }
 
+impl Config {
+    /// Services with builds, by name, the legacy side first.
+    pub(crate) fn built(&self) -> Vec<(&str, Vec<BuildName>)> {
+        let services = self.services.iter();
+        let services = services.map(|(name, service)| (name.as_str(), &service.builds));
+        let all = std::iter::once((LEGACY, &self.legacy.builds)).chain(services);
+        let built = all.filter(|(_, builds)| !builds.is_empty());
+        let names = |builds: &[Build]| builds.iter().map(|build| build.name.clone()).collect();
+        built.map(|(name, builds)| (name, names(builds))).collect()
+    }
+}
+
+impl Legacy {
+    /// Its upstreams, or those of each build.
+    pub(crate) fn parts(&self) -> Vec<(Option<&BuildName>, &Vec<Upstream>)> {
+        parts(&self.urls, &self.builds)
+    }
+}
+
+fn parts<'a>(
+    urls: &'a Vec<Upstream>,
+    builds: &'a [Build],
+) -> Vec<(Option<&'a BuildName>, &'a Vec<Upstream>)> {
+    match builds {
+        [] => vec![(None, urls)],
+        builds => builds
+            .iter()
+            .map(|build| (Some(&build.name), &build.urls))
+            .collect(),
+    }
+}
+
 /// `[services.NAME]`: an extracted service.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -139,10 +181,7 @@ pub(crate) struct Service {
 impl Service {
     /// Its upstreams, or those of each build.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (Option<&BuildName>, &Vec<Upstream>)> {
-        let alone = self.builds.is_empty().then_some((None, &self.urls));
-        let builds = self.builds.iter();
-        let builds = builds.map(|build| (Some(&build.name), &build.urls));
-        alone.into_iter().chain(builds)
+        parts(&self.urls, &self.builds).into_iter()
     }
 }
 

@@ -14,12 +14,14 @@ use super::access_log;
 use super::auth;
 use super::builds;
 use super::filters;
-use super::model::{Control, Database, Identity, Legacy, Proxy, Service, Shadow};
+use super::model::{Build, Control, Database, Identity, Legacy, Proxy, Service, Shadow};
 use super::pages;
+use super::plan;
 use super::problem::{Findings, Place};
 use super::scalar;
 use super::secret::Secret;
 use super::section::{Node, Section};
+use super::slices;
 use super::sources;
 use super::tls;
 use super::trace;
@@ -246,13 +248,18 @@ pub(super) fn legacy(
 ) -> Option<Legacy> {
     let fix = "add [legacy] with urls = [\"http://127.0.0.1:9000\"]";
     let mut section = root.need(findings, "legacy", fix)?.section(findings)?;
-    let urls = sources::read(&mut section, findings, around);
-    let safe = urls.as_ref().and_then(|urls| urls.safe);
+    let (urls, builds, safe) = who(&mut section, findings, around);
     let rules = upstreams::rules(&mut section, findings, around, safe);
     let database = database(&mut section, findings, around);
+    let cohort = section.get("cohort");
+    let cohort = cohort.map(|node| slices::cohort(&node, findings));
+    let guard = plan::guard(&mut section, findings);
     section.finish(findings);
     Some(Legacy {
-        urls: urls?.all,
+        urls: urls?,
+        builds: builds?,
+        cohort: cohort.unwrap_or_default(),
+        guard,
         rules,
         database: database.ok()?,
     })
@@ -348,23 +355,34 @@ pub(super) fn services(
     found
 }
 
+/// Upstreams, or builds that have some, and what the schemes of all their URLs say.
+type Who = (
+    Option<Vec<outgrow_proxy::Source>>,
+    Option<Vec<Build>>,
+    Option<bool>,
+);
+
+fn who(section: &mut Section<'_>, findings: &mut Findings<'_>, around: Surroundings<'_>) -> Who {
+    match section.get("builds") {
+        None => {
+            let found = sources::read(section, findings, around);
+            let safe = found.as_ref().and_then(|urls| urls.safe);
+            (found.map(|urls| urls.all), Some(Vec::new()), safe)
+        }
+        Some(node) => {
+            let found = builds::read(&node, section, findings, around);
+            let safe = found.as_ref().and_then(|(_, safe)| *safe);
+            (Some(Vec::new()), found.map(|(builds, _)| builds), safe)
+        }
+    }
+}
+
 fn service(
     mut section: Section<'_>,
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
 ) -> Option<Service> {
-    let (urls, builds, safe) = match section.get("builds") {
-        None => {
-            let found = sources::read(&mut section, findings, around);
-            let safe = found.as_ref().and_then(|urls| urls.safe);
-            (found.map(|urls| urls.all), Some(Vec::new()), safe)
-        }
-        Some(node) => {
-            let found = builds::read(&node, &mut section, findings, around);
-            let safe = found.as_ref().and_then(|(_, safe)| *safe);
-            (Some(Vec::new()), found.map(|(builds, _)| builds), safe)
-        }
-    };
+    let (urls, builds, safe) = who(&mut section, findings, around);
     let rules = upstreams::rules(&mut section, findings, around, safe);
     let database = database(&mut section, findings, around);
     section.finish(findings);

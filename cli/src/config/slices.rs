@@ -9,7 +9,7 @@ use super::Surroundings;
 use super::comparing;
 use super::events::{self, Events};
 use super::filters;
-use super::model::{Cohort, Route, Service, Slice, SliceShadow, SliceSync, Table};
+use super::model::{Cohort, Legacy, Route, Service, Slice, SliceShadow, SliceSync, Table};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
 use super::process::Services;
@@ -184,7 +184,7 @@ fn own_routes(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Vec<(Pl
         .collect()
 }
 
-fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort> {
+pub(super) fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort> {
     let mut found = Vec::new();
     for (place, text) in node.words(findings) {
         let key = match text.split_once(':') {
@@ -211,7 +211,7 @@ fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort> {
 pub(super) struct Rest<'a> {
     /// Whether `[legacy]` names a database; `true` where that is reported already.
     pub(super) legacy_database: bool,
-    pub(super) legacy: &'a [outgrow_proxy::Source],
+    pub(super) legacy: Option<&'a Legacy>,
     pub(super) services: &'a Services,
     /// How long a held write waits, where that is known.
     pub(super) hold_timeout: Option<Duration>,
@@ -265,10 +265,9 @@ fn check_services(drafts: &[Draft], services: &Services, findings: &mut Findings
 
 fn check_sandboxes(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) {
     for draft in drafts {
-        let legacy = rest
-            .legacy
-            .iter()
-            .map(|source| ("[legacy]".to_owned(), source));
+        let legacy = rest.legacy.into_iter().flat_map(Legacy::parts);
+        let legacy = legacy.flat_map(|(_, urls)| urls);
+        let legacy = legacy.map(|source| ("[legacy]".to_owned(), source));
         let named = rest.services.iter().flat_map(|(name, (_, service))| {
             let parts = service.iter().flat_map(Service::parts);
             let urls = parts.flat_map(|(_, urls)| urls);

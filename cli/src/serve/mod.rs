@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config, takes_over: bool) -> anyhow::Result<()> 
     let (reloads, mut asked) = Reloads::new();
     let prepared = match takes_over {
         true => Box::pin(upgrade::take_over(config, reloads)).await?,
-        false => Server::prepare(config, reloads).await?,
+        false => Box::pin(Server::prepare(config, reloads)).await?,
     };
     // Before anybody is answered: who sees this process at work may stop it.
     let mut signals = Signals::new()?;

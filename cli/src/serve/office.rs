@@ -26,7 +26,7 @@ use super::mirror::Mirror;
 use super::reload::Reloads;
 use super::settings;
 use super::upgrade::Earlier;
-use crate::config::Config;
+use crate::config::{Config, LEGACY};
 
 /// How often the proxy is told how far the bridge has come. Well below the time that a person
 /// needs to follow a link after a write.
@@ -200,15 +200,15 @@ fn specs(config: &Config) -> Specs {
         has_tables: !slice.tables.is_empty(),
     };
     let slices = config.slices.iter();
-    let built = config.services.iter();
-    let built = built.filter(|(_, service)| !service.builds.is_empty());
-    let services = built.map(|(name, service)| {
-        let slices = config.slices.iter().filter(|slice| slice.service == *name);
+    let services = config.built().into_iter().map(|(name, builds)| {
+        // All of them are about the legacy side.
+        let slices = config.slices.iter();
+        let slices = slices.filter(|slice| name == LEGACY || slice.service == name);
         let spec = ServiceSpec {
-            builds: service.builds.iter().map(|b| b.name.clone()).collect(),
+            builds,
             slices: slices.map(|slice| slice.id.clone()).collect(),
         };
-        (name.clone(), spec)
+        (name.to_owned(), spec)
     });
     Specs {
         slices: slices

@@ -8,18 +8,15 @@ use outgrow_bridge::{
     ZeroDates,
 };
 use outgrow_proxy::{
-    Address, CohortKey, IdentitySettings, Limits as ProxyLimits, RouteSettings, Secret,
-    ServiceSettings, Settings, SliceSettings,
+    Address, CohortKey, IdentitySettings, LegacyClients, Limits as ProxyLimits, RouteSettings,
+    Secret, ServiceSettings, Settings, SliceSettings,
 };
 use outgrow_shadow::{Limits as ShadowLimits, Places, ShadowSettings, SliceShadow};
 
-use crate::config::{Also, Cohort, Config, Database, Rows, Slice, Source, Table};
+use crate::config::{Also, Cohort, Config, Database, LEGACY, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
 const STATE_FILE: &str = "proxy-state.json";
-
-/// What status calls the monolith's upstreams.
-const LEGACY: &str = "legacy";
 
 fn service<'a>(config: &'a Config, slice: &Slice) -> anyhow::Result<&'a crate::config::Service> {
     let missing = || format!("slice `{}` has no service `{}`", slice.id, slice.service);
@@ -49,18 +46,27 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             places: places.clone(),
         })
     });
+    let places = Places::default();
+    let parts = config.legacy.parts().into_iter();
+    let mut legacy = parts.map(|(build, urls)| ServiceSettings {
+        name: LEGACY.to_owned(),
+        build: build.cloned(),
+        upstreams: urls.clone(),
+        rules: config.legacy.rules.clone(),
+        places: places.clone(),
+    });
+    let first = legacy.next().context("[legacy] has no upstreams")?;
+    let keys = config.legacy.cohort.iter().map(cohort_key);
     Ok(Settings {
         listen: config.proxy.listen.clone(),
         tls: config.proxy.tls.clone(),
         workers,
-        legacy: ServiceSettings {
-            name: LEGACY.to_owned(),
-            build: None,
-            upstreams: config.legacy.urls.clone(),
-            rules: config.legacy.rules.clone(),
-            places: Places::default(),
+        legacy: first,
+        legacy_clients: LegacyClients {
+            cohort: keys.collect::<anyhow::Result<_>>()?,
+            guard: config.legacy.guard.clone(),
         },
-        services: services.collect(),
+        services: legacy.chain(services).collect(),
         slices: slices.collect::<anyhow::Result<_>>()?,
         limits: ProxyLimits {
             connect_timeout: config.proxy.connect_timeout,
@@ -96,16 +102,17 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
     })
 }
 
-fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
-    let cohort = |cohort: &Cohort| match cohort {
-        Cohort::Cookie(name) => Ok(CohortKey::Cookie(name.clone())),
+fn cohort_key(cohort: &Cohort) -> anyhow::Result<CohortKey> {
+    Ok(match cohort {
+        Cohort::Cookie(name) => CohortKey::Cookie(name.clone()),
         Cohort::Header(name) => {
-            let header = name
-                .parse()
-                .with_context(|| format!("`{name}` is no header"))?;
-            Ok(CohortKey::Header(header))
+            let header = name.parse();
+            CohortKey::Header(header.with_context(|| format!("`{name}` is no header"))?)
         }
-    };
+    })
+}
+
+fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
     let route = |route: &crate::config::Route| RouteSettings {
         method: route.method.clone(),
         host: route.host.clone(),
@@ -119,7 +126,7 @@ fn proxy_slice(slice: &Slice) -> anyhow::Result<SliceSettings> {
         cohort: slice
             .cohort
             .iter()
-            .map(cohort)
+            .map(cohort_key)
             .collect::<anyhow::Result<_>>()?,
         salt: slice.id.to_string(),
         guard: slice.guard.clone(),

@@ -345,14 +345,9 @@ pub(crate) async fn refuse(why: anyhow::Error) -> anyhow::Error {
 }
 
 fn declared(config: &Config) -> Declared {
-    let built = config.services.iter();
-    let built = built.filter(|(_, service)| !service.builds.is_empty());
-    let builds: BTreeMap<_, _> = built
-        .map(|(name, service)| {
-            let names = service.builds.iter().map(|build| build.name.clone());
-            (name.clone(), names.collect())
-        })
-        .collect();
+    let built = config.built().into_iter();
+    let builds = built.map(|(name, builds)| (name.to_owned(), builds));
+    let builds = builds.collect::<BTreeMap<_, _>>();
     Declared {
         slices: config.slices.iter().map(|slice| slice.id.clone()).collect(),
         builds,

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::harness::{Ended, run_in};
 use crate::starting::serve;
+use crate::tracing::scraped;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -443,6 +444,146 @@ async fn the_guard_takes_a_bad_build_back_and_a_good_one_stays() {
     );
     assert!(green.seen().len() > 300, "{}", green.seen().len());
     assert!(shop.process.stop().await.success());
+}
+
+/// What a client that is known by this session is answered on this path.
+async fn says(at: SocketAddr, path: &str, session: &str) -> String {
+    let url = format!("http://{at}{path}");
+    let cookie = format!("theme=dark; sid={session}");
+    let fields = [("cookie", cookie.as_str())];
+    let request = client::request(http::Method::GET, &url, &fields, bytes::Bytes::new());
+    client::send(request).await.text()
+}
+
+fn of_legacy(at: [SocketAddr; 2], catalog: &Upstream, builds: &[(&str, &Upstream)]) -> String {
+    let [at, control] = at;
+    let mut text = format!(
+        "[proxy]\nlisten = [\"{at}\"]\nworkers = 2\n[control]\nlisten = \"{control}\"\n\
+         [legacy]\ncohort = [\"cookie:sid\"]\nguard = {{ alpha = 0.01 }}\n\
+         [services.catalog]\nurls = [\"http://{}\"]\n[slices.catalog]\nservice = \"catalog\"\n\
+         cohort = [\"header:x-visitor\"]\nroutes = [\"GET /api/products\"]\n",
+        catalog.addr()
+    );
+    for (build, upstream) in builds {
+        let at = upstream.addr();
+        text.push_str(&format!(
+            "[legacy.builds.{build}]\nurls = [\"http://{at}\"]\n"
+        ));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_legacy_side_has_builds_too_and_a_client_is_at_one_on_every_route() {
+    let catalog = Upstream::always(200, "catalog").await;
+    let (blue, green) = (
+        Upstream::always(200, "blue").await,
+        Upstream::always(200, "green").await,
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let at = [free_address(), free_address()];
+    let text = of_legacy(at, &catalog, &[("blue", &blue), ("green", &green)]);
+    std::fs::write(dir.path().join("outgrow.toml"), text).unwrap();
+    let mut process = serve(dir.path()).await;
+    let done = async |args: &[&str]| {
+        let ended = run_in(dir.path(), args).await;
+        assert_eq!(ended.code, 0, "{args:?}: {}", ended.stderr);
+        ended.stdout
+    };
+    // Who is at green: by session alone, over routes of a slice and of none.
+    let at_green = async || {
+        let mut found = Vec::new();
+        for client in 0..100 {
+            let session = format!("s{client}");
+            let told = says(at[0], "/account", &session).await;
+            assert_eq!(says(at[0], "/api/products", &session).await, told);
+            assert!(["blue", "green"].contains(&told.as_str()), "{told}");
+            if told == "green" {
+                found.push(client);
+            }
+        }
+        found
+    };
+    assert_eq!(at_green().await.len(), 0);
+    done(&["build", "weight", "legacy", "green", "30"]).await;
+    let few = at_green().await;
+    assert!((10..55).contains(&few.len()), "{few:?}");
+    assert_eq!(at_green().await, few);
+    done(&["build", "weight", "legacy", "green", "70"]).await;
+    let more = at_green().await;
+    assert!(
+        few.iter().all(|client| more.contains(client)),
+        "nobody goes back"
+    );
+    assert!((45..90).contains(&more.len()), "{more:?}");
+    // Who brings nothing goes by the address, and stays.
+    let url = format!("http://{}/account", at[0]);
+    let first = client::get(&url).await.text();
+    for _ in 0..20 {
+        assert_eq!(client::get(&url).await.text(), first);
+    }
+    let explain = ["route", "explain", "GET", "/account", "-H"];
+    let sid = format!("cookie: sid=s{}", few[0]);
+    let told = done(&[&explain[..], &[&sid, "-o", "json"]].concat()).await;
+    assert!(told.contains("green"), "{told}");
+    done(&["build", "switch", "legacy", "green"]).await;
+    assert_eq!(at_green().await.len(), 100);
+    done(&["build", "drain", "legacy", "blue"]).await;
+    let list = done(&["build", "list", "legacy"]).await;
+    assert!(list.contains("blue") && list.contains("100%"), "{list}");
+    // It is remembered over a restart.
+    assert!(process.stop().await.success());
+    process = serve(dir.path()).await;
+    assert_eq!(says(at[0], "/account", "s1").await, "green");
+    done(&["build", "back", "legacy"]).await;
+    assert_eq!(says(at[0], "/account", "s1").await, "blue");
+    let journal = done(&["route", "history", "catalog"]).await;
+    for word in ["build-weight", "build-switch", "build-back"] {
+        assert!(journal.contains(word), "{word}: {journal}");
+    }
+    assert!(process.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guard_takes_a_bad_build_of_the_legacy_side_back() {
+    let catalog = Upstream::always(200, "catalog").await;
+    let (blue, green) = (ill("blue", 50).await, ill("green", 2).await);
+    let dir = tempfile::tempdir().unwrap();
+    let at = [free_address(), free_address()];
+    let text = of_legacy(at, &catalog, &[("blue", &blue), ("green", &green)]);
+    std::fs::write(dir.path().join("outgrow.toml"), text).unwrap();
+    let mut process = serve(dir.path()).await;
+    let weigh = ["build", "weight", "legacy", "green", "50"];
+    assert_eq!(run_in(dir.path(), &weigh).await.code, 0);
+    let client = AtomicUsize::new(0);
+    let list = eventually("the guard to act", WAIT, || async {
+        for path in ["/account", "/api/products"] {
+            let session = client.fetch_add(1, SeqCst).to_string();
+            says(at[0], path, &session).await;
+        }
+        let list = run_in(dir.path(), &["build", "list"]).await.stdout;
+        list.contains("took build green back").then_some(list)
+    })
+    .await;
+    assert!(list.contains("legacy: "), "{list}");
+    let asked = green.seen().len();
+    for session in 0..50 {
+        says(at[0], "/account", &session.to_string()).await;
+    }
+    assert_eq!(green.seen().len(), asked);
+    let scrape = scraped(
+        dir.path(),
+        at[1],
+        "outgrow_build_taken_back{service=\"legacy\",build=\"green\"}",
+    );
+    assert_eq!(scrape.await.as_deref(), Some("1.0"));
+    let errors = scraped(
+        dir.path(),
+        at[1],
+        "outgrow_build_errors_total{service=\"legacy\",build=\"green\"}",
+    );
+    assert!(errors.await.unwrap().parse::<u64>().unwrap() > 0);
+    assert!(process.stop().await.success());
 }
 
 /// Answers after this time.

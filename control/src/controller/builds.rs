@@ -35,8 +35,8 @@ pub struct ServiceSpec {
 #[derive(Debug, Clone)]
 pub struct TakenFrom {
     pub service: String,
-    /// By whose requests it was judged.
-    pub slice: SliceId,
+    /// By whose requests it was judged; of the legacy side by all.
+    pub slice: Option<SliceId>,
     /// The revision that was in force when it acted.
     pub revision: Revision,
     pub verdict: Verdict,

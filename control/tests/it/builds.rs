@@ -167,7 +167,7 @@ async fn what_takes_requests_back_does_not_wait_for_the_store() {
 fn taken(revision: u64) -> TakenFrom {
     TakenFrom {
         service: "catalog".to_owned(),
-        slice: SliceId::new("catalog").unwrap(),
+        slice: Some(SliceId::new("catalog").unwrap()),
         revision: Revision(revision),
         verdict: Verdict {
             reason: "errors come from build green".to_owned(),

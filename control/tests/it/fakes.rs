@@ -225,7 +225,7 @@ impl DataPlane for World {
     fn build_times(&self) -> Vec<BuildTimes> {
         let seen = self.see();
         let of = |figures: &BuildFigures| BuildTimes {
-            slice: SliceId::new("catalog").unwrap(),
+            slice: Some(SliceId::new("catalog").unwrap()),
             service: "catalog".to_owned(),
             build: figures.build.clone(),
             times: SideTimes {

@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(super) route: usize,
     pub(super) label: Arc<str>,
     pub(super) cohort: Cohort,
+    /// By what its client is known among the builds of the legacy side.
+    pub(super) origin: u64,
     pub(super) filters: Option<Arc<Filters>>,
     /// Where the sides are not asked as the client asks.
     pub(super) targets: Option<Box<Targets>>,
@@ -210,6 +212,7 @@ impl Call {
             route: self.route,
             label: self.label.clone(),
             cohort: self.cohort.clone(),
+            origin: self.origin,
             filters: self.filters.clone(),
             targets: self.targets.clone(),
             caller: self.caller.clone(),
@@ -239,7 +242,7 @@ impl Call {
         }
         // Only now: who waited for a caller's identity is not to come to a build that is drained.
         let (cluster, build) = match side {
-            Side::Legacy => (self.core.legacy(), None),
+            Side::Legacy => self.core.legacy_to(self.origin),
             Side::Extracted => {
                 let (cluster, build) = self.core.extracted(self.index, self.cohort.hash);
                 (cluster, Some(build))
@@ -257,10 +260,13 @@ impl Call {
         self.slice
             .counts
             .count(self.core.index, side, error, latency);
-        if let (Some(counts), Some(build)) = (&self.slice.by_build, build) {
-            let status = sent.as_ref().ok().map(|(response, _)| response.status());
+        let status = || sent.as_ref().ok().map(|(response, _)| response.status());
+        if side == Side::Legacy {
+            let who = (build, self.origin);
+            self.core.count_legacy(who, status(), (error, latency));
+        } else if let (Some(counts), Some(build)) = (&self.slice.by_build, build) {
             let who = (self.core.index, build, self.cohort.hash);
-            counts.count(who, status, (error, latency));
+            counts.count(who, status(), (error, latency));
         }
         if error {
             verdict::tell(&self.core, self.event(side, build));
@@ -281,7 +287,7 @@ impl Call {
     /// As whose answers are kept: what another build has said is as if of another route.
     pub(super) fn kept_as(&self, side: Side) -> usize {
         let build = match side {
-            Side::Legacy => 0,
+            Side::Legacy => self.core.legacy_to(self.origin).1.unwrap_or(0),
             Side::Extracted => self.core.build(self.index, self.cohort.hash),
         };
         let routes = self.core.shared.routes.other() + 1;
@@ -290,7 +296,7 @@ impl Call {
 
     fn event(&self, side: Side, build: Option<usize>) -> ErrorEvent {
         ErrorEvent {
-            slice: self.index,
+            slice: Some(self.index),
             side,
             build,
             key: self.cohort.hash,
@@ -300,7 +306,8 @@ impl Call {
     pub(super) fn verdict(&self, side: Side, build: Option<usize>) -> Verdict {
         Verdict {
             core: self.core.clone(),
-            of: Some((self.slice.clone(), self.event(side, build))),
+            slice: Some(self.slice.clone()),
+            event: Some(self.event(side, build)),
             route: self.route,
             side,
         }

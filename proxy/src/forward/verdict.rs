@@ -15,8 +15,10 @@ use crate::slice::Slice;
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(super) core: Rc<Core>,
-    /// What the guard is told, where it belongs to a slice.
-    pub(super) of: Option<(Arc<Slice>, ErrorEvent)>,
+    /// Where it belongs to one.
+    pub(super) slice: Option<Arc<Slice>>,
+    /// What the guard is told.
+    pub(super) event: Option<ErrorEvent>,
     pub(super) route: usize,
     pub(super) side: Side,
 }
@@ -28,13 +30,18 @@ impl Verdict {
         }
         let index = self.core.index;
         self.core.shared.routes.fail(index, self.route, self.side);
-        if let Some((slice, event)) = &self.of {
+        let mut by_build = self.core.shared.legacy_builds.as_ref();
+        if let Some(slice) = &self.slice {
             slice.counts.fail(index, self.side);
-            if let (Some(counts), Some(build)) = (&slice.by_build, event.build) {
-                counts.fail((index, build));
+            if self.side == Side::Extracted {
+                by_build = slice.by_build.as_ref();
             }
-            tell(&self.core, *event);
         }
+        let Some(event) = self.event else { return };
+        if let (Some(counts), Some(build)) = (by_build, event.build) {
+            counts.fail((index, build));
+        }
+        tell(&self.core, event);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The builds of a slice's service under guard: one on trial is judged by the active one, by its errors
+//! The builds of a slice's service, or of the legacy side, under guard: one on trial is judged by the active one, by its errors
 //! and by its times, and for a while after a switch what would take the reads back takes the build back first.
 
 use std::sync::Arc;
@@ -35,18 +35,23 @@ struct Trial {
 }
 
 impl BuildWatch {
-    pub(super) fn new(slice: &Slice, all: &[Arc<Builds>]) -> Option<Self> {
+    pub(super) fn of_slice(slice: &Slice, all: &[Arc<Builds>]) -> Option<Self> {
         let service = &slice.settings.service;
         let builds = all.iter().find(|builds| builds.service() == service)?;
+        let counts = slice.by_build.clone()?;
+        Some(Self::new(builds.clone(), counts, &slice.settings.guard))
+    }
+
+    pub(super) fn new(builds: Arc<Builds>, counts: Arc<BuildCounts>, limits: &GuardLimits) -> Self {
         let mut watch = Self {
-            builds: builds.clone(),
-            counts: slice.by_build.clone()?,
-            limits: slice.settings.guard.clone(),
             of: builds.guarded(),
+            builds,
+            counts,
+            limits: limits.clone(),
             trial: None,
         };
         watch.begin();
-        Some(watch)
+        watch
     }
 
     fn begin(&mut self) {

@@ -103,9 +103,9 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    /// Of all services that have some. What `before` has in force goes on.
+    /// Of all services that have some, the legacy side first. What `before` has in force goes on.
     pub(crate) fn of(
-        services: &[Arc<Service>],
+        (services, legacy): (&[Arc<Service>], Option<&Arc<BuildCounts>>),
         slices: &[Arc<Slice>],
         before: &[Arc<Self>],
     ) -> Vec<Arc<Self>> {
@@ -120,6 +120,8 @@ impl Builds {
                 let old = before.iter().find(|builds| builds.service == *name);
                 let of_service = slices.iter().filter(|s| s.settings.service == *name);
                 let counts = of_service.filter_map(|slice| slice.by_build.clone());
+                let of_legacy = legacy.filter(|_| services[0].settings.name == *name);
+                let counts = counts.chain(of_legacy.cloned());
                 found.push(Self::begin(name, build, (counts.collect(), old)));
                 found.len() - 1
             });
@@ -263,13 +265,10 @@ impl Builds {
         total
     }
 
-    /// Answers of each build for one slice.
-    pub(crate) fn times(&self, slice: &Slice) -> Vec<BuildTimes> {
-        let Some(counts) = &slice.by_build else {
-            return Vec::new();
-        };
+    /// Answers of each build for one slice, or of the legacy side for all.
+    pub(crate) fn times(&self, slice: Option<&Slice>, counts: &BuildCounts) -> Vec<BuildTimes> {
         let of = |(at, build): (usize, &BuildName)| BuildTimes {
-            slice: slice.settings.id.clone(),
+            slice: slice.map(|slice| slice.settings.id.clone()),
             service: self.service.clone(),
             build: build.clone(),
             times: counts.times(at),
@@ -309,6 +308,13 @@ impl Builds {
     /// The name of the build that a client's requests go to.
     pub(crate) fn name_for(&self, client: u64) -> Option<&BuildName> {
         self.names.get(self.at(Some(client)))
+    }
+
+    /// The one that answers everybody, where there is no trial.
+    pub(crate) fn only(&self) -> Option<&BuildName> {
+        let split = Split::of(self.split.load(Acquire));
+        let active = (split.weight == 0).then_some(usize::from(split.active))?;
+        self.names.get(active)
     }
 
     /// What is under way at a build, here and in proxies that came before.
@@ -395,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_switch_is_new_for_a_while_and_a_start_is_none() {
-        let builds = Builds::of(&services(&["blue", "green"]), &[], &[]);
+        let builds = Builds::of((&services(&["blue", "green"]), None), &[], &[]);
         let hour = Duration::from_secs(3_600);
         let switched = |revision, active: &str, before: &str| BuildsState {
             before: Some(BuildName::new(before).unwrap()),
@@ -408,7 +414,7 @@ mod tests {
         let new = Some(Newcomer::Switched);
         assert_eq!(builds[0].newcomer(hour), new);
         assert_eq!(builds[0].newcomer(Duration::ZERO), None, "it was long ago");
-        let next = Builds::of(&services(&["blue", "green"]), &[], &builds);
+        let next = Builds::of((&services(&["blue", "green"]), None), &[], &builds);
         assert_eq!(next[0].newcomer(hour), new, "over a reload, too");
         let settled = BuildsState {
             settled: true,
@@ -420,12 +426,12 @@ mod tests {
 
     #[test]
     fn what_is_in_force_is_in_force_in_earlier_proxies_too() {
-        let old = Builds::of(&services(&["blue", "green"]), &[], &[]);
+        let old = Builds::of((&services(&["blue", "green"]), None), &[], &[]);
         assert_eq!((old[0].at(Some(1)), old[0].at(None)), (0, 0));
         old[0].apply(&state(1, "green", None));
         assert_eq!((old[0].at(Some(1)), old[0].at(None)), (1, 1));
         // Under another config the order is another one, and there is one build more.
-        let new = Builds::of(&services(&["red", "green", "blue"]), &[], &old);
+        let new = Builds::of((&services(&["red", "green", "blue"]), None), &[], &old);
         assert_eq!(new[0].at(Some(1)), 1, "what was in force goes on");
         new[0].apply(&state(2, "blue", Some(("green", "30"))));
         assert!((250..350).contains(&share_of(&new[0], 1)));

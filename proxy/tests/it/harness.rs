@@ -51,6 +51,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         override_secret: None,
         access_log: None,
         trace: TraceSettings::default(),
+        legacy_clients: outgrow_proxy::LegacyClients::default(),
         spans: None,
         state_file: None,
     }

@@ -49,3 +49,25 @@ fn slips_in_builds_are_named() {
     let safe = "[services.catalog.builds.blue]\nurls = [\"https://127.0.0.1:2\"]\n";
     golden("builds_half_safe", &with("", &format!("{build}{safe}")));
 }
+
+#[test]
+fn the_legacy_side_may_have_builds() {
+    let text = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n\
+                [legacy]\ncohort = [\"cookie:sid\", \"header:X-User\"]\nguard = { alpha = 0.01 }\n\
+                [legacy.builds.old]\nurls = [\"http://127.0.0.1:1\"]\n\
+                [legacy.builds.new]\nurls = [\"http://127.0.0.1:2\"]\n";
+    let config = good(text);
+    let legacy = &config.legacy;
+    let names: Vec<_> = legacy.parts().into_iter().map(|(build, _)| build).collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(config.built()[0].0, "legacy");
+    assert_eq!(legacy.cohort.len(), 2);
+    assert!((legacy.guard.alpha - 0.01).abs() < 1e-9);
+    let services = "[services.legacy]\nurls = [\"http://127.0.0.1:3\"]\n";
+    let refused = parse(&format!("{text}{services}")).expect_err("one name for two");
+    assert!(
+        refused
+            .to_string()
+            .contains("the builds of [legacy] go by this name")
+    );
+}

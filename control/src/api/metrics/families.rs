@@ -159,11 +159,11 @@ pub(super) fn of_builds(services: &[BuildsStatus], times: &[BuildTimes]) -> Vec<
         })
     });
     let labels = |of: &BuildTimes| -> Labels {
-        vec![
-            ("slice", of.slice.to_string()),
-            ("service", of.service.clone()),
-            ("build", of.build.to_string()),
-        ]
+        let slice = of.slice.iter().map(|slice| ("slice", slice.to_string()));
+        let service = ("service", of.service.clone());
+        slice
+            .chain([service, ("build", of.build.to_string())])
+            .collect()
     };
     let classes = times.iter().flat_map(|of| {
         of.classes.iter().map(move |(class, requests)| {
