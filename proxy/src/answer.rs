@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use crate::auth::Denial;
 use crate::body::Body;
 use crate::error::{Refusal, UpstreamError};
 use crate::pages::{ErrorPage, page};
+use crate::reply::Reply;
 
 /// Nobody knows when it ends; browsers and crawlers that come back so soon cost little.
 const MAINTENANCE: Duration = Duration::from_secs(30);
@@ -77,14 +78,13 @@ pub(crate) fn refuse(
     refusal: &Refusal,
     pages: &[ErrorPage],
     accept: Option<&HeaderValue>,
-) -> Response<Body> {
+) -> Reply<Body> {
     let (status, code) = status(refusal);
     let (body, kind) = page(pages, (status, code), accept).unwrap_or_else(|| {
         let text = serde_json::json!({ "error": refusal.to_string(), "code": code });
         (Bytes::from(text.to_string()), "application/json")
     });
-    let mut answer = Response::new(Body::Full(Some(body)));
-    *answer.status_mut() = status;
+    let mut answer = Reply::new(status, Body::Full(Some(body)));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if !pages.is_empty() {

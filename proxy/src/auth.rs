@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Response, request};
+use http::{HeaderMap, HeaderValue, request};
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
@@ -23,6 +23,7 @@ use crate::body::Body;
 use crate::core::Core;
 use crate::error::Refusal;
 use crate::identity::Caller;
+use crate::reply::Reply;
 use crate::trail::Trail;
 
 pub use issuer::{IssuerSettings, KeySource};
@@ -183,7 +184,7 @@ pub(crate) enum Entry {
     /// It goes on; as whom, where that is known and wanted.
     Open(Option<Caller>),
     /// Whoever was asked has answered instead.
-    Answered(Response<Body>),
+    Answered(Reply<Body>),
 }
 
 /// Lets a request in, or not. Takes API keys off: they are for this proxy.

@@ -9,10 +9,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::UPGRADE;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use http_body::Body as _;
 use outgrow_rollout::{Side, bucket};
-use outgrow_shadow::SHADOW_MARK;
 
 use crate::auth::{Entry, admit};
 use crate::body::{Body, Copy};
@@ -25,6 +24,7 @@ use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
 use crate::pool::{Client, Lent, Outgoing};
+use crate::reply::Reply;
 use crate::routes::Found;
 use crate::trace::Timing;
 use crate::trail::Trail;
@@ -39,12 +39,11 @@ pub(crate) async fn carry(
     peer: &Peer,
     (mut parts, body): (Box<request::Parts>, ClientBody),
     trail: Option<Rc<Trail>>,
-) -> Result<Response<Body>, Declined> {
+) -> Result<Reply<Body>, Declined> {
     let protocol = headers::upgrade(&parts.headers);
     let client = protocol.as_ref().and_then(|_| body.half());
-    let wish = wish(&core, &parts.headers);
     let hints = body.hints(parts.version);
-    let mirrored = parts.headers.contains_key(SHADOW_MARK);
+    let marks = Marks::of(&core, &parts.headers);
     let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
     headers::prepare(&mut parts, peer)?;
     if let Some(limit) = &core.shared.settings.limit {
@@ -63,7 +62,7 @@ pub(crate) async fn carry(
     }
     let body = (!body.is_end_stream()).then_some(body);
     let told = trail.as_ref().filter(|trail| trail.span.is_some()).cloned();
-    let out = Outgoing {
+    let mut out = Outgoing {
         parts,
         body,
         until,
@@ -81,10 +80,14 @@ pub(crate) async fn carry(
     });
     let mut answered = match found {
         None => pass_through(core, peer, out, (client, trail)).await,
-        Some(found) => {
-            let marks = Marks { wish, mirrored };
-            of_slice(core, peer, (found, out), marks, (client, trail)).await
-        }
+        Some(found) => match begin(core, peer, (found, &mut out), marks, trail).await {
+            Ok(Begun::Call(call)) if is_read(&out.parts.method) => {
+                call.read(&mut out, client).await
+            }
+            Ok(Begun::Call(call)) => call.write(out, client).await,
+            Ok(Begun::Answered(answer)) => Ok(answer),
+            Err(refusal) => Err(refusal),
+        },
     };
     if let (Some(wanted), Ok(answer)) = (wanted, &mut answered) {
         wanted.apply(answer);
@@ -110,14 +113,30 @@ struct Marks {
     mirrored: bool,
 }
 
-/// A request of a slice, from its filters on.
-async fn of_slice(
+impl Marks {
+    fn of(core: &Core, fields: &HeaderMap) -> Self {
+        Self {
+            wish: wish(core, fields),
+            mirrored: fields.contains_key(&headers::SHADOW),
+        }
+    }
+}
+
+/// A request of a slice behind its filters.
+enum Begun {
+    Call(Box<Call>),
+    /// A filter has answered.
+    Answered(Reply<Body>),
+}
+
+/// A request of a slice, through its filters.
+async fn begin(
     core: Rc<Core>,
     peer: &Peer,
-    (found, mut out): (Found, Outgoing),
+    (found, out): (Found, &mut Outgoing),
     marks: Marks,
-    (client, trail): (Option<ClientHalf>, Option<Rc<Trail>>),
-) -> Result<Response<Body>, Refusal> {
+    trail: Option<Rc<Trail>>,
+) -> Result<Begun, Refusal> {
     let Found {
         slice: index,
         route,
@@ -132,7 +151,7 @@ async fn of_slice(
     let (mut caller, mut targets) = (None, None);
     if let Some(filters) = &filters {
         match enter(&core, filters, (&mut *out.parts, peer), trail.as_ref()).await? {
-            Entry::Answered(answer) => return Ok(answer),
+            Entry::Answered(answer) => return Ok(Begun::Answered(answer)),
             Entry::Open(found) => {
                 let identities = core.identities.as_ref();
                 caller = found.and_then(|found| identities?.signed(&found));
@@ -141,7 +160,7 @@ async fn of_slice(
         targets = filters.targets(&out.parts.uri)?;
     }
     let origin = core.legacy_client(&out.parts.headers, peer);
-    let call = Call {
+    let call = Box::new(Call {
         core,
         slice,
         index,
@@ -155,12 +174,8 @@ async fn of_slice(
         wish: marks.wish,
         mirrored: marks.mirrored,
         trail,
-    };
-    if is_read(&out.parts.method) {
-        call.read(out, client).await
-    } else {
-        call.write(out, client).await
-    }
+    });
+    Ok(Begun::Call(call))
 }
 
 /// Past the filters of a request: how many, who, and with which fields.
@@ -184,17 +199,18 @@ async fn enter(
 }
 
 /// The answer to a preflight: that of the route which the page wants to ask, where it has one.
-fn preflight(core: &Core, parts: &request::Parts) -> Option<Result<Response<Body>, Refusal>> {
+fn preflight(core: &Core, parts: &request::Parts) -> Option<Result<Reply<Body>, Refusal>> {
     let method = cors::asked(&parts.method, &parts.headers)?;
     let found = route(core, &method, parts);
     let cors = filters(core, found)?.cors.as_ref()?;
     let Some(fields) = cors.preflight(&parts.headers) else {
         return Some(Err(Refusal::Origin));
     };
-    let mut answer = Response::new(Body::Empty);
-    *answer.status_mut() = StatusCode::NO_CONTENT;
-    *answer.headers_mut() = fields;
-    Some(Ok(answer))
+    Some(Ok(Reply::with_fields(
+        StatusCode::NO_CONTENT,
+        fields,
+        Body::Empty,
+    )))
 }
 
 /// What the config has chosen for a route, or for what has none.
@@ -255,7 +271,7 @@ async fn pass_through(
     peer: &Peer,
     mut out: Outgoing,
     (client, trail): (Option<ClientHalf>, Option<Rc<Trail>>),
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Reply<Body>, Refusal> {
     let filters = core.shared.settings.filters.as_deref();
     if let Some(filters) = filters {
         let entered = enter(&core, filters, (&mut *out.parts, peer), trail.as_ref());
@@ -274,9 +290,9 @@ async fn pass_through(
     }
     let touched = cached::Touched::by(&core, &out);
     let begun = Instant::now();
-    let sent = cluster.send(&mut out, asking, begun).await;
+    let mut sent = cluster.send(&mut out, asking, begun).await;
     if let Some(touched) = touched {
-        touched.after(sent.as_ref().ok().map(|(response, _)| response));
+        touched.after(sent.as_mut().ok().map(|(response, _)| response));
     }
     let (error, latency) = outcome(&sent, begun);
     let routes = &core.shared.routes;
@@ -310,7 +326,7 @@ async fn pass_through(
 }
 
 /// Whether a side failed, and after which time.
-fn outcome(sent: &Result<(Response<()>, Lent), UpstreamError>, begun: Instant) -> (bool, Duration) {
+fn outcome(sent: &Result<(Reply<()>, Lent), UpstreamError>, begun: Instant) -> (bool, Duration) {
     let (error, ended) = match sent {
         Ok((response, lent)) => (lent.has_failed(response), lent.answered),
         // A client that waits for less than others do says nothing of the side.
@@ -322,12 +338,12 @@ fn outcome(sent: &Result<(Response<()>, Lent), UpstreamError>, begun: Instant) -
 
 /// Gives an upstream's answer to the client.
 fn hand_down(
-    (mut response, lent): (Response<()>, Lent),
+    (mut response, lent): (Reply<()>, Lent),
     client: Option<ClientHalf>,
     copy: Option<Copy>,
     filters: Option<&Filters>,
     verdict: impl FnOnce() -> Verdict,
-) -> Response<Body> {
+) -> Reply<Body> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = client
     {
@@ -342,9 +358,11 @@ fn hand_down(
             );
             fields.insert(UPGRADE, protocol);
         }
-        return response.map(|()| Body::Empty);
+        return response.with(Body::Empty);
     }
-    headers::strip_hop_by_hop(response.headers_mut());
+    if response.lines().is_none() {
+        headers::strip_hop_by_hop(response.headers_mut());
+    }
     let later = lent.is_stream() && grpc::tells_later(response.headers());
     if let Some(filters) = filters {
         filters.response(response.headers_mut());
@@ -355,5 +373,5 @@ fn hand_down(
     {
         answer.verdict = Some(Box::new(verdict()));
     }
-    response.map(|()| body)
+    response.with(body)
 }

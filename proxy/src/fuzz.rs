@@ -17,9 +17,10 @@ use crate::auth::jwt::{Algorithm, KeySet, TokenRule, verify};
 use crate::chunks::{BadChunk, Chunks, Step};
 use crate::inbound::head::{KnownNames, read};
 use crate::preface;
+use crate::reply::Reply;
 use crate::routes::RouteTable;
 use crate::settings::{RouteSettings, SliceSettings};
-use crate::wire::head::{self, Names};
+use crate::wire::head;
 
 const FIELDS_MAX: usize = 100;
 
@@ -37,7 +38,7 @@ pub fn request(data: &[u8]) {
     if parts.version != Version::HTTP_11 || parts.uri.path_and_query().is_none() {
         return;
     }
-    let mut sent = BytesMut::new();
+    let mut sent = Vec::new();
     head::write(&mut sent, &parts, false);
     let arrived = read(&sent, FIELDS_MAX, &mut KnownNames::default());
     let arrived = arrived.expect("it is sent whole").expect("and ends");
@@ -53,11 +54,28 @@ pub fn request(data: &[u8]) {
 pub fn answer(data: &[u8]) {
     for method in [Method::GET, Method::HEAD] {
         let mut input = BytesMut::from(data);
-        let found = head::read(&mut input, &method, FIELDS_MAX, &mut Names::default(), None);
-        if let Ok(Some(_)) = found {
+        let found = head::read(&mut input, &method, FIELDS_MAX, None);
+        if let Ok(Some(mut head)) = found {
             assert!(input.len() < data.len(), "a head has bytes");
+            same_lines(&mut head.response);
         }
     }
+}
+
+/// What goes down to a client says what was read.
+fn same_lines(response: &mut Reply<()>) {
+    let Some(lines) = response.lines() else {
+        return;
+    };
+    let mut written = BytesMut::from("HTTP/1.1 200 OK\r\n");
+    lines
+        .pieces()
+        .for_each(|piece| written.extend_from_slice(piece));
+    written.extend_from_slice(b"\r\n");
+    let again = head::read(&mut written, &Method::HEAD, FIELDS_MAX, None);
+    let mut again = again.expect("lines that were read").expect("all of them");
+    assert!(written.is_empty(), "nothing is behind them");
+    assert_eq!(again.response.headers(), response.headers());
 }
 
 type Body = (Vec<u8>, Option<HeaderMap>, usize);

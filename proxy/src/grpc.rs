@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
 
 use crate::answer::status;
 use crate::body::Body;
 use crate::error::{Refusal, UpstreamError};
+use crate::reply::Reply;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -74,9 +75,9 @@ pub(crate) fn late() -> HeaderMap {
 }
 
 /// A refusal as a client of gRPC understands it.
-pub(crate) fn refuse(refusal: &Refusal) -> Response<Body> {
+pub(crate) fn refuse(refusal: &Refusal) -> Reply<Body> {
     let (http, code) = status(refusal);
-    let mut answer = Response::new(Body::Empty);
+    let mut answer = Reply::new(StatusCode::OK, Body::Empty);
     let fields = answer.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     fields.insert(STATUS, HeaderValue::from(number(refusal, http)));
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn a_refusal_is_a_status_and_a_message() {
         let code = |refusal: Refusal| {
-            let answer = refuse(&refusal);
+            let mut answer = refuse(&refusal);
             assert_eq!(answer.status(), 200);
             answer.headers()[STATUS].to_str().unwrap().to_owned()
         };

@@ -16,6 +16,9 @@ pub(crate) const IDENTITY: HeaderName = HeaderName::from_static("x-outgrow-ident
 pub(crate) const SIDE: HeaderName = HeaderName::from_static("x-outgrow-side");
 pub(crate) const SECRET: HeaderName = HeaderName::from_static("x-outgrow-secret");
 
+/// On what the shadow asks.
+pub(crate) const SHADOW: HeaderName = HeaderName::from_static(outgrow_shadow::SHADOW_MARK);
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -59,14 +62,14 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
     if request.version == Version::HTTP_11 && first.is_none() {
         return Err(Refusal::Malformed("no Host"));
     }
-    if let Some(host) = first {
+    if let Some(host) = first
+        && !is_plain_host(host.as_bytes())
+    {
         let text = host
             .to_str()
             .map_err(|_| Refusal::Malformed("Host is not text"))?;
-        if !is_plain_host(text)
-            && (text.parse::<http::uri::Authority>().is_err() || text.contains('@'))
-            && !text.is_empty()
-        {
+        let odd = text.parse::<http::uri::Authority>().is_err() || text.contains('@');
+        if odd && !text.is_empty() {
             return Err(Refusal::Malformed("Host is not a host"));
         }
     }
@@ -92,17 +95,24 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
 
 /// A name or an IPv4 address with or without a port, as nearly every Host is: for these the full
 /// reading, which copies, is spared.
-fn is_plain_host(text: &str) -> bool {
-    let (name, port) = text.split_once(':').unwrap_or((text, "80"));
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
-    !name.is_empty()
-        && name.bytes().all(letter)
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok()
+fn is_plain_host(host: &[u8]) -> bool {
+    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let end = host.iter().position(|byte| !letter(byte));
+    let (name, port) = host.split_at(end.unwrap_or(host.len()));
+    let is_port = |port: &[u8]| {
+        let add = |sum: u32, byte: &u8| {
+            let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+            Some(sum * 10 + digit).filter(|port| *port <= u32::from(u16::MAX))
+        };
+        matches!(port, [b':', digits @ ..]
+            if !digits.is_empty() && digits.iter().try_fold(0, add).is_some())
+    };
+    !name.is_empty() && (port.is_empty() || is_port(port))
 }
 
 /// The protocol that a request or an answer asks to change to.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
     let asks = headers
         .get_all(CONNECTION)
         .iter()
@@ -112,9 +122,9 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
                 .split(',')
                 .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
         });
-    let protocol = headers.get(UPGRADE).filter(|_| asks)?;
     // h2c by upgrade would hide requests from the proxy (RFC 9113 section 3.1 dropped it).
-    (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+    let other = !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    (asks && other).then(|| protocol.clone())
 }
 
 /// Takes hop-by-hop fields off, with those that `connection` names. `host` stays: naming it there
@@ -162,11 +172,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// `connection` says no more than whether the connection stays.
 fn only_persistence(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().all(is_persistence)
+    let mut all = headers.get_all(CONNECTION).iter();
+    all.all(|value| is_persistence(value.as_bytes()))
 }
 
-pub(crate) fn is_persistence(value: &HeaderValue) -> bool {
-    let value = value.as_bytes();
+pub(crate) fn is_persistence(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
 }
 

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use http::{Response, StatusCode, request};
+use http::{StatusCode, request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
@@ -32,6 +32,7 @@ use crate::counts::refusals::UNFINISHED;
 use crate::deadline::Deadline;
 use crate::error::Refusal;
 use crate::forward::is_read;
+use crate::reply::Reply;
 use crate::stages;
 use down::{Date, Down};
 use head::{Head, KnownNames, Manner};
@@ -254,7 +255,7 @@ impl Inbound<'_> {
         &mut self,
         parts: Box<request::Parts>,
         body: ClientBody,
-    ) -> Option<Response<Body>> {
+    ) -> Option<Reply<Body>> {
         // Who writes is asked for by a task of its own, which hints may come from.
         let apart = !is_read(&parts.method);
         // In a box, so that an idle client has no room for it.
@@ -291,7 +292,7 @@ impl Inbound<'_> {
     }
 
     /// Writes an answer, and makes the connection ready for the next request.
-    async fn send(&mut self, answer: Response<Body>, manner: Manner) -> bool {
+    async fn send(&mut self, answer: Reply<Body>, manner: Manner) -> bool {
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let mut down = {
             let state = &mut *self.line.state();

@@ -35,6 +35,7 @@ mod pool;
 mod preface;
 mod press;
 mod recent;
+mod reply;
 mod routes;
 mod rules;
 mod saved;

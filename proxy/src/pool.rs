@@ -15,13 +15,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Response, request};
+use http::{HeaderValue, request};
 use outgrow_rollout::key_hash;
 
 use crate::error::UpstreamError;
 use crate::grpc;
 use crate::inbound::{ClientBody, Hints};
 use crate::limits::Limits;
+use crate::reply::Reply;
 use crate::rules::Balance;
 use crate::trail::Trail;
 use crate::upstreams::Service;
@@ -115,8 +116,9 @@ impl Lent {
     }
 
     /// Whether the upstream has failed, as far as an answer's head tells.
-    pub(crate) fn has_failed(&self, answer: &Response<()>) -> bool {
-        answer.status().is_server_error() || self.is_stream() && grpc::has_failed(answer.headers())
+    pub(crate) fn has_failed(&self, answer: &Reply<()>) -> bool {
+        let failed = || answer.known().is_some_and(grpc::has_failed);
+        answer.status().is_server_error() || self.is_stream() && failed()
     }
 
     /// Puts the connection back, if it can carry another request.
@@ -340,7 +342,7 @@ impl Cluster {
     fn observe(
         &self,
         member: &Member,
-        sent: &Result<(Response<()>, Lent), UpstreamError>,
+        sent: &Result<(Reply<()>, Lent), UpstreamError>,
         begun: Instant,
     ) -> Instant {
         let (failed, now) = match sent {

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use outgrow_rollout::SpanFigures;
 use tokio::sync::mpsc::{Sender, channel};
 
 use crate::answer::upstream_code;
 use crate::error::UpstreamError;
 use crate::pool::{Lent, Outgoing};
+use crate::reply::Reply;
 use crate::slice::Slice;
 use crate::trace::{self, Share};
 use crate::trail::{Ending, Trail};
@@ -269,7 +270,7 @@ impl Try {
         }))
     }
 
-    pub(crate) fn ended(&mut self, sent: &Result<(Response<()>, Lent), UpstreamError>) {
+    pub(crate) fn ended(&mut self, sent: &Result<(Reply<()>, Lent), UpstreamError>) {
         self.end = match sent {
             Ok((response, lent)) => End::Answered(response.status(), lent.has_failed(response)),
             Err(error) => End::Failed(upstream_code(error)),

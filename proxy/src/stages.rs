@@ -30,7 +30,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::header::ACCEPT;
-use http::{HeaderName, Response, request};
+use http::{HeaderName, request};
 use tracing::debug;
 
 use crate::answer::refuse;
@@ -41,8 +41,9 @@ use crate::forward;
 use crate::grpc;
 use crate::headers;
 use crate::inbound::ClientBody;
+use crate::reply::Reply;
 use crate::trace;
-use crate::trail::{Ending, Trail};
+use crate::trail::Ending;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -51,7 +52,7 @@ pub(crate) async fn answer(
     core: Rc<Core>,
     peer: Rc<Peer>,
     (mut parts, body): (Box<request::Parts>, ClientBody),
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Reply<Body>, Infallible> {
     let trace = core.shared.settings.trace;
     let id = trace
         .request_id
@@ -71,7 +72,10 @@ pub(crate) async fn answer(
     };
     let call = grpc::is_call((&parts.method, parts.version), &parts.headers);
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
-    let answered = checked(core, &peer, (parts, body), trail).await;
+    let answered = match headers::check(&parts) {
+        Ok(()) => forward::carry(core, &peer, (parts, body), trail).await,
+        Err(refusal) => Err(refusal.into()),
+    };
     let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {
         debug!(%refusal, "refused");
         own.refuses(&refusal);
@@ -97,14 +101,4 @@ pub(crate) async fn answer(
         ending.follow(&mut response);
     }
     Ok(response)
-}
-
-async fn checked(
-    core: Rc<Core>,
-    peer: &Peer,
-    (parts, body): (Box<request::Parts>, ClientBody),
-    trail: Option<Rc<Trail>>,
-) -> Result<Response<Body>, Declined> {
-    headers::check(&parts)?;
-    forward::carry(core, peer, (parts, body), trail).await
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{HOST, REFERER, USER_AGENT};
-use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, request};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
 use outgrow_rollout::Side;
 
 use crate::access::CoreLog;
@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::core::{Core, Peer};
 use crate::error::{Refusal, UpstreamError};
 use crate::pool::Lent;
+use crate::reply::Reply;
 use crate::spans::CoreSpans;
 use crate::trace::Span;
 use crate::upstreams::address::Address;
@@ -196,7 +197,7 @@ impl Ending {
     }
 
     /// Goes with the answer to the end of its body.
-    pub(crate) fn follow(mut self, response: &mut Response<Body>) {
+    pub(crate) fn follow(mut self, response: &mut Reply<Body>) {
         self.status = Some(response.status());
         match response.body_mut() {
             Body::Answer(answer) => answer.ending = Some(self),

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::{Method, Response, StatusCode, request};
+use http::{Method, StatusCode, request};
 use http_body::Frame;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
@@ -26,7 +26,8 @@ use tracing::debug;
 use crate::chunks::{BadChunk, Step};
 use crate::deadline::Deadline;
 use crate::inbound::{ClientBody, ClientBodyError, Hints};
-use head::{Framing, Head, Names};
+use crate::reply::Reply;
+use head::{Framing, Head};
 pub(crate) use mux::{Mux, MuxAnswer, Unanswered};
 pub(crate) use stream::Stream;
 use stream::{ReadHalf, WriteHalf};
@@ -90,7 +91,6 @@ pub(crate) struct Wire {
     input: BytesMut,
     /// Bytes of the last read.
     filled: usize,
-    names: Names,
     upload: Upload,
     framing: Framing,
     stays: bool,
@@ -106,7 +106,6 @@ impl Wire {
             io: Io::Whole(stream),
             input: BytesMut::new(),
             filled: 0,
-            names: Names::default(),
             upload: Upload::default(),
             framing: Framing::Over,
             stays: true,
@@ -135,7 +134,7 @@ impl Wire {
         body: Option<ClientBody>,
         until: Instant,
         (fields_max, hints): (usize, Option<&Hints>),
-    ) -> Result<Response<()>, WireError> {
+    ) -> Result<Reply<()>, WireError> {
         self.upload.begin(parts, body)?;
         self.deadline.set(until);
         let head = poll_fn(|cx| {
@@ -176,8 +175,7 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.broken(Some(error)))),
             }
-            let (input, names) = (&mut self.input, &mut self.names);
-            if let Some(head) = head::read(input, method, fields_max, names, hints)? {
+            if let Some(head) = head::read(&mut self.input, method, fields_max, hints)? {
                 return Poll::Ready(Ok(head));
             }
             if self.input.len() > HEAD_MAX {
@@ -300,6 +298,7 @@ impl Wire {
     /// Makes it ready to lie in the pool: a long body's memory is not kept for the next one.
     pub(crate) fn rest(&mut self, now: Instant) {
         self.rested = now;
+        self.upload.rest();
         if self.input.capacity() > READ_SMALL {
             self.input = BytesMut::new();
         }

@@ -65,16 +65,19 @@ impl Draft {
         &self.ticket
     }
 
-    /// Notes the answer's head, and how long it took; once, and before its body.
-    pub fn answered(
-        &mut self,
-        primary: Side,
-        status: StatusCode,
-        fields: &HeaderMap,
-        latency: Duration,
-    ) {
+    /// Notes who has answered, and how long it took.
+    pub fn answered(&mut self, primary: Side, status: StatusCode, latency: Duration) {
         (self.primary, self.status, self.latency) = (primary, status, latency);
+    }
+
+    /// The answer's fields; once, and before its body.
+    pub fn says(&mut self, fields: &HeaderMap) {
         self.raw.answered(fields);
+    }
+
+    /// The same, as the lines of HTTP/1, each with its end.
+    pub fn says_in<'a>(&mut self, lines: impl Iterator<Item = &'a [u8]>) {
+        self.raw.answered_in(lines);
     }
 
     /// What the sides are asked where the proxy rewrites paths.

@@ -57,6 +57,14 @@ impl Raw {
         self.heads = self.bytes.len();
     }
 
+    /// The same, as lines of HTTP/1 that were found well-formed: they are read by whoever judges.
+    pub fn answered_in<'a>(&mut self, lines: impl Iterator<Item = &'a [u8]>) {
+        for piece in lines {
+            put(&mut self.bytes, b"", piece);
+        }
+        self.heads = self.bytes.len();
+    }
+
     /// Adds a part of the answer's body.
     pub fn keep(&mut self, part: &[u8]) {
         self.bytes.extend_from_slice(part);
@@ -128,10 +136,23 @@ fn pair(from: &mut Bytes) -> Option<(Bytes, Bytes)> {
 /// What was a field is one again.
 fn fields(mut from: Bytes) -> HeaderMap {
     let mut found = HeaderMap::new();
-    while let Some((name, value)) = pair(&mut from) {
-        let name = HeaderName::from_bytes(&name);
+    let mut add = |name: &[u8], value: Bytes| {
+        let name = HeaderName::from_bytes(name);
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value)) {
             found.append(name, value);
+        }
+    };
+    while let Some((name, value)) = pair(&mut from) {
+        if !name.is_empty() {
+            add(&name, value);
+            continue;
+        }
+        // No field is without a name: these are lines.
+        for line in value.split(|byte| *byte == b'\n') {
+            if let Some(colon) = line.iter().position(|byte| *byte == b':') {
+                let (name, text) = line.split_at(colon);
+                add(name, value.slice_ref(text[1..].trim_ascii()));
+            }
         }
     }
     found
@@ -184,6 +205,27 @@ mod tests {
             (&opened.answered["x"], &opened.body[..]),
             (&"y".parse().unwrap(), &b"z"[..])
         );
+    }
+
+    #[test]
+    fn lines_are_taken_out_as_fields() {
+        let mut raw = Raw::asked("/", &HeaderMap::new(), &HeaderName::from_static("x"));
+        let lines: [&[u8]; 2] = [
+            b"A: 1\r\nSet-Cookie:b=c:d \r\n",
+            b"set-cookie:\te\r\nx:\r\n",
+        ];
+        raw.answered_in(lines.into_iter());
+        raw.keep(b"z: 1\r\n");
+        let opened = raw.open().unwrap();
+        let expected = [
+            ("a", "1"),
+            ("set-cookie", "b=c:d"),
+            ("set-cookie", "e"),
+            ("x", ""),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.into()));
+        assert_eq!(opened.answered, map(&expected));
+        assert_eq!(&opened.body[..], b"z: 1\r\n");
     }
 
     proptest! {

@@ -71,8 +71,9 @@ pub(super) async fn ask(
         .await;
     let body = body.map_err(|error| failed(&error))?.to_bytes();
     if status.is_success() {
+        let said = answer.headers();
         for name in copy {
-            for value in answer.headers().get_all(name) {
+            for value in said.get_all(name) {
                 parts.headers.append(name, value.clone());
             }
         }
@@ -88,7 +89,7 @@ pub(super) async fn ask(
     }
     headers::strip_hop_by_hop(answer.headers_mut());
     // The length of what a client that asked with HEAD does not get is left as it is said.
-    Ok(Entry::Answered(answer.map(|()| Body::Full(Some(body)))))
+    Ok(Entry::Answered(answer.with(Body::Full(Some(body)))))
 }
 
 fn question(path: &PathAndQuery, asked: &request::Parts) -> Result<request::Parts, http::Error> {

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outgrow_rollout::{Live, Side};
 
 use super::Question;
 use super::rules::{self, Chosen, Freshness, Times};
 use crate::body::Body;
+use crate::reply::Reply;
 
 /// Bytes that an entry takes beside its text.
 pub(super) const OVERHEAD: usize = 256;
@@ -156,23 +157,21 @@ impl Entry {
         &self,
         (method, asked): (&Method, &HeaderMap),
         now: SystemTime,
-    ) -> Response<Body> {
+    ) -> Reply<Body> {
         const OF_BODY: [HeaderName; 4] = [
             CONTENT_ENCODING,
             CONTENT_LANGUAGE,
             CONTENT_LENGTH,
             CONTENT_TYPE,
         ];
-        let mut answer = Response::new(Body::Empty);
-        *answer.status_mut() = self.status;
-        *answer.headers_mut() = self.fields.clone();
+        let mut answer = Reply::with_fields(self.status, self.fields.clone(), Body::Empty);
         let fields = answer.headers_mut();
         fields.insert(AGE, HeaderValue::from(self.freshness.age(now).as_secs()));
         if self.status == StatusCode::OK && rules::has_it(asked, &self.fields) {
             for name in OF_BODY {
                 fields.remove(name);
             }
-            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+            answer.set_status(StatusCode::NOT_MODIFIED);
             return answer;
         }
         if self.status == StatusCode::NO_CONTENT {

@@ -7,11 +7,12 @@ use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
     ETAG, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 
 use crate::body::Body;
 use crate::press::{Coding, Press};
+use crate::reply::Reply;
 
 /// What says how an answer's bytes add up: it would be wrong of others.
 const DIGESTS: [HeaderName; 4] = [
@@ -101,7 +102,7 @@ impl Wanted {
     }
 
     /// Compresses an answer that may be, in a coding that the client takes.
-    pub(crate) fn apply(self, answer: &mut Response<Body>) {
+    pub(crate) fn apply(self, answer: &mut Reply<Body>) {
         if answer.status() == StatusCode::NOT_MODIFIED {
             // Of which type it is cannot be seen. A weak tag fits what the client has either way.
             if self.coding.is_some() {
@@ -129,7 +130,7 @@ impl Wanted {
     }
 
     /// Of the body, also of one that a HEAD is not given.
-    fn length(&self, answer: &Response<Body>) -> Option<u64> {
+    fn length(&self, answer: &mut Reply<Body>) -> Option<u64> {
         if !self.head {
             return answer.body().size_hint().exact();
         }
@@ -164,7 +165,7 @@ impl Compression {
     }
 
     /// Whether an answer is one of those that are compressed for whoever takes it.
-    fn fits(&self, answer: &Response<Body>, length: Option<u64>) -> bool {
+    fn fits(&self, answer: &mut Reply<Body>, length: Option<u64>) -> bool {
         let (status, fields) = (answer.status(), answer.headers());
         let bodiless = status.is_informational()
             || matches!(
@@ -287,8 +288,9 @@ mod tests {
         }
     }
 
-    fn answer(fields: &[(&'static str, &'static str)]) -> Response<Body> {
-        let mut answer = Response::new(Body::Full(Some(Bytes::from_static(b"aaaaaaaaaa"))));
+    fn answer(fields: &[(&'static str, &'static str)]) -> Reply<Body> {
+        let body = Body::Full(Some(Bytes::from_static(b"aaaaaaaaaa")));
+        let mut answer = Reply::new(StatusCode::OK, body);
         for (name, value) in fields {
             let (name, value) = (
                 HeaderName::from_static(name),
@@ -319,7 +321,7 @@ mod tests {
             (&[], 200, false),
         ] {
             let mut made = answer(fields);
-            *made.status_mut() = StatusCode::from_u16(status).unwrap();
+            made.set_status(StatusCode::from_u16(status).unwrap());
             let before = made.headers().clone();
             wanted(&Method::GET, "gzip").apply(&mut made);
             assert_eq!(
@@ -368,7 +370,7 @@ mod tests {
         assert_eq!(plain.headers()[ETAG], "\"a\"");
         assert!(says(plain.headers(), &VARY, "accept-encoding"));
         let mut same = answer(&fields[3..]);
-        *same.status_mut() = StatusCode::NOT_MODIFIED;
+        same.set_status(StatusCode::NOT_MODIFIED);
         wanted(&Method::GET, "br").apply(&mut same);
         assert_eq!(same.headers()[ETAG], "W/\"a\"");
     }

@@ -5,7 +5,7 @@ mod behind;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use outgrow_rollout::{Live, Side};
 use tokio::time::{Instant, timeout_at};
 
@@ -23,15 +23,16 @@ use crate::error::Refusal;
 use crate::headers;
 use crate::inbound::ClientHalf;
 use crate::pool::Outgoing;
+use crate::reply::Reply;
 
 /// Where answers are kept, and which.
 type Store = (Arc<Cache>, CacheRule);
 
 /// What the store says of a request.
 enum Look {
-    Given(Response<Body>),
+    Given(Reply<Body>),
     /// Given, and the side is to be asked behind it.
-    Stays(Response<Body>, Box<Asks>),
+    Stays(Reply<Body>, Box<Asks>),
     Asks(Box<Asks>),
 }
 
@@ -83,10 +84,12 @@ impl Touched {
     }
 
     /// How the write ended. What was refused has changed nothing.
-    pub(super) fn after(mut self, response: Option<&Response<()>>) {
+    pub(super) fn after(mut self, response: Option<&mut Reply<()>>) {
         self.over = true;
-        if response.is_none_or(|response| !response.status().is_client_error()) {
-            self.tell(response.map(Response::headers));
+        match response {
+            None => self.tell(None),
+            Some(response) if response.status().is_client_error() => {}
+            Some(response) => self.tell(Some(response.headers())),
         }
     }
 
@@ -116,9 +119,9 @@ impl Call {
         &self,
         (cache, rule): Store,
         (live, copied): (&Live, Option<Copied>),
-        mut out: Outgoing,
+        out: &mut Outgoing,
         client: Option<ClientHalf>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Reply<Body>, Refusal> {
         let wants = Directives::read(&out.parts.headers);
         // Testers and the shadow are to see the side itself, and a cutover is to be seen at once.
         let apart = copied.is_some() || self.mirrored || self.wish.is_some();
@@ -133,18 +136,18 @@ impl Call {
             tell(&mut response, "outgrow; fwd=bypass");
             return Ok(response);
         }
-        let mut asks = match self.look((&cache, &rule), &out, wants).await? {
+        let mut asks = match self.look((&cache, &rule), out, wants).await? {
             Look::Given(given) => return Ok(given),
             Look::Stays(given, asks) => {
-                behind::ask(self, &cache, asks, &out);
+                behind::ask(self, &cache, asks, out);
                 return Ok(given);
             }
             Look::Asks(asks) => asks,
         };
-        asks.ask_whether(&mut out);
+        asks.ask_whether(out);
         let restored = |out: &mut Outgoing| out.parts.headers.clone_from(&asks.fields);
         let side = asks.question.side;
-        let answered = self.ask_in_turn(side, &mut out, true, restored).await;
+        let answered = self.ask_in_turn(side, out, true, restored).await;
         self.settle(&cache, *asks, answered)
     }
 
@@ -245,7 +248,7 @@ impl Call {
         entry: &Entry,
         out: &Outgoing,
         (live, given): (&Live, Given),
-    ) -> Response<Body> {
+    ) -> Reply<Body> {
         let now = SystemTime::now();
         let mut answer = entry.give((&out.parts.method, &out.parts.headers), now);
         let (outcome, text) = match given {
@@ -273,15 +276,15 @@ impl Call {
         &self,
         cache: &Arc<Cache>,
         asks: Asks,
-        answered: Result<Answered, Refusal>,
-    ) -> Result<Response<Body>, Refusal> {
+        mut answered: Result<Answered, Refusal>,
+    ) -> Result<Reply<Body>, Refusal> {
         let live = asks.live;
         let asked = (&asks.method, &asks.fields);
         let now = SystemTime::now();
         let kept = match &asks.stale {
             None => None,
             Some(stale) if asks.is_confirmed(&answered) => {
-                let said = fields_of(&answered);
+                let said = fields_of(&mut answered);
                 let renewed = cache.renew(&asks.question, &asks.fields, (stale, &said), now);
                 let why = asks.why;
                 let text = format!("outgrow; fwd={why}; fwd-status=304");
@@ -317,7 +320,7 @@ impl Call {
     }
 
     /// The side's answer for the client, kept on its way where it may be.
-    fn take(&self, cache: &Arc<Cache>, asks: Asks, answered: Answered) -> Response<Body> {
+    fn take(&self, cache: &Arc<Cache>, asks: Asks, mut answered: Answered) -> Reply<Body> {
         let status = answered.response.status();
         let fields = stripped(answered.response.headers());
         let own = asks.method == Method::GET && answered.side == asks.question.side;
@@ -362,7 +365,7 @@ impl Call {
     }
 
     /// A kept answer for this client.
-    fn dress(&self, live: &Live, given: &mut Response<Body>) {
+    fn dress(&self, live: &Live, given: &mut Reply<Body>) {
         if let Some(filters) = &self.filters {
             filters.response(given.headers_mut());
         }
@@ -471,12 +474,12 @@ fn stripped(fields: &HeaderMap) -> HeaderMap {
     fields
 }
 
-fn fields_of(answered: &Result<Answered, Refusal>) -> HeaderMap {
-    let fields = answered.as_ref().map(|said| said.response.headers());
+fn fields_of(answered: &mut Result<Answered, Refusal>) -> HeaderMap {
+    let fields = answered.as_mut().map(|said| said.response.headers());
     fields.map(stripped).unwrap_or_default()
 }
 
-fn tell(response: &mut Response<Body>, text: &str) {
+fn tell(response: &mut Reply<Body>, text: &str) {
     if let Ok(value) = HeaderValue::try_from(text) {
         response.headers_mut().append(CACHE_STATUS, value);
     }

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use http::header::SET_COOKIE;
-use http::{HeaderValue, Response};
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
 use tokio::sync::oneshot;
 
@@ -24,6 +24,7 @@ use crate::headers;
 use crate::hold::Refused;
 use crate::inbound::ClientHalf;
 use crate::pool::{Client, Lent, Outgoing};
+use crate::reply::Reply;
 use crate::slice::Slice;
 use crate::trail::Trail;
 
@@ -55,7 +56,7 @@ pub(crate) struct Call {
 
 /// An upstream's answer before its body is wrapped.
 pub(super) struct Answered {
-    pub(super) response: Response<()>,
+    pub(super) response: Reply<()>,
     pub(super) lent: Lent,
     pub(super) side: Side,
     /// Of the extracted side; 0 where its service has none.
@@ -85,13 +86,13 @@ impl Call {
     }
 
     pub(super) async fn read(
-        self,
-        mut out: Outgoing,
+        &self,
+        out: &mut Outgoing,
         client: Option<ClientHalf>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Reply<Body>, Refusal> {
         let live = self.slice.live();
         self.open(&live)?;
-        let copied = self.copied(&live, &mut out);
+        let copied = self.copied(&live, out);
         match self.keeps() {
             None => self.pass((&live, copied), out, client).await,
             // Boxed, so that reads of other routes are no larger for it.
@@ -103,12 +104,12 @@ impl Call {
     pub(super) async fn pass(
         &self,
         (live, copied): (&Live, Option<Copied>),
-        mut out: Outgoing,
+        out: &mut Outgoing,
         client: Option<ClientHalf>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Reply<Body>, Refusal> {
         let side = self.side_of_read(live);
         let alone = client.is_none();
-        let answered = self.ask_in_turn(side, &mut out, alone, |_| {}).await?;
+        let answered = self.ask_in_turn(side, out, alone, |_| {}).await?;
         let copy = copied.map(|copied| self.copy(copied, &answered));
         let filters = self.filters.as_deref();
         let verdict = || self.verdict(answered.side, answered.build);
@@ -143,10 +144,10 @@ impl Call {
 
     /// Writes go to the writer, whoever holds them up.
     pub(super) async fn write(
-        self,
+        self: Box<Self>,
         mut out: Outgoing,
         client: Option<ClientHalf>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Reply<Body>, Refusal> {
         let limits = &self.core.shared.settings.limits;
         let passage = self
             .slice
@@ -166,12 +167,17 @@ impl Call {
         // A task of its own, because a client that leaves must not end the count of a write that
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
         tokio::task::spawn_local(async move {
-            let answered = self.ask_writer(live.writer, &mut out).await;
+            let mut answered = self.ask_writer(live.writer, &mut out).await;
             if answered.is_ok() {
                 self.slice.recent.wrote(self.cohort.hash, SystemTime::now());
             }
             if let Some(touched) = touched {
-                touched.after(answered.as_ref().ok().map(|answered| &answered.response));
+                touched.after(
+                    answered
+                        .as_mut()
+                        .ok()
+                        .map(|answered| &mut answered.response),
+                );
             }
             drop(passage);
             let response = answered.map(|answered| {
@@ -227,17 +233,19 @@ impl Call {
         if let Some(targets) = &self.targets {
             out.parts.uri = targets.of(side).clone();
         }
-        out.parts.headers.remove(headers::IDENTITY);
-        if side == Side::Extracted
-            && let Some(identities) = &self.core.identities
-        {
-            let legacy = self.core.legacy();
-            let caller = match &self.caller {
-                Some(caller) => Some(caller.clone()),
-                None => identities.of(legacy, &out.parts.headers).await?,
-            };
-            if let Some(caller) = caller {
-                out.parts.headers.insert(headers::IDENTITY, caller);
+        if let Some(identities) = &self.core.identities {
+            // The other side's, which was asked before.
+            out.parts.headers.remove(headers::IDENTITY);
+            if side == Side::Extracted {
+                let legacy = self.core.legacy();
+                let caller = match &self.caller {
+                    Some(caller) => Some(caller.clone()),
+                    // In a box, so that who is asked nothing is no larger for it.
+                    None => Box::pin(identities.of(legacy, &out.parts.headers)).await?,
+                };
+                if let Some(caller) = caller {
+                    out.parts.headers.insert(headers::IDENTITY, caller);
+                }
             }
         }
         // Only now: who waited for a caller's identity is not to come to a build that is drained.
@@ -314,7 +322,7 @@ impl Call {
     }
 
     /// Gives a client without a key its cookie, where a split makes it matter.
-    pub(super) fn stick(&self, live: &Live, response: &mut Response<Body>) {
+    pub(super) fn stick(&self, live: &Live, response: &mut Reply<Body>) {
         if let Some(cookie) = self
             .cohort
             .issue

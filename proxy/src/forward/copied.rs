@@ -98,7 +98,12 @@ impl Call {
         let identity = self.caller.clone().or_else(known);
         let (mut draft, response) = (copied.draft, &answered.response);
         let (side, latency) = (answered.side, answered.latency);
-        draft.answered(side, response.status(), response.headers(), latency);
+        draft.answered(side, response.status(), latency);
+        match (response.lines(), response.known()) {
+            (Some(lines), _) => draft.says_in(lines.pieces()),
+            (None, Some(fields)) => draft.says(fields),
+            (None, None) => {}
+        }
         draft.is_of(identity);
         if let Some(targets) = &self.targets {
             let [legacy, extracted] =

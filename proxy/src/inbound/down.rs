@@ -7,9 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, StatusCode, response};
+use http::{HeaderMap, StatusCode};
 use http_body::{Body as _, Frame};
-use hyper::ext::ReasonPhrase;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -17,6 +16,7 @@ use tokio::io::AsyncWrite;
 
 use super::head::Manner;
 use crate::body::Body;
+use crate::reply::{Lines, Reply};
 use crate::wire::{WireError, may_follow};
 
 /// Bytes that are gathered for one write.
@@ -90,21 +90,27 @@ pub(super) struct Down {
 impl Down {
     /// Begins an answer, in memory that was used before. `stays`: as far as the rest is concerned.
     pub(super) fn new(
-        answer: Response<Body>,
+        mut answer: Reply<Body>,
         manner: Manner,
         stays: bool,
         (mut out, date): (Vec<u8>, &mut Date),
     ) -> Self {
-        let (parts, body) = answer.into_parts();
-        let exact = body.size_hint().exact();
+        let exact = answer.body().size_hint().exact();
         let coding = match exact {
-            _ if manner.bodiless || is_bodiless(parts.status) => Coding::Nothing,
+            _ if manner.bodiless || is_bodiless(answer.status()) => Coding::Nothing,
             Some(length) => Coding::Length(length),
             None if manner.old => Coding::ToTheEnd,
             None => Coding::Chunked,
         };
         let stays = stays && manner.keeps && coding != Coding::ToTheEnd;
-        let stays = write_head(&mut out, &parts, (coding, exact), (manner, stays), date);
+        let stays = write_head(
+            &mut out,
+            &mut answer,
+            (coding, exact),
+            (manner, stays),
+            date,
+        );
+        let body = answer.into_body();
         let ended = coding == Coding::Nothing || body.is_end_stream();
         let mut down = Self {
             gathered: out,
@@ -319,62 +325,91 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether the connection stays, which the answer itself may deny.
-fn write_head(
-    out: &mut Vec<u8>,
-    parts: &response::Parts,
-    (coding, exact): (Coding, Option<u64>),
-    (manner, mut stays): (Manner, bool),
-    date: &mut Date,
-) -> bool {
-    let status = parts.status;
-    out.clear();
-    out.extend_from_slice(if manner.old {
-        b"HTTP/1.0 "
-    } else {
-        b"HTTP/1.1 "
-    });
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    let own = match parts.extensions.is_empty() {
-        true => None,
-        false => parts.extensions.get::<ReasonPhrase>(),
+/// What the fields of an answer have told the client.
+struct Said {
+    dated: bool,
+    sized: bool,
+    stays: bool,
+}
+
+fn write_lines(out: &mut Vec<u8>, lines: &Lines) -> Said {
+    lines
+        .pieces()
+        .for_each(|piece| out.extend_from_slice(piece));
+    Said {
+        dated: lines.dated,
+        sized: lines.length.is_some(),
+        stays: true,
+    }
+}
+
+/// `tells`: with a length that is not that of the body.
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, tells: bool) -> Said {
+    let mut said = Said {
+        dated: false,
+        sized: false,
+        stays: true,
     };
-    out.extend_from_slice(match own {
-        Some(reason) => reason.as_bytes(),
-        None => status.canonical_reason().unwrap_or_default().as_bytes(),
-    });
-    out.extend_from_slice(b"\r\n");
-    let (mut dated, mut length) = (false, false);
-    for (name, value) in &parts.headers {
+    for (name, value) in fields {
         if *name == CONTENT_LENGTH {
-            // An answer to HEAD, or a 304, tells of a body that it does not have. Else the length
-            // is written once, below.
-            if length || coding != Coding::Nothing || status == StatusCode::NO_CONTENT {
+            if said.sized || !tells {
                 continue;
             }
-            length = true;
+            said.sized = true;
         } else if *name == CONNECTION && value == "close" {
-            stays = false;
+            said.stays = false;
             continue;
         } else if *name == TRANSFER_ENCODING {
             continue;
         }
-        dated |= *name == DATE;
+        said.dated |= *name == DATE;
         field(out, name.as_str().as_bytes(), value.as_bytes());
     }
+    said
+}
+
+/// Whether the connection stays, which the answer itself may deny.
+fn write_head(
+    out: &mut Vec<u8>,
+    answer: &mut Reply<Body>,
+    (coding, exact): (Coding, Option<u64>),
+    (manner, stays): (Manner, bool),
+    date: &mut Date,
+) -> bool {
+    let status = answer.status();
+    out.clear();
+    let version = if manner.old { "HTTP/1.0 " } else { "HTTP/1.1 " };
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(match answer.reason() {
+        Some(reason) => reason.as_bytes(),
+        None => status.canonical_reason().unwrap_or_default().as_bytes(),
+    });
+    out.extend_from_slice(b"\r\n");
+    // An answer to HEAD, or a 304, tells of a body that it does not have. Else the length is that of
+    // the body which goes down, and of no other one.
+    let tells = coding == Coding::Nothing && status != StatusCode::NO_CONTENT;
+    let fits = |length| tells || coding == Coding::Length(length);
+    let said = match answer.lines() {
+        Some(lines) if lines.length.is_none_or(fits) => write_lines(out, lines),
+        _ => write_fields(out, answer.headers(), tells),
+    };
     // A vector takes whatever is written.
     match (coding, exact) {
-        (Coding::Length(length), _) => drop(write!(out, "content-length: {length}\r\n")),
+        (Coding::Length(length), _) if !said.sized => {
+            drop(write!(out, "content-length: {length}\r\n"));
+        }
         (Coding::Chunked, _) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        (Coding::Nothing, Some(size)) if manner.bodiless && !length && size > 0 => {
+        (Coding::Nothing, Some(size)) if manner.bodiless && !said.sized && size > 0 => {
             drop(write!(out, "content-length: {size}\r\n"));
         }
         _ => {}
     }
-    if !dated && !status.is_informational() {
+    if !said.dated && !status.is_informational() {
         field(out, b"date", date.now().as_bytes());
     }
+    let stays = stays && said.stays;
     match (stays, manner.old) {
         (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
         (false, false) if !status.is_informational() => {

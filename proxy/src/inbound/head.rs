@@ -16,7 +16,7 @@ use crate::error::Refusal;
 const FIELDS_USUAL: usize = 32;
 
 /// Fields that the proxy adds on the way: room for them is made at once.
-const FIELDS_ADDED: usize = 5;
+const FIELDS_ADDED: usize = 4;
 
 /// Names that are remembered, and how long one may be.
 const NAMES: usize = 256;

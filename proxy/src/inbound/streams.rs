@@ -21,6 +21,7 @@ use crate::answer::refuse;
 use crate::connection::Ends;
 use crate::core::{Core, Peer};
 use crate::error::Refusal;
+use crate::reply::Reply;
 use crate::stages::answer;
 
 /// A client that has said nothing for this long is asked whether it is still there.
@@ -49,9 +50,10 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
             if long {
                 let pages = &core.shared.settings.error_pages;
                 core.refuses(&Refusal::HeadTooLong);
-                return Ok(refuse(&Refusal::HeadTooLong, pages, None));
+                let refused = refuse(&Refusal::HeadTooLong, pages, None);
+                return Ok(refused.into_response());
             }
-            answer(core, peer, asked).await
+            answer(core, peer, asked).await.map(Reply::into_response)
         })
     });
     let io = Reread {

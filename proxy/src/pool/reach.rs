@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::Response;
 use http::header::UPGRADE;
 use tokio::sync::Mutex;
 use tokio::time::{timeout, timeout_at};
@@ -14,6 +13,7 @@ use tracing::warn;
 use super::{Cluster, Flow, Lent, Member, Outgoing, Slot};
 use crate::dial::{DialError, Spoken};
 use crate::error::UpstreamError;
+use crate::reply::Reply;
 use crate::upstreams::address::Address;
 use crate::wire::{Mux, Stream, Unanswered, Wire, WireError};
 
@@ -31,7 +31,7 @@ const UNSEEN_MAX: usize = 3;
 /// Between two lines of the log on the same upstream's certificate.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-type Answered = Result<(Response<()>, Lent), UpstreamError>;
+type Answered = Result<(Reply<()>, Lent), UpstreamError>;
 
 /// The connections of HTTP/2 with one upstream.
 #[derive(Debug, Default)]
@@ -132,12 +132,17 @@ impl Cluster {
                 Err(error) => return Err(error),
             }
         }
-        let within = self.connecting(until);
-        let made = timeout(within, self.service.dialer.dial_lines(to)).await;
-        let stream = self.made(&member, within, made)?;
-        let mut wire = self.connected(&member, stream);
+        // In a box, so that who finds a connection has no room for making one.
+        let mut wire = Box::pin(self.connect(&member, until)).await?;
         let asked = self.ask(to, &mut wire, out, (begun, until));
         Ok((asked.await?, lend(wire)))
+    }
+
+    async fn connect(&self, member: &Member, until: Instant) -> Result<Box<Wire>, UpstreamError> {
+        let within = self.connecting(until);
+        let made = timeout(within, self.service.dialer.dial_lines(member.to())).await;
+        let stream = self.made(member, within, made)?;
+        Ok(self.connected(member, stream))
     }
 
     /// What the upstream has not looked at is sent again on another connection.
@@ -301,7 +306,7 @@ impl Cluster {
         wire: &mut Wire,
         out: &mut Outgoing,
         (begun, until): (Instant, Instant),
-    ) -> Result<Response<()>, UpstreamError> {
+    ) -> Result<Reply<()>, UpstreamError> {
         let body = out.body.take();
         let how = (self.limits.headers_max, out.hints.as_ref());
         let asked = wire.ask(&out.parts, body, until, how);

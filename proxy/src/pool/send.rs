@@ -3,20 +3,21 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 
 use tokio::time::timeout_at;
 
 use super::{Client, Cluster, Lent, Member, Outgoing, Slot};
 use crate::body::Body;
 use crate::error::UpstreamError;
+use crate::reply::Reply;
 use crate::rules::Retries;
 use crate::spans::Try;
 use crate::upstreams::balance::{Set, candidates};
 use crate::upstreams::breaker::Pass;
 use crate::upstreams::gate::Gate;
 
-type Sent = Result<(Response<()>, Lent), UpstreamError>;
+type Sent = Result<(Reply<()>, Lent), UpstreamError>;
 
 /// How often one request may be sent again after an upstream may have seen it.
 struct Again<'a> {
@@ -98,7 +99,8 @@ impl Cluster {
         let (mut tried, mut last, mut from, mut before) = (Set::NONE, None, begun, 0);
         self.refresh();
         if self.all.get().is_empty() {
-            self.known(until).await;
+            // In a box, as all that few requests wait for.
+            Box::pin(self.known(until)).await;
         }
         loop {
             let among = candidates(self.all.get(), self.service.well(), tried);
@@ -108,7 +110,7 @@ impl Cluster {
             };
             let slot = match member.endpoint.gate {
                 None => self.enter(member, None),
-                Some(_) => self.admit(member, among, (client, out), until).await?,
+                Some(_) => Box::pin(self.admit(member, among, (client, out), until)).await?,
             };
             let bound = match again.per_try() {
                 Some(per_try) => until.min(from + per_try),

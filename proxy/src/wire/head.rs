@@ -1,16 +1,17 @@
 //! Heads on the wire to an upstream: the request's is written, the answer's is read.
 
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
-};
-use http::{Method, Response, StatusCode, request};
+use std::mem::MaybeUninit;
+
+use bytes::{Buf as _, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, request};
 use hyper::ext::ReasonPhrase;
 
 use super::WireError;
 use crate::chunks::Chunks;
 use crate::headers::is_persistence;
 use crate::inbound::Hints;
+use crate::reply::{LinesBuilder, Reply, Unkept};
 
 /// Fields of most heads: these need no memory of their own while they are read.
 const FIELDS_USUAL: usize = 32;
@@ -29,14 +30,14 @@ pub(super) enum Framing {
 /// The head of an answer.
 #[derive(Debug)]
 pub(crate) struct Head {
-    pub(super) response: Response<()>,
+    pub(crate) response: Reply<()>,
     pub(super) framing: Framing,
     /// The connection may carry another request behind this answer.
     pub(super) stays: bool,
 }
 
 /// Writes a request's head; `chunked` says how its body will follow.
-pub(crate) fn write(out: &mut BytesMut, parts: &request::Parts, chunked: bool) {
+pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, chunked: bool) {
     let target = parts
         .uri
         .path_and_query()
@@ -62,11 +63,10 @@ pub(crate) fn read(
     input: &mut BytesMut,
     method: &Method,
     fields_max: usize,
-    names: &mut Names,
     hints: Option<&Hints>,
 ) -> Result<Option<Head>, WireError> {
     while !input.is_empty() {
-        let Some(mut parsed) = parse(input, fields_max, names)? else {
+        let Some(mut parsed) = parse(input, fields_max)? else {
             return Ok(None);
         };
         let status = parsed.response.status();
@@ -82,33 +82,25 @@ pub(crate) fn read(
     Ok(None)
 }
 
-/// Where a field's name and value are in the head.
-struct Spot {
-    name: (usize, usize),
-    value: (usize, usize),
-}
-
 /// A head before its meaning.
 struct Parsed {
     version: u8,
-    response: Response<()>,
+    response: Reply<()>,
     says: Says,
 }
 
-fn parse(
-    input: &mut BytesMut,
-    fields_max: usize,
-    names: &mut Names,
-) -> Result<Option<Parsed>, WireError> {
-    let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, WireError> {
+    let mut usual = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
     let usual_max = fields_max.min(FIELDS_USUAL);
     let mut many;
-    let mut parsed = httparse::Response::new(&mut usual[..usual_max]);
-    let mut outcome = parsed.parse(input);
+    let config = httparse::ParserConfig::default();
+    let mut parsed = httparse::Response::new(&mut []);
+    let usual = &mut usual[..usual_max];
+    let mut outcome = config.parse_response_with_uninit_headers(&mut parsed, input, usual);
     if matches!(outcome, Err(httparse::Error::TooManyHeaders)) && fields_max > FIELDS_USUAL {
-        many = vec![httparse::EMPTY_HEADER; fields_max];
-        parsed = httparse::Response::new(&mut many);
-        outcome = parsed.parse(input);
+        many = vec![MaybeUninit::uninit(); fields_max];
+        parsed = httparse::Response::new(&mut []);
+        outcome = config.parse_response_with_uninit_headers(&mut parsed, input, &mut many);
     }
     let length = match outcome {
         Ok(httparse::Status::Complete(length)) => length,
@@ -123,25 +115,19 @@ fn parse(
         .reason
         .filter(|reason| Some(*reason) != status.canonical_reason())
         .and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-    let start = input.as_ptr() as usize;
-    let spot = |bytes: &[u8]| {
-        let from = bytes.as_ptr() as usize - start;
-        (from, from + bytes.len())
+    let (says, lines) = heard(&input[..length], parsed.headers)?;
+    let mut response = match lines {
+        Ok(lines) if !status.is_informational() => {
+            Reply::with_lines(status, lines.of(input.split_to(length).freeze()), ())
+        }
+        _ => {
+            let fields = fields(parsed.headers)?;
+            input.advance(length);
+            Reply::with_fields(status, fields, ())
+        }
     };
-    let spots: Vec<Spot> = parsed
-        .headers
-        .iter()
-        .map(|field| Spot {
-            name: spot(field.name.as_bytes()),
-            value: spot(field.value),
-        })
-        .collect();
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    let (map, says) = fields(&input.split_to(length).freeze(), &spots, names)?;
-    *response.headers_mut() = map;
     if let Some(reason) = reason {
-        response.extensions_mut().insert(reason);
+        response.set_reason(reason);
     }
     Ok(Some(Parsed {
         version,
@@ -150,43 +136,49 @@ fn parse(
     }))
 }
 
-/// The names of the last answer's fields. An upstream says the same ones in the same order time
-/// and again, and to compare a name is far cheaper than to read it.
-#[derive(Debug, Default)]
-pub(crate) struct Names(Vec<(Box<[u8]>, HeaderName)>);
-
-impl Names {
-    fn read(&mut self, at: usize, text: &[u8]) -> Option<HeaderName> {
-        if let Some((known, name)) = self.0.get(at)
-            && **known == *text
-        {
-            return Some(name.clone());
+/// What the fields of a head say of its body and its connection; and the lines that go down as they
+/// are, where all of them may.
+fn heard(
+    head: &[u8],
+    fields: &[httparse::Header<'_>],
+) -> Result<(Says, Result<LinesBuilder, Unkept>), WireError> {
+    let end = head.len().saturating_sub(2);
+    let begin =
+        |field: &httparse::Header<'_>| field.name.as_ptr() as usize - head.as_ptr() as usize;
+    let mut says = Says::default();
+    let mut lines = LinesBuilder::new(fields.first().map_or(end, begin), end);
+    let mut good = head.ends_with(b"\r\n\r\n");
+    for (index, field) in fields.iter().enumerate() {
+        let goes = says.hear(field.name.as_bytes(), field.value)?;
+        let from = begin(field);
+        good &= goes != Goes::Apart && head.get(from.wrapping_sub(2)..from) == Some(b"\r\n");
+        if goes == Goes::Nowhere {
+            let to = fields.get(index + 1).map_or(end, begin);
+            lines = lines.and_then(|lines| lines.without(from, to));
         }
-        let name = HeaderName::from_bytes(text).ok()?;
-        if at < FIELDS_USUAL {
-            self.0.truncate(at);
-            self.0.push((text.into(), name.clone()));
-        }
-        Some(name)
     }
+    // Beside chunks a length is not passed on.
+    good &= says.codings == 0 || says.length.is_none();
+    let lines = lines.and_then(|lines| match good {
+        true => Ok(lines.with(says.dated, says.length)),
+        false => Err(Unkept),
+    });
+    Ok((says, lines))
 }
 
-/// The fields share the head's memory.
-fn fields(head: &Bytes, spots: &[Spot], names: &mut Names) -> Result<(HeaderMap, Says), WireError> {
-    let wrong = || WireError::Answer("a field is malformed");
-    let mut map = HeaderMap::with_capacity(spots.len());
-    let mut says = Says::default();
-    for (at, Spot { name, value }) in spots.iter().enumerate() {
-        let name = names.read(at, &head[name.0..name.1]).ok_or_else(wrong)?;
-        let value = head.slice(value.0..value.1);
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| wrong())?;
-        says.hear(&name, &value)?;
+/// The fields of a head, each in memory of its own.
+fn fields(found: &[httparse::Header<'_>]) -> Result<HeaderMap, WireError> {
+    let wrong = |_| WireError::Answer("a field is malformed");
+    let mut map = HeaderMap::with_capacity(found.len());
+    for field in found {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| wrong(()))?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| wrong(()))?;
         // What concerns this connection alone is heard and goes no further.
-        if name != CONNECTION || !is_persistence(&value) {
+        if name != CONNECTION || !is_persistence(field.value) {
             map.append(name, value);
         }
     }
-    Ok((map, says))
+    Ok(map)
 }
 
 fn framed(parsed: Parsed, method: &Method) -> Result<Head, WireError> {
@@ -206,8 +198,10 @@ fn framed(parsed: Parsed, method: &Method) -> Result<Head, WireError> {
             return Err(WireError::Answer("a transfer coding other than chunked"));
         }
         // The chunks count; a length beside them is a sign of smuggling.
-        stays &= says.length.is_none();
-        response.headers_mut().remove(CONTENT_LENGTH);
+        if says.length.is_some() {
+            stays = false;
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
         Framing::Chunked(Chunks::Size)
     } else {
         match says.length {
@@ -224,6 +218,17 @@ fn framed(parsed: Parsed, method: &Method) -> Result<Head, WireError> {
     })
 }
 
+/// How far a field goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// Down, as it is.
+    Down,
+    /// It concerns this connection alone.
+    Nowhere,
+    /// It says more than a line that is left out or passed on can do.
+    Apart,
+}
+
 /// What the fields say of the body and the connection, gathered as they are read.
 #[derive(Debug, Default)]
 struct Says {
@@ -233,65 +238,113 @@ struct Says {
     length: Option<u64>,
     codings: usize,
     chunked: bool,
+    dated: bool,
 }
 
 impl Says {
-    fn hear(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), WireError> {
-        if *name == CONTENT_LENGTH {
-            add_length(&mut self.length, value)?;
-        } else if *name == CONNECTION {
-            for token in value.as_bytes().split(|byte| *byte == b',') {
-                let token = token.trim_ascii();
-                self.close |= token.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+    fn hear(&mut self, name: &[u8], value: &[u8]) -> Result<Goes, WireError> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // Most names are known to be none of these by their lengths; and these are mostly written in
+        // one of two ways, which takes less to see than to leave the case aside.
+        Ok(match name.len() {
+            4 if matches!(name, b"Date" | b"date") || is("date") => {
+                self.dated = true;
+                Goes::Down
             }
-        } else if *name == TRANSFER_ENCODING {
-            self.codings += 1;
-            self.chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
-        }
-        Ok(())
+            10 if matches!(name, b"Connection" | b"connection") || is("connection") => {
+                self.persists(value)
+            }
+            14 if matches!(name, b"Content-Length" | b"content-length") || is("content-length") => {
+                let again = self.length.is_some();
+                add_length(&mut self.length, value)?;
+                match again || !is_plain_number(value) {
+                    true => Goes::Apart,
+                    false => Goes::Down,
+                }
+            }
+            17 if is("transfer-encoding") => {
+                self.codings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+                Goes::Nowhere
+            }
+            10 if is("keep-alive") => Goes::Nowhere,
+            2 if is("te") => Goes::Apart,
+            7 if is("upgrade") => Goes::Apart,
+            16 if is("proxy-connection") => Goes::Apart,
+            18 if is("proxy-authenticate") => Goes::Apart,
+            19 if is("proxy-authorization") => Goes::Apart,
+            // No name is as long, says `HeaderName`.
+            length if length >= usize::from(u16::MAX) => {
+                return Err(WireError::Answer("a field is malformed"));
+            }
+            _ => Goes::Down,
+        })
     }
 }
 
-/// Lengths that differ, or are no numbers, are an error.
-fn add_length(found: &mut Option<u64>, value: &HeaderValue) -> Result<(), WireError> {
-    let wrong = || WireError::Answer("its length is none");
-    let text = value.to_str().map_err(|_| wrong())?;
-    for part in text.split(',') {
-        let part = part.trim();
-        if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(wrong());
+impl Says {
+    /// What `connection` says.
+    fn persists(&mut self, value: &[u8]) -> Goes {
+        match value {
+            b"keep-alive" => self.keep_alive = true,
+            b"close" => self.close = true,
+            _ => {
+                for token in value.split(|byte| *byte == b',') {
+                    let token = token.trim_ascii();
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+                if !is_persistence(value) {
+                    return Goes::Apart;
+                }
+            }
         }
-        let length: u64 = part.parse().map_err(|_| wrong())?;
+        Goes::Nowhere
+    }
+}
+
+/// Digits that everybody reads alike.
+fn is_plain_number(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_digit) && (text.len() == 1 || !text.starts_with(b"0"))
+}
+
+/// Lengths that differ, or are no numbers, are an error.
+fn add_length(found: &mut Option<u64>, value: &[u8]) -> Result<(), WireError> {
+    for part in value.split(|byte| *byte == b',') {
+        let length = number(part.trim_ascii()).ok_or(WireError::Answer("its length is none"))?;
         if found.is_some_and(|other| other != length) {
-            return Err(wrong());
+            return Err(WireError::Answer("its length is none"));
         }
         *found = Some(length);
     }
     Ok(())
 }
 
+fn number(digits: &[u8]) -> Option<u64> {
+    let add = |sum: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    };
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, add))?
+}
+
 /// The length that a head gives.
 pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, WireError> {
     let mut found = None;
     for value in headers.get_all(CONTENT_LENGTH) {
-        add_length(&mut found, value)?;
+        add_length(&mut found, value.as_bytes())?;
     }
     Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn head(text: &str, method: Method) -> Result<Option<Head>, WireError> {
-        read(
-            &mut BytesMut::from(text),
-            &method,
-            100,
-            &mut Names::default(),
-            None,
-        )
+        read(&mut BytesMut::from(text), &method, 100, None)
     }
 
     #[test]
@@ -372,58 +425,113 @@ mod tests {
 
     #[test]
     fn a_head_comes_in_parts_and_may_have_many_fields() {
-        let names = &mut Names::default();
         let fields: String = (0..90).map(|n| format!("x-{n}: v{n}\r\n")).collect();
         let text = format!("HTTP/1.1 299 Odd Reason\r\n{fields}\r\nbody");
         for end in 1..text.len() - 4 {
             let mut part = BytesMut::from(&text.as_bytes()[..end]);
-            assert!(
-                read(&mut part, &Method::GET, 100, names, None)
-                    .unwrap()
-                    .is_none()
-            );
+            assert!(read(&mut part, &Method::GET, 100, None).unwrap().is_none());
         }
         let mut input = BytesMut::from(text.as_str());
-        let head = read(&mut input, &Method::GET, 100, names, None)
-            .unwrap()
-            .unwrap();
+        let head = read(&mut input, &Method::GET, 100, None);
+        let mut head = head.unwrap().unwrap();
         assert_eq!(&input[..], b"body");
         assert_eq!(head.response.headers()["x-89"], "v89");
-        let reason = head.response.extensions().get::<ReasonPhrase>().unwrap();
+        let reason = head.response.reason().unwrap();
         assert_eq!(reason.as_bytes(), b"Odd Reason");
-        assert!(
-            read(
-                &mut BytesMut::from(text.as_str()),
-                &Method::GET,
-                80,
-                names,
-                None
-            )
-            .is_err()
-        );
+        let mut again = BytesMut::from(text.as_str());
+        assert!(read(&mut again, &Method::GET, 80, None).is_err());
     }
 
+    /// What goes down as lines, with what is left out, and what is read into fields at once.
     #[test]
-    fn names_that_change_are_read_anew() {
-        let names = &mut Names::default();
-        for (one, other) in [("a", "b"), ("a", "b"), ("b", "a"), ("A", "c"), ("c", "c")] {
-            let text = format!("HTTP/1.1 204 No\r\n{one}: 1\r\n{other}: 2\r\n\r\n");
-            let input = &mut BytesMut::from(text.as_str());
-            let head = read(input, &Method::GET, 100, names, None)
-                .unwrap()
-                .unwrap();
-            let fields = head.response.headers();
-            let seen: Vec<_> = fields
-                .get_all(one)
-                .iter()
-                .chain(fields.get_all(other))
-                .collect();
-            let expected: &[&str] = if one == other {
-                &["1", "2", "1", "2"]
-            } else {
-                &["1", "2"]
-            };
-            assert_eq!(seen, expected, "{text}");
+    fn lines_go_down_as_they_are_where_they_may() {
+        let kept = |fields: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let response = head(&text, Method::GET).unwrap().unwrap().response;
+            let lines = response.lines()?;
+            let written: Vec<u8> = lines.pieces().flatten().copied().collect();
+            Some((
+                String::from_utf8(written).unwrap(),
+                lines.dated,
+                lines.length.is_some(),
+            ))
+        };
+        let all = |fields: &str| {
+            (
+                fields.to_owned(),
+                fields.contains("ate:"),
+                fields.contains("ength:"),
+            )
+        };
+        for same in [
+            "",
+            "A: b\r\nDate: now\r\nContent-Length: 5\r\n",
+            "a: 1\r\na: 2\r\n",
+        ] {
+            assert_eq!(kept(same), Some(all(same)));
         }
+        for (fields, left) in [
+            (
+                "Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nA: b\r\n",
+                "A: b\r\n",
+            ),
+            (
+                "A: b\r\nTransfer-Encoding: chunked\r\nc: d\r\n",
+                "A: b\r\nc: d\r\n",
+            ),
+            ("connection: close\r\n", ""),
+        ] {
+            assert_eq!(kept(fields), Some(all(left)), "{fields}");
+        }
+        for odd in [
+            "connection: close, x-a\r\nx-a: 1\r\n",
+            "content-length: 5\r\ncontent-length: 5\r\n",
+            "content-length: 5, 5\r\n",
+            "content-length: 05\r\n",
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+            "upgrade: h2c\r\n",
+            "te: trailers\r\n",
+            "proxy-authenticate: basic\r\n",
+            "a: b\nc: d\r\n",
+            "a: b\r\nc: d\n",
+            "keep-alive: a\r\nkeep-alive: b\r\nkeep-alive: c\r\nkeep-alive: d\r\n",
+        ] {
+            assert_eq!(kept(odd), None, "{odd}");
+        }
+    }
+
+    proptest! {
+        /// The lines that go down say what the fields do.
+        #[test]
+        fn lines_are_read_as_fields_are(
+            fields in prop::collection::vec(
+                (
+                    prop_oneof![
+                        "[A-Za-z][A-Za-z-]{0,9}",
+                        Just("Keep-Alive".to_owned()),
+                        Just("Set-Cookie".to_owned()),
+                    ],
+                    "[ \t]{0,2}([!-~\u{80}-\u{ff}]([ -~]{0,9}[!-~])?)?[ \t]{0,2}",
+                ),
+                0..9,
+            ),
+        ) {
+            let lines = |(name, value): &(String, String)| format!("{name}:{value}\r\n");
+            let lines: String = fields.iter().map(lines).collect();
+            let text = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+            let found = head(&text, Method::GET);
+            prop_assume!(matches!(&found, Ok(Some(head)) if head.response.lines().is_some()));
+            let mut response = found.unwrap().unwrap().response;
+            let mut found = [httparse::EMPTY_HEADER; 9];
+            let (_, all) = httparse::parse_headers(lines_of(&text), &mut found).unwrap().unwrap();
+            let mut expected = super::fields(all).unwrap();
+            expected.remove("keep-alive");
+            expected.remove("transfer-encoding");
+            prop_assert_eq!(response.headers(), &expected);
+        }
+    }
+
+    fn lines_of(text: &str) -> &[u8] {
+        text.split_once('\n').unwrap().1.as_bytes()
     }
 }

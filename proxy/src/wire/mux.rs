@@ -19,13 +19,14 @@ use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{Method, Request, StatusCode, Uri, Version, request};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::{HEAD_MAX, Stream, WireError, head};
 use crate::inbound::{ClientBody, Hints};
+use crate::reply::Reply;
 use crate::upstreams::address::Address;
 pub(crate) use answer::MuxAnswer;
 use upload::Upload;
@@ -175,7 +176,7 @@ impl Mux {
         to: &Address,
         until: Instant,
         (fields_max, hints): (usize, Option<&Hints>),
-    ) -> Result<(Response<()>, MuxAnswer), Unanswered> {
+    ) -> Result<(Reply<()>, MuxAnswer), Unanswered> {
         let head = match self.head(parts, to) {
             Ok(head) => head,
             Err(error) => return Err(Unanswered::unsent(error, body)),

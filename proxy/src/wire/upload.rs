@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER,
@@ -48,7 +48,9 @@ enum Coding {
 /// What is still to be sent of one request.
 #[derive(Debug)]
 pub(super) struct Upload {
-    gathered: BytesMut,
+    gathered: Vec<u8>,
+    /// Bytes of it that were sent.
+    sent: usize,
     /// Goes behind `gathered`.
     large: Bytes,
     body: Option<ClientBody>,
@@ -62,7 +64,8 @@ pub(super) struct Upload {
 impl Default for Upload {
     fn default() -> Self {
         Self {
-            gathered: BytesMut::new(),
+            gathered: Vec::new(),
+            sent: 0,
             large: Bytes::new(),
             body: None,
             coding: Coding::Length(0),
@@ -98,7 +101,14 @@ impl Upload {
     }
 
     fn is_written(&self) -> bool {
-        self.gathered.is_empty() && self.large.is_empty()
+        self.sent == self.gathered.len() && self.large.is_empty()
+    }
+
+    /// Keeps no more memory than most requests need.
+    pub(super) fn rest(&mut self) {
+        if self.gathered.capacity() > GATHER {
+            self.gathered = Vec::new();
+        }
     }
 
     pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
@@ -139,33 +149,42 @@ impl Upload {
                     Poll::Ready(Ok(()))
                 };
             }
+            let first = &self.gathered[self.sent..];
             let written = if self.large.is_empty() {
-                Pin::new(&mut *to).poll_write(cx, &self.gathered)
+                Pin::new(&mut *to).poll_write(cx, first)
             } else {
-                let both = [IoSlice::new(&self.gathered), IoSlice::new(&self.large)];
+                let both = [IoSlice::new(first), IoSlice::new(&self.large)];
                 Pin::new(&mut *to).poll_write_vectored(cx, &both)
             };
             match written {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.refuse(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(sent)) => self.sent(sent),
+                Poll::Ready(Ok(sent)) => self.advance(sent),
                 Poll::Ready(Err(error)) => self.refuse(error),
             }
         }
     }
 
-    fn sent(&mut self, sent: usize) {
+    fn advance(&mut self, sent: usize) {
         self.unflushed = true;
-        let small = sent.min(self.gathered.len());
-        self.gathered.advance(small);
+        let small = sent.min(self.gathered.len() - self.sent);
+        self.sent += small;
+        if self.sent == self.gathered.len() {
+            self.forget();
+        }
         self.large.advance(sent - small);
+    }
+
+    fn forget(&mut self) {
+        self.gathered.clear();
+        self.sent = 0;
     }
 
     fn refuse(&mut self, error: io::Error) {
         self.refused = Some(error);
         self.unflushed = false;
         self.body = None;
-        self.gathered.clear();
+        self.forget();
         self.large.clear();
     }
 

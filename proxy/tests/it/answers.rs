@@ -63,6 +63,104 @@ async fn an_answer_without_a_length_ends_with_its_connection() {
     front.stop().await;
 }
 
+/// Nobody changes these heads, so they go down as they were written, but for what concerns a
+/// connection alone; and a line that ends in another way than lines do is written anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_go_down_as_they_were_written() {
+    let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    for (sent, line, fields, body) in [
+        (
+            "X-ODD:  a b \r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\
+             set-cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n",
+            "HTTP/1.1 200 Fine\r\n",
+            "X-ODD:  a b \r\nset-cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n",
+            "ok",
+        ),
+        (
+            "A: 1\r\nTransfer-Encoding: chunked\r\nB: 2\r\n",
+            "HTTP/1.1 200 Fine\r\n",
+            "A: 1\r\nB: 2\r\n",
+            "2\r\nok\r\n0\r\n\r\n",
+        ),
+        (
+            "A: 1\nB: 2\r\nContent-Length: 2\r\n",
+            "HTTP/1.1 200 Fine\r\n",
+            "a: 1\r\nb: 2\r\n",
+            "ok",
+        ),
+        (
+            "Connection: x-own\r\nX-Own: 1\r\nA: 1\r\nContent-Length: 02\r\n",
+            "HTTP/1.1 200 Fine\r\n",
+            "a: 1\r\n",
+            "ok",
+        ),
+    ] {
+        let answer = format!("{line}{sent}{date}\r\n{body}");
+        let upstream = Upstream::raw(move |mut stream| {
+            let answer = answer.clone();
+            async move {
+                while !take_head(&mut stream).await.is_empty() {
+                    say(&mut stream, &answer).await;
+                }
+            }
+        })
+        .await;
+        let front = start(plain(&upstream));
+        let asked = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let came = front.raw(asked).await;
+        let (head, rest) = came.split_once("\r\n\r\n").unwrap();
+        let head = format!("{head}\r\n");
+        assert!(head.starts_with(line) && head.contains(fields), "{head}");
+        assert_eq!(head.to_lowercase().matches("date:").count(), 1, "{head}");
+        assert_eq!(
+            head.to_lowercase().matches("connection:").count(),
+            1,
+            "{head}"
+        );
+        assert!(!head.to_lowercase().contains("x-own"), "{head}");
+        let ends = [
+            head.contains("ength: 2\r\n"),
+            head.contains("oding: chunked\r\n"),
+        ];
+        assert_eq!(ends, [rest == "ok", rest == body && rest != "ok"], "{came}");
+        front.stop().await;
+    }
+}
+
+/// An answer to HEAD tells of the body that it does not have, a 204 of none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_without_a_body_goes_down_where_it_may() {
+    for (method, status, told) in [
+        ("HEAD", "200 OK", true),
+        ("GET", "304 Not Modified", true),
+        ("GET", "204 No Content", false),
+    ] {
+        let upstream = Upstream::raw(move |mut stream| async move {
+            while !take_head(&mut stream).await.is_empty() {
+                say(
+                    &mut stream,
+                    &format!("HTTP/1.1 {status}\r\nContent-Length: 7\r\nA: b\r\n\r\n"),
+                )
+                .await;
+            }
+        })
+        .await;
+        let front = start(plain(&upstream));
+        let asked = format!("{method} / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let came = front.raw(&asked).await.to_lowercase();
+        assert_eq!(
+            came.matches("content-length: 7\r\n").count(),
+            usize::from(told),
+            "{came}"
+        );
+        assert!(
+            came.contains("a: b\r\n") && came.ends_with("\r\n\r\n"),
+            "{came}"
+        );
+        front.stop().await;
+    }
+}
+
 /// What stands behind an answer is no answer to the next request, whoever sent that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_with_more_on_it_than_its_answer_is_not_used_again() {

@@ -265,7 +265,8 @@ pub(crate) fn admitted(
     let raw = Raw::asked(target, headers, &HeaderName::from_static("x-none"));
     let mut draft = Draft::begin(ticket, method, raw);
     let latency = Duration::from_millis(1);
-    draft.answered(primary, answer.status(), answer.headers(), latency);
+    draft.answered(primary, answer.status(), latency);
+    draft.says(answer.headers());
     assert!(draft.keep(answer.body()), "there is memory for it");
     draft.ended(true);
     Some(draft)

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::Response;
 use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
@@ -12,6 +11,7 @@ use super::Asks;
 use crate::body::Body;
 use crate::cache::Cache;
 use crate::pool::Outgoing;
+use crate::reply::Reply;
 
 /// Asks the side whether what was given is still good, in a task of its own: the client has its
 /// answer. It belongs to the core and ends by the side's timeouts.
@@ -43,7 +43,7 @@ pub(super) fn ask(call: &Call, cache: &Arc<Cache>, mut asks: Box<Asks>, out: &Ou
 }
 
 /// Takes a body into the store: a client would have read it.
-async fn take(response: Response<Body>, most: usize) {
+async fn take(response: Reply<Body>, most: usize) {
     let mut body = response.into_body();
     let mut taken = 0;
     while let Some(Ok(frame)) = body.frame().await {

@@ -144,10 +144,10 @@ async fn begin(
     let mut wire = Wire::new(stream, Instant::now());
     let until = Instant::now() + within;
     let head = wire.ask(&parts, None, until, (FIELDS_MAX, None)).await;
-    let head = head.map_err(|error| error.to_string())?.into_parts().0;
+    let mut head = head.map_err(|error| error.to_string())?;
     Ok(Answering {
-        status: head.status,
-        headers: head.headers,
+        status: head.status(),
+        headers: std::mem::take(head.headers_mut()),
         wire,
         until,
     })

@@ -42,7 +42,7 @@ pub(super) async fn ask(
     let asked = mux
         .ask((&parts, Some(body)), to, bound, (FIELDS_MAX, None))
         .await;
-    let (head, mut answer) = asked.map_err(|failed| failed.error.to_string())?;
+    let (mut head, mut answer) = asked.map_err(|failed| failed.error.to_string())?;
     if !head.status().is_success() {
         return Err(format!("it answers {}", head.status()));
     }

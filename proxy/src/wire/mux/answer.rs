@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::upload::Upload;
 use super::{Busy, head};
+use crate::reply::Reply;
 use crate::wire::WireError;
 
 /// The body of an answer, and the stream that it is on. Dropping it before its end resets that.
@@ -41,7 +42,7 @@ impl MuxAnswer {
         bodiless: bool,
         (busy, upload): (Busy, Option<Upload>),
         fields_max: usize,
-    ) -> Result<(Response<()>, Self), WireError> {
+    ) -> Result<(Reply<()>, Self), WireError> {
         let (parts, body) = answer.into_parts();
         if parts.headers.len() > fields_max {
             return Err(WireError::Answer("its head has too many fields"));
@@ -67,9 +68,7 @@ impl MuxAnswer {
             upload: upload.map(go_on),
             _busy: busy,
         };
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        *response.headers_mut() = parts.headers;
+        let response = Reply::with_fields(status, parts.headers, ());
         Ok((response, answer))
     }
 
