@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) routes: RouteCounts,
     pub(crate) refusals: RefusalCounts,
     /// Where answers are kept.
+    /// How clients spell names is of interest to a service.
+    pub(crate) spells: bool,
     pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.
     pub(crate) lines_lost: Option<Arc<Losses>>,

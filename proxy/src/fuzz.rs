@@ -20,6 +20,7 @@ use crate::preface;
 use crate::reply::Reply;
 use crate::routes::RouteTable;
 use crate::settings::{RouteSettings, SliceSettings};
+use crate::spelling::FieldNames;
 use crate::wire::head;
 
 const FIELDS_MAX: usize = 100;
@@ -27,11 +28,11 @@ const FIELDS_MAX: usize = 100;
 /// A request's head. What is read of it is what an upstream reads of what it is sent.
 pub fn request(data: &[u8]) {
     let mut names = KnownNames::default();
-    let Ok(Some(first)) = read(data, FIELDS_MAX, &mut names) else {
+    let Ok(Some(first)) = read(data, (FIELDS_MAX, true), &mut names) else {
         return;
     };
     let whole = &data[..first.length];
-    let again = read(whole, FIELDS_MAX, &mut names);
+    let again = read(whole, (FIELDS_MAX, true), &mut names);
     let again = again.expect("a head that was read").expect("a whole one");
     assert_eq!(again.length, first.length, "its end is where it was");
     let parts = first.request;
@@ -39,8 +40,8 @@ pub fn request(data: &[u8]) {
         return;
     }
     let mut sent = Vec::new();
-    head::write(&mut sent, &parts, false);
-    let arrived = read(&sent, FIELDS_MAX, &mut KnownNames::default());
+    head::write(&mut sent, &parts, false, FieldNames::Lower);
+    let arrived = read(&sent, (FIELDS_MAX, false), &mut KnownNames::default());
     let arrived = arrived.expect("it is sent whole").expect("and ends");
     assert_eq!(arrived.length, sent.len(), "nothing is behind it");
     let there = arrived.request;

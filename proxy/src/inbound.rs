@@ -84,14 +84,19 @@ impl Default for Desk {
 
 impl Desk {
     /// What `bytes` begin with, and how many of them that is; `None` while it is not whole.
-    fn read(&self, bytes: &[u8], (fresh, fields_max): (bool, usize)) -> Option<(Came, usize)> {
+    fn read(&self, bytes: &[u8], how: How) -> Option<(Came, usize)> {
+        let How {
+            fresh,
+            fields_max,
+            spells,
+        } = how;
         if fresh && bytes.starts_with(PREFACE) {
             return Some((Came::Preface, 0));
         }
         if fresh && PREFACE.starts_with(bytes) {
             return None;
         }
-        match head::read(bytes, fields_max, &mut self.names.borrow_mut()) {
+        match head::read(bytes, (fields_max, spells), &mut self.names.borrow_mut()) {
             Ok(None) if bytes.len() > HEAD_MAX => {
                 Some((Came::Refused(Refusal::HeadTooLong), bytes.len()))
             }
@@ -102,6 +107,16 @@ impl Desk {
             Err(refusal) => Some((Came::Refused(refusal), bytes.len())),
         }
     }
+}
+
+/// How a head is read.
+#[derive(Clone, Copy)]
+struct How {
+    /// It is the first on its connection.
+    fresh: bool,
+    fields_max: usize,
+    /// How its names are spelled is kept.
+    spells: bool,
 }
 
 /// What came where a head was awaited.
@@ -194,7 +209,11 @@ impl Inbound<'_> {
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
         let state = &mut *self.line.state();
-        let how = (self.fresh, self.core.shared.settings.limits.headers_max);
+        let how = How {
+            fresh: self.fresh,
+            fields_max: self.core.shared.settings.limits.headers_max,
+            spells: self.core.shared.spells,
+        };
         if let Some(came) = take_head(&self.core.desk, state, &mut self.scanned, how) {
             return Poll::Ready(came);
         }
@@ -461,12 +480,7 @@ fn is_begun(input: &[u8]) -> bool {
 
 /// The next head of what was read already. Looked at only when its end may be there: a head that
 /// comes byte by byte is not read as often.
-fn take_head(
-    desk: &Desk,
-    state: &mut State,
-    scanned: &mut usize,
-    how: (bool, usize),
-) -> Option<Came> {
+fn take_head(desk: &Desk, state: &mut State, scanned: &mut usize, how: How) -> Option<Came> {
     let length = state.input.len();
     if length == 0 {
         return None;

@@ -44,6 +44,7 @@ mod settings;
 mod slice;
 mod sources;
 mod spans;
+mod spelling;
 mod stages;
 mod telling;
 mod tls;
@@ -85,6 +86,7 @@ pub use sources::{
     Consul, DnsSettings, EndpointPort, Eureka, Family, FileList, Kubernetes, Source,
 };
 pub use spans::{SpanExport, endpoint};
+pub use spelling::FieldNames;
 pub use tls::{CertificateError, CertificateFiles, TlsSettings};
 pub use trace::{Timing, TraceSettings};
 pub use trust::{Network, Trust};

@@ -8,6 +8,7 @@ use outgrow_rollout::BuildName;
 use outgrow_shadow::Places;
 
 use crate::sources::Source;
+use crate::spelling::FieldNames;
 use crate::tls::CertificateFiles;
 
 /// A service: upstreams of which any may answer.
@@ -44,6 +45,7 @@ pub struct UpstreamRules {
     /// To the head of the answer, all tries included; else that of the proxy.
     pub timeout: Option<Duration>,
     pub transport: Transport,
+    pub field_names: FieldNames,
 }
 
 impl Default for UpstreamRules {
@@ -58,6 +60,7 @@ impl Default for UpstreamRules {
             limits: None,
             timeout: None,
             transport: Transport::default(),
+            field_names: FieldNames::default(),
         }
     }
 }

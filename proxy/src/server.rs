@@ -32,6 +32,7 @@ use crate::saved;
 use crate::settings::{Settings, SliceSettings};
 use crate::slice::Slice;
 use crate::spans;
+use crate::spelling;
 use crate::telling::{self, Tellers, Telling};
 use crate::tls::Certificates;
 use crate::upstreams::Service;
@@ -138,10 +139,8 @@ impl Proxy {
         };
         let workers = settings.workers.get();
         let certificates = settings.tls.as_ref().map(Certificates::load).transpose()?;
-        let tls = certificates
-            .as_ref()
-            .map(|all| all.acceptor())
-            .transpose()?;
+        let acceptor = certificates.as_ref().map(|all| all.acceptor());
+        let tls = acceptor.transpose()?;
         let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
         let telling = Telling::open(&settings)?;
         let doors = Doors::take(&settings, doors)?;
@@ -172,6 +171,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             routes: RouteCounts::new(&settings.slices, workers),
             refusals: RefusalCounts::new(workers),
+            spells: spelling::is_kept(&settings),
             settings,
             table,
             slices,

@@ -27,6 +27,7 @@ use crate::chunks::{BadChunk, Step};
 use crate::deadline::Deadline;
 use crate::inbound::{ClientBody, ClientBodyError, Hints};
 use crate::reply::Reply;
+use crate::spelling::FieldNames;
 use head::{Framing, Head};
 pub(crate) use mux::{Mux, MuxAnswer, Unanswered};
 pub(crate) use stream::Stream;
@@ -92,6 +93,7 @@ pub(crate) struct Wire {
     /// Bytes of the last read.
     filled: usize,
     upload: Upload,
+    field_names: FieldNames,
     framing: Framing,
     stays: bool,
     deadline: Deadline,
@@ -107,11 +109,18 @@ impl Wire {
             input: BytesMut::new(),
             filled: 0,
             upload: Upload::default(),
+            field_names: FieldNames::Lower,
             framing: Framing::Over,
             stays: true,
             deadline: Deadline::new(now),
             rested: now,
         }
+    }
+
+    /// To an upstream that wants names of fields spelled like this.
+    pub(crate) fn spelling(mut self, names: FieldNames) -> Self {
+        self.field_names = names;
+        self
     }
 
     /// Whether a connection at rest can still be used. One that was closed, or on which the
@@ -135,7 +144,7 @@ impl Wire {
         until: Instant,
         (fields_max, hints): (usize, Option<&Hints>),
     ) -> Result<Reply<()>, WireError> {
-        self.upload.begin(parts, body)?;
+        self.upload.begin(parts, body, self.field_names)?;
         self.deadline.set(until);
         let head = poll_fn(|cx| {
             let head = self.poll_head(cx, &parts.method, (fields_max, hints));

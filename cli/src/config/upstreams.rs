@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 use outgrow_proxy::{
-    Balance, BreakerRule, Check, Ejection, Health, Protocol, Retries, Transport, UpstreamLimits,
-    UpstreamRules,
+    Balance, BreakerRule, Check, Ejection, FieldNames, Health, Protocol, Retries, Transport,
+    UpstreamLimits, UpstreamRules,
 };
 
 use super::Surroundings;
@@ -56,6 +56,7 @@ pub(super) fn rules(
             .get("timeout")
             .and_then(|node| node.duration(findings, 10 * MS..=HOUR)),
         transport: transport::read(section, findings, around, safe),
+        field_names: field_names(section, findings),
     };
     let calls = |health: &Health| matches!(health.check, Check::Grpc(_));
     let Transport { tls, protocol } = &rules.transport;
@@ -100,13 +101,34 @@ fn balance(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Balance {
     let known = Balance::ALL.iter().find(|(name, _)| *name == word);
     known.map_or_else(
         || {
-            let names = Balance::ALL.map(|(name, _)| format!("\"{name}\""));
-            let fix = format!("write one of {}", names.join(", "));
+            let fix = one_of(Balance::ALL.map(|(name, _)| name));
             findings.refuse(&node.place, "there is no such balance", fix);
             usual
         },
         |(_, balance)| *balance,
     )
+}
+
+fn field_names(section: &mut Section<'_>, findings: &mut Findings<'_>) -> FieldNames {
+    let usual = FieldNames::default();
+    let Some(node) = section.get("field_names") else {
+        return usual;
+    };
+    let Some(word) = node.word(findings) else {
+        return usual;
+    };
+    let known = FieldNames::ALL.iter().find(|(name, _)| *name == word);
+    let Some((_, names)) = known else {
+        let fix = one_of(FieldNames::ALL.map(|(name, _)| name));
+        findings.refuse(&node.place, "names are not spelled like that", fix);
+        return usual;
+    };
+    *names
+}
+
+fn one_of<const N: usize>(words: [&str; N]) -> String {
+    let words = words.map(|word| format!("\"{word}\""));
+    format!("write one of {}", words.join(", "))
 }
 
 fn hash_by(

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, re
 use super::line::Left;
 use crate::chunks::Chunks;
 use crate::error::Refusal;
+use crate::spelling::Spelled;
 
 /// Fields of most heads: these need no memory of their own while they are read.
 const FIELDS_USUAL: usize = 32;
@@ -80,13 +81,14 @@ impl KnownNames {
     }
 }
 
-/// Reads a head from the beginning of `bytes`; `None` while it is not whole.
+/// Reads a head from the beginning of `bytes`; `None` while it is not whole. `spells`: keeps how its names
+/// are written ([`Spelled`]).
 ///
 /// # Errors
 /// Why this is no request; what follows on its connection cannot be understood then.
 pub(crate) fn read(
     bytes: &[u8],
-    fields_max: usize,
+    (fields_max, spells): (usize, bool),
     names: &mut KnownNames,
 ) -> Result<Option<Head>, Refusal> {
     let mut usual = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
@@ -120,15 +122,7 @@ pub(crate) fn read(
         let from = at(part);
         head.slice(from..from + part.len())
     };
-    let mut says = Says::default();
-    let mut fields = HeaderMap::with_capacity(parsed.headers.len() + FIELDS_ADDED);
-    for field in parsed.headers.iter() {
-        let wrong = || Refusal::Malformed("a field");
-        let name = names.read(field.name.as_bytes()).ok_or_else(wrong)?;
-        let value = HeaderValue::from_maybe_shared(share(field.value)).map_err(|_| wrong())?;
-        says.hear(&name, &value)?;
-        fields.append(name, value);
-    }
+    let (fields, says) = fields(parsed.headers, &share, names)?;
     let mut request = Box::new(Request::new(()).into_parts().0);
     let wrong = |_| Refusal::Malformed("the method");
     request.method = Method::from_bytes(method.as_bytes()).map_err(wrong)?;
@@ -143,6 +137,13 @@ pub(crate) fn read(
         _ => Version::HTTP_11,
     };
     request.headers = fields;
+    if spells {
+        let sent = parsed
+            .headers
+            .iter()
+            .map(|field| share(field.name.as_bytes()));
+        request.extensions.insert(Spelled::new(sent));
+    }
     let old = version == 0;
     let body = says.body();
     Ok(Some(Head {
@@ -157,6 +158,23 @@ pub(crate) fn read(
         request,
         length,
     }))
+}
+
+fn fields(
+    found: &[httparse::Header<'_>],
+    share: &impl Fn(&[u8]) -> Bytes,
+    names: &mut KnownNames,
+) -> Result<(HeaderMap, Says), Refusal> {
+    let wrong = || Refusal::Malformed("a field");
+    let mut says = Says::default();
+    let mut fields = HeaderMap::with_capacity(found.len() + FIELDS_ADDED);
+    for field in found {
+        let name = names.read(field.name.as_bytes()).ok_or_else(wrong)?;
+        let value = HeaderValue::from_maybe_shared(share(field.value)).map_err(|_| wrong())?;
+        says.hear(&name, &value)?;
+        fields.append(name, value);
+    }
+    Ok((fields, says))
 }
 
 fn uri(target: &str, share: &impl Fn(&[u8]) -> Bytes) -> Result<Uri, Refusal> {
@@ -259,7 +277,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Option<Head>, Refusal> {
-        read(text.as_bytes(), 100, &mut KnownNames::default())
+        read(text.as_bytes(), (100, false), &mut KnownNames::default())
     }
 
     #[test]
@@ -351,13 +369,13 @@ mod tests {
         let names = &mut KnownNames::default();
         for _ in 0..2 {
             let text = format!("GET / HTTP/1.1\r\n{}\r\n", many(100));
-            let head = read(text.as_bytes(), 100, names).unwrap().unwrap();
+            let head = read(text.as_bytes(), (100, false), names).unwrap().unwrap();
             let fields = &head.request.headers;
             assert!((0..100).all(|n| fields[format!("x-{n}")] == format!("v{n}")));
         }
         let text = format!("GET / HTTP/1.1\r\n{}\r\n", many(101));
         assert!(matches!(
-            read(text.as_bytes(), 100, names),
+            read(text.as_bytes(), (100, false), names),
             Err(Refusal::HeadTooLong)
         ));
     }
@@ -366,8 +384,8 @@ mod tests {
         #[test]
         fn no_bytes_make_it_fall(bytes: Vec<u8>, tail in "[ -~\r\n\t]{0,200}") {
             let names = &mut KnownNames::default();
-            let _ = read(&bytes, 100, names);
-            let _ = read(format!("GET / HTTP/1.1\r\n{tail}\r\n\r\n").as_bytes(), 100, names);
+            let _ = read(&bytes, (100, false), names);
+            let _ = read(format!("GET / HTTP/1.1\r\n{tail}\r\n\r\n").as_bytes(), (100, false), names);
         }
 
         /// A head is whole at its last byte and not before, wherever it was cut.
@@ -383,8 +401,8 @@ mod tests {
             let text = format!("GET /x HTTP/1.1\r\n{lines}\r\n");
             let part = &text[..cut.index(text.len())];
             let names = &mut KnownNames::default();
-            prop_assert!(read(part.as_bytes(), 100, names).unwrap().is_none());
-            let head = read(text.as_bytes(), 100, names).unwrap().unwrap();
+            prop_assert!(read(part.as_bytes(), (100, true), names).unwrap().is_none());
+            let head = read(text.as_bytes(), (100, false), names).unwrap().unwrap();
             prop_assert_eq!(head.length, text.len());
             prop_assert_eq!(head.request.headers.len(), fields.len());
         }

@@ -261,7 +261,8 @@ impl Cluster {
         if let Some(tally) = member.endpoint.tally(self.core) {
             tally.connected();
         }
-        Box::new(Wire::new(stream, Instant::now()))
+        let names = self.service.settings.rules.field_names;
+        Box::new(Wire::new(stream, Instant::now()).spelling(names))
     }
 
     /// What became of making a connection.

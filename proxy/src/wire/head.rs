@@ -12,6 +12,7 @@ use crate::chunks::Chunks;
 use crate::headers::is_persistence;
 use crate::inbound::Hints;
 use crate::reply::{LinesBuilder, Reply, Unkept};
+use crate::spelling::{self, FieldNames, Spelled};
 
 /// Fields of most heads: these need no memory of their own while they are read.
 const FIELDS_USUAL: usize = 32;
@@ -37,7 +38,7 @@ pub(crate) struct Head {
 }
 
 /// Writes a request's head; `chunked` says how its body will follow.
-pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, chunked: bool) {
+pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, chunked: bool, names: FieldNames) {
     let target = parts
         .uri
         .path_and_query()
@@ -46,14 +47,16 @@ pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, chunked: bool) {
     for part in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in &parts.headers {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
+    let spelled = match names {
+        FieldNames::AsSent => parts.extensions.get::<Spelled>(),
+        FieldNames::Lower | FieldNames::Title => None,
+    };
+    spelling::write(out, &parts.headers, names, spelled);
     if chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        out.extend_from_slice(match names {
+            FieldNames::Lower => b"transfer-encoding: chunked\r\n",
+            FieldNames::Title | FieldNames::AsSent => b"Transfer-Encoding: chunked\r\n",
+        });
     }
     out.extend_from_slice(b"\r\n");
 }

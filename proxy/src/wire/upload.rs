@@ -17,6 +17,7 @@ use tokio::io::AsyncWrite;
 use super::WireError;
 use super::head;
 use crate::inbound::ClientBody;
+use crate::spelling::FieldNames;
 
 /// Bytes that are gathered for one write; a larger part of a body is written without a copy.
 const GATHER: usize = 16 * 1_024;
@@ -81,6 +82,7 @@ impl Upload {
         &mut self,
         parts: &request::Parts,
         body: Option<ClientBody>,
+        names: FieldNames,
     ) -> Result<(), WireError> {
         self.coding = match &body {
             None => Coding::Length(0),
@@ -91,7 +93,7 @@ impl Upload {
         };
         let chunked = matches!(self.coding, Coding::Chunked(_));
         self.body = body;
-        head::write(&mut self.gathered, parts, chunked);
+        head::write(&mut self.gathered, parts, chunked, names);
         Ok(())
     }
 

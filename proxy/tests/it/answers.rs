@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use futures_util::future::join_all;
+use outgrow_proxy::FieldNames;
 use outgrow_testkit::Upstream;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -61,6 +62,51 @@ async fn an_answer_without_a_length_ends_with_its_connection() {
     assert!(answer.starts_with("HTTP/1.0 200 Fine By Me"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nto the end"), "{answer}");
     front.stop().await;
+}
+
+/// What an upstream that looks for one spelling of names is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_go_up_as_the_upstream_wants_them() {
+    for (names, own, forwarded, length) in [
+        (
+            FieldNames::Lower,
+            "x-soapaction: a\r\n",
+            "x-forwarded-for: ",
+            "content-length: 2\r\n",
+        ),
+        (
+            FieldNames::Title,
+            "X-Soapaction: a\r\n",
+            "X-Forwarded-For: ",
+            "Content-Length: 2\r\n",
+        ),
+        (
+            FieldNames::AsSent,
+            "X-SOAPAction: a\r\n",
+            "X-Forwarded-For: ",
+            "CONTENT-length: 2\r\n",
+        ),
+    ] {
+        let upstream = Upstream::raw(|mut stream| async move {
+            let head = read_until(&mut stream, "\r\n\r\nok").await;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}",
+                head.len()
+            );
+            say(&mut stream, &answer).await;
+        })
+        .await;
+        let mut settings = plain(&upstream);
+        settings.legacy.rules.field_names = names;
+        let front = start(settings);
+        let asked = "POST / HTTP/1.1\r\nHOST: a\r\nX-SOAPAction: a\r\nCONTENT-length: 2\r\nConnection: close\r\n\r\nok";
+        let seen = front.raw(asked).await;
+        let (_, seen) = seen.split_once("\r\n\r\n").unwrap();
+        for field in [own, forwarded, length] {
+            assert!(seen.contains(field), "{names:?}: {seen}");
+        }
+        front.stop().await;
+    }
 }
 
 /// Nobody changes these heads, so they go down as they were written, but for what concerns a

@@ -1,6 +1,6 @@
 //! How requests are shared among upstreams.
 
-use outgrow_proxy::{Balance, BreakerRule, Check, Health, Retries, UpstreamRules};
+use outgrow_proxy::{Balance, BreakerRule, Check, FieldNames, Health, Retries, UpstreamRules};
 
 use super::*;
 
@@ -23,6 +23,13 @@ fn upstreams_are_balanced_as_the_file_says() {
     for (name, balance) in Balance::ALL {
         assert_eq!(rules(&format!("balance = \"{name}\"")).balance, balance);
     }
+    for (name, names) in FieldNames::ALL {
+        assert_eq!(
+            rules(&format!("field_names = \"{name}\"")).field_names,
+            names
+        );
+    }
+    golden("unknown_spelling", &with("field_names = \"Camel\""));
     let ring = rules("balance = \"ring-hash\"\nhash_by = \"header:X-Tenant\"");
     assert_eq!(ring.hash_by.unwrap(), "x-tenant");
     golden(
