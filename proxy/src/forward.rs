@@ -69,8 +69,9 @@ pub(crate) async fn carry(
         told,
         hints,
     };
-    let found = route(&core, &out.parts.method, &out.parts).cloned();
-    let chosen = filters(&core, found.as_ref());
+    let found = route(&core, &out.parts.method, &out.parts);
+    let chosen = filters(&core, found);
+    let found = found.map(|found| found.route);
     let grant = chosen.and_then(|filters| filters.cors.as_ref());
     let grant = grant.map(|cors| cors.grant(&out.parts.headers));
     let wanted = chosen.and_then(|filters| filters.compress.as_ref());
@@ -133,23 +134,18 @@ enum Begun {
 async fn begin(
     core: Rc<Core>,
     peer: &Peer,
-    (found, out): (Found, &mut Outgoing),
+    (route, out): (usize, &mut Outgoing),
     marks: Marks,
     trail: Option<Rc<Trail>>,
 ) -> Result<Begun, Refusal> {
-    let Found {
-        slice: index,
-        route,
-        label,
-        filters,
-    } = found;
-    let slice = core.shared.slices[index].clone();
-    let cohort = cohort::of(&slice.settings, &out.parts.headers);
+    let found = core.shared.table.route(route);
+    let index = found.slice;
+    let cohort = cohort::of(&core.shared.slices[index].settings, &out.parts.headers);
     if let Some(trail) = &trail {
-        trail.found(index, &label, bucket(cohort.hash));
+        trail.found(index, &found.label, bucket(cohort.hash));
     }
     let (mut caller, mut targets) = (None, None);
-    if let Some(filters) = &filters {
+    if let Some(filters) = &found.filters {
         match enter(&core, filters, (&mut *out.parts, peer), trail.as_ref()).await? {
             Entry::Answered(answer) => return Ok(Begun::Answered(answer)),
             Entry::Open(found) => {
@@ -162,13 +158,10 @@ async fn begin(
     let origin = core.legacy_client(&out.parts.headers, peer);
     let call = Box::new(Call {
         core,
-        slice,
         index,
         route,
-        label,
         cohort,
         origin,
-        filters,
         targets,
         caller,
         wish: marks.wish,

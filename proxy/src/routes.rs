@@ -17,6 +17,8 @@ use crate::settings::{Problem, RouteSettings, SliceSettings};
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     root: Node,
+    /// In the order of the settings.
+    all: Vec<Found>,
 }
 
 #[derive(Debug, Default)]
@@ -31,11 +33,12 @@ struct Node {
 struct Leaf {
     method: Method,
     host: Option<String>,
-    found: Found,
+    /// Index into all routes.
+    route: usize,
 }
 
 /// A route that was found.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Found {
     /// Index into the settings' slices.
     pub(crate) slice: usize,
@@ -47,6 +50,11 @@ pub(crate) struct Found {
 }
 
 impl RouteTable {
+    /// A route by its number.
+    pub(crate) fn route(&self, number: usize) -> &Found {
+        &self.all[number]
+    }
+
     pub(crate) fn build(slices: &[SliceSettings]) -> Result<Self, Vec<Problem>> {
         let mut table = Self::default();
         let mut problems = Vec::new();
@@ -105,22 +113,24 @@ impl RouteTable {
         };
         let same = |leaf: &&Leaf| leaf.method == route.method && leaf.host == route.host;
         if let Some(other) = leaves.iter().find(same) {
+            let other = &self.all[other.route];
             return Err(Problem::Overlap {
                 slice: slices[index].id.clone(),
                 route: route.to_string(),
-                other_slice: slices[other.found.slice].id.clone(),
-                other: other.found.label.to_string(),
+                other_slice: slices[other.slice].id.clone(),
+                other: other.label.to_string(),
             });
         }
         leaves.push(Leaf {
             method: route.method.clone(),
             host: route.host.clone(),
-            found: Found {
-                slice: index,
-                route: count,
-                label: Arc::from(route.to_string()),
-                filters: route.filters.clone(),
-            },
+            route: self.all.len(),
+        });
+        self.all.push(Found {
+            slice: index,
+            route: count,
+            label: Arc::from(route.to_string()),
+            filters: route.filters.clone(),
         });
         // A route with a host is more specific than one without.
         leaves.sort_by_key(|leaf| leaf.host.is_none());
@@ -135,26 +145,21 @@ impl RouteTable {
         } else {
             method
         };
-        descend(&self.root, Some(path), &|leaf| {
+        let found = descend(&self.root, Some(path), &|leaf| {
             leaf.method == *method
                 && leaf.host.as_deref().is_none_or(|wanted| {
                     host.is_some_and(|given| bare_host(given).eq_ignore_ascii_case(wanted))
                 })
-        })
+        })?;
+        self.all.get(found)
     }
 }
 
 /// `rest` is what of the path is not used up; `None` at its end.
-fn descend<'a>(
-    node: &'a Node,
-    rest: Option<&str>,
-    fits: &dyn Fn(&Leaf) -> bool,
-) -> Option<&'a Found> {
-    let pick = |leaves: &'a [Leaf]| {
-        leaves
-            .iter()
-            .find(|leaf| fits(leaf))
-            .map(|leaf| &leaf.found)
+fn descend(node: &Node, rest: Option<&str>, fits: &dyn Fn(&Leaf) -> bool) -> Option<usize> {
+    let pick = |leaves: &[Leaf]| {
+        let leaf = leaves.iter().find(|leaf| fits(leaf));
+        leaf.map(|leaf| leaf.route)
     };
     let Some(rest) = rest else {
         return pick(&node.leaves);

@@ -110,7 +110,7 @@ impl Drop for Touched {
 impl Call {
     /// Whether answers of this route are kept.
     pub(super) fn keeps(&self) -> Option<Store> {
-        let rule = self.filters.as_ref()?.cache.as_ref()?;
+        let rule = self.filters()?.cache.as_ref()?;
         Some((self.core.shared.cache.clone()?, rule.clone()))
     }
 
@@ -125,9 +125,9 @@ impl Call {
         let wants = Directives::read(&out.parts.headers);
         // Testers and the shadow are to see the side itself, and a cutover is to be seen at once.
         let apart = copied.is_some() || self.mirrored || self.wish.is_some();
-        let apart = apart || self.slice.recent.is_shared();
+        let apart = apart || self.slice().recent.is_shared();
         let other = client.is_some() || out.body.is_some() || cache::passes_by(&out.parts);
-        if apart || other || wants.no_store || self.slice.gate.is_held() {
+        if apart || other || wants.no_store || self.slice().gate.is_held() {
             if wants.only_if_cached {
                 return Err(Refusal::NotKept);
             }
@@ -159,8 +159,8 @@ impl Call {
         wants: Directives,
     ) -> Question {
         let asked = SystemTime::now();
-        let recent = &self.slice.recent;
-        let guarded = self.filters.as_ref().is_some_and(|own| own.auth.is_some());
+        let recent = &self.slice().recent;
+        let guarded = self.filters().is_some_and(|own| own.auth.is_some());
         let fields = &out.parts.headers;
         Question {
             key: cache::key(fields, &out.parts.uri),
@@ -191,7 +191,7 @@ impl Call {
         let mut waited = None;
         loop {
             // Anew behind each wait: what is in force may have changed.
-            let live = self.slice.live();
+            let live = self.slice().live();
             self.open(&live)?;
             let side = self.side_of_read(&live);
             let question = self.question(rule, (side, live), out, wants.clone());
@@ -332,7 +332,7 @@ impl Call {
         let entry = may.then(entry).flatten();
         let verdict = || self.verdict(answered.side, answered.build);
         let answer = (answered.response, answered.lent);
-        let mut response = hand_down(answer, None, None, self.filters.as_deref(), verdict);
+        let mut response = hand_down(answer, None, None, self.filters(), verdict);
         let mut text = format!("outgrow; fwd={}; fwd-status={}", asks.why, status.as_u16());
         match entry {
             Some(entry) => {
@@ -366,7 +366,7 @@ impl Call {
 
     /// A kept answer for this client.
     fn dress(&self, live: &Live, given: &mut Reply<Body>) {
-        if let Some(filters) = &self.filters {
+        if let Some(filters) = self.filters() {
             filters.response(given.headers_mut());
         }
         self.stick(live, given);

@@ -34,15 +34,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// A request that belongs to a slice.
 pub(crate) struct Call {
     pub(super) core: Rc<Core>,
-    pub(super) slice: Arc<Slice>,
+    /// Index of its slice.
     pub(super) index: usize,
-    /// For the counts.
+    /// Number of its route.
     pub(super) route: usize,
-    pub(super) label: Arc<str>,
     pub(super) cohort: Cohort,
     /// By what its client is known among the builds of the legacy side.
     pub(super) origin: u64,
-    pub(super) filters: Option<Arc<Filters>>,
     /// Where the sides are not asked as the client asks.
     pub(super) targets: Option<Box<Targets>>,
     /// Who asks, signed, where a token or a key has shown it.
@@ -65,13 +63,26 @@ pub(super) struct Answered {
 }
 
 impl Call {
+    pub(super) fn slice(&self) -> &Arc<Slice> {
+        &self.core.shared.slices[self.index]
+    }
+
+    /// As its route was declared.
+    pub(super) fn label(&self) -> &Arc<str> {
+        &self.core.shared.table.route(self.route).label
+    }
+
+    pub(super) fn filters(&self) -> Option<&Filters> {
+        self.core.shared.table.route(self.route).filters.as_deref()
+    }
+
     /// Which side answers this read, and whether the other may step in.
     pub(crate) fn side_of_read(&self, live: &Live) -> Side {
         if let Some(side) = self.wish {
             return side;
         }
         let side = side_for(bucket(self.cohort.hash), live.weight);
-        if side != live.writer && self.slice.recent.ahead(self.cohort.hash) {
+        if side != live.writer && self.slice().recent.ahead(self.cohort.hash) {
             return live.writer;
         }
         side
@@ -90,7 +101,7 @@ impl Call {
         out: &mut Outgoing,
         client: Option<ClientHalf>,
     ) -> Result<Reply<Body>, Refusal> {
-        let live = self.slice.live();
+        let live = self.slice().live();
         self.open(&live)?;
         let copied = self.copied(&live, out);
         match self.keeps() {
@@ -111,7 +122,7 @@ impl Call {
         let alone = client.is_none();
         let answered = self.ask_in_turn(side, out, alone, |_| {}).await?;
         let copy = copied.map(|copied| self.copy(copied, &answered));
-        let filters = self.filters.as_deref();
+        let filters = self.filters();
         let verdict = || self.verdict(answered.side, answered.build);
         let answer = (answered.response, answered.lent);
         let mut response = hand_down(answer, client, copy, filters, verdict);
@@ -130,7 +141,7 @@ impl Call {
     ) -> Result<Answered, Refusal> {
         // Only a request without a body can be asked twice.
         let may_fall_back = side == Side::Extracted
-            && self.slice.settings.fallback
+            && self.slice().settings.fallback
             && self.wish.is_none()
             && out.body.is_none()
             && alone;
@@ -150,7 +161,7 @@ impl Call {
     ) -> Result<Reply<Body>, Refusal> {
         let limits = &self.core.shared.settings.limits;
         let passage = self
-            .slice
+            .slice()
             .gate
             .pass(limits.hold_timeout, limits.held_max)
             .await
@@ -159,7 +170,7 @@ impl Call {
                 Refused::TooMany => Refusal::Crowded,
             })?;
         // Only now: while it waited the writer may have changed.
-        let live = self.slice.live();
+        let live = self.slice().live();
         self.open(&live)?;
         let copied = self.copied_write(&live, &mut out);
         let touched = Touched::by(&self.core, &out);
@@ -169,7 +180,9 @@ impl Call {
         tokio::task::spawn_local(async move {
             let mut answered = self.ask_writer(live.writer, &mut out).await;
             if answered.is_ok() {
-                self.slice.recent.wrote(self.cohort.hash, SystemTime::now());
+                self.slice()
+                    .recent
+                    .wrote(self.cohort.hash, SystemTime::now());
             }
             if let Some(touched) = touched {
                 touched.after(
@@ -182,7 +195,7 @@ impl Call {
             drop(passage);
             let response = answered.map(|answered| {
                 let copy = copied.map(|copied| self.copy(copied, &answered));
-                let filters = self.filters.as_deref();
+                let filters = self.filters();
                 let verdict = || self.verdict(answered.side, answered.build);
                 let answer = (answered.response, answered.lent);
                 let mut response = hand_down(answer, client, copy, filters, verdict);
@@ -213,13 +226,10 @@ impl Call {
     pub(super) fn behind(&self) -> Self {
         Self {
             core: self.core.clone(),
-            slice: self.slice.clone(),
             index: self.index,
             route: self.route,
-            label: self.label.clone(),
             cohort: self.cohort.clone(),
             origin: self.origin,
-            filters: self.filters.clone(),
             targets: self.targets.clone(),
             caller: self.caller.clone(),
             wish: None,
@@ -265,14 +275,14 @@ impl Call {
         let (error, latency) = outcome(&sent, begun);
         let routes = &self.core.shared.routes;
         routes.count(self.core.index, self.route, side, (error, latency));
-        self.slice
+        self.slice()
             .counts
             .count(self.core.index, side, error, latency);
         let status = || sent.as_ref().ok().map(|(response, _)| response.status());
         if side == Side::Legacy {
             let who = (build, self.origin);
             self.core.count_legacy(who, status(), (error, latency));
-        } else if let (Some(counts), Some(build)) = (&self.slice.by_build, build) {
+        } else if let (Some(counts), Some(build)) = (&self.slice().by_build, build) {
             let who = (self.core.index, build, self.cohort.hash);
             counts.count(who, status(), (error, latency));
         }
@@ -314,7 +324,7 @@ impl Call {
     pub(super) fn verdict(&self, side: Side, build: Option<usize>) -> Verdict {
         Verdict {
             core: self.core.clone(),
-            slice: Some(self.slice.clone()),
+            slice: Some(self.slice().clone()),
             event: Some(self.event(side, build)),
             route: self.route,
             side,

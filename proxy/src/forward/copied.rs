@@ -85,8 +85,8 @@ impl Call {
             return None;
         }
         let tap = self.core.shared.tap.as_ref()?;
-        let (slice, client) = (&self.slice.settings.id, self.cohort.hash);
-        tap.admit(slice, &self.label, &out.parts.method, client)
+        let (slice, client) = (&self.slice().settings.id, self.cohort.hash);
+        tap.admit(slice, self.label(), &out.parts.method, client)
     }
 
     /// The copy, once its answer has begun.
