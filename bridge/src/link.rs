@@ -272,12 +272,12 @@ impl Link {
             let mut held = inner.engine.lock().await;
             let engine = held.as_mut().ok_or_else(|| inner.not_started())?;
             let turning = engine.turn(source);
-            match tokio::time::timeout(inner.shared.limits().stall, turning).await {
-                Ok(turned) => {
+            match inner.shared.in_time(turning).await {
+                Some(turned) => {
                     inner.publish(engine);
                     turned
                 }
-                Err(_) => Err(inner.stalled(&mut held).await),
+                None => Err(inner.stalled(&mut held).await),
             }
         })
         .await

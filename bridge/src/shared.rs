@@ -1,5 +1,6 @@
 //! What the worker and the callers of a link share: its spec, its two databases, its status.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -123,6 +124,20 @@ impl Shared {
         Ok(())
     }
 
+    /// What a step gives; `None` where it takes too long and nothing of it was seen to go on.
+    pub(crate) async fn in_time<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        let mut step = pin!(step);
+        let moved = || self.legacy.moved().wrapping_add(self.extracted.moved());
+        loop {
+            let before = moved();
+            match tokio::time::timeout(self.limits().stall, step.as_mut()).await {
+                Ok(done) => return Some(done),
+                Err(_) if moved() != before => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// A point at which the process may die without loss.
     pub(crate) fn pass(&self, point: &'static str) {
         FaultHook::pass(self.limits().fault.as_ref(), point);
@@ -171,5 +186,39 @@ impl Shared {
                 problems,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_goes_on_has_the_time_that_it_takes() {
+        let url = |name: &str| format!("sqlite:/nowhere/{name}.db").parse().unwrap();
+        let spec = LinkSpec {
+            slice: "slow".parse().unwrap(),
+            legacy: url("legacy"),
+            extracted: url("extracted"),
+            tables: Vec::new(),
+            writes: Writes::One,
+            limits: Limits::default(),
+        };
+        let shared = Shared::new(spec, None);
+        let stall = shared.limits().stall;
+        let step = || tokio::time::sleep(stall * 4);
+        assert_eq!(shared.in_time(step()).await, None);
+        let moving = async {
+            loop {
+                tokio::time::sleep(stall / 2).await;
+                shared.extracted.moves();
+            }
+        };
+        tokio::select! {
+            done = shared.in_time(step()) => assert_eq!(done, Some(())),
+            () = moving => {}
+        }
+        // What went on before says nothing of now.
+        assert_eq!(shared.in_time(step()).await, None);
     }
 }

@@ -217,9 +217,9 @@ impl Inner {
                 let paused = self.paused.load(Ordering::Acquire);
                 self.shared.status(|s| s.running = !paused);
                 let step = Box::pin(self.step(&mut held, paused));
-                match tokio::time::timeout(self.shared.limits().stall, step).await {
-                    Ok(stepped) => stepped,
-                    Err(_) => Err(self.stalled(&mut held).await),
+                match self.shared.in_time(step).await {
+                    Some(stepped) => stepped,
+                    None => Err(self.stalled(&mut held).await),
                 }
             };
             // After a failure, what has come is no reason to try at once.

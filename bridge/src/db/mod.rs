@@ -17,7 +17,7 @@ pub(crate) mod sums;
 mod tx;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +64,8 @@ pub(crate) struct Database {
     clock: Clock,
     /// The last heartbeat that it is known to have sent, if any.
     beaten: Arc<AtomicI64>,
+    /// Grows while something that takes long goes on.
+    moved: Arc<AtomicU64>,
     /// Functions that this process has made, by their table.
     made: Arc<Mutex<HashMap<Which, Made>>>,
     /// What such calls go over.
@@ -193,6 +195,7 @@ impl Database {
             noting_rows: false,
             clock: limits.clock.clone(),
             beaten: Arc::new(AtomicI64::new(i64::MIN)),
+            moved: Arc::default(),
             made: Arc::default(),
             line: Arc::default(),
         }
@@ -227,6 +230,16 @@ impl Database {
     /// Has the connections replaced before the next is asked for. What is under way goes on.
     pub(in crate::db) fn spoil(&self) {
         self.spoiled.store(true, Ordering::Release);
+    }
+
+    /// Something that takes long goes on.
+    pub(crate) fn moves(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Differs from what it was if something went on meanwhile.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// How changes are found here.

@@ -405,6 +405,7 @@ impl<'a> Step<'a> {
             );
             tx.execute(&text, &args).await.on(side)?;
         }
+        self.database.moves();
         self.put += waiting.len();
         self.head = Some(head);
         self.tx = Some(tx);

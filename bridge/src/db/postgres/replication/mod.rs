@@ -131,6 +131,9 @@ struct Stream {
     unread: bool,
     /// Up to here all is in the stream, by its committed record.
     written: u64,
+    /// The server's process behind it, and how far in the log that was when it was asked last.
+    walsender: Option<i64>,
+    sent: Option<i64>,
     /// Taken from the client by somebody who only waited for it.
     waiting: Option<Came>,
     /// Where it is read. Behind the client, so that that goes first.
@@ -290,9 +293,14 @@ impl Database {
         let came = if let Some(came) = stream.waiting.take() {
             came
         } else if patient {
-            tokio::time::timeout(PATIENCE, stream.client.recv())
-                .await
-                .map_err(|_| self.stream_error("the replication stream has stopped"))?
+            loop {
+                let came = tokio::time::timeout(PATIENCE, stream.client.recv()).await;
+                match came {
+                    Ok(came) => break came,
+                    Err(_) if self.goes_on(stream).await? => {}
+                    Err(_) => return Err(self.stream_error("the replication stream has stopped")),
+                }
+            }
         } else {
             tokio::select! {
                 biased;
@@ -305,6 +313,21 @@ impl Database {
             Ok(None) => Err(self.stream_error("the replication stream has ended")),
             Err(e) => Err(self.stream_error(e)),
         }
+    }
+
+    /// Whether the server is further in its log than when it was asked before. Of a transaction it
+    /// tells nothing before it has read it to its end, which takes long where it is large.
+    async fn goes_on(&self, stream: &mut Stream) -> Result<bool, Error> {
+        let text = "SELECT (sent_lsn - pg_lsn '0/0')::int8 FROM pg_stat_replication WHERE pid = ?";
+        let mut tx = self.read().await?;
+        let sent = tx.number(text, &[Arg::from(stream.walsender)]).await;
+        let sent = sent.on(self.side)?;
+        let further = sent.is_some() && sent != stream.sent;
+        stream.sent = sent;
+        if further {
+            self.moves();
+        }
+        Ok(further)
     }
 
     /// A stream from our place on, or from one that is ahead of it, and the server's process
@@ -342,6 +365,7 @@ impl Database {
         let started = tokio::time::timeout(PATIENCE, client.wait_started()).await;
         match started {
             Ok(Ok(())) => {
+                let walsender = self.walsender(&name).await?;
                 let stream = Stream {
                     client,
                     relations: HashMap::new(),
@@ -349,11 +373,13 @@ impl Database {
                     binary,
                     unread: false,
                     written,
+                    walsender,
+                    sent: None,
                     waiting: None,
                     reader,
                     _tunnel: tunnel,
                 };
-                Ok((stream, self.walsender(&name).await?))
+                Ok((stream, walsender))
             }
             Ok(Err(e)) => Err(self.stream_error(e)),
             Err(_) => Err(self.stream_error("the replication stream does not start")),

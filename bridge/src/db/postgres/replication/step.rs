@@ -393,6 +393,7 @@ impl<'a> Step<'a> {
             }
         }
         query.execute(&mut *tx).await.on(side)?;
+        self.database.moves();
         self.gathered.put += waiting.len();
         self.gathered.head = Some(head + i64::try_from(waiting.len()).unwrap_or(0));
         self.tx = Some(tx);
