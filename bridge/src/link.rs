@@ -268,10 +268,10 @@ impl Link {
     /// When a side is not fenced or not drained; nothing has changed then.
     pub async fn turn(&self, source: Side) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
-        self.whole(async move {
+        self.whole(Box::pin(async move {
             let mut held = inner.engine.lock().await;
             let engine = held.as_mut().ok_or_else(|| inner.not_started())?;
-            let turning = engine.turn(source);
+            let turning = Box::pin(engine.turn(source));
             match inner.shared.in_time(turning).await {
                 Some(turned) => {
                     inner.publish(engine);
@@ -279,7 +279,7 @@ impl Link {
                 }
                 None => Err(inner.stalled(&mut held).await),
             }
-        })
+        }))
         .await
     }
 

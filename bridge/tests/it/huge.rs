@@ -58,7 +58,8 @@ async fn carried_over(pair: Pair, rows: u32) {
     let began = Instant::now();
     let say = |what: &str| {
         let (seconds, peak) = (began.elapsed().as_secs(), peak_kb(&bridge));
-        eprintln!("{rows} rows {what} after {seconds} s, at most {peak} kB");
+        let told = format!("{rows} rows {what} after {seconds} s, at most {peak} kB\n");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes());
     };
     pair.legacy.execute(&insert(&pair.legacy, rows)).await;
     say("inserted");
