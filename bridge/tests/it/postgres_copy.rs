@@ -415,6 +415,9 @@ async fn random_histories_beside_the_copy_end_equal_by_replication() {
     histories(Capture::Replication).await;
 }
 
+/// Histories that are written beside one copy at the most.
+const HISTORIES: u64 = 60;
+
 async fn dying(capture: Capture) {
     let mut wares = Wares::filled(1_200).await;
     wares.capture = capture;
@@ -432,10 +435,15 @@ async fn dying(capture: Capture) {
         let mut process = child_between(&legacy, &extracted, wares.child(), point, after);
         let mut died = None;
         let mut round = seed * 100;
-        while died.is_none() {
+        while died.is_none() && round < seed * 100 + HISTORIES {
             history(wares.legacy.pool().clone(), round, 3).await;
             round += 1;
             died = process.try_wait().unwrap();
+        }
+        // From here on the copy catches up, however slow the machine is.
+        if died.is_none() {
+            let end = tokio::time::timeout(WAIT * 2, process.wait()).await;
+            died = Some(end.unwrap().unwrap());
         }
         assert!(!died.unwrap().success(), "{point}");
         let link = resumed(&wares).await;
