@@ -205,6 +205,9 @@ impl Applier<'_> {
     /// Moves the position to where the batch ends.
     async fn move_on(&self, tx: &mut Tx, batch: &Batch) -> Result<(), Error> {
         let (target, stream) = (self.target, self.target.side.other());
+        if let Some(named) = &batch.named {
+            target.saw(tx, stream, named).await?;
+        }
         match batch.log {
             Some((from, place)) => {
                 let stream = (stream, self.epoch);

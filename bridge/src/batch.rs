@@ -76,6 +76,8 @@ pub(crate) struct Batch {
     pub(crate) unplaced: HashSet<i64>,
     /// The chunk's rows, where they go from database to database; they are not in `work` then.
     pub(crate) direct: Option<Direct>,
+    /// The names of all transactions that its rows may have seen, where the source's log has names.
+    pub(crate) named: Option<String>,
     /// Most of its rows are new to the source, so probably to the target.
     pub(crate) fresh: bool,
     /// Where this comes from the source's log without the stream between: the number before it,
@@ -169,6 +171,11 @@ impl Take<'_> {
                 .filter(|c| !self.unplaced.contains(&c.seq))
                 .cloned(),
         );
+        // Heartbeats have seen nothing.
+        let named = match self.chunk.is_some() || seen.iter().any(|change| !change.is_beat()) {
+            true => self.source.named(&mut tx).await?,
+            false => None,
+        };
         let (work, cut) = self.rows(&mut tx, &seen).await?;
         if let Some(count) = cut {
             (truncated, unplaced) = (true, Vec::new());
@@ -179,6 +186,7 @@ impl Take<'_> {
         }
         let mut batch = Batch {
             work,
+            named,
             cut: cut.is_some(),
             unplaced: unplaced.iter().map(|c| c.seq).collect(),
             upto,

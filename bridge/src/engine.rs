@@ -449,11 +449,13 @@ impl Engine {
     ) -> Result<u64, Error> {
         let source = self.source();
         let mut tx = source.read().await?;
+        let named = source.named(&mut tx).await?;
         let work = current(&self.plan, source, &mut tx, keys).await?;
         drop(tx);
         let batch = Batch {
             upto: self.applied,
             work,
+            named,
             ..Batch::default()
         };
         let applier = Applier {

@@ -31,6 +31,10 @@ pub enum Error {
         "{0} has no capture by replication: only `postgres://` and `mysql://` databases have; use `triggers`"
     )]
     Capture(String),
+    #[error(
+        "{0} cannot be followed to another server: that takes `mysql://` with capture by replication, whose log names its transactions"
+    )]
+    NoFailover(String),
     /// Changing how changes are found would leave a gap.
     #[error(
         "changes of the {side} database are found by {was} and the config says {wanted}: put it back, or close the link with `outgrow sync close` and start the copy again"
@@ -107,6 +111,24 @@ pub enum Error {
         "the {side} database is not the one that was followed ({what}): was it restored from a backup? close the link and start the copy again"
     )]
     Discontinued { side: Side, what: String },
+    /// Another server, or another log, than the one that was followed; by the names of transactions
+    /// it may yet go on from it.
+    #[error(
+        "the {side} database is not the one that was followed ({what}). Has a fail-over put another server in its place, `outgrow sync resume {slice} --another-server` goes on with it, if its GTIDs prove that it has all that was applied. Was it restored from a backup, close the link and start the copy again"
+    )]
+    Elsewhere {
+        side: Side,
+        slice: SliceId,
+        what: String,
+    },
+    /// Nothing proves that a server goes on from the one that was followed.
+    #[error("the {side} database is not gone on with: {what}")]
+    Unproved { side: Side, what: String },
+    /// It takes no writes yet.
+    #[error(
+        "the {0} database is read-only, as a replica is: let it take writes (`SET GLOBAL read_only = OFF`), then try again"
+    )]
+    ReadOnly(Side),
     /// The log does not say which rows have changed.
     #[error(
         "the log of the {side} database does not tell all ({what}): mend that, close the link with `outgrow sync close` and start the copy again"
@@ -144,7 +166,9 @@ impl Error {
                         | sqlx::Error::WorkerCrashed
                 ),
             },
-            Self::Stream { .. } | Self::Stalled(_) | Self::SetBack { .. } => true,
+            Self::Stream { .. } | Self::Stalled(_) | Self::SetBack { .. } | Self::ReadOnly(_) => {
+                true
+            }
             _ => false,
         }
     }
@@ -201,10 +225,12 @@ fn code(error: &sqlx::Error) -> Option<Code> {
     }
     if let Some(mysql) = inner.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         // States of its own that say nothing: a check, a bad string, cut data; waits for locks,
-        // too many connections, a shutdown.
+        // too many connections, a shutdown, a server that is read-only (yet).
         match mysql.number() {
             3819 | 4025 | 1366 | 1265 | 1364 => return Some(Code::State("23000".to_owned())),
-            1205 | 1040 | 1053 | 1927 | 1317 => return Some(Code::State("40001".to_owned())),
+            1205 | 1040 | 1053 | 1927 | 1317 | 1290 | 1836 => {
+                return Some(Code::State("40001".to_owned()));
+            }
             _ => {}
         }
     }

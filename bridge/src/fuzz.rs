@@ -19,6 +19,11 @@ pub fn statement(data: &[u8]) {
     fuzz::statement(&String::from_utf8_lossy(data));
 }
 
+/// Names of transactions as a server's settings have them.
+pub fn gtids(data: &[u8]) {
+    fuzz::gtids(&String::from_utf8_lossy(data));
+}
+
 #[cfg(test)]
 mod tests {
     use outgrow_testkit::around_seeds;
@@ -28,5 +33,6 @@ mod tests {
         around_seeds("bridge-pgoutput", super::pgoutput);
         around_seeds("bridge-binlog", super::binlog);
         around_seeds("bridge-statement", super::statement);
+        around_seeds("bridge-gtids", super::gtids);
     }
 }

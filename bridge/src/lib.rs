@@ -29,6 +29,7 @@ mod emptied;
 mod engine;
 mod error;
 pub mod events;
+mod fail_over;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -63,6 +64,7 @@ pub use both::Conflicts;
 pub use both::{Both, Policy, SettleReport, Settled, Which, Writes};
 pub use clock::Clock;
 pub use error::Error;
+pub use fail_over::Moved;
 pub use fault::FaultHook;
 pub use link::Link;
 pub use preflight::{Preflight, Problem};

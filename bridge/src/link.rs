@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::events::Events;
+use crate::fail_over::Moved;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
 use crate::scan::VerifyOptions;
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) paused: AtomicBool,
     pub(crate) places: watch::Sender<Places>,
     pub(crate) failures: watch::Sender<Option<String>>,
+    pub(crate) moves: watch::Sender<Vec<Moved>>,
     /// The side and place of the last fence: what a drain's position means.
     pub(crate) fenced: Mutex<Option<(Side, i64)>>,
     /// Where the other side's stream ended then, where both sides were fenced.
@@ -85,6 +87,7 @@ impl Link {
                 paused: AtomicBool::new(false),
                 places: watch::channel(places).0,
                 failures: watch::channel(None).0,
+                moves: watch::channel(Vec::new()).0,
                 fenced: Mutex::new(None),
                 fenced_back: Mutex::new(None),
                 report: Mutex::new(None),
@@ -167,6 +170,11 @@ impl Link {
         self.inner.failures.subscribe()
     }
 
+    /// Servers that were gone on with unasked, as the config says, at the last time that any were.
+    pub fn moves(&self) -> watch::Receiver<Vec<Moved>> {
+        self.inner.moves.subscribe()
+    }
+
     /// Applies nothing more after the present step; capture stays. [`Self::ensure`] resumes.
     ///
     /// # Errors
@@ -177,6 +185,26 @@ impl Link {
         drop(self.inner.engine.lock().await);
         self.inner.shared.status(|s| s.running = false);
         Ok(())
+    }
+
+    /// Goes on with servers that have taken the place of others, once their GTIDs prove that they
+    /// have all that was applied: with [`Self::ensure`], from exactly where the link was. Which those
+    /// are; none where both are the ones that were followed.
+    ///
+    /// # Errors
+    /// [`Error::Unproved`] with what such a server lacks; nothing has changed then.
+    pub async fn fail_over(&self) -> Result<Vec<Moved>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.whole(async move {
+            let mut held = inner.engine.lock().await;
+            let moved = inner.shared.fail_over(true).await?;
+            if !moved.is_empty() {
+                // What it knows is of the servers before.
+                *held = None;
+            }
+            Ok(moved)
+        })
+        .await
     }
 
     /// Takes up a paused link after a restart: where streams are read from a database's log, they

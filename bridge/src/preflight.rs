@@ -41,6 +41,9 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Preflight {
     pub problems: Vec<Problem>,
+    /// What may be left as it is, and would better not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advice: Vec<Problem>,
     /// Real rows that went through the mapping and back.
     pub sampled: u64,
     /// Rows per table, as `legacy.products` and `extracted.product`; of a legacy table those that
@@ -133,6 +136,15 @@ impl Shared {
                     what,
                     fix,
                 }));
+        }
+        for side in [Side::Legacy, Side::Extracted] {
+            let advice = self.on(side).advice().await?.into_iter();
+            found.advice.extend(advice.map(|(what, fix)| Problem {
+                table: format!("{side} database"),
+                column: None,
+                what,
+                fix,
+            }));
         }
         found.problems.extend(self.check_both(plan).await?);
         self.sample(plan, found).await

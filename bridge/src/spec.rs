@@ -101,6 +101,7 @@ impl PostgresUrl {
 pub struct MysqlUrl {
     text: String,
     pub(crate) capture: Capture,
+    pub(crate) follow_failover: bool,
     tls: Tls,
 }
 
@@ -214,6 +215,21 @@ impl DatabaseUrl {
             (other, Capture::Replication) => Err(Error::Capture(other.to_string())),
         }
     }
+
+    /// The same database, gone on with by itself where another server has taken its place and its
+    /// GTIDs prove that it has all that was applied.
+    ///
+    /// # Errors
+    /// [`Error::NoFailover`] where there are no GTIDs to prove it by.
+    pub fn following_failover(self) -> Result<Self, Error> {
+        match self {
+            Self::Mysql(url) if url.capture == Capture::Replication => Ok(Self::Mysql(MysqlUrl {
+                follow_failover: true,
+                ..url
+            })),
+            other => Err(Error::NoFailover(other.to_string())),
+        }
+    }
 }
 
 impl FromStr for DatabaseUrl {
@@ -242,6 +258,7 @@ impl FromStr for DatabaseUrl {
                 text,
                 tls,
                 capture: Capture::default(),
+                follow_failover: false,
             };
             return match url.options() {
                 Ok(options) if options.get_database().is_some_and(|name| !name.is_empty()) => {

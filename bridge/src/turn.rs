@@ -13,6 +13,7 @@ use outgrow_rollout::{DataPhase, Side};
 
 use crate::beats::Beats;
 use crate::db::books::{Copy, Position};
+use crate::db::origin::Origin;
 use crate::db::{Database, Tx, rows};
 use crate::engine::Engine;
 use crate::error::{Error, OnSide};
@@ -286,6 +287,7 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     let head = from.head(&mut there).await?;
     let birth = from.control(&mut there).await?.birth;
     let beat = from.last_beat(&mut there, "").await?;
+    comes_from(shared, stream, &mut tx, &mut there).await?;
     drop(there);
     let position = match known {
         None => Position {
@@ -328,6 +330,44 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
         from.explains(place).await?;
     }
     Ok(position)
+}
+
+/// Refuses a stream that comes from another server than what was applied of it, whoever was asked
+/// first, and notes which one it is where nobody has.
+async fn comes_from(
+    shared: &Shared,
+    stream: Side,
+    tx: &mut Tx,
+    there: &mut Tx,
+) -> Result<(), Error> {
+    let (from, into) = (shared.on(stream), shared.on(stream.other()));
+    let Some(server) = from.server_now().await? else {
+        return Ok(());
+    };
+    let known = into.origin(tx, stream).await?;
+    if let Some(was) = known.as_ref().filter(|known| known.server != server) {
+        return Err(Error::Elsewhere {
+            side: stream,
+            slice: shared.spec.slice.clone(),
+            what: format!("it had {} and has {server}", was.server),
+        });
+    }
+    if let Some(gtids) = known.as_ref().and_then(|known| known.gtids.as_deref()) {
+        // What was being committed at that moment may be named and gone, unseen.
+        let lacking = from.lacks(gtids).await?;
+        if !lacking.is_empty() {
+            let lacking = lacking.join(", ");
+            tracing::warn!(slice = %shared.spec.slice, side = %stream, %lacking,
+                "the server came back without transactions whose rows may have been carried over: \
+                 run `outgrow sync verify`");
+        }
+    }
+    if known.is_none_or(|known| known.gtids.is_none()) {
+        let gtids = from.named(there).await?;
+        let origin = Origin { server, gtids };
+        into.set_origin(tx, stream, &origin).await?;
+    }
+    Ok(())
 }
 
 /// The backfill's cursors, made at the first start.

@@ -70,17 +70,17 @@ impl Inner {
     ) -> Result<(), Error> {
         *lock(&self.phase) = phase;
         let mut worker = self.worker.lock().await;
-        let running = worker.as_ref().is_some_and(|w| !w.task.is_finished());
+        // One that has failed is about to end, and does nothing more.
+        let failed = self.failures.borrow().is_some();
+        let running = !failed && worker.as_ref().is_some_and(|w| !w.task.is_finished());
+        if !running {
+            stop(&mut worker).await;
+        }
         let mut held = self.engine.lock().await;
         let engine = match held.take() {
             Some(engine) if running => engine,
-            _ => {
-                // A worker that lives waits for this very lock: it takes what is made here.
-                if !running {
-                    stop(&mut worker).await;
-                }
-                Engine::start(Arc::clone(&self.shared), phase).await?
-            }
+            // A worker that lives waits for this very lock: it takes what is made here.
+            _ => self.begin(phase).await?,
         };
         let engine = held.insert(engine);
         let settled = match paused {
@@ -112,6 +112,21 @@ impl Inner {
             });
         }
         Ok(())
+    }
+
+    /// Takes the link over, also on a server that has taken another's place, where the config says so
+    /// and it is proved.
+    async fn begin(&self, phase: DataPhase) -> Result<Engine, Error> {
+        match Engine::start(Arc::clone(&self.shared), phase).await {
+            Err(Error::Elsewhere { side, .. }) if self.shared.on(side).follows_failover() => {
+                let moved = self.shared.fail_over(false).await?;
+                if !moved.is_empty() {
+                    self.moves.send_replace(moved);
+                }
+                Engine::start(Arc::clone(&self.shared), phase).await
+            }
+            started => started,
+        }
     }
 
     /// Turns the link to the wanted direction if it was recorded the other way: a crash may have
@@ -159,7 +174,7 @@ impl Inner {
             Some(engine) => engine,
             None => {
                 let phase = *lock(&self.phase);
-                let engine = Engine::start(Arc::clone(&self.shared), phase).await?;
+                let engine = self.begin(phase).await?;
                 held.insert(engine)
             }
         };
@@ -176,7 +191,8 @@ impl Inner {
             Err(error @ Error::Stream { .. }) => Err(engine.instead_of(error).await),
             stepped => stepped,
         };
-        if stepped.is_err() && engine.is_in_doubt() {
+        let moved = matches!(&stepped, Err(e) if self.shared.follows(e));
+        if moved || stepped.is_err() && engine.is_in_doubt() {
             // What was applied is for the databases to say.
             *held = None;
             self.shared.legacy.release().await;
@@ -244,7 +260,7 @@ impl Inner {
                         Then::Wait => self.shared.limits().poll,
                     }
                 }
-                Err(e) if e.passes() => {
+                Err(e) if e.passes() || self.shared.follows(&e) => {
                     let slice = &self.shared.spec.slice;
                     tracing::warn!(%slice, error = %e, "trying again");
                     self.shared.status(|s| s.trouble = Some(e.to_string()));

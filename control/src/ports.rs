@@ -109,6 +109,10 @@ pub trait Sync: Send + std::marker::Sync {
         phase: DataPhase,
         source: Side,
     ) -> BoxFuture<'a, PortResult<()>>;
+    /// Proves that servers which have taken the place of those that were followed have all that was
+    /// applied, and lets [`Self::ensure`] go on with them. The value says which, and what proved it;
+    /// `None` where none has.
+    fn fail_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Option<Value>>>;
     fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence>;
     /// Tables, rates, positions, for `sync status`.
     fn describe(&self, slice: &SliceId) -> Option<Value>;

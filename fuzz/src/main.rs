@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Each has its seeds in `fuzz/seeds/NAME`, which a test of its crate also reads.
-const TARGETS: [(&str, Target); 14] = [
+const TARGETS: [(&str, Target); 15] = [
     ("shadow-json", outgrow_shadow::fuzz::json),
     ("shadow-body", outgrow_shadow::fuzz::body),
     ("shadow-recording", outgrow_shadow::fuzz::recording),
@@ -26,6 +26,7 @@ const TARGETS: [(&str, Target); 14] = [
     ("bridge-pgoutput", outgrow_bridge::fuzz::pgoutput),
     ("bridge-binlog", outgrow_bridge::fuzz::binlog),
     ("bridge-statement", outgrow_bridge::fuzz::statement),
+    ("bridge-gtids", outgrow_bridge::fuzz::gtids),
 ];
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {

@@ -79,6 +79,47 @@ impl Mariadb {
         server
     }
 
+    /// A replica of a server with the row log on, with a row log of its own. It has not caught up yet.
+    ///
+    /// # Panics
+    /// As [`Self::logged`].
+    pub async fn replica_of(primary: &Self) -> Self {
+        let [log, format, metadata, _] = LOGGED;
+        let own = [
+            log,
+            format,
+            metadata,
+            "--server-id=8",
+            "--log-slave-updates",
+        ];
+        let server = Self::begin(None, &own).await;
+        let port = primary.port;
+        let follow = format!(
+            "RESET MASTER; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, \
+             MASTER_USER = 'outgrow', MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos; START SLAVE"
+        );
+        server.execute(&follow).await;
+        server
+    }
+
+    /// Waits until it has all that another server has written to its log.
+    ///
+    /// # Panics
+    /// Panics when that takes too long.
+    pub async fn catch_up_with(&self, primary: &Self) {
+        let upto = primary.text("SELECT @@global.gtid_binlog_pos").await;
+        let wait = format!("SELECT MASTER_GTID_WAIT('{upto}', {})", START.as_secs());
+        assert_eq!(self.number(&wait).await, 0, "the replica has not {upto}");
+    }
+
+    /// Ends its being a replica: it takes writes of its own.
+    ///
+    /// # Panics
+    /// As [`Self::execute`].
+    pub async fn promote(&self) {
+        self.execute("STOP SLAVE; RESET SLAVE ALL").await;
+    }
+
     async fn begin(tls: Option<ServerFiles>, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
@@ -177,12 +218,17 @@ impl Mariadb {
         self.go_on().await;
     }
 
-    fn kill(&mut self) {
+    /// `kill -9`, and nothing more.
+    pub fn kill(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
 
-    async fn go_on(&mut self) {
+    /// A start of one that was killed.
+    ///
+    /// # Panics
+    /// Panics when it does not come back.
+    pub async fn go_on(&mut self) {
         let (tls, options) = (self.tls.as_ref(), &self.options);
         self.server = serve(self.user, self.dir.path(), self.port, tls, options);
         self.ready().await;
@@ -228,6 +274,18 @@ impl Mariadb {
         }
     }
 
+    /// The one text that a query gives.
+    ///
+    /// # Panics
+    /// Panics, showing the query, when it gives none.
+    #[allow(clippy::panic)] // The query is the message of the failing test.
+    pub async fn text(&self, query: &str) -> String {
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {query}"))
+    }
+
     /// The one integer that a query gives.
     ///
     /// # Panics
@@ -243,6 +301,9 @@ impl Mariadb {
 
 impl Drop for Mariadb {
     fn drop(&mut self) {
+        if matches!(self.server.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let _ = Command::new("kill")
             .arg("-KILL")
             .arg(self.server.id().to_string())

@@ -21,6 +21,8 @@ enum Weather {
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
+    /// Where new connections go.
+    server: Arc<watch::Sender<SocketAddr>>,
     weather: Arc<watch::Sender<Weather>>,
     /// Connections up to this one are silent for ever, though open.
     lost: Arc<watch::Sender<u64>>,
@@ -43,12 +45,13 @@ impl Relay {
         let listener = TcpListener::bind(address).await;
         let listener = listener.expect("a free loopback port");
         let address = listener.local_addr().expect("it is bound");
+        let server = Arc::new(watch::channel(server).0);
         let weather = Arc::new(watch::channel(Weather::Fair).0);
         let lost = Arc::new(watch::channel(0).0);
         let made = Arc::new(watch::channel(0).0);
         let accept = accept(
             listener,
-            server,
+            Arc::clone(&server),
             Arc::clone(&weather),
             Arc::clone(&lost),
             Arc::clone(&made),
@@ -56,6 +59,7 @@ impl Relay {
         let task = tokio::spawn(accept).abort_handle();
         Self {
             address,
+            server,
             weather,
             lost,
             made,
@@ -77,6 +81,11 @@ impl Relay {
         self.weather.send_replace(Weather::Fair);
     }
 
+    /// New connections go to another server, as by an address that a fail-over moves.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.server.send_replace(server);
+    }
+
     /// Present connections carry nothing any more and do not end, as when the other host has
     /// lost its power; new ones are carried.
     pub fn lose(&self) {
@@ -94,7 +103,7 @@ impl Drop for Relay {
 
 async fn accept(
     listener: TcpListener,
-    server: SocketAddr,
+    server: Arc<watch::Sender<SocketAddr>>,
     weather: Arc<watch::Sender<Weather>>,
     lost: Arc<watch::Sender<u64>>,
     made: Arc<watch::Sender<u64>>,
@@ -106,6 +115,7 @@ async fn accept(
         if *weather.borrow_and_update() == Weather::Cut {
             continue;
         }
+        let server = *server.borrow();
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else {
                 return;

@@ -217,8 +217,10 @@ impl Engine {
         let partial = truncated || work.len() < keys.len();
         let taken: HashSet<At> = work.iter().map(|w| (w.group, w.key.clone())).collect();
         times.retain(|at, _| taken.contains(at));
+        let named = database.named(&mut tx).await?;
         let batch = Batch {
             upto,
+            named,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
             work,
             truncated,
@@ -379,10 +381,12 @@ impl Engine {
         let head = database.head(&mut tx).await?;
         let work = self.exact(from, &mut tx, &keys, (head, upto)).await?;
         let work = work.unwrap_or_default();
+        let named = database.named(&mut tx).await?;
         drop(tx);
         let batch = Batch {
             upto,
             work,
+            named,
             ..Batch::default()
         };
         let guard = self.guard(from, HashMap::new(), refused, None);

@@ -261,9 +261,13 @@ impl Engine {
             if let Err(why) = &work.target {
                 return Err(cannot(id, why));
             }
+            let mut tx = database.read().await?;
+            let named = database.named(&mut tx).await?;
+            drop(tx);
             let batch = Batch {
                 upto: self.applied_of(take),
                 work: vec![work],
+                named,
                 ..Batch::default()
             };
             let settles = Some((home, conflict.id));

@@ -8,6 +8,7 @@ pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod mysql;
 mod names;
+pub(crate) mod origin;
 pub(crate) mod postgres;
 pub(crate) mod rows;
 pub(crate) mod sizes;
@@ -281,7 +282,7 @@ impl Database {
         drop(tx);
         match &self.feed {
             Some(Feed::Postgres(_)) => self.slot_in_order().await.map(drop),
-            Some(Feed::Mysql(_)) => self.binlog_in_order().await,
+            Some(Feed::Mysql(feed)) => self.binlog_in_order(feed).await,
             None => Ok(()),
         }
     }
@@ -420,6 +421,7 @@ impl Database {
             None => {}
         }
         self.install_beat().await?;
+        self.install_origin().await?;
         self.install_events().await?;
         self.install_verify().await?;
         self.install_both().await

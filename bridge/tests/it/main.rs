@@ -22,6 +22,7 @@ mod mapping_lookup;
 mod mapping_rows;
 mod mysql;
 mod mysql_binlog;
+mod mysql_binlog_fail_over;
 mod mysql_binlog_keys;
 mod mysql_binlog_refused;
 mod names;

@@ -32,9 +32,7 @@ pub(crate) enum SyncCommand {
     /// Stop following; changes are kept for later
     #[command(after_help = "Examples:\n  outgrow sync pause catalog --reason 'disk is full'")]
     Pause(Changed),
-    /// Go on following, also after a failure
-    #[command(after_help = "Examples:\n  outgrow sync resume catalog")]
-    Resume(Changed),
+    Resume(ResumeArgs),
     /// Show rows changed on both sides, parked rows, and writes that came by another way
     #[command(after_help = "Examples:\n  outgrow sync conflicts catalog")]
     Conflicts(One),
@@ -64,6 +62,22 @@ pub(crate) struct Changed {
     slice: String,
     #[command(flatten)]
     said: Said,
+}
+
+/// Go on following, also after a failure
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Where a fail-over has put a replica in a database's place, --another-server goes on with it, if its GTIDs prove that it has all that was applied.
+
+Examples:
+  outgrow sync resume catalog
+  outgrow sync resume catalog --another-server --reason 'fail-over to db2'")]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    changed: Changed,
+    /// Go on with another server than before, if it has all that was applied
+    #[arg(long)]
+    another_server: bool,
 }
 
 /// Show how far the tables are
@@ -134,7 +148,13 @@ pub(crate) async fn run(context: &Context, command: SyncCommand) -> anyhow::Resu
     match command {
         SyncCommand::Start(args) => moved(context, "start", &args).await,
         SyncCommand::Pause(args) => moved(context, "pause", &args).await,
-        SyncCommand::Resume(args) => moved(context, "resume", &args).await,
+        SyncCommand::Resume(args) => {
+            let verb = match args.another_server {
+                true => "another-server",
+                false => "resume",
+            };
+            moved(context, verb, &args.changed).await
+        }
         SyncCommand::Close(args) => moved(context, "close", &args).await,
         SyncCommand::Status(args) => show(context, args.slice.as_deref()).await,
         SyncCommand::Verify(args) => verify::run(context, &args).await,

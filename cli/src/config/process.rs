@@ -399,6 +399,33 @@ fn database(
     findings: &mut Findings<'_>,
     around: Surroundings<'_>,
 ) -> Result<Option<Database>, Reported> {
+    let found = captured(section, findings, around);
+    let Some(node) = section.get("follow_failover") else {
+        return found;
+    };
+    if !node.boolean(findings).ok_or(Reported)? {
+        return found;
+    }
+    let followed = match found? {
+        Some(Database::Server(url)) => url.following_failover().map_err(|e| e.to_string()),
+        Some(lite @ Database::Sqlite(_)) => {
+            Err(outgrow_bridge::Error::NoFailover(lite.to_string()).to_string())
+        }
+        None => Err("it is of a database, and there is none".to_owned()),
+    };
+    let followed = followed.map(|url| Some(Database::Server(url)));
+    followed.map_err(|rule| {
+        let fix = "remove it, or have a `mysql://` database with `capture = \"replication\"`";
+        findings.refuse(&node.place, rule, fix);
+        Reported
+    })
+}
+
+fn captured(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Result<Option<Database>, Reported> {
     let found = match section.get("database") {
         None => None,
         Some(node) => Some(a_database(&node, findings, around).ok_or(Reported)?),

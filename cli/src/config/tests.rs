@@ -75,6 +75,29 @@ fn a_database_says_how_its_changes_are_found() {
 }
 
 #[test]
+fn a_database_says_whether_another_server_is_gone_on_with() {
+    let line = "database = \"sqlite:data/shop.db\"";
+    let with = |text: &str| SHOP.replace(line, text);
+    let follow = "capture = \"replication\"\nfollow_failover = true";
+    good(&with(&format!(
+        "database = \"mysql://app@db/shop\"\n{follow}"
+    )));
+    good(&with(&format!("{line}\nfollow_failover = false")));
+    golden(
+        "failover_of_postgres",
+        &with(&format!("database = \"postgres://app@db/shop\"\n{follow}")),
+    );
+    golden(
+        "failover_without_a_log",
+        &with("database = \"mysql://app@db/shop\"\nfollow_failover = true"),
+    );
+    golden(
+        "failover_of_sqlite",
+        &with(&format!("{line}\nfollow_failover = true")),
+    );
+}
+
+#[test]
 fn no_slip_brings_it_down() {
     outgrow_testkit::around(SHOP.as_bytes(), &mut |bytes| {
         if let Err(errors) = parse(&String::from_utf8_lossy(bytes)) {

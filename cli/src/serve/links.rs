@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use outgrow_bridge::events::Events;
-use outgrow_bridge::{Link, LinkSpec, VerifyOptions, Which};
+use outgrow_bridge::{Link, LinkSpec, Preflight, VerifyOptions, Which};
 use outgrow_control::Controller;
 use outgrow_control::ports::{
     FencePosition, PortError, PortResult, Sync as SyncPort, Verification,
@@ -116,15 +116,31 @@ impl Links {
                 break link;
             }
         };
-        let mut failures = link.failures();
+        let (mut failures, mut moves) = (link.failures(), link.moves());
+        let mut has_moved = true;
         loop {
+            let moved = has_moved.then(|| moves.borrow_and_update().clone());
+            if let Some(moved) = moved.filter(|moved| !moved.is_empty()) {
+                let noted = match serde_json::to_value(&moved) {
+                    Ok(moved) => controller.link_moved(id.as_str(), moved).await,
+                    Err(_) => Ok(()),
+                };
+                if let Err(error) = noted {
+                    warn!(slice = %id, %error, "another server could not be journaled");
+                }
+            }
             let reason = failures.borrow_and_update().clone();
             if let Some(reason) = reason
                 && let Err(error) = controller.link_failed(id.as_str(), &reason).await
             {
                 warn!(slice = %id, %error, "a failed link could not be journaled");
             }
-            if failures.changed().await.is_err() {
+            let changed;
+            (has_moved, changed) = tokio::select! {
+                changed = failures.changed() => (false, changed),
+                changed = moves.changed() => (true, changed),
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -183,6 +199,14 @@ impl SyncPort for Links {
             let link = self.link(slice).await?;
             link.pause().await.map_err(refused)?;
             link.keep(phase, source).await.map_err(refused)
+        })
+    }
+
+    fn fail_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Option<Value>>> {
+        Box::pin(async move {
+            let moved = self.link(slice).await?.fail_over().await.map_err(refused)?;
+            let moved = (!moved.is_empty()).then_some(moved);
+            moved.map(serde_json::to_value).transpose().map_err(refused)
         })
     }
 
@@ -318,13 +342,16 @@ pub(super) async fn preflight(config: &Config) -> Vec<Finding> {
             detail,
         };
         match preflight_one(config, slice).await {
-            Ok(problems) if problems.is_empty() => {
-                found.push(finding(
-                    true,
-                    "mapping holds both ways on sampled rows".to_owned(),
-                ));
+            Ok(seen) => {
+                let problems = seen.problems.iter().map(ToString::to_string);
+                found.extend(problems.map(|text| finding(false, text)));
+                if seen.ok() {
+                    let holds = "mapping holds both ways on sampled rows";
+                    found.push(finding(true, holds.to_owned()));
+                }
+                let advice = seen.advice.iter();
+                found.extend(advice.map(|one| finding(true, format!("advice: {one}"))));
             }
-            Ok(problems) => found.extend(problems.into_iter().map(|text| finding(false, text))),
             Err(error) => found.push(finding(false, format!("{error:#}"))),
         }
         found.extend(broker::check(slice).await);
@@ -332,15 +359,12 @@ pub(super) async fn preflight(config: &Config) -> Vec<Finding> {
     found
 }
 
-async fn preflight_one(
-    config: &Config,
-    slice: &crate::config::Slice,
-) -> anyhow::Result<Vec<String>> {
+async fn preflight_one(config: &Config, slice: &crate::config::Slice) -> anyhow::Result<Preflight> {
     let Some(spec) = settings::link(config, slice)? else {
-        return Ok(Vec::new());
+        return Ok(Preflight::default());
     };
     let link = Link::open_with(spec, broker::events(slice)).await?;
     let seen = link.preflight().await;
     link.shutdown().await;
-    Ok(seen?.problems.iter().map(ToString::to_string).collect())
+    Ok(seen?)
 }

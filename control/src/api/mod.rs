@@ -131,6 +131,10 @@ fn router(controller: Controller, token: Token) -> Router {
         .route("/v1/sync/{slice}/start", post(operate::sync_start))
         .route("/v1/sync/{slice}/pause", post(operate::sync_pause))
         .route("/v1/sync/{slice}/resume", post(operate::sync_resume))
+        .route(
+            "/v1/sync/{slice}/another-server",
+            post(operate::sync_another_server),
+        )
         .route("/v1/sync/{slice}/verify", post(operate::sync_verify))
         .route("/v1/sync/{slice}/repair", post(operate::sync_repair))
         .route(

@@ -269,6 +269,17 @@ pub(super) async fn sync_resume(
     Ok(Json(controller.to_end(run).await?))
 }
 
+pub(super) async fn sync_another_server(
+    State(controller): State<Controller>,
+    Path(name): Slice,
+    body: Bytes,
+) -> Answer<SliceState> {
+    let note = said(&body)?;
+    let own = controller.clone();
+    let run = async move { own.sync_another_server(&name, note).await };
+    Ok(Json(controller.to_end(run).await?))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VerifyBody {

@@ -122,6 +122,48 @@ impl Controller {
         Ok(after)
     }
 
+    /// As [`Self::sync_resume`], with a server that has taken the place of the one that was followed,
+    /// once it is proved that it has all that was applied.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with what it lacks; the state is unchanged then.
+    pub async fn sync_another_server(&self, name: &str, note: Note) -> Result<SliceState> {
+        let slice = self.with_tables(name)?;
+        self.must_lead()?;
+        let _occupied = slice.occupy("going on with another server")?;
+        let proved = self.sync().fail_over(&slice.id).await;
+        let Some(moved) = proved.map_err(ControlError::Refused)? else {
+            let why =
+                "both databases are the ones that were followed: leave `--another-server` out";
+            return Err(ControlError::Refused(PortError(why.to_owned())));
+        };
+        let state = slice.state();
+        let stopped = state.data.as_ref();
+        let stopped = stopped.is_some_and(|link| link.paused.is_some() || link.failed.is_some());
+        let after = if stopped {
+            let wanted = Wanted::new("sync-another-server", Move::ResumeLink, note).on(moved);
+            self.change(&slice, wanted).await?
+        } else {
+            self.note(&slice, "sync-another-server", note, moved)
+                .await?;
+            state
+        };
+        slice.held().ensured = None;
+        self.begin_link(&slice).await?;
+        Ok(after)
+    }
+
+    /// Takes note of another server that the bridge goes on with unasked, as the config says.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn link_moved(&self, name: &str, moved: Value) -> Result<()> {
+        let slice = self.with_tables(name)?;
+        let why = "its GTIDs prove that it has all that was applied";
+        let note = Note::new(Some("bridge"), Some(why));
+        self.note(&slice, "link-another-server", note, moved).await
+    }
+
     /// What fails here is tried again by the reconciler, and shown by `status`; who ordered it is
     /// told so.
     async fn begin_link(&self, slice: &Slice) -> Result<()> {

@@ -47,6 +47,8 @@ pub(crate) struct Seen {
     pub phase: Option<DataPhase>,
     pub copied: bool,
     pub different: u64,
+    /// Another server has taken a database's place.
+    pub elsewhere: bool,
     pub lag_ms: Option<u64>,
     pub foreign_age_ms: Option<u64>,
     /// Rows that were changed beside the one of `foreign_age_ms`.
@@ -486,6 +488,14 @@ impl Bridge for World {
                 self.see().different = 0;
             }
             Ok(json!({"dry_run": dry_run}))
+        })
+    }
+
+    fn fail_over<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<Option<Value>>> {
+        Box::pin(async move {
+            self.call("fail_over", "").await?;
+            let elsewhere = self.see().elsewhere;
+            Ok(elsewhere.then(|| json!([{"now": "server_id 8"}])))
         })
     }
 

@@ -270,6 +270,61 @@ async fn a_link_pauses_fails_and_resumes() {
     controller.shutdown().await;
 }
 
+/// Another server is gone on with once it is proved, and the journal has the proof.
+#[tokio::test]
+async fn a_link_goes_on_with_another_server_that_is_proved() {
+    let home = Home::new();
+    let controller = home.start().await;
+    home.walk(&controller, "catalog", "shadow").await;
+    let refused = controller.sync_another_server("catalog", ana()).await;
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("are the ones that were followed"), "{text}");
+    // It cannot go on by itself, but nobody has said so to control: after a restart.
+    home.world.see().elsewhere = true;
+    let ensured = home.world.called("ensure");
+    controller
+        .sync_another_server("catalog", ana())
+        .await
+        .unwrap();
+    assert_eq!(home.world.called("ensure"), ensured + 1);
+    controller
+        .link_failed("catalog", "it is another")
+        .await
+        .unwrap();
+    home.world.go_wrong("fail_over", Wrong::Fails);
+    let refused = controller.sync_another_server("catalog", ana()).await;
+    assert!(refused.unwrap_err().to_string().contains("does not work"));
+    let failed = || async {
+        let view = controller.slice_status("catalog").unwrap();
+        let data = view.state.data.unwrap();
+        data.failed
+    };
+    assert_eq!(failed().await.as_deref(), Some("it is another"));
+    home.world.see().wrong.clear();
+    controller
+        .sync_another_server("catalog", ana())
+        .await
+        .unwrap();
+    assert_eq!(failed().await, None);
+    let moved = serde_json::json!([{ "now": "server_id 9" }]);
+    controller
+        .link_moved("catalog", moved.clone())
+        .await
+        .unwrap();
+    let expected = [
+        "sync-another-server",
+        "link-failed",
+        "sync-another-server",
+        "link-another-server",
+    ];
+    let actions = actions(&controller, "catalog").await;
+    assert!(
+        actions.ends_with(&expected.map(str::to_owned)),
+        "{actions:?}"
+    );
+    controller.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_paused_link_is_taken_up_as_paused() {
     let home = Home::new();

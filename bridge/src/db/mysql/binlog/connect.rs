@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts, OptsBuilder};
+use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts, OptsBuilder, Sid};
 
-use super::place::Place;
+use super::gtid::Gtids;
+use super::place::Begin;
 use crate::spec::MysqlUrl;
 
 /// Between two signs of life of a server that has nothing to tell.
@@ -48,12 +49,13 @@ impl From<mysql_async::Error> for Broken {
     }
 }
 
-/// Asks for the log from a place on. `encrypted` is whether other connections are.
+/// Asks for the log from a place on, or for what is behind these transactions. `encrypted` is
+/// whether other connections are.
 pub(super) async fn dump(
     url: &MysqlUrl,
     encrypted: bool,
     reader: u32,
-    from: &Place,
+    from: &Begin,
 ) -> Result<BinlogStream, Broken> {
     let options = url.binlog(encrypted).map_err(Broken::Passing)?;
     let mut connection = Conn::new(options).await?;
@@ -65,9 +67,27 @@ pub(super) async fn dump(
          @mariadb_slave_capability = 4"
     );
     connection.query_drop(session).await?;
-    let request = BinlogStreamRequest::new(reader)
-        .with_filename(from.file.as_bytes())
-        .with_pos(from.pos);
+    let request = BinlogStreamRequest::new(reader);
+    let request = match from {
+        Begin::Place(place) => request
+            .with_filename(place.file.as_bytes())
+            .with_pos(place.pos),
+        Begin::Gtids(gtids @ Gtids::Maria(_)) => {
+            // It refuses a position that its log has not, also one that it has gone another way from.
+            let session = format!(
+                "SET @slave_connect_state = '{gtids}', @slave_gtid_strict_mode = 1, \
+                 @slave_gtid_ignore_duplicates = 0"
+            );
+            connection.query_drop(session).await?;
+            request
+        }
+        Begin::Gtids(gtids) => {
+            let sets = gtids.by_server();
+            let sets: Result<Vec<Sid<'_>>, _> = sets.iter().map(|set| set.parse()).collect();
+            let sets = sets.map_err(|e| Broken::Passing(e.to_string()))?;
+            request.with_gtid().with_gtid_set(sets)
+        }
+    };
     Ok(connection.get_binlog_stream(request).await?)
 }
 

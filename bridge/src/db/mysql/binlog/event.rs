@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::gtid::{Gtids, Named, previous};
 use super::wire::{Bits, Reader, inflate};
 
 /// MariaDB's mark of a single statement that is its own transaction.
@@ -20,7 +21,10 @@ pub(super) enum Event<'a> {
     /// A transaction begins, or one statement if nothing follows that says otherwise.
     Gtid {
         begun: bool,
+        named: Named,
     },
+    /// All transactions of the files before this one; `None` where they have no names that are known.
+    Before(Option<Gtids>),
     Query {
         schema: String,
         text: Cow<'a, [u8]>,
@@ -101,12 +105,28 @@ pub(super) fn decode(kind: u8, data: &[u8]) -> Option<Event<'_>> {
         39 => Event::Unreadable("parts of JSON documents (`binlog_row_value_options`)"),
         40 => Event::Payload,
         // MySQL's, with a name of its own, without one, and with a tag.
-        33 | 34 | 42 => Event::Gtid { begun: false },
+        33 => {
+            left.take(1)?;
+            let uuid = left.take(16)?.try_into().ok()?;
+            let number = left.low(8)?;
+            Event::Gtid {
+                begun: false,
+                named: Named::Unique { uuid, number },
+            }
+        }
+        34 | 42 => Event::Gtid {
+            begun: false,
+            named: Named::Unknown,
+        },
+        35 => Event::Before(previous(data)),
         // MariaDB's.
         162 => {
-            left.take(12)?;
-            let begun = left.byte()? & STANDALONE == 0;
-            Event::Gtid { begun }
+            let number = left.low(8)?;
+            let domain = u32::try_from(left.low(4)?).ok()?;
+            Event::Gtid {
+                begun: left.byte()? & STANDALONE == 0,
+                named: Named::Counted { domain, number },
+            }
         }
         165 => query(left, true)?,
         166..=168 => rows(kind - 143, left, true)?,

@@ -1,6 +1,7 @@
 //! The log's bytes as a fuzzer has them: see [`crate::fuzz`].
 
 use super::event::{Event, Logged, decode};
+use super::gtid::{Flavour, Gtids, Held, Named, owned};
 use super::rows::Value;
 use super::sql;
 use super::value::part;
@@ -41,6 +42,13 @@ pub(crate) fn events(data: &[u8]) {
         }
         Some(Event::Query { text, .. }) => _ = sql::read(&String::from_utf8_lossy(&text)),
         Some(Event::Map(map)) => _ = map.columns(),
+        Some(Event::Gtid { named, .. }) => {
+            for flavour in [Flavour::Maria, Flavour::Mysql] {
+                let place = Gtids::parse(flavour, "");
+                _ = place.map(|mut place| place.take(named, 7));
+            }
+        }
+        Some(Event::Before(Some(gtids))) => same(Flavour::Mysql, &gtids),
         _ => {}
     }
 }
@@ -57,4 +65,50 @@ fn each(columns: &[Logged], values: &[Value<'_>]) {
 
 pub(crate) fn statement(text: &str) {
     let _ = sql::read(text);
+}
+
+/// A position, and what a server says that it has, with a line between them.
+pub(crate) fn gtids(text: &str) {
+    let (place, has) = text.split_once('\n').unwrap_or((text, ""));
+    for flavour in [Flavour::Maria, Flavour::Mysql] {
+        let Some(mut place) = Gtids::parse(flavour, place) else {
+            continue;
+        };
+        same(flavour, &place);
+        let held = match flavour {
+            Flavour::Maria => Held::maria(has, ""),
+            Flavour::Mysql => Held::mysql(has),
+        };
+        if let Some(held) = held {
+            _ = place.lacking(&held);
+            _ = held.beyond(&place);
+        }
+        if let Some(more) = owned(has) {
+            place.join(more);
+        }
+        place.take(
+            Named::Counted {
+                domain: 0,
+                number: u64::MAX,
+            },
+            1,
+        );
+        same(flavour, &place);
+    }
+}
+
+/// A position is read as it was written, and its server has all of it.
+fn same(flavour: Flavour, place: &Gtids) {
+    let text = place.to_string();
+    let again = Gtids::parse(flavour, &text);
+    assert!(again.as_ref() == Some(place), "{text}");
+    let held = match flavour {
+        Flavour::Maria => Held::maria(&text, ""),
+        Flavour::Mysql => Held::mysql(&text),
+    };
+    assert!(
+        held.is_some_and(|held| place.lacking(&held).is_empty()),
+        "{text}"
+    );
+    assert!(place.by_server().iter().all(|set| !set.is_empty()));
 }

@@ -30,7 +30,9 @@ mod connect;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod gtid;
 mod image;
+mod moved;
 mod needs;
 mod noted;
 mod place;
@@ -45,7 +47,7 @@ mod wire;
 pub(crate) use self::step::EVERY_ROW;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -55,9 +57,10 @@ use tokio::sync::Mutex;
 
 use self::connect::{Broken, dump};
 use self::event::Logged;
+use self::gtid::{Flavour, Gtids, Named};
 pub(crate) use self::needs::missing_for_rows_mysql;
 use self::noted::Shape;
-use self::place::{Place, Sight};
+use self::place::{Begin, Place, Sight};
 use self::step::Step;
 use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::error::{Error, OnSide};
@@ -76,6 +79,7 @@ const STOPPED: &str = "its binary log has stopped coming";
 pub(crate) struct Feed {
     url: MysqlUrl,
     fault: Option<FaultHook>,
+    flavour: OnceLock<Flavour>,
     inner: Mutex<Inner>,
 }
 
@@ -125,6 +129,12 @@ struct Stream {
     waiting: Option<Result<Raw, Broken>>,
     /// Up to here it was read.
     place: Place,
+    /// The transactions up to there; `None` where the server does not name them.
+    gtids: Option<Gtids>,
+    /// Files of a server that was asked by names of transactions: one of them begins.
+    files: Vec<String>,
+    /// Whose log it is.
+    server: String,
     sight: Sight,
     /// The shapes of tables may have changed.
     stale: bool,
@@ -146,9 +156,40 @@ impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream")
             .field("place", &self.place)
+            .field("gtids", &self.gtids)
             .field("stamp", &self.stamp)
             .field("proved", &self.proved)
             .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// Where it begins, if it was not asked for by its place: its name has a checksum behind it.
+    fn begins(&mut self, file: &str, pos: u64) {
+        let known = self.files.iter().filter(|known| file.starts_with(*known));
+        if let Some(known) = known.max_by_key(|known| known.len()) {
+            self.place = Place {
+                file: known.clone(),
+                pos,
+            };
+        }
+    }
+
+    /// Takes note of a transaction that has ended.
+    fn took(&mut self, named: Named, server: u32) {
+        if let Some(gtids) = &mut self.gtids
+            && !gtids.take(named, server)
+        {
+            self.gtids = None;
+        }
+    }
+
+    /// What is in the files before this one, where it begins.
+    fn before(&mut self, gtids: Option<Gtids>) {
+        match (&mut self.gtids, gtids) {
+            (Some(mine), Some(before)) => mine.join(before),
+            (mine, before) => *mine = before,
+        }
     }
 }
 
@@ -157,6 +198,7 @@ impl Feed {
         Self {
             url: url.clone(),
             fault,
+            flavour: OnceLock::new(),
             inner: Mutex::new(Inner::default()),
         }
     }
@@ -304,7 +346,7 @@ impl Database {
     }
 
     async fn connect_binlog(&self, feed: &Feed, inner: &Inner) -> Result<Stream, Error> {
-        let slot = self.recorded().await?;
+        let slot = self.recorded(feed).await?;
         let sight = self.sight(&inner.followed).await?;
         let mut tx = self.read().await?;
         let set = place::settings(&mut tx).await.on(self.side)?;
@@ -327,17 +369,24 @@ impl Database {
             .and_then(|row| row.maybe_text(0));
         drop(tx);
         let limit = self.barrier().await?;
-        let opened = dump(&feed.url, encrypted, slot.reader, &slot.place);
+        let opened = dump(&feed.url, encrypted, slot.reader, &slot.from);
         let log = tokio::time::timeout(PATIENCE, opened)
             .await
             .map_err(|_| self.stream_error("its binary log does not come"))?
             .map_err(|broken| self.broken(broken))?;
+        let (place, files) = match slot.from {
+            Begin::Place(place) => (place, Vec::new()),
+            Begin::Gtids(_) => (Place::default(), slot.files),
+        };
         Ok(Stream {
             log,
             last: Instant::now(),
             described: false,
             waiting: None,
-            place: slot.place,
+            place,
+            gtids: slot.gtids,
+            files,
+            server: slot.server,
             sight,
             stale: false,
             known: HashMap::new(),

@@ -1,9 +1,10 @@
 //! What the server and the bridge's user must have so that the log can be read.
 
-use super::connect::dump;
-use super::place::{log_status, settings};
+use super::connect::{Broken, dump};
+use super::place::{Begin, log_status, settings};
 use super::{Feed, image, value};
 use crate::db::{Arg, Database, PATIENCE, Tx};
+use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
 use crate::value::Kind;
 
@@ -73,33 +74,36 @@ impl Database {
         let Some(end) = self.end_of_log(tx).await? else {
             return Ok(missing);
         };
+        let end = Begin::Place(end);
         if let Err(e) = self.tried(feed, tx, &end).await? {
+            let e = e.text();
             let what = format!("user `{user}` cannot read the binary log: {e}");
             missing.push((database, what, grant("REPLICATION SLAVE")));
         }
         Ok(missing)
     }
 
-    async fn tried(
+    /// Has the log begin here, with a number of nobody's.
+    pub(super) async fn tried(
         &self,
         feed: &Feed,
         tx: &mut Tx,
-        end: &super::place::Place,
-    ) -> Result<Result<(), String>, sqlx::Error> {
+        from: &Begin,
+    ) -> Result<Result<(), Broken>, sqlx::Error> {
         let text = "SELECT 2147483648 + FLOOR(RAND() * 2147483647)";
         let reader = tx.number(text, &[]).await?.unwrap_or(0);
         let encrypted = encrypted(tx).await?;
         let reader = u32::try_from(reader).unwrap_or(u32::MAX);
-        let mut stream = match dump(&feed.url, encrypted, reader, end).await {
+        let mut stream = match dump(&feed.url, encrypted, reader, from).await {
             Ok(stream) => stream,
-            Err(broken) => return Ok(Err(broken.text())),
+            Err(broken) => return Ok(Err(broken)),
         };
         let first = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut stream));
         let came = match first.await {
             Ok(Some(Ok(_))) => Ok(()),
-            Ok(Some(Err(e))) => Err(super::connect::Broken::from(e).text()),
-            Ok(None) => Err("it ends at once".to_owned()),
-            Err(_) => Err("nothing comes".to_owned()),
+            Ok(Some(Err(e))) => Err(Broken::from(e)),
+            Ok(None) => Err(Broken::Passing("it ends at once".to_owned())),
+            Err(_) => Err(Broken::Passing("nothing comes".to_owned())),
         };
         if let Err(e) = stream.close().await {
             tracing::debug!(error = %e, "the connection for the log ended badly");
@@ -146,6 +150,51 @@ pub(crate) async fn missing_for_rows_mysql(
         }
     }
     Ok(missing)
+}
+
+impl Database {
+    /// What a fail-over of this server would need.
+    pub(in crate::db) async fn binlog_advice(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut tx = self.read().await?;
+        let set = settings(&mut tx).await.on(self.side)?;
+        Ok(for_a_fail_over(|name| {
+            set.get(name).map_or("", String::as_str)
+        }))
+    }
+}
+
+/// Settings without which another server in its place could not be gone on with; empty is one that
+/// this server does not know.
+pub(super) fn for_a_fail_over<'a>(of: impl Fn(&str) -> &'a str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    if !["", "ON"].contains(&of("gtid_mode")) {
+        found.push((
+            format!(
+                "gtid_mode is `{}`, so after a fail-over the copy would have to be started again",
+                of("gtid_mode")
+            ),
+            "turn GTIDs on, step by step: OFF_PERMISSIVE, ON_PERMISSIVE, ON".to_owned(),
+        ));
+    }
+    if of("gtid_strict_mode") == "OFF" {
+        found.push((
+            "gtid_strict_mode is `OFF`, so a replica's log may go another way unnoticed".to_owned(),
+            "SET GLOBAL gtid_strict_mode = ON here and on its replicas".to_owned(),
+        ));
+    }
+    for name in ["log_slave_updates", "log_replica_updates"] {
+        if of(name) == "OFF" {
+            found.push((
+                format!(
+                    "{name} is `OFF`: a replica that is set so has nothing in its log to go on with"
+                ),
+                format!(
+                    "set {name} = ON in the file of each server that may take this one's place"
+                ),
+            ));
+        }
+    }
+    found
 }
 
 /// Whether our connections are encrypted.

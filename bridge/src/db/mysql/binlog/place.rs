@@ -1,13 +1,15 @@
 //! The place in the log: recording it, and proving that the log goes on from there.
 //!
-//! A place is a file and an offset in it, of one server. That is as exact as a GTID for the only
-//! server that is gone on with: another one is refused, whatever it has. That it is the same log is
-//! proved by the log itself: each record of a place is written with a stamp that no other has,
+//! A place is a file and an offset in it, of one server, and beside it the names of the transactions
+//! up to there, where the server gives names (GTIDs). A server goes on from file and offset; another
+//! one, that was asked for ([`super::moved`]), from the names. That it is the same log, or goes on from
+//! it, is proved by the log itself: each record of a place is written with a stamp that no other has,
 //! and comes by the log behind that place. Where it does not come, the log is another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::gtid::{Flavour, Gtids};
 use super::noted::Shape;
 use super::{Feed, Watched};
 use crate::db::{Arg, Database, Tx};
@@ -15,7 +17,7 @@ use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
 
 /// A place in the log, between two transactions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) file: String,
     pub(super) pos: u64,
@@ -25,8 +27,40 @@ pub(super) struct Place {
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) reader: u32,
-    pub(super) place: Place,
+    pub(super) from: Begin,
     pub(super) stamp: String,
+    /// The transactions up to the place.
+    pub(super) gtids: Option<Gtids>,
+    /// The server as it is now, and the files of its log.
+    pub(super) server: String,
+    pub(super) files: Vec<String>,
+}
+
+/// Where a log is asked to begin.
+#[derive(Debug, Clone)]
+pub(super) enum Begin {
+    Place(Place),
+    /// Behind these, wherever that is.
+    Gtids(Gtids),
+}
+
+/// A row of `slot`: the record of the place, or a word that another server may be gone on with.
+struct Kept {
+    id: i64,
+    stamp: String,
+    server: String,
+    reader: u32,
+    place: Place,
+    gtids: Option<String>,
+}
+
+/// The record of the place.
+const RECORD: i64 = 1;
+/// That this server may be gone on with from the record with this stamp.
+pub(super) const ALLOWED: i64 = 2;
+
+pub(super) fn allowed(stamp: &str) -> String {
+    format!("from {stamp}")
 }
 
 /// What is watched for in the log, by the table's name there.
@@ -85,7 +119,8 @@ impl Database {
             (
                 "slot",
                 "id INT PRIMARY KEY, stamp VARCHAR(128) NOT NULL, server VARCHAR(128) NOT NULL, \
-                 reader BIGINT NOT NULL, file VARCHAR(512) NOT NULL, pos BIGINT NOT NULL",
+                 reader BIGINT NOT NULL, file VARCHAR(512) NOT NULL, pos BIGINT NOT NULL, \
+                 gtids MEDIUMTEXT",
             ),
         ] {
             let text = format!(
@@ -94,6 +129,14 @@ impl Database {
                 self.own(what)
             );
             tx.script(text).await.on(side)?;
+        }
+        if !self.slot_names(&mut tx).await.on(side)? {
+            // Made by a version before.
+            let add = format!(
+                "ALTER TABLE {} ADD COLUMN gtids MEDIUMTEXT",
+                self.own("slot")
+            );
+            tx.script(add).await.on(side)?;
         }
         let text = format!("SELECT count(*) FROM {}", self.own("slot"));
         let made = tx.number(&text, &[]).await.on(side)? != Some(0);
@@ -104,6 +147,8 @@ impl Database {
             return Ok(());
         }
         let mut tx = self.write().await?;
+        // Before the place: what is between the two is named again when it is read.
+        let gtids = self.written(feed, &mut tx).await.on(side)?;
         let place = self.end_of_log(&mut tx).await.on(side)?;
         let Some(place) = place else {
             let what = "its binary log is off".to_owned();
@@ -112,21 +157,30 @@ impl Database {
         let server = self.server(&mut tx).await.on(side)?;
         // Above what people give to their servers.
         let text = format!(
-            "INSERT INTO {} (id, stamp, server, reader, file, pos) \
-             VALUES (1, UUID(), ?, 2147483648 + FLOOR(RAND() * 2147483647), ?, ?)",
+            "INSERT INTO {} (id, stamp, server, reader, file, pos, gtids) \
+             VALUES ({RECORD}, UUID(), ?, 2147483648 + FLOOR(RAND() * 2147483647), ?, ?, ?)",
             self.own("slot")
         );
         let args = [
             Arg::from(&server),
             Arg::from(&place.file),
             Arg::from(i64::try_from(place.pos).unwrap_or(i64::MAX)),
+            Arg::Text(gtids.as_ref().map(Gtids::to_string)),
         ];
         tx.execute(&text, &args).await.on(side)?;
         tx.commit().await.on(side)
     }
 
+    /// Whether names of transactions are kept beside a place: not by versions before.
+    async fn slot_names(&self, tx: &mut Tx) -> Result<bool, sqlx::Error> {
+        let text = "SELECT count(*) FROM information_schema.columns \
+                    WHERE table_schema = DATABASE() AND table_name = ? AND column_name = 'gtids'";
+        let slot = Arg::from(&self.own_bare("slot"));
+        Ok(tx.number(text, &[slot]).await? == Some(1))
+    }
+
     /// What tells this server from all that may have taken its place.
-    async fn server(&self, tx: &mut Tx) -> Result<String, sqlx::Error> {
+    pub(super) async fn server(&self, tx: &mut Tx) -> Result<String, sqlx::Error> {
         let set = settings(tx).await?;
         let of = |name: &str| set.get(name).map(String::as_str);
         Ok(match of("server_uuid") {
@@ -149,56 +203,136 @@ impl Database {
     }
 
     /// The record of our place, once it is sure that the server still has the log from there on.
-    pub(in crate::db) async fn binlog_in_order(&self) -> Result<(), Error> {
-        self.recorded().await.map(drop)
+    pub(in crate::db) async fn binlog_in_order(&self, feed: &Feed) -> Result<(), Error> {
+        self.recorded(feed).await.map(drop)
     }
 
-    pub(super) async fn recorded(&self) -> Result<Slot, Error> {
+    pub(super) async fn recorded(&self, feed: &Feed) -> Result<Slot, Error> {
         let side = self.side;
-        let discontinued = |what: String| Error::Discontinued { side, what };
+        let mut tx = self.read().await?;
+        let (kept, allows) = self.kept(&mut tx).await?;
+        let now = self.server(&mut tx).await.on(side)?;
+        let mut gtids = self.position_of(feed, &mut tx, &kept).await.on(side)?;
+        let logs = tx.fetch("SHOW BINARY LOGS", &[]).await.on(side)?;
+        let files: Vec<String> = logs.iter().filter_map(|row| row.maybe_text(0)).collect();
+        let Kept { place, stamp, .. } = kept;
+        let size = logs
+            .iter()
+            .find(|row| row.maybe_text(0).as_ref() == Some(&place.file))
+            .map(|row| row.maybe(1).and_then(|size| u64::try_from(size).ok()));
+        let wrong = match size {
+            _ if kept.server != now => Some(format!("it had {} and has {now}", kept.server)),
+            None => Some(format!(
+                "the server has removed its binary log `{}`, which was not read to its end",
+                place.file
+            )),
+            Some(Some(size)) if size < place.pos => Some(format!(
+                "its binary log `{}` has {size} bytes, {} were read",
+                place.file, place.pos
+            )),
+            Some(_) => None,
+        };
+        let from = match (wrong, &gtids) {
+            (None, _) => {
+                if gtids.is_none() {
+                    gtids = self.names_of(feed, &mut tx, &place).await;
+                }
+                Begin::Place(place)
+            }
+            (Some(_), Some(gtids)) if allows == Some((allowed(&stamp), now.clone())) => {
+                Begin::Gtids(gtids.clone())
+            }
+            (Some(what), Some(_)) => {
+                let slice = self.slice.clone();
+                return Err(Error::Elsewhere { side, slice, what });
+            }
+            (Some(what), None) => return Err(Error::Discontinued { side, what }),
+        };
+        Ok(Slot {
+            reader: kept.reader,
+            from,
+            stamp,
+            gtids,
+            server: now,
+            files,
+        })
+    }
+
+    /// The record of the place, and what may be gone on with from where.
+    async fn kept(&self, tx: &mut Tx) -> Result<(Kept, Option<(String, String)>), Error> {
+        let side = self.side;
+        let gtids = match self.slot_names(tx).await.on(side)? {
+            true => "CAST(gtids AS CHAR)",
+            false => "NULL",
+        };
         let text = format!(
-            "SELECT stamp, server, reader, file, pos FROM {}",
+            "SELECT id, stamp, server, reader, file, pos, {gtids} FROM {} ORDER BY id",
             self.own("slot")
         );
-        let mut tx = self.read().await?;
         let rows = tx.fetch(&text, &[]).await.on(side)?;
-        let Some(row) = rows.first() else {
-            return Err(discontinued("it has no place in its log".to_owned()));
-        };
-        let read = || {
+        let read = |row: &crate::db::tx::Fetched| {
             let number = |at| row.int(at).map(|n| u64::try_from(n).unwrap_or(0));
-            Ok::<_, sqlx::Error>((
-                row.text(1)?,
-                Slot {
-                    stamp: row.text(0)?,
-                    reader: u32::try_from(number(2)?).unwrap_or(u32::MAX),
-                    place: Place {
-                        file: row.text(3)?,
-                        pos: number(4)?,
-                    },
+            Ok::<_, sqlx::Error>(Kept {
+                id: row.int(0)?,
+                stamp: row.text(1)?,
+                server: row.text(2)?,
+                reader: u32::try_from(number(3)?).unwrap_or(u32::MAX),
+                place: Place {
+                    file: row.text(4)?,
+                    pos: number(5)?,
                 },
-            ))
+                gtids: row.maybe_text(6),
+            })
         };
-        let (was, slot) = read().on(side)?;
-        let now = self.server(&mut tx).await.on(side)?;
-        if was != now {
-            return Err(discontinued(format!("it had {was} and has {now}")));
+        let (mut record, mut allows) = (None, None);
+        for row in &rows {
+            let kept = read(row).on(side)?;
+            match kept.id {
+                RECORD => record = Some(kept),
+                _ => allows = Some((kept.stamp, kept.server)),
+            }
         }
-        let logs = tx.fetch("SHOW BINARY LOGS", &[]).await.on(side)?;
-        let file = &slot.place.file;
-        let log = logs
-            .iter()
-            .find(|row| row.maybe_text(0).as_ref() == Some(file));
-        match log.map(|row| row.maybe(1).and_then(|size| u64::try_from(size).ok())) {
-            None => Err(discontinued(format!(
-                "the server has removed its binary log `{file}`, which was not read to its end"
-            ))),
-            Some(Some(size)) if size < slot.place.pos => Err(discontinued(format!(
-                "its binary log `{file}` has {size} bytes, {} were read",
-                slot.place.pos
-            ))),
-            Some(_) => Ok(slot),
+        let what = || "it has no place in its log".to_owned();
+        let record = record.ok_or_else(|| Error::Discontinued { side, what: what() })?;
+        Ok((record, allows))
+    }
+
+    pub(super) async fn recorded_names(
+        &self,
+        feed: &Feed,
+        tx: &mut Tx,
+    ) -> Result<Option<Gtids>, Error> {
+        let (kept, _) = self.kept(tx).await?;
+        self.position_of(feed, tx, &kept).await.on(self.side)
+    }
+
+    pub(super) async fn recorded_stamp(&self, tx: &mut Tx) -> Result<String, Error> {
+        Ok(self.kept(tx).await?.0.stamp)
+    }
+
+    async fn position_of(
+        &self,
+        feed: &Feed,
+        tx: &mut Tx,
+        kept: &Kept,
+    ) -> Result<Option<Gtids>, sqlx::Error> {
+        let flavour = self.flavour(feed, tx).await?;
+        let text = kept.gtids.as_deref();
+        let gtids = text.and_then(|text| Gtids::parse(flavour, text));
+        Ok(gtids.filter(|gtids| !gtids.is_empty()))
+    }
+
+    /// The transactions up to a place that a version before has recorded, which MariaDB can tell.
+    async fn names_of(&self, feed: &Feed, tx: &mut Tx, place: &Place) -> Option<Gtids> {
+        if self.flavour(feed, tx).await.ok()? == Flavour::Mysql {
+            return None;
         }
+        let pos = i64::try_from(place.pos).ok()?;
+        let args = [Arg::from(&place.file), Arg::from(pos)];
+        let text = "SELECT CAST(BINLOG_GTID_POS(?, ?) AS CHAR)";
+        let rows = tx.fetch(text, &args).await.ok()?;
+        let text = rows.first()?.maybe_text(0)?;
+        Gtids::parse(Flavour::Maria, &text).filter(|gtids| !gtids.is_empty())
     }
 
     /// A table with the charsets of its columns as they are now.
@@ -258,7 +392,8 @@ impl Database {
 pub(super) async fn settings(tx: &mut Tx) -> Result<HashMap<String, String>, sqlx::Error> {
     let text = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_uuid', 'server_id', 'log_bin', \
                 'binlog_format', 'binlog_row_image', 'binlog_row_metadata', 'binlog_order_commits', \
-                'binlog_row_value_options')";
+                'binlog_row_value_options', 'read_only', \
+                'gtid_mode', 'gtid_strict_mode', 'log_slave_updates', 'log_replica_updates')";
     let rows = tx.fetch(text, &[]).await?;
     let pairs = rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?)));
     pairs.collect()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mysql_async::binlog::events::Event as Raw;
 
 use super::event::{Event, Mapped, Rows, decode};
+use super::gtid::{Gtids, Named};
 use super::image;
 use super::noted::{Noted, Untold, changes_of, places};
 use super::rows::Value;
@@ -35,6 +36,8 @@ struct Open {
     begun: bool,
     /// Whether it has changed a row that is followed.
     noted: bool,
+    /// How the log names it, and the server that wrote it.
+    named: Option<(Named, u32)>,
 }
 
 /// Takes in transactions until none is there, or enough.
@@ -112,8 +115,8 @@ impl<'a> Step<'a> {
         match decode(kind, raw.data()).ok_or_else(broken)? {
             Event::Described => stream.described = true,
             // The first one has a checksum that nobody knows of yet. It names the file that was
-            // asked for.
-            Event::Rotate { .. } if !stream.described => {}
+            // asked for, or the one that has what was asked for.
+            Event::Rotate { file, place } if !stream.described => stream.begins(&file, place),
             Event::Rotate { file, place } => {
                 // What a crash has left unfinished at a file's end was never committed.
                 self.open = None;
@@ -123,12 +126,13 @@ impl<'a> Step<'a> {
                     self.upto = Some(stream.place.clone());
                 }
             }
-            Event::Gtid { begun } => {
+            Event::Gtid { begun, named } => {
                 if stream.packed.is_some() {
                     return Err(self.unreadable("a compressed transaction cannot be read"));
                 }
-                self.begin(begun);
+                self.begin(begun, Some((named, header.server_id())));
             }
+            Event::Before(gtids) => stream.before(gtids),
             Event::Query { schema, text } => {
                 let text = String::from_utf8_lossy(&text);
                 self.statement(stream, &schema, &text, at, end)?;
@@ -155,16 +159,19 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, begun: bool) {
+    fn begin(&mut self, begun: bool, named: Option<(Named, u32)>) {
         self.open = Some(Open {
             ours: false,
             begun,
             noted: false,
+            named,
         });
     }
 
     fn end(&mut self, stream: &mut Stream, end: u64) {
-        self.open = None;
+        if let Some((named, server)) = self.open.take().and_then(|open| open.named) {
+            stream.took(named, server);
+        }
         stream.known.clear();
         let pos = stream.packed.take().unwrap_or(end);
         // Offsets have 32 bits; behind a transaction that went beyond them comes another file.
@@ -196,7 +203,7 @@ impl<'a> Step<'a> {
             Statement::Begin | Statement::XaStart => {
                 match &mut self.open {
                     Some(open) => open.begun = true,
-                    None => self.begin(true),
+                    None => self.begin(true, None),
                 }
                 return Ok(());
             }
@@ -426,13 +433,15 @@ impl<'a> Step<'a> {
         stream.stamps += 1;
         let stamp = format!("{}/{}", stream.salt, stream.stamps);
         let text = format!(
-            "UPDATE {} SET stamp = ?, file = ?, pos = ? WHERE stamp = ?",
+            "UPDATE {} SET stamp = ?, server = ?, file = ?, pos = ?, gtids = ? WHERE stamp = ?",
             self.database.own("slot")
         );
         let args = [
             Arg::from(&stamp),
+            Arg::from(&stream.server),
             Arg::from(&upto.file),
             Arg::from(i64::try_from(upto.pos).unwrap_or(i64::MAX)),
+            Arg::Text(stream.gtids.as_ref().map(Gtids::to_string)),
             Arg::from(&stream.stamp),
         ];
         if tx.execute(&text, &args).await.on(side)? != 1 {

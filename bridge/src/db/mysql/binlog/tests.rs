@@ -1,6 +1,8 @@
 //! Values and events as servers write them.
 
 use super::event::{Event, Logged, code, decode};
+use super::gtid::Named;
+use super::needs::for_a_fail_over;
 use super::value::{Part, part, unfit};
 use super::wire::inflate;
 use crate::typed::Typed;
@@ -140,4 +142,68 @@ fn what_is_broken_is_an_error_and_never_a_panic() {
         }
     }
     assert_eq!(inflate(&[0x81, 3, 1, 2, 3]), None);
+}
+
+/// `GTID_LOG_EVENT` as documented: flags, the server's UUID, the number, and more behind it.
+#[test]
+fn names_of_transactions() {
+    let uuid: [u8; 16] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+    let mut body = vec![1];
+    body.extend(uuid);
+    body.extend(42_u64.to_le_bytes());
+    body.extend([2, 0, 0]);
+    match decode(33, &body) {
+        Some(Event::Gtid { begun, named }) => {
+            assert!(!begun, "MySQL says so by a statement");
+            assert_eq!(named, Named::Unique { uuid, number: 42 });
+        }
+        other => unreachable!("{other:?}"),
+    }
+    for kind in [34, 42] {
+        assert!(matches!(
+            decode(kind, &body),
+            Some(Event::Gtid {
+                named: Named::Unknown,
+                ..
+            })
+        ));
+    }
+    assert!(decode(33, &body[..20]).is_none());
+    // MariaDB: the number, the domain, flags, of which one says that no commit comes.
+    for (flags, begun) in [(0, true), (1, false)] {
+        let mut body = 100_u64.to_le_bytes().to_vec();
+        body.extend(3_u32.to_le_bytes());
+        body.push(flags);
+        let Some(Event::Gtid { begun: told, named }) = decode(162, &body) else {
+            unreachable!()
+        };
+        assert_eq!(told, begun);
+        let expected = Named::Counted {
+            domain: 3,
+            number: 100,
+        };
+        assert_eq!(named, expected);
+    }
+    let none = 0_u64.to_le_bytes();
+    assert!(matches!(decode(35, &none), Some(Event::Before(Some(_)))));
+}
+
+/// What is well is not spoken of, on either server; what is not known there neither.
+#[test]
+fn settings_that_a_fail_over_needs() {
+    let said = |set: &[(&str, &'static str)]| {
+        let of = |name: &str| set.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v);
+        let found = for_a_fail_over(of);
+        found.into_iter().map(|(what, _)| what).collect::<Vec<_>>()
+    };
+    let maria = [("gtid_strict_mode", "ON"), ("log_slave_updates", "ON")];
+    assert!(said(&maria).is_empty());
+    let mysql = [("gtid_mode", "ON"), ("log_replica_updates", "ON")];
+    assert!(said(&mysql).is_empty());
+    let maria = [("gtid_strict_mode", "OFF"), ("log_slave_updates", "OFF")];
+    let found = said(&maria);
+    assert_eq!(found.len(), 2);
+    assert!(found[0].contains("gtid_strict_mode is `OFF`"), "{found:?}");
+    assert!(found[1].contains("log_slave_updates is `OFF`"), "{found:?}");
+    assert!(said(&[("gtid_mode", "ON_PERMISSIVE")])[0].contains("gtid_mode is `ON_PERMISSIVE`"));
 }
