@@ -13,6 +13,12 @@ use outgrow_rollout::{ProxyEvidence, Side, SideCounts, SideTimes};
 /// Buckets of the time histogram: four per power of two from one microsecond, which puts the
 /// 99th percentile within a fifth of its value, up to half an hour.
 const BUCKETS: usize = 4 * 31;
+/// Of an answer's status; the last is that there was none.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// Requests by class.
+type Classes = [AtomicU64; CLASSES.len()];
+
 /// Powers of two of the bounds that are told: 256 microseconds to 33 seconds.
 const TOLD: std::ops::RangeInclusive<usize> = 8..=25;
 
@@ -41,6 +47,21 @@ impl Default for Counters {
 /// Only the core itself writes, so a plain load and store is enough and cheaper than an add.
 pub(crate) fn raise(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+/// Only the core itself writes.
+fn raise_class(of: &Classes, status: Option<http::StatusCode>) {
+    let class = status.map_or(CLASSES.len(), |status| usize::from(status.as_u16()) / 100);
+    if let Some(counter) = of.get(class.wrapping_sub(1)) {
+        raise(counter, 1);
+    }
+}
+
+/// All classes, over these counters.
+fn by_class<'a>(of: impl Iterator<Item = &'a Classes> + Clone) -> Vec<(&'static str, u64)> {
+    let sum = |at: usize| of.clone().map(|of| of[at].load(Relaxed)).sum();
+    let all = CLASSES.into_iter().enumerate();
+    all.map(|(at, class)| (class, sum(at))).collect()
 }
 
 fn micros(took: Duration) -> u64 {

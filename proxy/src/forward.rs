@@ -289,9 +289,10 @@ async fn pass_through(
     }
     let (error, latency) = outcome(&sent, begun);
     let routes = &core.shared.routes;
-    routes.count(core.index, routes.other(), Side::Legacy, (error, latency));
+    let status = sent.as_ref().ok().map(|(response, _)| response.status());
+    let answered = (Side::Legacy, status);
+    routes.count(core.index, routes.other(), answered, (error, latency));
     let event = build.map(|build| {
-        let status = sent.as_ref().ok().map(|(response, _)| response.status());
         core.count_legacy((Some(build), origin), status, (error, latency));
         ErrorEvent {
             slice: None,

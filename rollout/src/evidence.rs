@@ -225,6 +225,10 @@ pub struct RouteTimes {
     pub route: String,
     pub side: Side,
     pub times: SideTimes,
+    /// Requests by the class of the status, and those without an answer, as far as there were any; for
+    /// metrics alone.
+    #[serde(skip)]
+    pub classes: Vec<(&'static str, u64)>,
 }
 
 /// How long one side took to answer, since the proxy began.

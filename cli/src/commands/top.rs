@@ -314,6 +314,7 @@ mod tests {
             route: "GET /api/products".to_owned(),
             side,
             times,
+            classes: Vec::new(),
         };
         let upstream = UpstreamFigures {
             upstream: "10.0.0.1:80".to_owned(),

@@ -228,6 +228,7 @@ async fn each_build_has_figures_of_its_own_since_the_last_change() {
     assert!(list.contains("catalog: requests of the last"), "{list}");
     // Since the process began, whatever was changed.
     let scrape = metrics(&shop).await;
+    says_classes(&scrape);
     let of = |build| format!("slice=\"catalog\",service=\"catalog\",build=\"{build}\"");
     for line in [
         format!(
@@ -253,6 +254,15 @@ async fn each_build_has_figures_of_its_own_since_the_last_change() {
         );
     }
     assert!(shop.process.stop().await.success());
+}
+
+/// How the only route was answered by the extracted side, by class of the status.
+fn says_classes(scrape: &str) {
+    let of = "outgrow_route_requests_total{slice=\"catalog\",route=\"GET /api/products\",\
+              side=\"extracted\",class=\"";
+    let told = scrape.lines().filter_map(|line| line.strip_prefix(of));
+    let told: Vec<_> = told.filter_map(|rest| rest.split_once("\"} ")).collect();
+    assert_eq!(told, [("2xx", "5"), ("4xx", "2"), ("5xx", "1")]);
 }
 
 async fn metrics(shop: &Shop) -> String {

@@ -217,6 +217,7 @@ impl DataPlane for World {
             route: route.to_owned(),
             side: Side::Legacy,
             times: times(errors),
+            classes: vec![("2xx", 6 - errors), ("5xx", errors)],
         };
         vec![
             of(Some("catalog"), "GET /api/products/{id}", 2),

@@ -61,6 +61,8 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_request_duration_seconds_sum{slice=\"catalog\",side=\"legacy\"} 0.05",
         "outgrow_route_errors_total{slice=\"catalog\",route=\"GET /api/products/{id}\",side=\"legacy\"} 2",
         "outgrow_route_errors_total{route=\"other\",side=\"legacy\"} 3",
+        "outgrow_route_requests_total{slice=\"catalog\",route=\"GET /api/products/{id}\",side=\"legacy\",class=\"5xx\"} 2",
+        "outgrow_route_requests_total{route=\"other\",side=\"legacy\",class=\"2xx\"} 3",
         "outgrow_route_duration_seconds_count{route=\"other\",side=\"legacy\"} 6",
         "outgrow_build_weight_ratio{service=\"catalog\",build=\"blue\"} 1.0",
         "outgrow_build_taken_back{service=\"catalog\",build=\"green\"} 0.0",

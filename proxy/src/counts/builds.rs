@@ -1,27 +1,23 @@
 //! The same by build, of a slice whose service has several, and by the class of the status, too.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use outgrow_rollout::{AnswerFigures, BAR_PERCENTS, BARS, Pace, SideCounts, SideTimes};
 
 use super::slow::SlowCounts;
-use super::{BUCKETS, Rows, micros, quantile, raise};
-
-/// Of an answer's status; the last is that there was none.
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+use super::{BUCKETS, Classes, Rows, by_class, micros, quantile, raise_class};
 
 /// One build on one core, on a line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Classes([AtomicU64; CLASSES.len()]);
+struct Line(Classes);
 
 /// Counters of a slice, by build in the order of the config.
 #[derive(Debug)]
 pub(crate) struct BuildCounts {
     rows: Rows,
     /// Core by core.
-    classes: Box<[Classes]>,
+    classes: Box<[Line]>,
     pub(crate) slow: SlowCounts,
 }
 
@@ -73,7 +69,7 @@ impl BuildCounts {
     pub(crate) fn new(builds: usize, cores: usize) -> Self {
         Self {
             rows: Rows::new(builds, cores),
-            classes: (0..builds * cores).map(|_| Classes::default()).collect(),
+            classes: (0..builds * cores).map(|_| Line::default()).collect(),
             slow: SlowCounts::new(builds, cores),
         }
     }
@@ -87,10 +83,8 @@ impl BuildCounts {
     ) {
         self.rows.count(core, build, outcome);
         self.slow.count((core, build, client), micros(outcome.1));
-        let class = status.map_or(CLASSES.len(), |status| usize::from(status.as_u16()) / 100);
-        let of = self.classes.get(core * self.rows.rows + build);
-        if let Some(counter) = of.and_then(|of| of.0.get(class.wrapping_sub(1))) {
-            raise(counter, 1);
+        if let Some(Line(of)) = self.classes.get(core * self.rows.rows + build) {
+            raise_class(of, status);
         }
     }
 
@@ -117,13 +111,9 @@ impl BuildCounts {
     }
 
     pub(crate) fn classes(&self, build: usize) -> Vec<(&'static str, u64)> {
-        let of = || {
-            let all = self.classes.iter().skip(build);
-            all.step_by(self.rows.rows.max(1))
-        };
-        let sum = |at: usize| of().map(|of| of.0[at].load(Relaxed)).sum();
-        let all = CLASSES.iter().enumerate();
-        all.map(|(at, class)| (*class, sum(at))).collect()
+        let of = self.classes.iter().skip(build);
+        let of = of.step_by(self.rows.rows.max(1));
+        by_class(of.map(|Line(of)| of))
     }
 
     /// What a build has had so far.

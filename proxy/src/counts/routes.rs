@@ -1,11 +1,11 @@
-//! The same by route, with one bucket per power of two: there may be thousands of routes.
+//! The same by route, and by the class of the status, with one bucket per power of two: there may be thousands of routes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use outgrow_rollout::{RouteTimes, Side, SideTimes};
 
-use super::{TOLD, index, micros, raise};
+use super::{Classes, TOLD, by_class, index, micros, raise, raise_class};
 use crate::settings::SliceSettings;
 
 /// What is counted for requests that belong to no slice.
@@ -19,6 +19,7 @@ struct Counters {
     errors: AtomicU64,
     micros: AtomicU64,
     times: [AtomicU64; BUCKETS],
+    classes: Classes,
 }
 
 /// Counters of all routes, by core, in the order of the settings; the last is of no slice.
@@ -48,12 +49,12 @@ impl RouteCounts {
         self.routes
     }
 
-    /// An answer, or its absence, of one side. Called on the core's own thread only.
+    /// An answer of one side with this status, or its absence. Called on the core's own thread only.
     pub(crate) fn count(
         &self,
         core: usize,
         route: usize,
-        side: Side,
+        (side, status): (Side, Option<http::StatusCode>),
         (error, took): (bool, Duration),
     ) {
         let of_core = self.cores.get(core).and_then(|routes| routes.get(route));
@@ -66,6 +67,7 @@ impl RouteCounts {
         }
         raise(&counters.micros, took);
         raise(&counters.times[bucket(took)], 1);
+        raise_class(&counters.classes, status);
     }
 
     /// What was counted as an answer has turned out to be an error at its end. Called on the core's
@@ -91,16 +93,27 @@ impl RouteCounts {
                 route: route.clone(),
                 side,
                 times: self.times(at, side),
+                classes: self.classes(at, side),
             })
         });
         sides.filter(|of| of.times.requests() > 0).collect()
     }
 
+    /// One route and side, on each core.
+    fn of(&self, route: usize, side: Side) -> impl Iterator<Item = &Counters> + Clone {
+        let cores = self.cores.iter();
+        cores.filter_map(move |routes| Some(&routes.get(route)?[index(side)]))
+    }
+
+    /// Those that there were.
+    fn classes(&self, route: usize, side: Side) -> Vec<(&'static str, u64)> {
+        let mut told = by_class(self.of(route, side).map(|counters| &counters.classes));
+        told.retain(|(_, requests)| *requests > 0);
+        told
+    }
+
     fn times(&self, route: usize, side: Side) -> SideTimes {
-        let of = || {
-            let cores = self.cores.iter();
-            cores.filter_map(|routes| Some(&routes.get(route)?[index(side)]))
-        };
+        let of = || self.of(route, side);
         let sum = |at: usize| of().map(|c| c.times[at].load(Relaxed)).sum();
         SideTimes {
             errors: of().map(|c| c.errors.load(Relaxed)).sum(),
@@ -115,6 +128,8 @@ impl RouteCounts {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
 
     #[test]
@@ -127,7 +142,12 @@ mod tests {
         .enumerate()
         {
             let took = Duration::from_micros(took);
-            routes.count(core % 2, routes.other(), Side::Legacy, (core == 3, took));
+            let status = (core != 3).then_some(match core {
+                5 => StatusCode::NOT_FOUND,
+                _ => StatusCode::OK,
+            });
+            let of = (Side::Legacy, status);
+            routes.count(core % 2, routes.other(), of, (core == 3, took));
             slice.count(core % 2, Side::Legacy, core == 3, took);
         }
         let told = routes.read(&[]);
@@ -136,5 +156,6 @@ mod tests {
         };
         assert_eq!((other.route.as_str(), other.side), (OTHER, Side::Legacy));
         assert_eq!(other.times, slice.times(Side::Legacy));
+        assert_eq!(other.classes, [("2xx", 7), ("4xx", 1), ("none", 1)]);
     }
 }

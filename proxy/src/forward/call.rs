@@ -274,11 +274,12 @@ impl Call {
         let sent = cluster.send(out, asking, begun).await;
         let (error, latency) = outcome(&sent, begun);
         let routes = &self.core.shared.routes;
-        routes.count(self.core.index, self.route, side, (error, latency));
+        let status = || sent.as_ref().ok().map(|(response, _)| response.status());
+        let answered = (side, status());
+        routes.count(self.core.index, self.route, answered, (error, latency));
         self.slice()
             .counts
             .count(self.core.index, side, error, latency);
-        let status = || sent.as_ref().ok().map(|(response, _)| response.status());
         if side == Side::Legacy {
             let who = (build, self.origin);
             self.core.count_legacy(who, status(), (error, latency));

@@ -118,12 +118,24 @@ pub(super) fn of_routes(routes: &[RouteTimes]) -> Vec<Family> {
         let rest = [("route", of.route.clone()), ("side", of.side.to_string())];
         slice.chain(rest).collect()
     };
+    let classes = routes.iter().flat_map(|of| {
+        of.classes.iter().map(move |(class, requests)| {
+            let mut labels = labels(of);
+            labels.push(("class", (*class).to_owned()));
+            count(labels, *requests)
+        })
+    });
     let errors = routes.iter().map(|of| count(labels(of), of.times.errors));
     let times = routes.iter().map(|of| Sample {
         labels: labels(of),
         value: Value::Times(of.times.clone()),
     });
     vec![
+        counter(
+            "outgrow_route_requests",
+            "Requests of a route that a side was asked, by the class of its answer's status.",
+            classes.collect(),
+        ),
         counter(
             "outgrow_route_errors",
             "Requests of a route that a side answered with 5xx, or did not answer.",
