@@ -3,9 +3,8 @@
 
 use outgrow_rollout::Side;
 
-use crate::batch::{Batch, Direct, Work, images};
+use crate::batch::{Batch, Work, images};
 use crate::both::Guard;
-use crate::db::postgres::copy::{self, Ends};
 use crate::db::postgres::once::{Once, Rows};
 use crate::db::{Database, Dialect, Lasts, Packed, References, Tx, rows};
 use crate::error::{Error, OnSide};
@@ -30,7 +29,7 @@ pub(crate) struct Applier<'a> {
 
 /// How rows go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub(crate) enum Manner {
     /// All deletes, children first, then all rows, parents first.
     Whole,
     /// As whole, but rows that will be written are taken out first: rows of the batch may then
@@ -71,7 +70,7 @@ impl Applier<'_> {
         } else {
             References::AtCommit
         };
-        let refused = match self.write(batch, Manner::Whole, references, None).await {
+        let refused = match self.write(batch, Manner::Whole, references).await {
             Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => e,
             Err(e) => return Err(e),
@@ -80,7 +79,7 @@ impl Applier<'_> {
             return Ok(Outcome::TakeMore);
         }
         tracing::debug!(error = %refused, "batch refused, trying it in parts");
-        let swapped = self.write(batch, Manner::Swap, References::Unchecked, None);
+        let swapped = self.write(batch, Manner::Swap, References::Unchecked);
         match swapped.await {
             Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => {}
@@ -96,65 +95,25 @@ impl Applier<'_> {
         } else {
             References::AtOnce
         };
-        self.write(batch, Manner::EachRow, references, None).await
+        self.write(batch, Manner::EachRow, references).await
     }
 
-    /// Applies a batch whose chunk goes from database to database.
-    pub(crate) async fn apply_direct(
-        &self,
-        batch: &Batch,
-        mut direct: Direct,
-    ) -> Result<Outcome, Error> {
-        let written = match direct.ranges.as_slice() {
-            [_] => {
-                let way = Some(&mut direct);
-                self.write(batch, Manner::Whole, References::Unchecked, way)
-                    .await
-            }
-            _ => match self.abreast(&mut direct).await {
-                Ok(None) => {
-                    self.write(batch, Manner::Whole, References::Unchecked, None)
-                        .await
-                }
-                Ok(Some(why)) => Ok(Outcome::ByRows(why)),
-                Err(e) => Err(e),
-            },
-        };
-        match written {
-            Err(e) if e.is_about_rows() => {
-                tracing::debug!(error = %e, "rows refused, looking at each");
-                Ok(Outcome::ByRows(Why::Rows))
-            }
-            Err(e) if e.is_about_statements() => {
-                tracing::debug!(error = %e, "the tables do not take COPY");
-                Ok(Outcome::ByRows(Why::Tables))
-            }
-            other => other,
-        }
-    }
-
-    async fn write(
+    pub(crate) async fn write(
         &self,
         batch: &Batch,
         manner: Manner,
         references: References,
-        direct: Option<&mut Direct>,
     ) -> Result<Outcome, Error> {
         let target = self.target;
         if manner == Manner::Whole && self.at_once(batch).await? {
             return Ok(Outcome::Applied { parked: 0 });
         }
-        let writes = !batch.work.is_empty() || direct.is_some();
+        let writes = !batch.work.is_empty();
         let mut tx = match (batch.log, writes) {
             (Some(_), _) => target.write_own(references, Lasts::Later).await?,
             (None, true) => target.write_own(references, Lasts::AtOnce).await?,
             (None, false) => target.write().await?,
         };
-        if let Some(direct) = direct
-            && !self.chunk(&mut tx, direct).await?
-        {
-            return Ok(Outcome::ByRows(Why::Tables));
-        }
         let ruling = match self.guard {
             Some(guard) => Some(guard.rule(&mut tx, &batch.work).await?),
             None => None,
@@ -298,28 +257,6 @@ impl Applier<'_> {
     fn spares(&self, work: &Work) -> bool {
         let group = &self.plan.groups[work.group];
         self.target.side == Side::Legacy && (group.is_partial() || group.has_defaults())
-    }
-
-    /// Writes the rows of a chunk that nobody looks at; `false` where that cannot be. Parked rows
-    /// of the range are tried again when all is copied, as ever.
-    async fn chunk(&self, tx: &mut Tx, direct: &mut Direct) -> Result<bool, Error> {
-        let (target, straight) = (self.target, &direct.straight);
-        if target.dialect() != Dialect::Postgres {
-            return Ok(false);
-        }
-        let there = copy::shape(tx, &straight.extracted, &straight.extracted.columns);
-        if there.await.on(target.side)?.as_ref() != Some(&direct.shape) {
-            return Ok(false);
-        }
-        for range in &direct.ranges {
-            let ends = Ends {
-                source: (&direct.source, &mut direct.snapshot),
-                target: (target, &mut *tx),
-                fault: self.fault,
-            };
-            copy::rows(ends, straight, &direct.shape, range).await?;
-        }
-        Ok(true)
     }
 
     async fn park(&self, tx: &mut Tx, work: &Work, reason: &str) -> Result<(), Error> {

@@ -14,8 +14,8 @@
 //!
 //! A chunk whose rows need no look goes from database to database: the source hands them out by
 //! COPY in the very snapshot that the batch's events and rows are of, which stays open until they
-//! are written. They are written first, and the rows of changed keys over them: of one snapshot,
-//! both say the same of a key that both have, and a key that only the changes have is one that was
+//! are written; several such chunks may follow one another so ([`crate::abreast`]). They are written
+//! first, and the rows of changed keys over them: of one snapshot, both say the same of a key that both have, and a key that only the changes have is one that was
 //! deleted or lies elsewhere. What such a chunk is refused for is left to a batch of its own, with
 //! a snapshot of its own, in which every row is looked at.
 //!
@@ -24,11 +24,12 @@
 //! between the tables hold, and are enforced from there on.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use outgrow_rollout::Side;
 
 use crate::db::books::Copy;
-use crate::db::postgres::copy::{self, Shape};
+use crate::db::postgres::copy::{self, Cut, Shape};
 use crate::db::stream::Change;
 use crate::db::sums::Range;
 use crate::db::{Database, Dialect, Place, Tx, rows, sizes};
@@ -88,13 +89,25 @@ pub(crate) struct Batch {
 /// Rows that nobody looks at on their way.
 #[derive(Debug)]
 pub(crate) struct Direct {
-    pub(crate) straight: Straight,
-    pub(crate) shape: Shape,
-    /// In key order, one behind another; several are copied side by side.
-    pub(crate) ranges: Vec<copy::Range>,
-    pub(crate) source: Database,
+    pub(crate) way: Way,
+    /// The first of them; those behind it are found while it is copied.
+    pub(crate) first: copy::Range,
     /// The snapshot that all of the batch is of.
     pub(crate) snapshot: Tx,
+}
+
+/// How rows go that nobody looks at.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) straight: Straight,
+    pub(crate) shape: Shape,
+    pub(crate) cut: Cut,
+    pub(crate) source: Database,
+    /// How far the copy is.
+    pub(crate) copy: Copy,
+    /// How many ranges are copied side by side, and for how long new ones are begun.
+    pub(crate) abreast: u32,
+    pub(crate) round: Duration,
 }
 
 /// The chunk that is due.
@@ -106,8 +119,9 @@ pub(crate) struct Chunk<'a> {
     pub(crate) rows: u32,
     pub(crate) bytes: usize,
     pub(crate) direct: Option<u32>,
-    /// How many of those are copied side by side.
+    /// How many of those are copied side by side, and for how long while there is nothing else.
     pub(crate) abreast: u32,
+    pub(crate) round: Duration,
 }
 
 /// What to take.
@@ -203,16 +217,23 @@ impl Take<'_> {
 
     /// Adds what is due of the backfill.
     async fn copy(&self, mut tx: Tx, chunk: Chunk<'_>, batch: &mut Batch) -> Result<(), Error> {
-        let direct = self.direct(&mut tx, chunk).await?;
-        batch.copy = Some(match &direct {
-            Some((_, _, ranges)) => moved(chunk.copy, ranges, batch.truncated),
-            None => self.chunk(&mut tx, chunk, batch).await?,
-        });
-        batch.direct = direct.map(|(straight, shape, ranges)| Direct {
+        let Some((straight, shape, first, cut)) = self.direct(&mut tx, chunk).await? else {
+            batch.copy = Some(self.chunk(&mut tx, chunk, batch).await?);
+            return Ok(());
+        };
+        let idle = batch.work.is_empty() && !batch.truncated;
+        let way = Way {
             straight,
             shape,
-            ranges,
+            cut,
             source: self.source.clone(),
+            copy: chunk.copy.clone(),
+            abreast: chunk.abreast,
+            round: if idle { chunk.round } else { Duration::ZERO },
+        };
+        batch.direct = Some(Direct {
+            way,
+            first,
             snapshot: tx,
         });
         Ok(())
@@ -258,7 +279,7 @@ impl Take<'_> {
         &self,
         tx: &mut Tx,
         chunk: Chunk<'_>,
-    ) -> Result<Option<(Straight, Shape, Vec<copy::Range>)>, Error> {
+    ) -> Result<Option<(Straight, Shape, copy::Range, Cut)>, Error> {
         let side = self.source.side;
         let (Some(most), Dialect::Postgres, Side::Legacy) =
             (chunk.direct, self.source.dialect(), side)
@@ -274,20 +295,14 @@ impl Take<'_> {
         let Some(shape) = shape else {
             return Ok(None);
         };
-        let mut ranges: Vec<copy::Range> = Vec::new();
-        for _ in 0..chunk.abreast {
-            let behind = match ranges.last() {
-                Some(last) if !last.more => break,
-                Some(last) => Some(&last.last),
-                None => chunk.copy.cursor.as_ref(),
-            };
-            let range = copy::range(tx, table, behind, most, chunk.bytes);
-            match range.await.on(side)? {
-                Some(range) => ranges.push(range),
-                None => break,
-            }
-        }
-        Ok((!ranges.is_empty()).then_some((straight, shape, ranges)))
+        let cut = Cut {
+            most,
+            bytes: chunk.bytes,
+            large: copy::has_large(tx, table).await.on(side)?,
+        };
+        let first = copy::range(tx, table, chunk.copy.cursor.as_ref(), cut);
+        let first = first.await.on(side)?;
+        Ok(first.map(|first| (straight, shape, first, cut)))
     }
 
     async fn chunk(&self, tx: &mut Tx, chunk: Chunk<'_>, batch: &mut Batch) -> Result<Copy, Error> {
@@ -295,8 +310,7 @@ impl Take<'_> {
         let side = self.source.side;
         let mut next = copy.clone();
         let Some(group) = self.plan.group_of(side, &copy.table) else {
-            next.done = true;
-            return Ok(next);
+            return Ok(next.ended(true));
         };
         let table = &self.plan.groups[group].tables(side)[0];
         let cursor = copy.cursor.as_ref();
@@ -304,7 +318,7 @@ impl Take<'_> {
         let limit = sizes::within(tx, table, &range, chunk.rows, chunk.bytes);
         let limit = limit.await.on(side)?;
         let found = rows::within(tx, table, &range, limit).await.on(side)?;
-        next.done = found.len() < limit as usize && !batch.truncated;
+        let done = found.len() < limit as usize && !batch.truncated;
         next.copied += found.len() as u64;
         let found: Vec<(Key, Row)> = found
             .into_iter()
@@ -327,20 +341,7 @@ impl Take<'_> {
             work.push(mapped(group_of, group, side, key, image));
         }
         batch.work.extend(work);
-        Ok(next)
-    }
-}
-
-/// The cursor behind ranges of rows.
-fn moved(copy: &Copy, ranges: &[copy::Range], truncated: bool) -> Copy {
-    let last = ranges.last();
-    Copy {
-        done: last.is_none_or(|last| !last.more) && !truncated,
-        copied: copy.copied + ranges.iter().map(|range| range.rows).sum::<u64>(),
-        cursor: last
-            .map(|last| last.last.clone())
-            .or_else(|| copy.cursor.clone()),
-        ..copy.clone()
+        Ok(next.ended(done))
     }
 }
 

@@ -139,27 +139,19 @@ impl Engine {
                 return Ok(false);
             };
             self.shared.pass("after-read");
-            if batch.copy.is_some() && batch.direct.is_none() {
+            if batch.copy.is_some() {
                 self.shared.pass("chunk-read");
             }
             if let Some(group) = batch.emptied {
                 self.sweep(group).await?;
             }
-            let guard = self.copy_guard();
-            let applier = Applier {
-                guard: guard.as_ref(),
-                ..self.applier()
-            };
             let outcome = match batch.direct.take() {
-                Some(direct) => applier.apply_direct(&batch, direct).await?,
+                Some(direct) => self.apply_direct(&mut batch, direct).await?,
                 None => {
                     let more = widened < WIDEN && !(batch.cut && widest);
-                    applier.apply(&batch, more).await?
+                    self.apply_looked_at(&batch, more).await?
                 }
             };
-            if let Some(done) = guard.map(both::Guard::into_done) {
-                self.took(done);
-            }
             match outcome {
                 Outcome::Again => return Ok(true),
                 Outcome::ByRows(why) => self.look_at(&batch, why),
@@ -174,6 +166,20 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Applies a batch whose rows are looked at.
+    async fn apply_looked_at(&mut self, batch: &Batch, may_widen: bool) -> Result<Outcome, Error> {
+        let guard = self.copy_guard();
+        let applier = Applier {
+            guard: guard.as_ref(),
+            ..self.applier()
+        };
+        let outcome = applier.apply(batch, may_widen).await?;
+        if let Some(done) = guard.map(both::Guard::into_done) {
+            self.took(done);
+        }
+        Ok(outcome)
     }
 
     /// Has the rows of a chunk looked at that was refused as a whole.
@@ -210,6 +216,7 @@ impl Engine {
             bytes: limits.chunk_bytes,
             direct: plain.then_some(pace::rows(limits.copy_rows, limits.copy_rate)),
             abreast: pace::abreast(limits.copy_parallel.get(), limits.copy_rate),
+            round: pace::round(limits.copy_round, limits.copy_rate),
         })
     }
 
@@ -286,10 +293,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn took_chunk(&mut self, copy: Copy) -> Result<(), Error> {
+    pub(crate) async fn took_chunk(&mut self, copy: Copy) -> Result<(), Error> {
         self.shared.status(|s| {
             if let Some(table) = s.tables.iter_mut().find(|t| t.legacy == copy.table) {
-                table.copied = copy.copied;
+                (table.copied, table.total) = (copy.copied, copy.total);
                 table.done = copy.done;
                 if copy.done {
                     table.ended = Some(Instant::now());

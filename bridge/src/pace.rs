@@ -62,6 +62,32 @@ pub(crate) fn abreast(most: u32, rate: Option<NonZeroU32>) -> u32 {
     rate.map_or(most, |_| 1)
 }
 
+/// How long a round of chunks may go on while nothing else is to be done: with a rate, a chunk is all.
+pub(crate) fn round(most: Duration, rate: Option<NonZeroU32>) -> Duration {
+    rate.map_or(most, |_| Duration::ZERO)
+}
+
+/// A round's smallest chunks, of the full size: smaller ones cost more than lanes that wait.
+const PARTS: u32 = 8;
+
+/// The most rows of a lane's next chunk, so that all lanes end with their round: as many as this
+/// lane is likely to write in what is left of it.
+pub(crate) fn until_the_end(
+    most: u32,
+    lanes: u32,
+    written: u64,
+    spent: Duration,
+    left: Duration,
+) -> u32 {
+    if written == 0 {
+        return most;
+    }
+    let spent = spent.as_micros().max(1) * u128::from(lanes.max(1));
+    let rows = u128::from(written).saturating_mul(left.as_micros()) / spent;
+    let rows = u32::try_from(rows).unwrap_or(most);
+    rows.clamp((most / PARTS).max(1).min(most), most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +140,20 @@ mod tests {
     }
 
     #[test]
+    fn lanes_end_with_their_round() {
+        let ms = Duration::from_millis;
+        let next = |written, spent, left| until_the_end(800, 2, written, ms(spent), ms(left));
+        assert_eq!(next(0, 50, 450), 800, "how fast it goes is not known");
+        assert_eq!(next(1_600, 100, 400), 800);
+        assert_eq!(next(6_400, 400, 100), 800);
+        assert_eq!(next(6_400, 400, 50), 400);
+        assert_eq!(next(6_400, 499, 1), 100);
+        let endless = until_the_end(800, 2, 1_600, ms(100), Duration::MAX);
+        assert_eq!(endless, 800);
+        assert_eq!(until_the_end(1, 1, 1, ms(1), ms(1)), 1);
+    }
+
+    #[test]
     fn a_slow_backfill_takes_small_chunks() {
         assert_eq!(rows(1_000, None), 1_000);
         assert_eq!(rows(1_000, NonZeroU32::new(100_000)), 1_000);
@@ -121,5 +161,8 @@ mod tests {
         assert_eq!(rows(1_000, NonZeroU32::new(1)), 1);
         assert_eq!(abreast(4, None), 4);
         assert_eq!(abreast(4, NonZeroU32::new(1_000)), 1);
+        let second = Duration::from_secs(1);
+        assert_eq!(round(second, None), second);
+        assert_eq!(round(second, NonZeroU32::new(1_000)), Duration::ZERO);
     }
 }

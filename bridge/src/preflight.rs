@@ -47,7 +47,7 @@ pub struct Preflight {
     /// Real rows that went through the mapping and back.
     pub sampled: u64,
     /// Rows per table, as `legacy.products` and `extracted.product`; of a legacy table those that
-    /// any extracted table takes.
+    /// any extracted table takes. Of a large PostgreSQL table about, as its server knows them.
     pub rows: BTreeMap<String, u64>,
 }
 
@@ -154,7 +154,7 @@ impl Shared {
         for side in [Side::Legacy, Side::Extracted] {
             let mut tx = self.on(side).read().await?;
             for table in plan.tables(side) {
-                let rows = rows::count(&mut tx, table).await.on(side)?;
+                let rows = rows::about(&mut tx, table).await.on(side)?;
                 found.rows.insert(format!("{side}.{}", table.name), rows);
             }
         }

@@ -441,6 +441,9 @@ pub struct Limits {
     pub copy_rows: u32,
     /// How many such chunks are copied side by side, each over connections of its own.
     pub copy_parallel: NonZeroU32,
+    /// So long they go on, one after another, while the source has no change to be followed: what a
+    /// round costs beside its rows is not to count, and a change that comes amid it waits for its end.
+    pub copy_round: Duration,
     /// Bytes of one chunk, about: what of it is in memory, or how long its transaction takes. A row
     /// that is larger goes alone.
     pub chunk_bytes: usize,
@@ -488,6 +491,7 @@ impl Default for Limits {
             chunk_rows: 1_000,
             copy_rows: 50_000,
             copy_parallel: NonZeroU32::MIN.saturating_add(1),
+            copy_round: Duration::from_millis(500),
             chunk_bytes: 16 << 20,
             copy_rate: None,
             copy_lag: Duration::from_secs(10),

@@ -384,7 +384,7 @@ async fn begin_copies(shared: &Shared, plan: &Plan) -> Result<Vec<Copy>, Error> 
         }
         let mut tx = shared.legacy.read().await?;
         let table = &group.tables(Side::Legacy)[0];
-        let total = rows::count(&mut tx, table).await.on(Side::Legacy)?;
+        let total = rows::about(&mut tx, table).await.on(Side::Legacy)?;
         drop(tx);
         let copy = Copy {
             table: group.name().to_owned(),

@@ -39,8 +39,20 @@ pub(crate) struct Copy {
     pub(crate) table: String,
     pub(crate) done: bool,
     pub(crate) copied: u64,
+    /// About so many in all; once it is done, those that were copied.
     pub(crate) total: u64,
     pub(crate) cursor: Option<Key>,
+}
+
+impl Copy {
+    /// As it is once all rows are copied, if they are.
+    pub(crate) fn ended(mut self, done: bool) -> Self {
+        self.done = done;
+        if done {
+            self.total = self.copied;
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone, serde::Serialize)]

@@ -69,6 +69,14 @@ fn child_spec() -> LinkSpec {
         }
     }));
     let what = var(DO);
+    limits.copy_round = if what.starts_with(crate::postgres_copy::ROUNDS) {
+        crate::postgres_copy::LONG
+    } else {
+        crate::postgres_copy::SHORT
+    };
+    if what == crate::postgres_copy::ALONE {
+        limits.copy_parallel = std::num::NonZeroU32::MIN;
+    }
     if what.starts_with(MANY) {
         limits = outgrow_bridge::Limits::default();
     }

@@ -32,6 +32,7 @@ mod postgres_arrays;
 mod postgres_copy;
 mod postgres_faults;
 mod postgres_replication;
+mod postgres_rounds;
 mod postgres_short;
 mod postgres_values;
 mod preflight;

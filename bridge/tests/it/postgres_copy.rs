@@ -1,8 +1,10 @@
 //! The backfill from one PostgreSQL to another by COPY, where rows are the same on both sides:
 //! every way there is, writers beside it, deaths in it. The databases are the oracle.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use outgrow_bridge::{
     Capture, ColumnSpec, DatabaseUrl, FaultHook, Link, LinkSpec, Source, TableSpec, Writes,
@@ -42,6 +44,9 @@ const NAMES: [(&str, &str); 14] = [
 /// See [`Wares::child`].
 const CHILD: &str = "wares";
 pub(crate) const REPLICATED: &str = "wares by replication";
+pub(crate) const ROUNDS: &str = "wares in long rounds";
+pub(crate) const ALONE: &str = "wares in long rounds, one by one";
+const ROUNDS_REPLICATED: &str = "wares in long rounds by replication";
 
 fn entry(legacy: &str, extracted: &str, key: &[&str], names: &[(&str, &str)]) -> TableSpec {
     let column = |(from, to): &(&str, &str)| ColumnSpec {
@@ -64,11 +69,16 @@ pub(crate) fn tables() -> Vec<TableSpec> {
     vec![table]
 }
 
+/// Rounds that end when each lane has written a chunk, and those that end when there are no more.
+pub(crate) const SHORT: Duration = Duration::ZERO;
+pub(crate) const LONG: Duration = Duration::MAX;
+
 /// Two servers, and how often each point of a chunk was passed.
-struct Wares {
-    legacy: Postgres,
-    extracted: Postgres,
-    capture: Capture,
+pub(crate) struct Wares {
+    pub(crate) legacy: Postgres,
+    pub(crate) extracted: Postgres,
+    pub(crate) capture: Capture,
+    pub(crate) round: Duration,
     passed: Arc<Mutex<HashMap<&'static str, usize>>>,
 }
 
@@ -78,11 +88,12 @@ impl Wares {
             legacy: Postgres::with(&format!("{MOOD} {legacy}")).await,
             extracted: Postgres::with(&format!("{MOOD} {extracted}")).await,
             capture: Capture::Triggers,
+            round: SHORT,
             passed: Arc::default(),
         }
     }
 
-    async fn filled(rows: u32) -> Self {
+    pub(crate) async fn filled(rows: u32) -> Self {
         let wares = Self::with(LEGACY, EXTRACTED).await;
         wares.legacy.execute(&insert(1, rows)).await;
         let next = format!("SELECT setval('ware_id_seq', {})", rows + 10_000);
@@ -90,7 +101,16 @@ impl Wares {
         wares
     }
 
-    fn spec(&self, tables: Vec<TableSpec>) -> LinkSpec {
+    pub(crate) fn spec(&self, tables: Vec<TableSpec>) -> LinkSpec {
+        self.spec_with(tables, |_, _| {})
+    }
+
+    /// One that does something at points of a chunk, when they are passed the so-manieth time.
+    pub(crate) fn spec_with(
+        &self,
+        tables: Vec<TableSpec>,
+        act: impl Fn(&'static str, usize) + Send + Sync + 'static,
+    ) -> LinkSpec {
         let url = |server: &Postgres| {
             let url: DatabaseUrl = server.url().parse().unwrap();
             url.capturing(self.capture).unwrap()
@@ -98,9 +118,15 @@ impl Wares {
         let mut limits = quick();
         limits.chunk_rows = 10;
         limits.copy_rows = 40;
+        limits.copy_round = self.round;
         let passed = Arc::clone(&self.passed);
         limits.fault = Some(FaultHook::new(move |at| {
-            *passed.lock().unwrap().entry(at).or_default() += 1;
+            let times = {
+                let mut passed = passed.lock().unwrap();
+                *passed.entry(at).or_default() += 1;
+                passed[at]
+            };
+            act(at, times);
         }));
         LinkSpec {
             slice: SliceId::new("wares").unwrap(),
@@ -112,16 +138,16 @@ impl Wares {
         }
     }
 
-    fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         self.count("copy-sent")
     }
 
-    fn count(&self, point: &str) -> usize {
+    pub(crate) fn count(&self, point: &str) -> usize {
         let passed = self.passed.lock().unwrap();
         passed.get(point).copied().unwrap_or(0)
     }
 
-    async fn equal(&self) {
+    pub(crate) async fn equal(&self) {
         eventually("both sides to be equal", WAIT, || async {
             let legacy = rows(&self.legacy, "ware", &names(false)).await;
             let extracted = rows(&self.extracted, "good", &names(true)).await;
@@ -131,9 +157,11 @@ impl Wares {
     }
 
     fn child(&self) -> &'static str {
-        match self.capture {
-            Capture::Triggers => CHILD,
-            Capture::Replication => REPLICATED,
+        match (self.round, self.capture) {
+            (SHORT, Capture::Triggers) => CHILD,
+            (SHORT, Capture::Replication) => REPLICATED,
+            (_, Capture::Triggers) => ROUNDS,
+            (_, Capture::Replication) => ROUNDS_REPLICATED,
         }
     }
 }
@@ -172,7 +200,7 @@ fn insert(from: u32, to: u32) -> String {
     )
 }
 
-async fn started(spec: LinkSpec) -> Link {
+pub(crate) async fn started(spec: LinkSpec) -> Link {
     let link = Link::open(spec).await.unwrap();
     let found = link.preflight().await.unwrap();
     assert!(found.ok(), "{:?}", found.problems);
@@ -376,7 +404,7 @@ async fn history(pool: PgPool, seed: u64, transactions: u32) {
     }
 }
 
-async fn resumed(wares: &Wares) -> Link {
+pub(crate) async fn resumed(wares: &Wares) -> Link {
     let link = started(wares.spec(tables())).await;
     copied(&link).await;
     wares.equal().await;
@@ -389,9 +417,9 @@ async fn resumed(wares: &Wares) -> Link {
     link
 }
 
-async fn histories(capture: Capture) {
+async fn histories(capture: Capture, round: Duration) {
     let mut wares = Wares::filled(1_200).await;
-    wares.capture = capture;
+    (wares.capture, wares.round) = (capture, round);
     let writers: Vec<_> = (1..=3)
         .map(|seed| tokio::spawn(history(wares.legacy.pool().clone(), seed, 150)))
         .collect();
@@ -407,20 +435,22 @@ async fn histories(capture: Capture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_histories_beside_the_copy_end_equal() {
-    histories(Capture::Triggers).await;
+    histories(Capture::Triggers, SHORT).await;
+    histories(Capture::Triggers, LONG).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_histories_beside_the_copy_end_equal_by_replication() {
-    histories(Capture::Replication).await;
+    histories(Capture::Replication, SHORT).await;
+    histories(Capture::Replication, LONG).await;
 }
 
 /// Histories that are written beside one copy at the most.
 const HISTORIES: u64 = 60;
 
-async fn dying(capture: Capture) {
+async fn dying(capture: Capture, round: Duration) {
     let mut wares = Wares::filled(1_200).await;
-    wares.capture = capture;
+    (wares.capture, wares.round) = (capture, round);
     let points = [
         ("amid-copy", 1),
         ("copy-sent", 3),
@@ -454,12 +484,14 @@ async fn dying(capture: Capture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_in_a_copy_loses_nothing() {
-    dying(Capture::Triggers).await;
+    dying(Capture::Triggers, SHORT).await;
+    dying(Capture::Triggers, LONG).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_in_a_copy_loses_nothing_by_replication() {
-    dying(Capture::Replication).await;
+    dying(Capture::Replication, SHORT).await;
+    dying(Capture::Replication, LONG).await;
 }
 
 /// Where many chunks go side by side, and where one goes at a time, because that was asked, or
@@ -467,17 +499,20 @@ async fn dying_in_a_copy_loses_nothing_by_replication() {
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_go_side_by_side_as_asked() {
     let rate = std::num::NonZeroU32::new(100_000);
-    for (parallel, rate, abreast) in [(1, None, 0), (5, None, 10), (5, rate, 0)] {
-        let wares = Wares::filled(400).await;
-        let mut spec = wares.spec(tables());
+    for (parallel, rate, rounds) in [(1, None, 10), (5, None, 2), (5, rate, 10)] {
+        let mut wares = Wares::filled(400).await;
+        // A rate makes rounds short by itself.
+        wares.round = if rate.is_some() { LONG } else { SHORT };
+        let (batches, note) = batches_of_ranges();
+        let mut spec = wares.spec_with(tables(), note);
         spec.limits.copy_parallel = std::num::NonZeroU32::new(parallel).unwrap();
         spec.limits.copy_rate = rate;
         let link = started(spec).await;
         copied(&link).await;
         wares.equal().await;
         assert_eq!(
-            (wares.chunks(), wares.count("range-committed")),
-            (10, abreast)
+            (wares.chunks(), batches.lock().unwrap().len()),
+            (10, rounds)
         );
         let evidence = link.evidence().unwrap();
         assert_eq!((evidence.copied_rows, evidence.foreign_writes), (400, 0));
@@ -486,34 +521,45 @@ async fn chunks_go_side_by_side_as_asked() {
     }
 }
 
+/// In which batches ranges were written, by the number of times that the source was read.
+type Batches = Arc<Mutex<BTreeSet<usize>>>;
+
+/// Where that is noted, and what notes it.
+pub(crate) fn batches_of_ranges() -> (Batches, impl Fn(&'static str, usize)) {
+    let found = Batches::default();
+    let notes = Arc::clone(&found);
+    let reads = AtomicUsize::new(0);
+    let note = move |at, times| match at {
+        "after-read" => reads.store(times, Ordering::Relaxed),
+        "range-committed" => drop(notes.lock().unwrap().insert(reads.load(Ordering::Relaxed))),
+        _ => {}
+    };
+    (found, note)
+}
+
+/// Has SQL done from within a point of a chunk.
+pub(crate) fn done_amid(pool: &PgPool, text: String) -> bool {
+    let pool = pool.clone();
+    let run = async move { sqlx::raw_sql(AssertSqlSafe(text)).execute(&pool).await };
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(run)).is_ok()
+}
+
 /// Nobody takes over while a range is written, and who was taken over writes none.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_of_an_older_worker_are_not_written() {
     let wares = Wares::filled(400).await;
-    let mut spec = wares.spec(tables());
     let epoch = "UPDATE _outgrow.wares_position SET epoch = epoch + 1 WHERE stream = 'legacy'";
-    let hasty = format!("SET lock_timeout = 50; {epoch}");
-    let (pool, passed) = (wares.extracted.pool().clone(), Arc::clone(&wares.passed));
+    let pool = wares.extracted.pool().clone();
     let taken: Arc<Mutex<Vec<bool>>> = Arc::default();
     let takes = Arc::clone(&taken);
-    spec.limits.fault = Some(FaultHook::new(move |at| {
-        let times = {
-            let mut passed = passed.lock().unwrap();
-            *passed.entry(at).or_default() += 1;
-            passed[at]
-        };
+    let spec = wares.spec_with(tables(), move |at, times| {
         let text = match (at, times) {
-            ("range-copied", 1) => hasty.clone(),
+            ("range-copied", 1) => format!("SET lock_timeout = 50; {epoch}"),
             ("after-read", 3) => epoch.to_owned(),
             _ => return,
         };
-        let pool = pool.clone();
-        let done = tokio::task::block_in_place(|| {
-            let run = async { sqlx::raw_sql(AssertSqlSafe(text)).execute(&pool).await };
-            tokio::runtime::Handle::current().block_on(run)
-        });
-        takes.lock().unwrap().push(done.is_ok());
-    }));
+        takes.lock().unwrap().push(done_amid(&pool, text));
+    });
     let link = started(spec).await;
     let mut failures = link.failures();
     let failed = failures.wait_for(Option::is_some).await.unwrap().clone();

@@ -33,6 +33,15 @@ pub(crate) struct Range {
     pub(crate) more: bool,
 }
 
+/// Where ranges end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    pub(crate) most: u32,
+    pub(crate) bytes: usize,
+    /// See [`has_large`]. What a snapshot shows stays where it is while the snapshot lasts.
+    pub(crate) large: bool,
+}
+
 /// What a server says of the columns that a COPY names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -58,10 +67,8 @@ pub(crate) async fn range(
     tx: &mut Tx,
     table: &Table,
     after: Option<&Key>,
-    most: u32,
-    bytes: usize,
+    Cut { most, bytes, large }: Cut,
 ) -> Result<Option<Range>, sqlx::Error> {
-    let large = has_large(tx, table).await?;
     let place = after.map_or_else(|| "true".to_owned(), |_| rows::beyond(table));
     let args: Vec<Arg> = after
         .into_iter()
@@ -117,7 +124,7 @@ fn keys(table: &Table) -> Vec<String> {
 
 /// Whether there are values that are kept outside of their rows. Without them a row has 8 KiB at
 /// the most.
-pub(super) async fn has_large(tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
+pub(crate) async fn has_large(tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
     let text = "SELECT relkind = 'p' OR reltoastrelid <> 0 AND pg_relation_size(reltoastrelid) > 0 \
                 FROM pg_class WHERE oid = to_regclass(?)";
     let args = [Arg::from(&Dialect::Postgres.table(&table.name))];
