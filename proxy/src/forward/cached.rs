@@ -89,6 +89,10 @@ impl Touched {
         match response {
             None => self.tell(None),
             Some(response) if response.status().is_client_error() => {}
+            // What it names is all that is looked for: lines without a name are not read for it.
+            Some(response) if response.lines().is_some_and(|lines| !lines.located) => {
+                self.tell(None);
+            }
             Some(response) => self.tell(Some(response.headers())),
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Lines {
     cuts: [Span; CUTS],
     /// There is a `date`.
     pub(crate) dated: bool,
+    /// There is a `location` or a `content-location`.
+    pub(crate) located: bool,
     /// What `content-length` says, where there is one, and it is a plain number.
     pub(crate) length: Option<u64>,
 }
@@ -33,6 +35,7 @@ pub(crate) struct LinesBuilder {
     cuts: [Span; CUTS],
     used: usize,
     dated: bool,
+    located: bool,
     length: Option<u64>,
 }
 
@@ -48,6 +51,7 @@ impl LinesBuilder {
             cuts: [(end, end); CUTS],
             used: 0,
             dated: false,
+            located: false,
             length: None,
         })
     }
@@ -62,9 +66,9 @@ impl LinesBuilder {
         Ok(self)
     }
 
-    /// Whether there is a `date`, and what `content-length` says.
-    pub(crate) fn with(mut self, dated: bool, length: Option<u64>) -> Self {
-        (self.dated, self.length) = (dated, length);
+    /// Whether there is a `date`, and one of another place, and what `content-length` says.
+    pub(crate) fn with(mut self, (dated, located): (bool, bool), length: Option<u64>) -> Self {
+        (self.dated, self.located, self.length) = (dated, located, length);
         self
     }
 
@@ -74,6 +78,7 @@ impl LinesBuilder {
             all: self.all,
             cuts: self.cuts,
             dated: self.dated,
+            located: self.located,
             length: self.length,
         }
     }

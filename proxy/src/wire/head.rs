@@ -163,7 +163,7 @@ fn heard(
     // Beside chunks a length is not passed on.
     good &= says.codings == 0 || says.length.is_none();
     let lines = lines.and_then(|lines| match good {
-        true => Ok(lines.with(says.dated, says.length)),
+        true => Ok(lines.with((says.dated, says.located), says.length)),
         false => Err(Unkept),
     });
     Ok((says, lines))
@@ -242,6 +242,7 @@ struct Says {
     codings: usize,
     chunked: bool,
     dated: bool,
+    located: bool,
 }
 
 impl Says {
@@ -269,6 +270,14 @@ impl Says {
                 self.codings += 1;
                 self.chunked = value.eq_ignore_ascii_case(b"chunked");
                 Goes::Nowhere
+            }
+            8 if is("location") => {
+                self.located = true;
+                Goes::Down
+            }
+            16 if is("content-location") => {
+                self.located = true;
+                Goes::Down
             }
             10 if is("keep-alive") => Goes::Nowhere,
             2 if is("te") => Goes::Apart,
