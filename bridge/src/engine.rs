@@ -515,8 +515,10 @@ impl Engine {
             (self.target(), self.applied_back),
         ] {
             let upto = trim_to(&self.shared, database, applied).await?;
+            let upto = self.shared.holds.bound(database.side, upto);
             database.trim(upto, rows).await?;
         }
+        self.shared.pass("trimmed");
         self.source().trim_seen(self.applied).await?;
         self.target().trim_seen(self.applied_back).await?;
         self.watch_logs().await?;

@@ -33,6 +33,7 @@ mod fail_over;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod holds;
 mod link;
 mod logs;
 mod lookup;

@@ -12,6 +12,7 @@ use crate::drift::changes;
 use crate::error::Error;
 use crate::events::{Desk, Events};
 use crate::fault::FaultHook;
+use crate::holds::Holds;
 use crate::lookup::Known;
 use crate::plan::{Plan, Schema};
 use crate::preflight::Problem;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) events: Option<Desk>,
     /// How many look at the stream, so that all must be in it.
     readers: Arc<AtomicUsize>,
+    /// What they need of it.
+    pub(crate) holds: Holds,
 }
 
 /// While it lives, every change goes by the stream.
@@ -77,6 +80,7 @@ impl Shared {
             status: Mutex::new(Status::new(Side::Legacy, interval)),
             events: events.map(Desk::new),
             readers: Arc::default(),
+            holds: Holds::default(),
             spec,
         }
     }

@@ -3,8 +3,9 @@
 //! A scan ([`crate::scan`]) looks at ranges of keys of both sides at slightly different moments and
 //! only gathers suspects. A suspect is called different when this was seen: the target's row together with the
 //! position it had, then the source's row in a later snapshot whose stream has no change of that
-//! key after that position. Then nothing on its way could make them alike, so there are no false
-//! differences; a row that keeps changing is looked at again until the tries are used up.
+//! key after that position; what comes after it is not trimmed before ([`crate::holds`]). Then
+//! nothing on its way could make them alike, so there are no false differences; a row that keeps
+//! changing is looked at again until the tries are used up.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -312,14 +313,19 @@ impl Verifier<'_> {
             self.shared.on(self.source),
             self.shared.on(self.source.other()),
         );
+        // Before the position is read: what comes after it is asked for at the end.
+        let hold = self.shared.holds.take();
         let mut tx = target.read().await?;
         let position = target.position(&mut tx, self.source).await?;
+        let position = position.map_or(0, |p| p.seq);
+        hold.only_after(self.source, Some(position));
         let mut there = images(group, target, &mut tx, &keys).await?;
         drop(tx);
-        let position = position.map_or(0, |p| p.seq);
+        self.shared.pass("target-looked-at");
         let mut tx = source.read().await?;
         let mut here = images(group, source, &mut tx, &keys).await?;
         let back = both::back(self.shared, self.source, &mut tx).await?;
+        hold.only_after(self.source.other(), back);
         drop(tx);
         // Whatever the rows show is in the stream now.
         source.settle_stream().await?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use outgrow_rollout::Side;
+use outgrow_bridge::{FaultHook, Link};
+use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
 
-use crate::shop::{Dice, Shop, WAIT};
+use crate::shop::{Dice, Shop, WAIT, copied};
 
 /// Damages rows past triggers and fences, as a broken disk or an old backup would.
 async fn corrupt(shop: &Shop, statements: &str) {
@@ -133,11 +134,9 @@ async fn a_change_on_its_way_is_no_difference() {
     let shop = Shop::with(20).await;
     let mut spec = shop.catalog_spec();
     spec.limits.settle_tries = 2;
-    let link = outgrow_bridge::Link::open(spec).await.unwrap();
-    link.ensure(outgrow_rollout::DataPhase::Copying, Side::Legacy)
-        .await
-        .unwrap();
-    crate::shop::copied(&link).await;
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
     link.pause().await.unwrap();
     shop.legacy
         .execute("update products set tags = 'on its way' where id = 3")
@@ -152,11 +151,67 @@ async fn a_change_on_its_way_is_no_difference() {
     assert!(kinds.contains(&("3", "unsettled")), "{kinds:?}");
     assert!(kinds.contains(&("4", "different")), "{kinds:?}");
     assert_eq!((report.different, report.unsettled), (2, 1));
-    link.ensure(outgrow_rollout::DataPhase::Following, Side::Legacy)
+    link.ensure(DataPhase::Following, Side::Legacy)
         .await
         .unwrap();
     eventually("the change to arrive", WAIT, || async {
         (link.verify().await.unwrap().different == 1).then_some(())
+    })
+    .await;
+    link.shutdown().await;
+}
+
+/// The change is applied and its note is trimmed between the looks at the two sides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_trimmed_meanwhile_is_no_difference() {
+    let shop = Shop::with(20).await;
+    let mut spec = shop.catalog_spec();
+    let (looked, mut looks) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(Some(gate));
+    let trims = Arc::new(AtomicU64::new(0));
+    let counted = trims.clone();
+    spec.limits.fault = Some(FaultHook::new(move |point| match point {
+        "trimmed" => drop(counted.fetch_add(1, Ordering::AcqRel)),
+        "target-looked-at" => {
+            // The first look only waits for the rest.
+            if let Some(gate) = gate.lock().unwrap().take() {
+                looked.send(()).unwrap();
+                tokio::task::block_in_place(|| gate.recv().unwrap());
+            }
+        }
+        _ => {}
+    }));
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    link.pause().await.unwrap();
+    shop.legacy
+        .execute("update products set tags = 'hot' where id = 3")
+        .await;
+    let verifying = tokio::spawn({
+        let link = link.clone();
+        async move { link.verify().await.unwrap() }
+    });
+    looks.recv().await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    shop.catalog_equal().await;
+    // One that had begun before, and one that has seen all.
+    let before = trims.load(Ordering::Acquire);
+    eventually("the stream to be trimmed", WAIT, || async {
+        (trims.load(Ordering::Acquire) >= before + 2).then_some(())
+    })
+    .await;
+    go_on.send(()).unwrap();
+    let report = verifying.await.unwrap();
+    assert_eq!(report.differences, Vec::new());
+    assert_eq!((report.different, report.unsettled), (0, 0));
+    // Nobody reads any more: all is trimmed.
+    let noted = "select count(*) from \"_outgrow_catalog_changes\" where tbl <> ''";
+    eventually("the note to be trimmed", WAIT, || async {
+        (shop.legacy.number(noted).await == 0).then_some(())
     })
     .await;
     link.shutdown().await;
@@ -199,11 +254,9 @@ async fn repair_has_a_cap() {
     let shop = Shop::with(30).await;
     let mut spec = shop.catalog_spec();
     spec.limits.repair_rows = 3;
-    let link = outgrow_bridge::Link::open(spec).await.unwrap();
-    link.ensure(outgrow_rollout::DataPhase::Copying, Side::Legacy)
-        .await
-        .unwrap();
-    crate::shop::copied(&link).await;
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
     corrupt(&shop, "update category set label = '?';").await;
     let refused = link.repair(false).await.unwrap_err().to_string();
     assert!(
@@ -220,11 +273,9 @@ async fn more_differences_than_memory_holds_are_counted() {
     let mut spec = shop.catalog_spec();
     (spec.limits.chunk_bytes, spec.limits.report_rows) = (400_000, 1_000);
     spec.limits.verify_rows = 4_000;
-    let link = outgrow_bridge::Link::open(spec).await.unwrap();
-    link.ensure(outgrow_rollout::DataPhase::Copying, Side::Legacy)
-        .await
-        .unwrap();
-    crate::shop::copied(&link).await;
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
     corrupt(
         &shop,
         "update product set description = printf('%.*c', 800, 'x');",
