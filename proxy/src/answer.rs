@@ -47,9 +47,7 @@ fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
         UpstreamError::Timeout { .. } | UpstreamError::Expired { .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
         }
-        UpstreamError::Broken { source, .. } if source.is_clients() => {
-            (StatusCode::BAD_REQUEST, "broken-upload")
-        }
+        UpstreamError::Upload { .. } => (StatusCode::BAD_REQUEST, "broken-upload"),
         UpstreamError::Broken { .. } => (StatusCode::BAD_GATEWAY, "broken"),
         UpstreamError::Open { .. } => (StatusCode::SERVICE_UNAVAILABLE, "circuit-open"),
         UpstreamError::Crowded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),

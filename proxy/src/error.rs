@@ -82,6 +82,13 @@ pub(crate) enum UpstreamError {
         #[source]
         source: WireError,
     },
+    /// By the client's doing; that says nothing of the upstream either.
+    #[error("{source}")]
+    Upload {
+        to: Address,
+        #[source]
+        source: WireError,
+    },
     /// Nobody to send to.
     #[error("no upstream of {service} is known: {why}")]
     Nobody { service: String, why: String },
@@ -124,10 +131,16 @@ impl UpstreamError {
             Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Timeout { .. }
+            | Self::Broken { .. }
             | Self::Nobody { .. } => true,
-            Self::Broken { source, .. } => !source.is_clients(),
-            Self::Expired { .. } | Self::Open { .. } | Self::Crowded { .. } => false,
+            Self::Expired { .. } | Self::Upload { .. } | Self::Open { .. } => false,
+            Self::Crowded { .. } => false,
         }
+    }
+
+    /// The client's doing, for which no side is counted or blamed.
+    pub(crate) fn is_clients(&self) -> bool {
+        matches!(self, Self::Upload { .. })
     }
 }
 

@@ -287,22 +287,23 @@ async fn pass_through(
     if let Some(touched) = touched {
         touched.after(sent.as_mut().ok().map(|(response, _)| response));
     }
-    let (error, latency) = outcome(&sent, begun);
     let routes = &core.shared.routes;
-    let status = sent.as_ref().ok().map(|(response, _)| response.status());
-    let answered = (Side::Legacy, status);
-    routes.count(core.index, routes.other(), answered, (error, latency));
-    let event = build.map(|build| {
-        core.count_legacy((Some(build), origin), status, (error, latency));
-        ErrorEvent {
-            slice: None,
-            side: Side::Legacy,
-            build: Some(build),
-            key: origin,
-        }
+    let event = build.map(|build| ErrorEvent {
+        slice: None,
+        side: Side::Legacy,
+        build: Some(build),
+        key: origin,
     });
-    if let Some(event) = event.filter(|_| error) {
-        verdict::tell(&core, event);
+    if let Some((error, latency)) = outcome(&sent, begun) {
+        let status = sent.as_ref().ok().map(|(response, _)| response.status());
+        let answered = (Side::Legacy, status);
+        routes.count(core.index, routes.other(), answered, (error, latency));
+        if build.is_some() {
+            core.count_legacy((build, origin), status, (error, latency));
+        }
+        if let Some(event) = event.filter(|_| error) {
+            verdict::tell(&core, event);
+        }
     }
     let (response, lent) = sent?;
     if let Some(trail) = &trail {
@@ -319,15 +320,20 @@ async fn pass_through(
     Ok(response)
 }
 
-/// Whether a side failed, and after which time.
-fn outcome(sent: &Result<(Reply<()>, Lent), UpstreamError>, begun: Instant) -> (bool, Duration) {
+/// Whether a side failed, and after which time; `None` where it was not asked to the end because the
+/// client did not do its part.
+fn outcome(
+    sent: &Result<(Reply<()>, Lent), UpstreamError>,
+    begun: Instant,
+) -> Option<(bool, Duration)> {
     let (error, ended) = match sent {
         Ok((response, lent)) => (lent.has_failed(response), lent.answered),
+        Err(error) if error.is_clients() => return None,
         // A client that waits for less than others do says nothing of the side.
         Err(UpstreamError::Expired { .. }) => (false, Instant::now()),
         Err(_) => (true, Instant::now()),
     };
-    (error, ended.saturating_duration_since(begun))
+    Some((error, ended.saturating_duration_since(begun)))
 }
 
 /// Gives an upstream's answer to the client.

@@ -1,8 +1,8 @@
 //! What may be passed on, in both directions, and what a proxy adds (RFC 9110 section 7.6).
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, Version, request};
 
@@ -73,8 +73,19 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
             return Err(Refusal::Malformed("Host is not a host"));
         }
     }
+    // Of HTTP/1 it was read strictly with the head.
+    if request.version == Version::HTTP_2 {
+        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+        let is_number = |length: &HeaderValue| {
+            let digits = length.as_bytes();
+            !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+        };
+        if !lengths.next().is_none_or(is_number) || lengths.next().is_some() {
+            return Err(Refusal::Malformed("Content-Length"));
+        }
+    }
     if headers.contains_key(TRANSFER_ENCODING) {
-        if headers.contains_key(http::header::CONTENT_LENGTH) {
+        if headers.contains_key(CONTENT_LENGTH) {
             return Err(Refusal::Malformed(
                 "both Content-Length and Transfer-Encoding",
             ));

@@ -133,6 +133,7 @@ impl Trail {
                 | UpstreamError::Timeout { to, .. }
                 | UpstreamError::Expired { to, .. }
                 | UpstreamError::Broken { to, .. }
+                | UpstreamError::Upload { to, .. }
                 | UpstreamError::Crowded { to, .. } => Some(to.clone()),
                 UpstreamError::Nobody { .. } | UpstreamError::Open { .. } => None,
             };

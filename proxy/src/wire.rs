@@ -90,7 +90,7 @@ enum Io {
 pub(crate) struct Wire {
     io: Io,
     input: BytesMut,
-    /// Bytes of the last read.
+    /// Bytes of the last read that brought any, since the last request was sent.
     filled: usize,
     upload: Upload,
     field_names: FieldNames,
@@ -144,6 +144,7 @@ impl Wire {
         until: Instant,
         (fields_max, hints): (usize, Option<&Hints>),
     ) -> Result<Reply<()>, WireError> {
+        self.filled = 0;
         self.upload.begin(parts, body, self.field_names)?;
         self.deadline.set(until);
         let head = poll_fn(|cx| {
@@ -166,6 +167,11 @@ impl Wire {
         Ok(head.response)
     }
 
+    /// Anything has come since the last request was sent.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.filled > 0
+    }
+
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -181,7 +187,7 @@ impl Wire {
         loop {
             match ready!(self.poll_fill(cx, READ_SMALL)) {
                 Ok(0) => return Poll::Ready(Err(self.broken(None))),
-                Ok(_) => {}
+                Ok(filled) => self.filled = filled,
                 Err(error) => return Poll::Ready(Err(self.broken(Some(error)))),
             }
             if let Some(head) = head::read(&mut self.input, method, fields_max, hints)? {
@@ -201,9 +207,7 @@ impl Wire {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
         self.input.reserve(want);
-        let filled = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
-        self.filled = filled;
-        Poll::Ready(Ok(filled))
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 
     /// Lets an upload that outlasts its answer's head go on by itself, as slow as the upstream
@@ -244,7 +248,7 @@ impl Wire {
             match ready!(self.poll_fill(cx, want)) {
                 Ok(0) if self.framing == Framing::ToTheEnd => self.framing = Framing::Over,
                 Ok(0) => return Poll::Ready(Some(Err(WireError::Short))),
-                Ok(_) => {}
+                Ok(filled) => self.filled = filled,
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
         }

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
 use http::header::SET_COOKIE;
+use http::{HeaderValue, StatusCode};
 use outgrow_rollout::{Live, Side, Weight, bucket, side_for};
 use tokio::sync::oneshot;
 
@@ -272,25 +272,13 @@ impl Call {
         let begun = Instant::now();
         let asking = Client::Cohort(self.cohort.hash);
         let sent = cluster.send(out, asking, begun).await;
-        let (error, latency) = outcome(&sent, begun);
-        let routes = &self.core.shared.routes;
-        let status = || sent.as_ref().ok().map(|(response, _)| response.status());
-        let answered = (side, status());
-        routes.count(self.core.index, self.route, answered, (error, latency));
-        self.slice()
-            .counts
-            .count(self.core.index, side, error, latency);
-        if side == Side::Legacy {
-            let who = (build, self.origin);
-            self.core.count_legacy(who, status(), (error, latency));
-        } else if let (Some(counts), Some(build)) = (&self.slice().by_build, build) {
-            let who = (self.core.index, build, self.cohort.hash);
-            counts.count(who, status(), (error, latency));
-        }
-        if error {
-            verdict::tell(&self.core, self.event(side, build));
+        let status = sent.as_ref().ok().map(|(response, _)| response.status());
+        let outcome = outcome(&sent, begun);
+        if let Some(outcome) = outcome {
+            self.count((side, build), status, outcome);
         }
         let (response, lent) = sent?;
+        let latency = outcome.map(|(_, latency)| latency).unwrap_or_default();
         if let Some(trail) = &self.trail {
             trail.answered(&lent, begun);
         }
@@ -301,6 +289,29 @@ impl Call {
             build,
             latency,
         })
+    }
+
+    /// Counts how a side did, and tells the guard where it has failed.
+    fn count(
+        &self,
+        (side, build): (Side, Option<usize>),
+        status: Option<StatusCode>,
+        (error, latency): (bool, Duration),
+    ) {
+        let index = self.core.index;
+        let routes = &self.core.shared.routes;
+        routes.count(index, self.route, (side, status), (error, latency));
+        self.slice().counts.count(index, side, error, latency);
+        if side == Side::Legacy {
+            let who = (build, self.origin);
+            self.core.count_legacy(who, status, (error, latency));
+        } else if let (Some(counts), Some(build)) = (&self.slice().by_build, build) {
+            let who = (index, build, self.cohort.hash);
+            counts.count(who, status, (error, latency));
+        }
+        if error {
+            verdict::tell(&self.core, self.event(side, build));
+        }
     }
 
     /// As whose answers are kept: what another build has said is as if of another route.
@@ -348,7 +359,8 @@ impl Call {
 pub(super) fn failed(answered: &Result<Answered, Refusal>) -> bool {
     match answered {
         Ok(answered) => answered.lent.has_failed(&answered.response),
-        Err(Refusal::Upstream(_) | Refusal::Identity(_)) => true,
+        Err(Refusal::Upstream(error)) => !error.is_clients(),
+        Err(Refusal::Identity(_)) => true,
         Err(_) => false,
     }
 }

@@ -111,8 +111,8 @@ impl Cluster {
         Box::pin(self.on_streams(slot, out, begun, until)).await
     }
 
-    /// A connection from the pool may have died: then the request is sent again on another one, if
-    /// it may be repeated.
+    /// A connection from the pool may have died: then the request is sent again on a new one, if it may
+    /// be repeated and nothing of an answer came. More than that is a matter of the rules.
     async fn on_lines(
         &self,
         slot: Slot,
@@ -124,11 +124,11 @@ impl Cluster {
         let to = member.to();
         let deadline = out.until;
         let lend = |wire| Lent::new(slot, Flow::Line(wire), deadline);
-        while let Some(mut wire) = self.take(&member, begun) {
+        if let Some(mut wire) = self.take(&member, begun) {
             let may_repeat = out.may_repeat();
             match self.ask(to, &mut wire, out, (begun, until)).await {
                 Ok(response) => return Ok((response, lend(wire))),
-                Err(UpstreamError::Broken { .. }) if may_repeat => {}
+                Err(UpstreamError::Broken { .. }) if may_repeat && !wire.has_heard() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -145,7 +145,8 @@ impl Cluster {
         Ok(self.connected(member, stream))
     }
 
-    /// What the upstream has not looked at is sent again on another connection.
+    /// What the upstream has not looked at is sent again on another connection; and once what may be
+    /// repeated, where a connection that was there before has died.
     async fn on_streams(
         &self,
         slot: Slot,
@@ -157,7 +158,7 @@ impl Cluster {
         let to = member.to();
         let deadline = out.until;
         let lend = |flow| Lent::new(slot, flow, deadline);
-        let mut tries = 0;
+        let (mut tries, mut spare) = (0, true);
         loop {
             let (mux, known) = match self.reach(&member, until).await? {
                 Reached::Mux(mux, known) => (mux, known),
@@ -183,7 +184,7 @@ impl Cluster {
             let whole = bare || body.is_some();
             out.body = body;
             tries += 1;
-            let again = match error {
+            let again = match &error {
                 WireError::Late => {
                     // Perhaps nobody is there any more: the next one is not to find that out. A
                     // client that waits for less than usual says nothing of it.
@@ -192,7 +193,12 @@ impl Cluster {
                     }
                     false
                 }
-                _ => (unseen && whole) || (may_repeat && known),
+                _ if unseen => whole,
+                // A reset is an answer: then the connection is there.
+                WireError::Stream(error) if error.is_io() => {
+                    may_repeat && known && std::mem::take(&mut spare)
+                }
+                _ => false,
             };
             if !again || tries >= UNSEEN_MAX || Instant::now() >= until {
                 return Err(broken(to, error, (begun, until)));
@@ -324,6 +330,7 @@ fn broken(to: &Address, error: WireError, (begun, until): (Instant, Instant)) ->
             to,
             within: until.saturating_duration_since(begun),
         },
+        source if source.is_clients() => UpstreamError::Upload { to, source },
         source => UpstreamError::Broken { to, source },
     }
 }

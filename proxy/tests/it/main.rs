@@ -4,6 +4,7 @@
 
 mod answers;
 mod balancing;
+mod blaming;
 mod breaking;
 mod builds;
 mod caching;

@@ -38,10 +38,14 @@ async fn echo() -> Upstream {
     Upstream::start(|request| async move { text(request.into_body()) }).await
 }
 
-type Asked = (Request<RecvStream>, SendResponse<Bytes>);
+pub(crate) type Asked = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Answers streams by script; `count` counts connections.
-async fn scripted<F, Fut>(count: Arc<AtomicUsize>, streams_max: u32, answer: F) -> Upstream
+pub(crate) async fn scripted<F, Fut>(
+    count: Arc<AtomicUsize>,
+    streams_max: u32,
+    answer: F,
+) -> Upstream
 where
     F: Fn(usize, Asked) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -71,7 +75,7 @@ async fn whole(body: &mut RecvStream) -> Vec<u8> {
     all
 }
 
-async fn give_back((mut request, mut respond): Asked) {
+pub(crate) async fn give_back((mut request, mut respond): Asked) {
     let body = whole(request.body_mut()).await;
     let mut send = respond.send_response(Response::new(()), false).unwrap();
     let _ = send.send_data(body.into(), true);
