@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::body::Body;
 use crate::core::Core;
 use crate::error::Refusal;
+use crate::headers;
 use crate::identity::Caller;
 use crate::reply::Reply;
 use crate::trail::Trail;
@@ -205,8 +206,17 @@ pub(crate) async fn admit(
     let doorman = &core.shared.doorman;
     let fields = &mut parts.headers;
     let given = key.as_ref().and_then(|name| fields.remove(name));
+    headers::drop_twins(fields, key.iter());
+    if issuers.is_empty() && !matches!(bearer(fields), Ok(None)) {
+        // Nobody here can check it, and who reads it later might believe that somebody has.
+        fields.remove(AUTHORIZATION);
+    }
     let claims = match (given, bearer(fields).map_err(Denial::Token)?) {
-        (Some(given), _) => {
+        (Some(given), token) => {
+            if let Some(token) = token {
+                // It goes on to the side, so it is to be right, too.
+                proven(doorman, issuers, token).await?;
+            }
             let keys = doorman.keys.as_ref().map(|(_, keys)| keys.load());
             let claims = keys.and_then(|keys| keys.claims(given.as_bytes()));
             let claims = claims.ok_or(Denial::Key)?;
@@ -215,7 +225,7 @@ pub(crate) async fn admit(
             }
             claims
         }
-        (None, Some(token)) if !issuers.is_empty() => proven(doorman, issuers, token).await?,
+        (None, Some(token)) => proven(doorman, issuers, token).await?,
         _ if rule.optional => return Ok(Entry::Open(None)),
         _ => {
             let bearer = !issuers.is_empty();
@@ -226,7 +236,8 @@ pub(crate) async fn admit(
     Ok(Entry::Open(caller(rule, &claims)))
 }
 
-/// The token of a request; anything else in the field is none.
+/// The token of a request. Credentials of another kind are none; what a lenient service could take for a
+/// token, and is not written as one, is an error.
 fn bearer(fields: &HeaderMap) -> Result<Option<&str>, TokenError> {
     let mut given = fields.get_all(AUTHORIZATION).iter();
     let (first, more) = (given.next(), given.next());
@@ -238,7 +249,25 @@ fn bearer(fields: &HeaderMap) -> Result<Option<&str>, TokenError> {
     };
     let text = text.map_err(|_| TokenError::Malformed)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    Ok(scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()))
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Some(token.trim()));
+    }
+    match text.split(|letter| !is_of_token(letter)).any(is_suspect) {
+        true => Err(TokenError::Malformed),
+        false => Ok(None),
+    }
+}
+
+/// Of which a token, or the name of a scheme, is made (RFC 6750 section 2.1).
+fn is_of_token(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "-._~+/".contains(letter)
+}
+
+/// The name of the scheme in an odd place, or a token as JSON Web Tokens look: a part that begins as an
+/// object does, and two more.
+fn is_suspect(word: &str) -> bool {
+    let token = word.starts_with("ey") && word.bytes().filter(|byte| *byte == b'.').count() >= 2;
+    token || word.eq_ignore_ascii_case("bearer")
 }
 
 /// The claims of a token of one of these issuers; which one, it says itself, unproven, so that only

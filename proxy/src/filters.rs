@@ -83,6 +83,16 @@ impl Edits {
         Ok(())
     }
 
+    /// Of a request: what could be taken for a field that is removed or set goes, too.
+    fn apply_alone(&self, fields: &mut HeaderMap) {
+        let ours = self.remove.iter();
+        let ours = ours.chain(self.set.iter().map(|(name, _)| name));
+        if ours.clone().next().is_some() {
+            headers::drop_twins(fields, ours);
+        }
+        self.apply(fields);
+    }
+
     fn apply(&self, fields: &mut HeaderMap) {
         for name in &self.remove {
             fields.remove(name);
@@ -200,7 +210,7 @@ impl Filters {
 
     /// Before a side is asked, after the proxy has read the head itself.
     pub(crate) fn request(&self, fields: &mut HeaderMap) {
-        self.request.apply(fields);
+        self.request.apply_alone(fields);
     }
 
     /// After a side has answered; the shadow has its copy from before.

@@ -28,6 +28,7 @@ use crate::reply::Reply;
 use crate::routes::Found;
 use crate::trace::Timing;
 use crate::trail::Trail;
+use crate::trust::Word;
 use crate::tunnel;
 pub(crate) use call::Call;
 pub(crate) use copied::Lookup;
@@ -43,9 +44,9 @@ pub(crate) async fn carry(
     let protocol = headers::upgrade(&parts.headers);
     let client = protocol.as_ref().and_then(|_| body.half());
     let hints = body.hints(parts.version);
-    let marks = Marks::of(&core, &parts.headers);
+    let marks = Marks::of(&core, peer, &parts.headers);
     let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
-    headers::prepare(&mut parts, peer)?;
+    headers::prepare(&mut parts, peer, marks.known)?;
     if let Some(limit) = &core.shared.settings.limit {
         let checked = limit.check(&parts.headers, peer.address.as_bytes());
         checked.map_err(Refusal::Limited)?;
@@ -111,14 +112,18 @@ pub(crate) async fn carry(
 /// What a request has said that its upstream is not told.
 struct Marks {
     wish: Option<Side>,
+    /// Who asks is of a network that is believed, or has the secret: it may be another proxy's shadow.
+    known: bool,
     mirrored: bool,
 }
 
 impl Marks {
-    fn of(core: &Core, fields: &HeaderMap) -> Self {
+    fn of(core: &Core, peer: &Peer, fields: &HeaderMap) -> Self {
+        let known = peer.word == Word::Believed || is_tester(core, fields);
         Self {
             wish: wish(core, fields),
-            mirrored: fields.contains_key(&headers::SHADOW),
+            known,
+            mirrored: known && fields.contains_key(&headers::SHADOW),
         }
     }
 }
@@ -266,14 +271,18 @@ async fn pass_through(
     (client, trail): (Option<ClientHalf>, Option<Rc<Trail>>),
 ) -> Result<Reply<Body>, Refusal> {
     let filters = core.shared.settings.filters.as_deref();
+    let mut targets = None;
     if let Some(filters) = filters {
         let entered = enter(&core, filters, (&mut *out.parts, peer), trail.as_ref());
         if let Entry::Answered(answer) = entered.await? {
             return Ok(answer);
         }
-        if let Some(targets) = filters.targets(&out.parts.uri)? {
-            out.parts.uri = targets.of(Side::Legacy).clone();
-        }
+        targets = filters.targets(&out.parts.uri)?;
+    }
+    // By the URL that the client has asked, as answers are kept.
+    let touched = cached::Touched::by(&core, &out);
+    if let Some(targets) = targets {
+        out.parts.uri = targets.of(Side::Legacy).clone();
     }
     let asking = Client::Address(&peer.address);
     let origin = core.legacy_client(&out.parts.headers, peer);
@@ -281,7 +290,6 @@ async fn pass_through(
     if let Some(trail) = &trail {
         trail.asks(Side::Legacy, cluster.build());
     }
-    let touched = cached::Touched::by(&core, &out);
     let begun = Instant::now();
     let mut sent = cluster.send(&mut out, asking, begun).await;
     if let Some(touched) = touched {

@@ -1,5 +1,7 @@
 //! What may be passed on, in both directions, and what a proxy adds (RFC 9110 section 7.6).
 
+use std::sync::Arc;
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
@@ -18,6 +20,7 @@ pub(crate) const SECRET: HeaderName = HeaderName::from_static("x-outgrow-secret"
 
 /// On what the shadow asks.
 pub(crate) const SHADOW: HeaderName = HeaderName::from_static(outgrow_shadow::SHADOW_MARK);
+const DRY_RUN: HeaderName = HeaderName::from_static(outgrow_shadow::DRY_RUN);
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -38,9 +41,73 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// What a client may not say to an upstream, beside what is hop-by-hop.
-fn is_ours(name: &HeaderName) -> bool {
-    *name == IDENTITY || *name == SIDE || *name == SECRET || *name == EXPECT
+/// What a client may not say to an upstream, beside what is hop-by-hop; whom the config knows may say
+/// that it asks as a shadow. By length first, for every name of every head is looked at.
+fn is_ours(name: &HeaderName, known: bool) -> bool {
+    let name = name.as_str();
+    let twin = |ours: &HeaderName| name != ours.as_str() && is_like(name, ours.as_str());
+    match name.len() {
+        6 => name == EXPECT.as_str(),
+        14 => is_like(name, SIDE.as_str()),
+        15 => twin(&FORWARDED_FOR),
+        16 => {
+            is_like(name, SECRET.as_str())
+                || is_like(name, SHADOW.as_str()) && !(known && name == SHADOW.as_str())
+                || twin(&FORWARDED_HOST)
+        }
+        17 => {
+            is_like(name, DRY_RUN.as_str()) && !(known && name == DRY_RUN.as_str())
+                || twin(&FORWARDED_PROTO)
+        }
+        18 => is_like(name, IDENTITY.as_str()),
+        _ => false,
+    }
+}
+
+/// Whether a name is this one to those who know no difference between `-` and `_`, as CGI, WSGI and their
+/// like do.
+pub(crate) fn is_like(name: &str, ours: &str) -> bool {
+    let line = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let same = |(one, other): (u8, u8)| line(one) == line(other);
+    name.len() == ours.len() && name.bytes().zip(ours.bytes()).all(same)
+}
+
+/// Takes off what others could take for one of these fields, and is not.
+pub(crate) fn drop_twins<'a>(
+    headers: &mut HeaderMap,
+    ours: impl Iterator<Item = &'a HeaderName> + Clone,
+) {
+    let twin = |name: &&HeaderName| {
+        let of = |ours: &HeaderName| *name != ours && is_like(name.as_str(), ours.as_str());
+        ours.clone().any(of)
+    };
+    let found: Vec<HeaderName> = headers.keys().filter(twin).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Fields that a service has said of a request. Nobody says them behind its body.
+#[derive(Debug, Clone)]
+pub(crate) struct Apart(pub(crate) Arc<[HeaderName]>);
+
+impl Apart {
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.0
+            .iter()
+            .any(|ours| is_like(name.as_str(), ours.as_str()))
+    }
+}
+
+/// What says of a client who it is, or comes from the proxy alone. Some servers take what follows a body
+/// for fields of the head.
+pub(crate) fn says_who(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let begins = |ours: &str| {
+        name.get(..ours.len())
+            .is_some_and(|begin| is_like(begin, ours))
+    };
+    matches!(name, "cookie" | "forwarded") || begins("x-forwarded-") || begins("x-outgrow-")
 }
 
 /// Refuses what two servers could read in two ways (RFC 9112 sections 3.2 and 6.3).
@@ -63,15 +130,16 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::Malformed("no Host"));
     }
     if let Some(host) = first
-        && !is_plain_host(host.as_bytes())
+        && !host.is_empty()
+        && !is_host(host.as_bytes())
     {
-        let text = host
-            .to_str()
-            .map_err(|_| Refusal::Malformed("Host is not text"))?;
-        let odd = text.parse::<http::uri::Authority>().is_err() || text.contains('@');
-        if odd && !text.is_empty() {
-            return Err(Refusal::Malformed("Host is not a host"));
-        }
+        return Err(Refusal::Malformed("Host is not a host"));
+    }
+    // It takes the field's place.
+    if let Some(authority) = request.uri.authority()
+        && !is_host(authority.as_str().as_bytes())
+    {
+        return Err(Refusal::Malformed("the target's host is not a host"));
     }
     // Of HTTP/1 it was read strictly with the head.
     if request.version == Version::HTTP_2 {
@@ -102,6 +170,17 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// A host with or without a port; nobody's name before it.
+fn is_host(text: &[u8]) -> bool {
+    if is_plain_host(text) {
+        return true;
+    }
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let escaped = text.contains('%') && !text.starts_with('[');
+    let host = text.parse::<http::uri::Authority>();
+    host.is_ok_and(|host| !host.host().is_empty() && !text.contains('@') && !escaped)
 }
 
 /// A name or an IPv4 address with or without a port, as nearly every Host is: for these the full
@@ -192,12 +271,17 @@ pub(crate) fn is_persistence(value: &[u8]) -> bool {
 }
 
 /// Makes a client's head fit for an upstream: origin form, one Host, forwarded fields.
-pub(crate) fn prepare(parts: &mut http::request::Parts, peer: &Peer) -> Result<(), Refusal> {
+/// `known`: the config knows who asks, by its network or the secret.
+pub(crate) fn prepare(
+    parts: &mut http::request::Parts,
+    peer: &Peer,
+    known: bool,
+) -> Result<(), Refusal> {
     strip_hop_by_hop(&mut parts.headers);
-    if parts.headers.keys().any(is_ours) {
-        for name in [IDENTITY, SIDE, SECRET, EXPECT] {
-            parts.headers.remove(name);
-        }
+    let ours = |name: &&HeaderName| is_ours(name, known);
+    let found: Vec<HeaderName> = parts.headers.keys().filter(ours).cloned().collect();
+    for name in found {
+        parts.headers.remove(name);
     }
     // The target's authority beats the field (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
     if let Some(authority) = parts.uri.authority() {
@@ -315,7 +399,7 @@ mod tests {
 
     fn prepared(request: Request<()>) -> http::request::Parts {
         let (mut parts, ()) = request.into_parts();
-        prepare(&mut parts, &peer("10.0.0.1", &Trust::default())).unwrap();
+        prepare(&mut parts, &peer("10.0.0.1", &Trust::default()), false).unwrap();
         parts
     }
 
@@ -337,7 +421,7 @@ mod tests {
                 .header("x-forwarded-host", "evil.example")
                 .header("forwarded", "for=9.9.9.9");
             let (mut parts, ()) = request.body(()).unwrap().into_parts();
-            prepare(&mut parts, &peer(address, &trust)).unwrap();
+            prepare(&mut parts, &peer(address, &trust), false).unwrap();
             let field = |name: HeaderName| {
                 let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
                 value.unwrap_or("-").to_owned()

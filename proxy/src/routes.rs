@@ -178,12 +178,13 @@ fn descend(node: &Node, rest: Option<&str>, fits: &dyn Fn(&Leaf) -> bool) -> Opt
         .or_else(|| pick(&node.rest))
 }
 
-/// The host without its port.
+/// The host without its port, and without the dot that ends a whole name.
 fn bare_host(host: &str) -> &str {
-    match host.rfind(':') {
+    let bare = match host.rfind(':') {
         Some(at) if !host.ends_with(']') => &host[..at],
         _ => host,
-    }
+    };
+    bare.strip_suffix('.').unwrap_or(bare)
 }
 
 #[cfg(test)]

@@ -53,6 +53,10 @@ pub(super) async fn ask(
     for name in copy {
         parts.headers.remove(name);
     }
+    headers::drop_twins(&mut parts.headers, copy.iter());
+    if !copy.is_empty() {
+        parts.extensions.insert(headers::Apart(copy.into()));
+    }
     let cluster = core
         .named(service)
         .ok_or_else(|| failed(&"no such service"))?;

@@ -118,7 +118,7 @@ fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, Wire
         .reason
         .filter(|reason| Some(*reason) != status.canonical_reason())
         .and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-    let (says, lines) = heard(&input[..length], parsed.headers)?;
+    let (says, lines) = heard(&input[..length], parsed.headers, status)?;
     let mut response = match lines {
         Ok(lines) if !status.is_informational() => {
             Reply::with_lines(status, lines.of(input.split_to(length).freeze()), ())
@@ -144,6 +144,7 @@ fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, Wire
 fn heard(
     head: &[u8],
     fields: &[httparse::Header<'_>],
+    status: StatusCode,
 ) -> Result<(Says, Result<LinesBuilder, Unkept>), WireError> {
     let end = head.len().saturating_sub(2);
     let begin =
@@ -160,8 +161,8 @@ fn heard(
             lines = lines.and_then(|lines| lines.without(from, to));
         }
     }
-    // Beside chunks a length is not passed on.
-    good &= says.codings == 0 || says.length.is_none();
+    // Beside chunks a length is not passed on; nor of no content.
+    good &= (says.codings == 0 && status != StatusCode::NO_CONTENT) || says.length.is_none();
     let lines = lines.and_then(|lines| match good {
         true => Ok(lines.with((says.dated, says.located), says.length)),
         false => Err(Unkept),
@@ -194,6 +195,10 @@ fn framed(parsed: Parsed, method: &Method) -> Result<Head, WireError> {
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let mut stays = !switches && !says.close && (version == 1 || says.keep_alive);
+    if status == StatusCode::NO_CONTENT && says.length.is_some() {
+        // No content has no length (RFC 9110 section 8.6), and HTTP/2 counts the bytes.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     let framing = if switches || bodiless || method == Method::HEAD {
         Framing::Over
     } else if says.codings > 0 {

@@ -198,7 +198,8 @@ impl Mux {
             Err(error) => return Err(self.unsent(WireError::Stream(error), body)),
         };
         let busy = Busy::enter(&self.life);
-        let mut upload = body.map(|body| Upload::new(stream, body));
+        let mut upload =
+            body.map(|body| Upload::new(stream, body, parts.extensions.get().cloned()));
         let mut answer = answer;
         let answered = poll_fn(|cx| {
             // Both ways at once: an answer may come before the request is through.

@@ -16,6 +16,7 @@ use tokio::io::AsyncWrite;
 
 use super::WireError;
 use super::head;
+use crate::headers::{Apart, says_who};
 use crate::inbound::ClientBody;
 use crate::spelling::FieldNames;
 
@@ -42,8 +43,8 @@ const NO_TRAILERS: [HeaderName; 12] = [
 #[derive(Debug)]
 enum Coding {
     Length(u64),
-    /// With the trailers that the head announced.
-    Chunked(Vec<HeaderValue>),
+    /// With the trailers that the head announced, but for those that a service has said of it.
+    Chunked(Vec<HeaderValue>, Option<Apart>),
 }
 
 /// What is still to be sent of one request.
@@ -88,10 +89,13 @@ impl Upload {
             None => Coding::Length(0),
             Some(_) => match head::length(&parts.headers)? {
                 Some(length) => Coding::Length(length),
-                None => Coding::Chunked(parts.headers.get_all(TRAILER).iter().cloned().collect()),
+                None => Coding::Chunked(
+                    parts.headers.get_all(TRAILER).iter().cloned().collect(),
+                    parts.extensions.get().cloned(),
+                ),
             },
         };
-        let chunked = matches!(self.coding, Coding::Chunked(_));
+        let chunked = matches!(self.coding, Coding::Chunked(..));
         self.body = body;
         head::write(&mut self.gathered, parts, chunked, names);
         Ok(())
@@ -231,7 +235,7 @@ impl Upload {
                 *left = less;
                 false
             }
-            Coding::Chunked(_) => true,
+            Coding::Chunked(..) => true,
         };
         if chunked {
             let size = format!("{:x}\r\n", data.len());
@@ -252,10 +256,11 @@ impl Upload {
         match &self.coding {
             Coding::Length(0) => Ok(()),
             Coding::Length(_) => Err(WireError::UploadLength),
-            Coding::Chunked(announced) => {
+            Coding::Chunked(announced, apart) => {
                 self.gathered.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.iter().flatten() {
-                    if may_follow(name) && is_announced(name, announced) {
+                    let theirs = apart.as_ref().is_some_and(|apart| apart.has(name));
+                    if may_follow(name) && !theirs && is_announced(name, announced) {
                         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                             self.gathered.extend_from_slice(part);
                         }
@@ -270,7 +275,7 @@ impl Upload {
 
 /// Whether a field may stand behind a body at all.
 pub(crate) fn may_follow(name: &HeaderName) -> bool {
-    !NO_TRAILERS.contains(name)
+    !NO_TRAILERS.contains(name) && !says_who(name)
 }
 
 fn is_announced(name: &HeaderName, announced: &[HeaderValue]) -> bool {

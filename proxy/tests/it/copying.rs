@@ -33,6 +33,7 @@ fn settings(legacy: &Upstream, extracted: &Upstream) -> Settings {
         filters: None,
     });
     settings.slices[0].routes.extend(more);
+    settings.override_secret = Some(Secret::new("0123456789abcdef"));
     settings
 }
 
@@ -86,7 +87,11 @@ async fn every_method_is_copied_with_its_body() {
             (method, Bytes::from_static(body.as_bytes()), true, None)
         );
     }
-    send(&front, Method::PUT, &[("x-outgrow-shadow", "1")], "{}").await;
+    let known = [
+        ("x-outgrow-shadow", "1"),
+        ("x-outgrow-secret", "0123456789abcdef"),
+    ];
+    send(&front, Method::PUT, &known, "{}").await;
     send(&front, Method::PATCH, &[], "[2]").await;
     let (method, _, _, _) = keeper.nth(7, asked).await;
     assert_eq!(method, Method::PATCH, "a copy is not copied");

@@ -656,3 +656,31 @@ async fn a_drain_says_goaway_and_finishes_what_is_open() {
     assert!(matches!(client.end().await, None | Some(0)));
     assert_eq!(draining.await.unwrap().cut, 0);
 }
+
+/// A host, and nobody's name before it: routes go by hosts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_is_a_host() {
+    let upstream = Upstream::always(200, "ok").await;
+    let front = start(plain(&upstream));
+    let mut client = Client::open(&front, &[]).await;
+    for (stream, authority) in [(1, &b"x@shop.example"[..]), (3, b":80"), (5, b"x:y@shop")] {
+        let mut fields = request("GET", "/");
+        fields[2].1 = authority;
+        client.ask(stream, END_STREAM, &fields).await;
+        loop {
+            let frame = client.next().await.expect("the connection is open");
+            if frame.stream == stream && frame.kind == HEADERS {
+                assert_ne!(frame.payload[0], STATUS_200);
+            }
+            // A stream that is no request at all is reset.
+            if frame.stream == stream && (frame.flags & END_STREAM != 0 || frame.kind == RST_STREAM)
+            {
+                break;
+            }
+        }
+    }
+    assert!(upstream.seen().is_empty());
+    client.ask(7, END_STREAM, &request("GET", "/")).await;
+    assert_eq!(client.answer(7).await.0[0], STATUS_200);
+    front.stop().await;
+}

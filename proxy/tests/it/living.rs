@@ -192,7 +192,9 @@ async fn answered_reads_are_offered_whole_or_marked_as_not_whole() {
     .await;
     let extracted = named("extracted").await;
     let keeper = Keeper::of(Method::GET, 1_000);
-    let front = start_with(sliced(&legacy, &extracted), Some(keeper.clone()));
+    let mut settings = sliced(&legacy, &extracted);
+    settings.trust.forwarded = Some(vec!["127.0.0.0/8".parse().unwrap()]);
+    let front = start_with(settings, Some(keeper.clone()));
     front.get("/api/items/off", &[]).await;
     front.handle.apply(
         &slice_id(),

@@ -28,6 +28,7 @@ mod faults;
 mod filtering;
 mod frames;
 mod fronted;
+mod guarding;
 mod harness;
 mod hinting;
 mod holding;

@@ -40,7 +40,7 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// One key of each kind.
-struct Signer {
+pub(crate) struct Signer {
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
     ed: Ed25519KeyPair,
@@ -48,7 +48,7 @@ struct Signer {
 }
 
 impl Signer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let pem: String = RSA.lines().filter(|line| !line.starts_with('-')).collect();
         let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
@@ -67,7 +67,7 @@ impl Signer {
     }
 
     /// The public halves; each is named as its algorithm.
-    fn jwks(&self) -> String {
+    pub(crate) fn jwks(&self) -> String {
         let rsa = PublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
         let (x, y) = self.p256.public_key().as_ref()[1..].split_at(32);
         let keys = json!([
@@ -112,7 +112,7 @@ impl Signer {
         format!("{signed}.{}", encode(signature))
     }
 
-    fn token(&self, alg: &str, change: &Value) -> String {
+    pub(crate) fn token(&self, alg: &str, change: &Value) -> String {
         self.token_of(alg, alg, &claims(change))
     }
 }
@@ -129,7 +129,7 @@ fn claims(change: &Value) -> Value {
     claims
 }
 
-fn issuer(keys: KeySource, pause: Duration) -> IssuerSettings {
+pub(crate) fn issuer(keys: KeySource, pause: Duration) -> IssuerSettings {
     IssuerSettings {
         name: "login".to_owned(),
         rule: TokenRule {
@@ -145,9 +145,9 @@ fn issuer(keys: KeySource, pause: Duration) -> IssuerSettings {
     }
 }
 
-const LONG: Duration = Duration::from_secs(3_600);
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 
-fn shown(key: Option<&'static str>) -> AuthRule {
+pub(crate) fn shown(key: Option<&'static str>) -> AuthRule {
     AuthRule {
         way: Way::Shown {
             issuers: vec!["login".to_owned()],
@@ -160,7 +160,7 @@ fn shown(key: Option<&'static str>) -> AuthRule {
 }
 
 /// All routes of the slice ask for this.
-fn guarded(legacy: &Upstream, extracted: &Upstream, rule: AuthRule) -> Settings {
+pub(crate) fn guarded(legacy: &Upstream, extracted: &Upstream, rule: AuthRule) -> Settings {
     let mut settings = sliced(legacy, extracted);
     let filters = Arc::new(Filters {
         auth: Some(rule),

@@ -43,13 +43,16 @@ impl MuxAnswer {
         (busy, upload): (Busy, Option<Upload>),
         fields_max: usize,
     ) -> Result<(Reply<()>, Self), WireError> {
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
         if parts.headers.len() > fields_max {
             return Err(WireError::Answer("its head has too many fields"));
         }
         let status = parts.status;
         if status.is_informational() {
             return Err(WireError::Answer("its status is none"));
+        }
+        if status == StatusCode::NO_CONTENT {
+            parts.headers.remove(CONTENT_LENGTH);
         }
         let bodiless =
             bodiless || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -8,6 +8,7 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::Body as _;
 
+use crate::headers::Apart;
 use crate::inbound::{Again, ClientBody};
 use crate::wire::{WireError, may_follow};
 
@@ -22,6 +23,7 @@ pub(super) struct Upload {
     /// `None` when all of it is sent, or no more of it is wanted.
     body: Option<ClientBody>,
     kept: Option<Kept>,
+    apart: Option<Apart>,
 }
 
 #[derive(Debug, Default)]
@@ -32,9 +34,10 @@ struct Kept {
 }
 
 impl Upload {
-    pub(super) fn new(to: SendStream<Bytes>, body: ClientBody) -> Self {
+    pub(super) fn new(to: SendStream<Bytes>, body: ClientBody, apart: Option<Apart>) -> Self {
         Self {
             to,
+            apart,
             body: Some(body),
             kept: Some(Kept::default()),
         }
@@ -123,7 +126,10 @@ impl Upload {
     fn end(&mut self, mut trailers: HeaderMap) {
         let odd: Vec<_> = trailers
             .keys()
-            .filter(|name| !may_follow(name))
+            .filter(|name| {
+                let theirs = self.apart.as_ref().is_some_and(|apart| apart.has(name));
+                theirs || !may_follow(name)
+            })
             .cloned()
             .collect();
         for name in odd {
