@@ -67,6 +67,8 @@ pub(crate) struct Engine {
     pub(crate) short: Short,
     /// All that the passive side's stream had is noted.
     pub(crate) seen_back: bool,
+    /// A turn was begun, and who has which stream since is for the databases to say.
+    pub(crate) half_turned: bool,
     /// The source that the logs were told of.
     pub(crate) published: Option<Side>,
 }
@@ -88,6 +90,7 @@ impl Engine {
     ///
     /// Not cancel safe as to the engine's own memory: the worker never drops it half-way.
     pub(crate) async fn step(&mut self) -> Result<bool, Error> {
+        self.take_up().await?;
         let mut beaten = Ok(());
         if Instant::now() >= self.next_beat {
             self.beat(self.source).await?;

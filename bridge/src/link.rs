@@ -398,6 +398,7 @@ impl Link {
     ) -> Result<T, Error> {
         let mut engine = self.inner.engine.lock().await;
         let engine = engine.as_mut().ok_or_else(|| self.inner.not_started())?;
+        engine.take_up().await?;
         // Whoever asks from outside is to find everything in the stream.
         engine.leave_short().await?;
         call(engine).await

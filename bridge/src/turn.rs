@@ -22,7 +22,7 @@ use crate::parked::Retries;
 use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::short::Short;
-use crate::status::TableProgress;
+use crate::status::{Status, TableProgress};
 
 /// What both databases say of the link.
 struct Roles {
@@ -112,6 +112,7 @@ impl Engine {
             both: crate::both::load(&shared).await?,
             short: Short::default(),
             seen_back: false,
+            half_turned: false,
             published: None,
             shared,
         };
@@ -161,6 +162,7 @@ impl Engine {
 
     /// Makes the other side the source, from the exact place where both are alike.
     pub(crate) async fn turn(&mut self, source: Side) -> Result<(), Error> {
+        self.take_up().await?;
         self.leave_short().await?;
         if self.source == source && roles(&self.shared).await?.agreed() == Some(source) {
             // Done before, perhaps up to the last step.
@@ -183,8 +185,23 @@ impl Engine {
                 self.follow_back().await?;
             }
         }
+        self.half_turned = true;
         let turned = turn(&self.shared, &self.plan, source).await;
         // Also after a failure: it may have come between the two transactions.
+        let taken = self.take_up().await;
+        turned?;
+        taken?;
+        self.shared.status(Status::caught_up);
+        Ok(())
+    }
+
+    /// Takes both streams over anew where a turn may have ended half-way, and fails until that is
+    /// done: what is known of them from before would look like that of an older worker.
+    pub(crate) async fn take_up(&mut self) -> Result<(), Error> {
+        if !self.half_turned {
+            return Ok(());
+        }
+        let before = self.source;
         self.source = settle(&self.shared).await?;
         let forward = claim(&self.shared, self.source).await?;
         let back = claim(&self.shared, self.source.other()).await?;
@@ -192,16 +209,17 @@ impl Engine {
         (self.epoch_back, self.applied_back) = (back.epoch, back.seq);
         self.unplaced.clear();
         self.seen_back = false;
-        turned?;
-        // Directions are named from the source: what crossed before crossed the other one.
-        self.shared.status(|s| {
-            std::mem::swap(&mut s.crossed, &mut s.crossed_back);
-            s.beat_ms = s.crossed.map(|c| c.beat_ms);
-            s.source = source;
-            s.applied = forward.seq;
-            s.caught_up();
-        });
+        self.half_turned = false;
         self.next_chores = Instant::now();
+        self.shared.status(|s| {
+            if before != self.source {
+                // Directions are named from the source: what crossed before crossed the other one.
+                std::mem::swap(&mut s.crossed, &mut s.crossed_back);
+                s.beat_ms = s.crossed.map(|c| c.beat_ms);
+            }
+            s.source = self.source;
+            s.applied = forward.seq;
+        });
         Ok(())
     }
 }

@@ -132,6 +132,7 @@ impl Inner {
     /// Turns the link to the wanted direction if it was recorded the other way: a crash may have
     /// come after the turn and before anybody could note it.
     async fn face(&self, engine: &mut Engine, phase: DataPhase, source: Side) -> Result<(), Error> {
+        engine.take_up().await?;
         engine.leave_short().await?;
         if engine.source != source {
             let slice = &self.shared.spec.slice;

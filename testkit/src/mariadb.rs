@@ -243,6 +243,11 @@ impl Mariadb {
         url_of(self.port)
     }
 
+    /// The number of its first process.
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }

@@ -92,6 +92,18 @@ fn kept(program: &Path, user: Option<&str>) -> Option<PathBuf> {
     Some(folder.join(format!("{name}-{}-{user}", changed.as_secs())))
 }
 
+/// `kill -9` of a server and of the processes it has started, from anywhere, also where nothing can
+/// wait: within a hook of a program that is tested. A server's own `crash` starts it again.
+pub fn kill_server(pid: u32) {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let _ = Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .args(children.split_whitespace())
+        .stderr(std::process::Stdio::null())
+        .status();
+}
+
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.is_ok_and(|status| status.success()), "cp");

@@ -38,6 +38,7 @@ pub(crate) fn asked_of(what: &str) -> Writes {
     let Some(policy) = what.strip_prefix("both ") else {
         return Writes::One;
     };
+    let policy = policy.trim_end_matches(crate::crash::SETTLES);
     let found = policies().into_iter().find(|p| p.to_string() == policy);
     both(found.unwrap())
 }

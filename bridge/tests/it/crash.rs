@@ -19,11 +19,18 @@ const LEGACY: &str = "OUTGROW_CRASH_LEGACY";
 const CATALOG: &str = "OUTGROW_CRASH_CATALOG";
 const POINT: &str = "OUTGROW_CRASH_POINT";
 const AFTER: &str = "OUTGROW_CRASH_AFTER";
-/// `copy`, `turn`, `verify`, or `items` for the tables of the PostgreSQL tests.
+/// `copy`, `turn`, `verify`, or `items` for the tables of the PostgreSQL tests, followed by what to
+/// do with them.
 const DO: &str = "OUTGROW_CRASH_DO";
 
 /// A child that verifies, and goes on with what another left.
 pub(crate) const VERIFY: &str = "verify";
+
+/// A child that finds the link reversed; with `turn`, it turns it back.
+pub(crate) const REVERSED: &str = "reversed";
+
+/// A child that settles all conflicts.
+pub(crate) const SETTLES: &str = ", settled";
 
 /// A child with limits for many rows.
 pub(crate) const MANY: &str = "items, many";
@@ -52,6 +59,12 @@ pub(crate) fn child_between(
         .kill_on_drop(true)
         .spawn()
         .unwrap()
+}
+
+/// Whether a child died at its point, not of anything that it ran into.
+pub(crate) fn was_aborted(status: std::process::ExitStatus) -> bool {
+    const ABORTED: i32 = 6;
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(ABORTED)
 }
 
 fn child_spec() -> LinkSpec {
@@ -90,7 +103,7 @@ fn child_spec() -> LinkSpec {
     };
     let url = |name| {
         let url: DatabaseUrl = var(name).parse().unwrap();
-        if what.ends_with("by replication") {
+        if what.ends_with("by replication") && !var(name).starts_with("sqlite:") {
             url.capturing(Capture::Replication).unwrap()
         } else {
             url
@@ -112,10 +125,18 @@ fn child_spec() -> LinkSpec {
 async fn the_child() {
     let Ok(what) = std::env::var(DO) else { return };
     let link = Link::open(child_spec()).await.unwrap();
-    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
-    if what == "turn" {
+    let (phase, source) = match what.contains(REVERSED) {
+        true => (DataPhase::Reversed, Side::Extracted),
+        false => (DataPhase::Copying, Side::Legacy),
+    };
+    link.ensure(phase, source).await.unwrap();
+    if what.contains("turn") {
         copied(&link).await;
-        crate::turning::cut_over(&link, Side::Extracted).await;
+        crate::turning::cut_over(&link, source.other()).await;
+    }
+    if what.contains(SETTLES) {
+        let all = outgrow_bridge::Which::All;
+        link.settle(&all, Side::Extracted, false).await.unwrap();
     }
     if what == VERIFY {
         copied(&link).await;

@@ -4,6 +4,7 @@
 
 mod both;
 mod both_random;
+mod bridge_deaths;
 mod conflicts;
 mod copy;
 mod crash;
@@ -37,6 +38,7 @@ mod postgres_short;
 mod postgres_values;
 mod preflight;
 mod restored;
+mod server_deaths;
 mod shop;
 mod tls;
 mod turning;

@@ -113,11 +113,39 @@ impl Db {
         }
     }
 
+    /// As [`Self::execute`], of what may be refused, or meet a server that has died.
+    pub(crate) async fn attempt(&self, text: &str) -> bool {
+        let text = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
+        match self {
+            Self::Lite(db) => text.execute(db.pool()).await.is_ok(),
+            Self::Pg(db) => text.execute(db.pool()).await.is_ok(),
+            Self::My(db) => text.execute(db.pool()).await.is_ok(),
+        }
+    }
+
     pub(crate) async fn number(&self, text: &str) -> i64 {
         match self {
             Self::Lite(db) => db.number(text).await,
             Self::Pg(db) => db.number(text).await,
             Self::My(db) => db.number(text).await,
+        }
+    }
+
+    /// The server's first process.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Lite(_) => unreachable!("there is no server"),
+            Self::Pg(db) => db.pid(),
+            Self::My(db) => db.pid(),
+        }
+    }
+
+    /// `kill -9` of a server, unless it is dead, and a new start.
+    pub(crate) async fn crash(&mut self) {
+        match self {
+            Self::Lite(_) => unreachable!("there is no server"),
+            Self::Pg(db) => db.crash().await,
+            Self::My(db) => db.crash().await,
         }
     }
 
