@@ -200,6 +200,14 @@ impl Filters {
         checked.map_err(Refusal::Limited)
     }
 
+    /// Whether these keep from a request whatever the others would.
+    pub(crate) fn guards_as(&self, others: &Self) -> bool {
+        let limit = others.limit.is_none() || self.limit == others.limit;
+        let auth = others.auth.is_none() || self.auth == others.auth;
+        let request = others.request == Edits::default() || self.request == others.request;
+        limit && auth && request
+    }
+
     /// What each side is asked; `None` where that is what the client asks.
     pub(crate) fn targets(&self, asked: &Uri) -> Result<Option<Box<Targets>>, Refusal> {
         match &self.paths[..] {

@@ -25,7 +25,7 @@ use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
 use crate::pool::{Client, Lent, Outgoing};
 use crate::reply::Reply;
-use crate::routes::Found;
+use crate::routes::{self, Ambiguous, Found};
 use crate::trace::Timing;
 use crate::trail::Trail;
 use crate::trust::Word;
@@ -70,7 +70,7 @@ pub(crate) async fn carry(
         told,
         hints,
     };
-    let found = route(&core, &out.parts.method, &out.parts);
+    let found = route(&core, &out.parts.method, &out.parts)?;
     let chosen = filters(&core, found);
     let found = found.map(|found| found.route);
     let grant = chosen.and_then(|filters| filters.cors.as_ref());
@@ -199,7 +199,10 @@ async fn enter(
 /// The answer to a preflight: that of the route which the page wants to ask, where it has one.
 fn preflight(core: &Core, parts: &request::Parts) -> Option<Result<Reply<Body>, Refusal>> {
     let method = cors::asked(&parts.method, &parts.headers)?;
-    let found = route(core, &method, parts);
+    let found = match route(core, &method, parts) {
+        Ok(found) => found,
+        Err(refusal) => return Some(Err(refusal)),
+    };
     let cors = filters(core, found)?.cors.as_ref()?;
     let Some(fields) = cors.preflight(&parts.headers) else {
         return Some(Err(Refusal::Origin));
@@ -211,12 +214,8 @@ fn preflight(core: &Core, parts: &request::Parts) -> Option<Result<Reply<Body>, 
     )))
 }
 
-/// What the config has chosen for a route, or for what has none.
 fn filters<'a>(core: &'a Core, found: Option<&'a Found>) -> Option<&'a Filters> {
-    match found {
-        Some(found) => found.filters.as_deref(),
-        None => core.shared.settings.filters.as_deref(),
-    }
+    routes::filters(found, core.shared.settings.filters.as_deref())
 }
 
 pub(crate) fn is_read(method: &Method) -> bool {
@@ -224,12 +223,19 @@ pub(crate) fn is_read(method: &Method) -> bool {
 }
 
 /// The route of a head that was prepared already.
-fn route<'a>(core: &'a Core, method: &Method, parts: &request::Parts) -> Option<&'a Found> {
+fn route<'a>(
+    core: &'a Core,
+    method: &Method,
+    parts: &request::Parts,
+) -> Result<Option<&'a Found>, Refusal> {
     let host = parts
         .headers
         .get(http::header::HOST)
         .and_then(|host| host.to_str().ok());
-    core.shared.table.find(method, host, parts.uri.path())
+    let elsewhere = core.shared.settings.filters.as_deref();
+    let table = &core.shared.table;
+    let found = table.find((method, host), parts.uri.path(), elsewhere);
+    found.map_err(|Ambiguous| Refusal::Malformed("its path can be read as one of another route"))
 }
 
 /// Whether the override secret came with the request.

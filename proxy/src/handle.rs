@@ -17,6 +17,7 @@ use crate::core::Shared;
 use crate::error::HoldError;
 use crate::forward::is_read;
 use crate::guard::Act;
+use crate::routes::Ambiguous;
 use crate::saved;
 use crate::slice::Slice;
 use crate::upstreams::builds::Builds;
@@ -278,7 +279,15 @@ impl Handle {
         let host = headers
             .get(http::header::HOST)
             .and_then(|host| host.to_str().ok());
-        let Some(found) = self.shared.table.find(&method, host, uri.path()) else {
+        let elsewhere = self.shared.settings.filters.as_deref();
+        let found = self
+            .shared
+            .table
+            .find((&method, host), uri.path(), elsewhere);
+        let refused = |Ambiguous| {
+            format!("`{target}` can be read as a path of another route: it is refused (400)")
+        };
+        let Some(found) = found.map_err(refused)? else {
             return Ok(Explanation {
                 slice: None,
                 route: None,

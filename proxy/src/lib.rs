@@ -34,6 +34,7 @@ mod pages;
 mod pool;
 mod preface;
 mod press;
+mod readings;
 mod recent;
 mod reply;
 mod routes;

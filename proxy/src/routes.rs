@@ -2,8 +2,11 @@
 //!
 //! A tree of path segments. At each segment a literal beats a parameter, a parameter beats the
 //! rest of the path, and a host beats any host; where a branch ends without a fitting method the
-//! next best branch is tried. Path bytes are compared as they are: `%2F` is no slash, `/x/` is
-//! not `/x`.
+//! next best branch is tried. `/x/` is not `/x`, and `%2F` is no slash.
+//!
+//! A path that servers read in several ways (`readings.rs`) is on the route whose filters and writer are
+//! those of all its readings, or it is refused: nobody gets past a route by the way a path is written. It
+//! goes on as it was written in any case.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::filters::Filters;
+use crate::readings;
 use crate::settings::{Problem, RouteSettings, SliceSettings};
 
 /// All routes of all slices. Immutable.
@@ -48,6 +52,10 @@ pub(crate) struct Found {
     pub(crate) label: Arc<str>,
     pub(crate) filters: Option<Arc<Filters>>,
 }
+
+/// The path can be read as one of another route, whose filters or writer it would pass by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
 
 impl RouteTable {
     /// A route by its number.
@@ -103,7 +111,7 @@ impl RouteTable {
                 None if segment.contains(['{', '}', '?', '#']) => {
                     return Err(wrong("a parameter is a whole segment, `/{name}/`"));
                 }
-                None => node = node.literal.entry(segment.to_owned()).or_default(),
+                None => node = node.literal.entry(readings::spelled(segment)).or_default(),
             }
         }
         let leaves = if rest {
@@ -137,8 +145,40 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The route of a request; `None` is the legacy side's. HEAD follows GET.
-    pub(crate) fn find(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Found> {
+    /// The route of a request; `None` is the legacy side's. HEAD follows GET. `elsewhere` are the filters
+    /// of what has no route.
+    ///
+    /// # Errors
+    /// Where servers may take it for a request of another route, and that would make a difference.
+    pub(crate) fn find(
+        &self,
+        (method, host): (&Method, Option<&str>),
+        path: &str,
+        elsewhere: Option<&Filters>,
+    ) -> Result<Option<&Found>, Ambiguous> {
+        if self.all.is_empty() || readings::is_plain(path) {
+            return Ok(self.exactly(method, host, path));
+        }
+        self.of_all_readings((method, host), path, elsewhere)
+    }
+
+    fn of_all_readings(
+        &self,
+        (method, host): (&Method, Option<&str>),
+        path: &str,
+        elsewhere: Option<&Filters>,
+    ) -> Result<Option<&Found>, Ambiguous> {
+        let readings = readings::all(path).ok_or(Ambiguous)?;
+        let found = readings.iter();
+        let found: Vec<_> = found.map(|path| self.exactly(method, host, path)).collect();
+        let guards_all = |one: &&Option<&Found>| {
+            let one = **one;
+            found.iter().all(|other| guards(one, *other, elsewhere))
+        };
+        found.iter().find(guards_all).copied().ok_or(Ambiguous)
+    }
+
+    fn exactly(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Found> {
         let path = path.strip_prefix('/')?;
         let method = if method == Method::HEAD {
             &Method::GET
@@ -152,6 +192,32 @@ impl RouteTable {
                 })
         })?;
         self.all.get(found)
+    }
+}
+
+/// What the config has chosen for a route, or for what has none.
+pub(crate) fn filters<'a>(
+    found: Option<&'a Found>,
+    elsewhere: Option<&'a Filters>,
+) -> Option<&'a Filters> {
+    match found {
+        Some(found) => found.filters.as_deref(),
+        None => elsewhere,
+    }
+}
+
+/// Whether whoever is on the first route is kept from nothing less than on the other one.
+fn guards(one: Option<&Found>, other: Option<&Found>, elsewhere: Option<&Filters>) -> bool {
+    // Writers, holds and maintenance are those of a slice.
+    if let Some(other) = other
+        && one.is_none_or(|one| one.slice != other.slice)
+    {
+        return false;
+    }
+    match (filters(one, elsewhere), filters(other, elsewhere)) {
+        (_, None) => true,
+        (Some(one), Some(other)) => one.guards_as(other),
+        (None, Some(other)) => Filters::default().guards_as(other),
     }
 }
 
@@ -254,7 +320,8 @@ mod tests {
             ("GET", None, "*", None),
         ] {
             let method: Method = method.parse().unwrap();
-            let found = table.find(&method, host, path).map(|found| &*found.label);
+            let found = table.find((&method, host), path, None).unwrap();
+            let found = found.map(|found| &*found.label);
             assert_eq!(found, expected, "{method} {path}");
         }
     }
@@ -277,14 +344,139 @@ mod tests {
         );
     }
 
+    /// `/public` is open to all, `/admin` is not, and `/api` is another slice's.
+    fn guarded() -> (RouteTable, Filters) {
+        let mut slices = [
+            slice(
+                "a",
+                &[
+                    "GET /public/{*rest}",
+                    "GET /admin/{*rest}",
+                    "GET /p/{id}",
+                    "GET /p/{id}/r",
+                ],
+            ),
+            slice("b", &["GET /api/items", "GET /api/{a}/{b}/caf\u{e9}"]),
+        ];
+        let limited = |requests| Filters {
+            limit: Some(crate::limit::Limiter::new(crate::limit::RateRule {
+                requests,
+                per: std::time::Duration::from_secs(1),
+                burst: 1,
+                by: crate::limit::RateKey::Everybody,
+            })),
+            ..Filters::default()
+        };
+        slices[0].routes[1].filters = Some(Arc::new(limited(1)));
+        (RouteTable::build(&slices).unwrap(), limited(2))
+    }
+
+    #[test]
+    fn an_odd_path_is_on_the_route_that_guards_all_its_readings_or_on_none() {
+        let (table, elsewhere) = guarded();
+        let refused = "refused";
+        for (path, expected) in [
+            ("/%61dmin/x", Some("GET /admin/{*rest}")),
+            ("/public/%2e%2e/admin/x", Some("GET /admin/{*rest}")),
+            ("/public/../api/items", Some(refused)),
+            ("/public/..;/api/items", Some(refused)),
+            ("//api/items", Some("GET /api/items")),
+            ("/api/./items", Some("GET /api/items")),
+            ("/api/items;v=1", Some("GET /api/items")),
+            ("/api%2Fitems", Some("GET /api/items")),
+            ("/api/x/y/caf%c3%a9", Some("GET /api/{a}/{b}/caf\u{e9}")),
+            ("/p/a%2Fb", Some("GET /p/{id}")),
+            ("/p/a%2Fr", Some("GET /p/{id}")),
+            ("/p/a%20b%25", Some("GET /p/{id}")),
+            ("/.well-known/x", None),
+            ("/legacy//a;b", None),
+            ("/legacy/../x", None),
+        ] {
+            let found = table.find((&Method::GET, None), path, None);
+            let found = found.map_or(Some(refused), |found| found.map(|found| &*found.label));
+            assert_eq!(found, expected, "{path}");
+        }
+        // Where what has no route is guarded, too, nobody gets there over an open one.
+        let find = |path| table.find((&Method::GET, None), path, Some(&elsewhere));
+        assert!(find("/public/../legacy").is_err());
+        assert!(find("/public/x").is_ok() && find("/legacy//x").is_ok());
+    }
+
+    /// One more way to write the same, at a place of the path.
+    fn rewritten(path: &str, (way, at): (u8, usize)) -> String {
+        let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
+        let slash = slashes[at % slashes.len()];
+        let inner = slash.max(1);
+        let (before, after) = path.split_at(slash);
+        let behind = &after[1..];
+        match way {
+            0 => format!("{before}//{behind}"),
+            1 => format!("{before}/./{behind}"),
+            2 => format!("{before}/x/../{behind}"),
+            3 => format!("{before}/x/%2E%2e/{behind}"),
+            4 if slash == inner => format!("{before}%2f{behind}"),
+            5 if slash == inner => format!("{before}\\{behind}"),
+            6 if slash == inner => format!("{before};v=1/{behind}"),
+            7 => format!("/public/..{path}"),
+            8 => path.replace('%', "%25"),
+            9 => format!("/public/..;x{path}"),
+            _ => {
+                let letters: Vec<char> = path.chars().collect();
+                let at = at % letters.len();
+                let escape = |(index, letter): (usize, &char)| match index == at && *letter != '/' {
+                    true => format!("%{:02x}", u32::from(*letter)),
+                    false => letter.to_string(),
+                };
+                letters.iter().enumerate().map(escape).collect()
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_path_is_answered(path in "\\PC{0,60}") {
             let table = RouteTable::build(&[slice("a", &["GET /p/{id}/{*rest}"])]).unwrap();
-            let found = table.find(&Method::GET, None, &path).is_some();
+            let found = table.find((&Method::GET, None), &path, None);
             let expected = path.strip_prefix("/p/").and_then(|p| p.split_once('/'))
                 .is_some_and(|(id, _)| !id.is_empty());
-            prop_assert_eq!(found, expected);
+            if readings::is_plain(&path) {
+                prop_assert_eq!(found.unwrap().is_some(), expected);
+            }
+        }
+
+        /// However a guarded path is written, it is refused or guarded.
+        #[test]
+        fn no_spelling_gets_past_a_route(
+            admin: bool,
+            ways in prop::collection::vec((0_u8..12, any::<usize>()), 1..6),
+        ) {
+            let (table, _) = guarded();
+            let (path, route) = match admin {
+                true => ("/admin/users", "GET /admin/{*rest}"),
+                false => ("/api/items", "GET /api/items"),
+            };
+            let path = ways.iter().fold(path.to_owned(), |path, way| rewritten(&path, *way));
+            if let Ok(found) = table.find((&Method::GET, None), &path, None) {
+                prop_assert_eq!(found.map(|found| &*found.label), Some(route), "{}", path);
+            }
+        }
+
+        /// A path that everybody reads alike is where it was, escapes or none.
+        #[test]
+        fn plain_paths_are_never_refused(path in "(/[a-z0-9.~:@!$&'()*+,=_-]{1,8}){1,4}/?") {
+            let (table, _) = guarded();
+            let dots = path.split('/').any(|segment| segment.starts_with('.'));
+            prop_assert!(dots || readings::is_plain(&path));
+            let escaped: String = path.bytes().map(|byte| match byte {
+                b'/' => "/".to_owned(),
+                other => format!("%{other:02x}"),
+            }).collect();
+            let find = |path| table.find((&Method::GET, None), path, None);
+            let found = |path| find(path).map(|found| found.map(|found| found.label.clone()));
+            if !dots {
+                prop_assert!(found(&path).is_ok());
+            }
+            prop_assert_eq!(found(&path), found(&escaped));
         }
     }
 }

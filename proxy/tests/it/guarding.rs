@@ -357,3 +357,72 @@ async fn unchecked_tokens_are_taken_off(
     );
     front.stop().await;
 }
+
+/// What a lenient upstream takes for a route of the slice is one, and goes on as it was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_way_to_write_a_path_gets_past_its_route() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let mut settings = sliced(&legacy, &extracted);
+    let deny = AuthRule {
+        way: Way::Shown {
+            issuers: Vec::new(),
+            key: Some(HeaderName::from_static("x-api-key")),
+        },
+        optional: false,
+        demands: Vec::new(),
+        identity: None,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("api-keys");
+    std::fs::write(&keys, "").unwrap();
+    settings.auth.api_keys = Some(keys);
+    let closed = Arc::new(Filters {
+        auth: Some(deny),
+        ..Filters::default()
+    });
+    // GET and POST of /api/items; /api/items/{id} is open.
+    settings.slices[0].routes[0].filters = Some(closed.clone());
+    settings.slices[0].routes[2].filters = Some(closed);
+    let front = start(settings);
+    let ask = async |method: &str, path: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let answer = front.raw(&head).await;
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    for path in [
+        "/api/items",
+        "/%61pi/items",
+        "//api/items",
+        "/api/./items",
+        "/api/items;jsessionid=1",
+        "/x/../api/items",
+        "/api/items/..%2fitems",
+        "/api\\items",
+        "/api/%2569tems",
+    ] {
+        for method in ["GET", "POST", "HEAD"] {
+            let status = ask(method, path).await;
+            assert!(
+                matches!(&*status, "401" | "400"),
+                "{method} {path}: {status}"
+            );
+        }
+    }
+    assert!(legacy.seen().is_empty());
+    for path in [
+        "/api/items/7",
+        "/api/items/%37",
+        "/api/items/a%2Fb",
+        "/else//where/../x;y",
+    ] {
+        assert_eq!(ask("GET", path).await, "200", "{path}");
+        assert_eq!(
+            legacy.seen().last().unwrap().target,
+            path,
+            "as it was written"
+        );
+    }
+    let explained = front.handle.explain("GET", "//api/items", &[]).unwrap();
+    assert_eq!(explained.route.as_deref(), Some("GET /api/items"));
+    front.stop().await;
+}
