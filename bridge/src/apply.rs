@@ -79,11 +79,26 @@ impl Applier<'_> {
             return Ok(Outcome::TakeMore);
         }
         tracing::debug!(error = %refused, "batch refused, trying it in parts");
-        let swapped = self.write(batch, Manner::Swap, References::Unchecked);
-        match swapped.await {
-            Ok(outcome) => return Ok(outcome),
-            Err(e) if e.is_about_rows() => {}
-            Err(e) => return Err(e),
+        let mut refused = refused;
+        if refused.is_about_references() && !self.filling {
+            // Rows of the batch may refer to each other in a circle: what is left of it is checked.
+            match self
+                .write(batch, Manner::Whole, References::Unchecked)
+                .await
+            {
+                Ok(outcome) => return Ok(outcome),
+                Err(e) if e.is_about_rows() => refused = e,
+                Err(e) => return Err(e),
+            }
+        }
+        if refused.is_about_uniqueness() {
+            match self.write(batch, Manner::Swap, References::Unchecked).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(e) if e.is_about_rows() => {
+                    tracing::debug!(error = %e, "its rows cannot change places at once");
+                }
+                Err(e) => return Err(e),
+            }
         }
         self.apply_each(batch).await
     }
@@ -135,11 +150,11 @@ impl Applier<'_> {
         }
         match manner {
             Manner::EachRow => parked += self.each_row(&mut tx, all).await?,
-            Manner::Whole | Manner::Swap => {
-                self.rows(&mut tx, all, manner == Manner::Swap)
-                    .await
-                    .on(target.side)?;
-            }
+            Manner::Whole => self.rows(&mut tx, all).await?,
+            Manner::Swap => self.swap(&mut tx, all).await?,
+        }
+        if references == References::Unchecked && manner != Manner::EachRow && !self.filling {
+            target.check_references(&mut tx, self.plan, all).await?;
         }
         FaultHook::pass(self.fault, "after-rows");
         if let (Some(guard), Some(ruling)) = (self.guard, &ruling)
@@ -314,7 +329,7 @@ impl Applier<'_> {
         for work in order {
             let one = std::slice::from_ref(work);
             tx.execute("SAVEPOINT one_row", &[]).await.on(side)?;
-            let refused = match self.rows(tx, one, false).await.on(side) {
+            let refused = match self.rows(tx, one).await {
                 Ok(()) => None,
                 Err(e) if e.is_about_rows() => Some(e),
                 Err(e) => return Err(e),
@@ -322,7 +337,9 @@ impl Applier<'_> {
             if refused.is_some() {
                 tx.execute("ROLLBACK TO one_row", &[]).await.on(side)?;
             }
-            tx.execute("RELEASE one_row", &[]).await.on(side)?;
+            tx.execute("RELEASE SAVEPOINT one_row", &[])
+                .await
+                .on(side)?;
             if let Some(Error::Database { cause, .. }) = refused {
                 self.park(tx, work, &cause.to_string()).await?;
                 parked += 1;
@@ -331,29 +348,45 @@ impl Applier<'_> {
         Ok(parked)
     }
 
-    pub(crate) async fn rows(
-        &self,
-        tx: &mut Tx,
-        work: &[Work],
-        clear_first: bool,
-    ) -> Result<(), sqlx::Error> {
-        let order = self.plan.order(self.target.side);
-        for &(group, table) in order.iter().rev() {
-            let (gone, _) = of_table(work, group, table, clear_first);
-            let table = &self.plan.groups[group].tables(self.target.side)[table];
-            rows::delete(tx, table, &gone).await?;
+    pub(crate) async fn rows(&self, tx: &mut Tx, work: &[Work]) -> Result<(), Error> {
+        let side = self.target.side;
+        for &(group, table) in self.plan.order(side).iter().rev() {
+            let (gone, _) = of_table(work, group, table, false);
+            let table = &self.plan.groups[group].tables(side)[table];
+            rows::delete(tx, table, &gone).await.on(side)?;
         }
-        for &(group, table) in order {
-            let (_, present) = of_table(work, group, table, clear_first);
-            let table = &self.plan.groups[group].tables(self.target.side)[table];
-            rows::upsert(tx, table, &present).await?;
+        self.present(tx, work).await
+    }
+
+    /// As [`Self::rows`], with all rows of the batch taken out first.
+    async fn swap(&self, tx: &mut Tx, work: &[Work]) -> Result<(), Error> {
+        let side = self.target.side;
+        let acts = self.target.still_acts(tx).await?;
+        for &(group, table) in self.plan.order(side).iter().rev() {
+            let (gone, _) = of_table(work, group, table, true);
+            let table = &self.plan.groups[group].tables(side)[table];
+            if acts && !gone.is_empty() {
+                self.target.check_actions(tx, table, &gone).await?;
+            }
+            rows::delete(tx, table, &gone).await.on(side)?;
+        }
+        self.present(tx, work).await
+    }
+
+    /// Writes what is to be there, parents first.
+    async fn present(&self, tx: &mut Tx, work: &[Work]) -> Result<(), Error> {
+        let side = self.target.side;
+        for &(group, table) in self.plan.order(side) {
+            let (_, present) = of_table(work, group, table, false);
+            let table = &self.plan.groups[group].tables(side)[table];
+            rows::upsert(tx, table, &present).await.on(side)?;
         }
         Ok(())
     }
 }
 
 /// What is to be removed from a table of the target, and what is to be written there.
-fn of_table(
+pub(crate) fn of_table(
     work: &[Work],
     group: usize,
     table: usize,

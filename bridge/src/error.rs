@@ -138,6 +138,15 @@ pub enum Error {
         "capture is gone from table `{table}` of the {side} database: changes may have been missed; close the link and start the copy again"
     )]
     CaptureLost { side: Side, table: String },
+    /// What was written without a check of references would leave rows that refer to nothing.
+    #[error(
+        "the {side} database: rows of {child} would refer to rows of {parent} that are not there"
+    )]
+    Orphans {
+        side: Side,
+        child: String,
+        parent: String,
+    },
     /// No verification was interrupted, or it was of something else.
     #[error(
         "no verification can be gone on with ({0}): run `outgrow sync verify` without --resume"
@@ -184,9 +193,57 @@ impl Error {
                     None => false,
                 }
             }
+            Self::Orphans { .. } => true,
             _ => false,
         }
     }
+
+    /// Whether rows were refused for values that others have, too.
+    pub(crate) fn is_about_uniqueness(&self) -> bool {
+        match self.reason() {
+            // CONSTRAINT_UNIQUE, CONSTRAINT_PRIMARYKEY, CONSTRAINT_ROWID.
+            Some(Reason::Sqlite(code)) => matches!(code, 2067 | 1555 | 2579),
+            // Unique and exclusion constraints.
+            Some(Reason::Postgres(state)) => ["23505", "23P01"].contains(&&*state),
+            // Duplicate entries, also with the key's name and of children.
+            Some(Reason::Mysql(number)) => matches!(number, 1062 | 1169 | 1586 | 1761 | 1762),
+            None => false,
+        }
+    }
+
+    /// Whether rows were refused for what they refer to, or for what refers to them.
+    pub(crate) fn is_about_references(&self) -> bool {
+        match self.reason() {
+            // CONSTRAINT_FOREIGNKEY, and CONSTRAINT_TRIGGER, by which RESTRICT is done.
+            Some(Reason::Sqlite(code)) => matches!(code, 787 | 1811),
+            Some(Reason::Postgres(state)) => ["23503", "23001"].contains(&&*state),
+            Some(Reason::Mysql(number)) => matches!(number, 1216 | 1217 | 1451 | 1452),
+            None => matches!(self, Self::Orphans { .. }),
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        let Self::Database { cause, .. } = self else {
+            return None;
+        };
+        let inner = cause.as_database_error()?;
+        if let Some(mysql) = inner.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            return Some(Reason::Mysql(mysql.number()));
+        }
+        let code = inner.code()?;
+        match inner.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+            Some(_) => code.parse().ok().map(Reason::Sqlite),
+            None => Some(Reason::Postgres(code.into_owned())),
+        }
+    }
+}
+
+/// Why exactly a database refused something, as it says it.
+enum Reason {
+    /// The extended result code.
+    Sqlite(i32),
+    Postgres(String),
+    Mysql(u16),
 }
 
 impl Error {

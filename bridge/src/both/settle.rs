@@ -386,7 +386,7 @@ impl Engine {
         }];
         let guard = self.guard(source.side.other(), HashMap::new(), HashMap::new(), None);
         let applier = self.applier_from(source.side.other(), &guard);
-        applier.rows(&mut tx, &work, false).await.on(source.side)?;
+        applier.rows(&mut tx, &work).await?;
         tx.commit().await.on(source.side)
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod mysql;
 mod names;
 pub(crate) mod origin;
 pub(crate) mod postgres;
+mod references;
 pub(crate) mod rows;
 pub(crate) mod sizes;
 pub(crate) mod sqlite;

@@ -9,6 +9,7 @@ use outgrow_rollout::Side;
 use super::{Arg, Database, Dialect, Feed, Tx};
 use crate::error::{Error, OnSide};
 use crate::fail_over::Moved;
+use crate::plan::Plan;
 use crate::spec::DatabaseUrl;
 
 /// What was seen of a stream's server.
@@ -119,12 +120,13 @@ impl Database {
         }
     }
 
-    /// What stands in the way of going on with another server, should one take this one's place:
-    /// (what, the way out).
-    pub(crate) async fn advice(&self) -> Result<Vec<(String, String)>, Error> {
-        match &self.feed {
-            Some(Feed::Mysql(_)) => self.binlog_advice().await,
-            Some(Feed::Postgres(_)) | None => Ok(Vec::new()),
+    /// What stands in the way of going on with another server, should one take this one's place,
+    /// and of rows that change places: (what, the way out).
+    pub(crate) async fn advice(&self, plan: &Plan) -> Result<Vec<(String, String)>, Error> {
+        match (&self.feed, self.dialect()) {
+            (Some(Feed::Mysql(_)), _) => self.binlog_advice().await,
+            (_, Dialect::Postgres) => self.action_advice(plan).await,
+            (_, Dialect::Sqlite | Dialect::Mysql) => Ok(Vec::new()),
         }
     }
 

@@ -262,6 +262,27 @@ pub(crate) async fn largest(tx: &mut Tx, table: &Table) -> Result<i64, sqlx::Err
     Ok(row.maybe(0).or_else(text).unwrap_or(0))
 }
 
+/// Whether a condition is true of any row of `from` with these keys, which has the key's columns of
+/// the table.
+pub(super) async fn any(
+    tx: &mut Tx,
+    table: &Table,
+    from: &str,
+    keys: &[&Key],
+    what: &str,
+) -> Result<bool, sqlx::Error> {
+    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let Some((condition, args)) = in_keys(tx.dialect(), table, some) else {
+            continue;
+        };
+        let text = format!("SELECT 1 FROM {from} WHERE {condition} AND {what} LIMIT 1");
+        if !tx.fetch(&text, &args).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<(), sqlx::Error> {
     if tx.dialect() == Dialect::Mysql {
         return mysql::upsert(tx, table, rows).await;

@@ -37,6 +37,7 @@ mod postgres_rounds;
 mod postgres_short;
 mod postgres_values;
 mod preflight;
+mod references;
 mod restored;
 mod server_deaths;
 mod shop;
