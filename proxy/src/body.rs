@@ -20,6 +20,7 @@ use crate::grpc;
 use crate::inbound::UploadCopy;
 use crate::pool::Lent;
 use crate::press::Press;
+use crate::relink::Relink;
 use crate::trail::Ending;
 use crate::wire::WireError;
 
@@ -45,6 +46,8 @@ pub(crate) struct Answer {
     keep: Option<Box<Keep>>,
     /// What is there already of a body that no connection brings.
     rest: Bytes,
+    /// Changes links for the client, and only for it.
+    links: Option<Box<Relink>>,
     /// Compresses what the client gets, and only that.
     pub(crate) press: Option<Box<Press>>,
     /// Who wants to know how it ends.
@@ -117,6 +120,7 @@ impl Answer {
             copy: None,
             keep: None,
             rest,
+            links: None,
             press: Some(Box::new(press)),
             ending: None,
             verdict: None,
@@ -143,27 +147,75 @@ impl Answer {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        let Some(mut press) = self.press.take() else {
+        if self.press.is_none() && self.links.is_none() {
             return self.poll_side(cx);
+        }
+        // The side's answer ends before the client's does, and is of another length.
+        let (mut press, mut ending) = (self.press.take(), self.ending.take());
+        let polled = match &mut press {
+            Some(press) => press.poll(cx, |cx| self.poll_linked(cx)),
+            None => self.poll_linked(cx),
         };
-        // The side's answer ends before the client's does, and is longer.
-        let mut ending = self.ending.take();
-        let polled = press.poll(cx, |cx| self.poll_side(cx));
         if let (Some(ending), Poll::Ready(Some(Ok(frame)))) = (&mut ending, &polled)
             && let Some(data) = frame.data_ref()
         {
             ending.bytes += data.len() as u64;
         }
+        let over = match &press {
+            Some(press) => press.is_over(),
+            None => self.lent.is_none() && self.rest.is_empty() && self.links.is_none(),
+        };
         match &polled {
             Poll::Ready(Some(Err(_))) => {}
-            Poll::Ready(_) if press.is_over() => {
+            Poll::Ready(_) if over => {
                 if let Some(ending) = &mut ending {
                     ending.whole = true;
                 }
             }
-            _ => (self.press, self.ending) = (Some(press), ending),
+            _ => (self.press, self.ending) = (press, ending),
         }
         polled
+    }
+
+    /// The next part with the links that a client should see.
+    fn poll_linked(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        let Some(mut links) = self.links.take() else {
+            return self.poll_side(cx);
+        };
+        if let Some(trailers) = links.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        loop {
+            let Poll::Ready(frame) = self.poll_side(cx) else {
+                self.links = Some(links);
+                return Poll::Pending;
+            };
+            let data = match frame.transpose()? {
+                None => None,
+                Some(frame) => match frame.into_data() {
+                    Ok(data) => Some(data),
+                    Err(trailers) => {
+                        links.trailers = Some(trailers);
+                        None
+                    }
+                },
+            };
+            let part = links.feed(data.as_deref().unwrap_or_default(), data.is_none());
+            if data.is_some() || links.trailers.is_some() {
+                let waits = part.is_empty();
+                if waits && let Some(trailers) = links.trailers.take() {
+                    return Poll::Ready(Some(Ok(trailers)));
+                }
+                if waits {
+                    continue;
+                }
+                self.links = Some(links);
+            }
+            return Poll::Ready((!part.is_empty()).then(|| Ok(Frame::data(part))));
+        }
     }
 
     /// The next part of what the side says.
@@ -232,6 +284,7 @@ impl Body {
             copy,
             keep: None,
             rest: Bytes::new(),
+            links: None,
             press: None,
             ending: None,
             verdict: None,
@@ -264,6 +317,15 @@ impl Body {
                 keep.finish();
             }
             Self::Answer(answer) => answer.keep = Some(Box::new(keep)),
+        }
+    }
+
+    /// Changes links in what is still to come.
+    pub(crate) fn relink(&mut self, relink: impl FnOnce() -> Relink) {
+        match self {
+            Self::Empty | Self::Full(None) => {}
+            Self::Full(Some(whole)) => *whole = relink().feed(whole, true),
+            Self::Answer(answer) => answer.links = Some(Box::new(relink())),
         }
     }
 
@@ -314,7 +376,9 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Answer(answer) => answer.lent.is_none() && answer.press.is_none(),
+            Self::Answer(answer) => {
+                answer.lent.is_none() && answer.press.is_none() && answer.links.is_none()
+            }
         }
     }
 
@@ -324,7 +388,9 @@ impl HttpBody for Body {
             Self::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Answer(answer) if answer.press.is_some() => SizeHint::default(),
+            Self::Answer(answer) if answer.press.is_some() || answer.links.is_some() => {
+                SizeHint::default()
+            }
             Self::Answer(answer) => match answer.lent.as_ref().map(|lent| lent.flow.left()) {
                 None => SizeHint::with_exact(0),
                 Some(Some(left)) => SizeHint::with_exact(left),

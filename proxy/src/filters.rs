@@ -4,6 +4,7 @@
 //! Nothing here can name a field that decides where a message ends, who calls, or where it goes:
 //! [`Edits`] refuses those when it is built.
 
+pub(crate) mod bodies;
 pub(crate) mod compress;
 pub(crate) mod cors;
 pub(crate) mod path;
@@ -21,6 +22,7 @@ use crate::headers;
 use crate::limit::Limiter;
 use path::Targets;
 
+pub use bodies::BodyLinks;
 pub use compress::{Compression, MediaRange};
 pub use cors::{Cors, CorsRule, Origin};
 pub use path::PathRule;
@@ -46,6 +48,8 @@ pub struct Filters {
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.
     pub links: Vec<Link>,
+    /// The same in bodies; none leaves those as they are.
+    pub body_links: Option<Arc<BodyLinks>>,
     /// The `Domain` of cookies, from and to; none to leaves the attribute out.
     pub cookie_domains: Vec<(String, Option<String>)>,
     /// The `Path` of cookies.

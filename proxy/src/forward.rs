@@ -6,6 +6,7 @@ mod copied;
 mod verdict;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::UPGRADE;
@@ -18,7 +19,9 @@ use crate::body::{Body, Copy};
 use crate::cohort;
 use crate::core::{Core, Peer};
 use crate::error::{Declined, Refusal, UpstreamError};
-use crate::filters::{Filters, compress, cors};
+use crate::filters::compress::Wanted;
+use crate::filters::cors::{self, Grant};
+use crate::filters::{BodyLinks, Filters};
 use crate::grpc;
 use crate::guard::ErrorEvent;
 use crate::headers;
@@ -73,14 +76,8 @@ pub(crate) async fn carry(
     let found = route(&core, &out.parts.method, &out.parts)?;
     let chosen = filters(&core, found);
     let found = found.map(|found| found.route);
-    let grant = chosen.and_then(|filters| filters.cors.as_ref());
-    let grant = grant.map(|cors| cors.grant(&out.parts.headers));
-    let wanted = chosen.and_then(|filters| filters.compress.as_ref());
-    let wanted = wanted.map(|rule| {
-        let parts = &out.parts;
-        compress::Wanted::new(rule, &parts.method, &parts.headers)
-    });
-    let mut answered = match found {
+    let dress = Dress::of(chosen, &mut out.parts);
+    let answered = match found {
         None => pass_through(core, peer, out, (client, trail)).await,
         Some(found) => match begin(core, peer, (found, &mut out), marks, trail).await {
             Ok(Begun::Call(call)) if is_read(&out.parts.method) => {
@@ -91,21 +88,54 @@ pub(crate) async fn carry(
             Err(refusal) => Err(refusal),
         },
     };
-    if let (Some(wanted), Ok(answer)) = (wanted, &mut answered) {
-        wanted.apply(answer);
-    }
-    let Some(grant) = grant else {
-        return answered.map_err(Declined::from);
-    };
-    match answered {
-        Ok(mut response) => {
-            grant.dress(response.headers_mut());
-            Ok(response)
+    dress.apply(answered)
+}
+
+/// What an answer is given on its way down, whoever says it.
+struct Dress {
+    grant: Option<Grant>,
+    links: Option<Arc<BodyLinks>>,
+    compressed: Option<Wanted>,
+}
+
+impl Dress {
+    /// By what the client has sent, before anybody changes that.
+    fn of(chosen: Option<&Filters>, parts: &mut request::Parts) -> Self {
+        let grant = chosen.and_then(|filters| filters.cors.as_ref());
+        let grant = grant.map(|cors| cors.grant(&parts.headers));
+        let compressed = chosen.and_then(|filters| filters.compress.as_ref());
+        let compressed = compressed.map(|rule| Wanted::new(rule, &parts.method, &parts.headers));
+        let links = chosen.and_then(|filters| filters.body_links.clone());
+        if links.is_some() {
+            BodyLinks::request(&mut parts.headers);
         }
-        Err(refusal) => Err(Declined {
-            refusal,
-            grant: Some(Box::new(grant)),
-        }),
+        Self {
+            grant,
+            links,
+            compressed,
+        }
+    }
+
+    fn apply(self, mut answered: Result<Reply<Body>, Refusal>) -> Result<Reply<Body>, Declined> {
+        if let Ok(answer) = &mut answered {
+            if let Some(links) = self.links {
+                links.apply(answer);
+            }
+            if let Some(compressed) = self.compressed {
+                compressed.apply(answer);
+            }
+        }
+        match (answered, self.grant) {
+            (answered, None) => answered.map_err(Declined::from),
+            (Ok(mut response), Some(grant)) => {
+                grant.dress(response.headers_mut());
+                Ok(response)
+            }
+            (Err(refusal), Some(grant)) => Err(Declined {
+                refusal,
+                grant: Some(Box::new(grant)),
+            }),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ mod preface;
 mod press;
 mod readings;
 mod recent;
+mod relink;
 mod reply;
 mod routes;
 mod rules;
@@ -66,7 +67,8 @@ pub use dial::{ReachError, reach};
 pub use doors::Listening;
 pub use error::{BindError, HoldError};
 pub use filters::{
-    Compression, Cors, CorsRule, Edit, Edits, Filters, Link, MediaRange, Origin, PathRule,
+    BodyLinks, Compression, Cors, CorsRule, Edit, Edits, Filters, Link, MediaRange, Origin,
+    PathRule,
 };
 pub use guard::{Act, Lowered, TakenBack};
 pub use handle::{Explanation, Handle};

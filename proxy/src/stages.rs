@@ -19,6 +19,7 @@
 //!    - a side answers; the shadow's copy is taken from what it really said;
 //!    - post: links, then cookies, then response fields, so that the config has the last word;
 //!    - post: the proxy's own cohort cookie, which no filter may change;
+//!    - post: links in bodies (`filters/bodies.rs`), before they are compressed;
 //!    - post: what the client is to get is compressed (`filters/compress.rs`);
 //!    - post: who may read the answer (CORS), also one of the proxy's own.
 //! 5. error: a refusal is an answer of the proxy's own, with a page of the config where there is one

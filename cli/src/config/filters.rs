@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use outgrow_proxy::{CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
+use outgrow_proxy::{BodyLinks, CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
 
 use super::model::{Proxy, Route};
 use super::problem::{Findings, Place, nearest};
@@ -142,6 +142,8 @@ pub(super) fn of_routes(
 
 fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>) -> Placed {
     let (paths, places) = path::read(section.get("paths"), belongs, findings);
+    let links_in = section.get("links_in");
+    let header_links = links(section.get("links"), findings);
     let filters = Filters {
         limit: limit(section.get("rate_limit"), findings),
         auth: auth::read(section.get("auth"), findings),
@@ -154,7 +156,8 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
             .and_then(|node| node.duration(findings, Duration::ZERO..=HOUR)),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),
-        links: links(section.get("links"), findings),
+        body_links: links_in.and_then(|node| bodies(&node, &header_links, findings)),
+        links: header_links,
         cookie_domains: pairs(section.get("cookie_domains"), findings)
             .into_iter()
             .filter_map(|pair| domain(&pair, findings))
@@ -299,6 +302,19 @@ fn links(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Vec<Link> {
             .ok()
     };
     pairs.into_iter().filter_map(link).collect()
+}
+
+/// Types of bodies in which links are changed, too.
+fn bodies(node: &Node<'_>, links: &[Link], findings: &mut Findings<'_>) -> Option<Arc<BodyLinks>> {
+    let types = compress::types(node, findings);
+    match BodyLinks::new(links, types) {
+        Ok(found) => Some(Arc::new(found)),
+        Err(rule) => {
+            let fix = "write links = [{ from = \"http://HOST\", to = \"\" }] beside it";
+            findings.refuse(&node.place, rule, fix);
+            None
+        }
+    }
 }
 
 fn domain(pair: &Pair, findings: &mut Findings<'_>) -> Option<(String, Option<String>)> {

@@ -166,25 +166,29 @@ impl Compression {
 
     /// Whether an answer is one of those that are compressed for whoever takes it.
     fn fits(&self, answer: &mut Reply<Body>, length: Option<u64>) -> bool {
-        let (status, fields) = (answer.status(), answer.headers());
-        let bodiless = status.is_informational()
-            || matches!(
-                status,
-                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT
-            );
-        if bodiless || length.is_some_and(|length| length < self.min) {
-            return false;
-        }
-        let media = fields
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let media = media.and_then(|text| text.split(';').next()).map(str::trim);
-        let listed = media.is_some_and(|media| self.types.iter().any(|range| range.has(media)));
-        listed
-            && !fields.contains_key(CONTENT_ENCODING)
-            && !DIGESTS.iter().any(|name| fields.contains_key(name))
-            && !says(fields, &CACHE_CONTROL, "no-transform")
+        length.is_none_or(|length| length >= self.min) && may_change(answer, &self.types)
     }
+}
+
+/// Whether an answer's bytes may be others on their way: of one of these types, whole, as it is, and with
+/// no word against it (RFC 9110 section 7.7).
+pub(super) fn may_change(answer: &mut Reply<Body>, types: &[MediaRange]) -> bool {
+    let (status, fields) = (answer.status(), answer.headers());
+    let bodiless = status.is_informational()
+        || matches!(
+            status,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT
+        );
+    let media = fields
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = media.and_then(|text| text.split(';').next()).map(str::trim);
+    let listed = media.is_some_and(|media| types.iter().any(|range| range.has(media)));
+    listed
+        && !bodiless
+        && !fields.contains_key(CONTENT_ENCODING)
+        && !DIGESTS.iter().any(|name| fields.contains_key(name))
+        && !says(fields, &CACHE_CONTROL, "no-transform")
 }
 
 /// A name with its weight in thousandths. What is no weight is none.
@@ -230,7 +234,7 @@ fn varies(fields: &mut HeaderMap) {
 }
 
 /// The tag stands for other bytes now, of the same meaning (RFC 9110 section 8.8.1).
-fn weaken(fields: &mut HeaderMap) {
+pub(super) fn weaken(fields: &mut HeaderMap) {
     if let Some(tag) = fields.get_mut(ETAG)
         && tag.as_bytes().starts_with(b"\"")
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())

@@ -1,8 +1,11 @@
 //! Sides that know a route by another path.
 
+use std::io::Read as _;
 use std::sync::Arc;
 
-use outgrow_proxy::{Filters, PathRule, Settings};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use outgrow_proxy::{BodyLinks, Coding, Compression, Filters, Link, PathRule, Settings};
 use outgrow_rollout::{Live, Side, Weight};
 use outgrow_testkit::Upstream;
 
@@ -133,5 +136,116 @@ async fn the_shadow_knows_what_both_sides_are_to_be_asked() {
         assert_eq!(request.sides.extracted.as_ref().unwrap(), "/v2/items/7?a=1");
     }
     assert_eq!(targets(&extracted), ["/v2/items/7?a=1"]);
+    front.stop().await;
+}
+
+/// A monolith that names itself everywhere.
+async fn boastful() -> Upstream {
+    Upstream::start(|request| async move {
+        let own = "http://monolith.internal:9000";
+        let (kind, body) = match request.uri().path() {
+            "/page" => (
+                "text/html; charset=utf-8",
+                format!("<a href='{own}/a'>{own}</a>{}", "x".repeat(40_000)),
+            ),
+            "/json" => (
+                "application/json",
+                format!(r#"{{"next":"{}"}}"#, format!("{own}/b").replace('/', "\\/")),
+            ),
+            "/part" => ("text/html", format!("{own}/part")),
+            _ => ("text/plain", format!("{own}/plain")),
+        };
+        let mut answer = Response::new(Bytes::from(body));
+        let fields = answer.headers_mut();
+        fields.insert("content-type", HeaderValue::from_static(kind));
+        fields.insert("etag", HeaderValue::from_static("\"1\""));
+        fields.insert("accept-ranges", HeaderValue::from_static("bytes"));
+        if request.uri().path() == "/part" {
+            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        answer
+    })
+    .await
+}
+
+fn relinked(settings: &mut Settings, compressed: bool) {
+    let links = vec![Link::new("http://monolith.internal:9000", "").unwrap()];
+    let types = ["text/html", "application/json"]
+        .iter()
+        .filter_map(|t| t.parse().ok());
+    let compress = Compression {
+        codings: vec![Coding::Gzip],
+        types: vec!["text/html".parse().unwrap()],
+        min: 0,
+    };
+    settings.filters = Some(Arc::new(Filters {
+        body_links: Some(Arc::new(BodyLinks::new(&links, types.collect()).unwrap())),
+        links,
+        compress: compressed.then(|| Arc::new(compress)),
+        ..Filters::default()
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_bodies_are_those_that_a_client_can_follow() {
+    let legacy = boastful().await;
+    let mut settings = plain(&legacy);
+    relinked(&mut settings, false);
+    let front = start(settings);
+    let page = front.get("/page", &[("accept-encoding", "gzip")]).await;
+    assert!(
+        page.text().starts_with("<a href='/a'>/</a>xxx"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(page.text().len(), 40_000 + "<a href='/a'>/</a>".len());
+    assert_eq!(page.header("etag"), Some("W/\"1\""));
+    assert_eq!(page.header("accept-ranges"), None);
+    assert_eq!(front.get("/json", &[]).await.text(), r#"{"next":"\/b"}"#);
+    for (path, said) in [
+        ("/part", "http://monolith.internal:9000/part"),
+        ("/plain", "http://monolith.internal:9000/plain"),
+    ] {
+        let as_it_is = front.get(path, &[]).await;
+        assert_eq!(
+            (as_it_is.text().as_str(), as_it_is.header("etag")),
+            (said, Some("\"1\""))
+        );
+    }
+    // On a connection that stays: the end of each is known.
+    let ask =
+        |method: &str, more: &str| format!("{method} /page HTTP/1.1\r\nhost: a\r\n{more}\r\n");
+    let both = format!("{}{}", ask("HEAD", ""), ask("GET", "connection: close\r\n"));
+    let said = front.raw(&both).await;
+    assert!(
+        said.contains("transfer-encoding: chunked") && said.ends_with("\r\n0\r\n\r\n"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("content-length") && said.matches("HTTP/1.1 200").count() == 2,
+        "{said}"
+    );
+    assert!(
+        legacy
+            .seen()
+            .iter()
+            .all(|seen| seen.header("accept-encoding") == Some("identity"))
+    );
+    front.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_changed_before_a_body_is_compressed() {
+    let legacy = boastful().await;
+    let mut settings = plain(&legacy);
+    relinked(&mut settings, true);
+    let front = start(settings);
+    let page = front.get("/page", &[("accept-encoding", "gzip")]).await;
+    assert_eq!(page.header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&page.body[..])
+        .read_to_string(&mut text)
+        .unwrap();
+    assert!(text.starts_with("<a href='/a'>/</a>xxx"), "{text}");
     front.stop().await;
 }

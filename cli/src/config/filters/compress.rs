@@ -69,7 +69,7 @@ fn codings(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Coding> {
     found
 }
 
-fn types(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<MediaRange> {
+pub(super) fn types(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<MediaRange> {
     let mut found = Vec::new();
     for (place, text) in node.words(findings) {
         match text.parse() {
