@@ -12,6 +12,7 @@ use std::time::Instant;
 use outgrow_rollout::{DataPhase, Side};
 
 use crate::beats::Beats;
+use crate::both::Writes;
 use crate::db::books::{Copy, Position};
 use crate::db::origin::Origin;
 use crate::db::{Database, Tx, rows};
@@ -77,6 +78,10 @@ impl Engine {
         }
         for database in [&shared.legacy, &shared.extracted] {
             database.install(&plan).await?;
+            // Before the first row is read: what is emptied from here on is seen to be.
+            if shared.spec.writes == Writes::One {
+                database.note_emptied(&plan).await?;
+            }
         }
         let recorded = settle(&shared).await?;
         let forward = claim(&shared, recorded).await?;

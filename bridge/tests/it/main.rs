@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // The helpers are tests too.
 
+mod any_history;
 mod both;
 mod both_random;
 mod bridge_deaths;

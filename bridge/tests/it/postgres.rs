@@ -123,6 +123,33 @@ impl Db {
         }
     }
 
+    /// Statements of one transaction, which is undone where one is refused, or `keep` is not set.
+    pub(crate) async fn transaction(&self, texts: &[String], keep: bool) -> bool {
+        macro_rules! within {
+            ($begun:expr) => {{
+                let Ok(mut tx) = $begun.await else {
+                    return false;
+                };
+                for text in texts {
+                    let query = sqlx::query(sqlx::AssertSqlSafe(text.clone()));
+                    if query.execute(&mut *tx).await.is_err() {
+                        let _ = tx.rollback().await;
+                        return false;
+                    }
+                }
+                match keep {
+                    true => tx.commit().await.is_ok(),
+                    false => tx.rollback().await.is_ok(),
+                }
+            }};
+        }
+        match self {
+            Self::Lite(db) => within!(db.pool().begin_with("BEGIN IMMEDIATE")),
+            Self::Pg(db) => within!(db.pool().begin()),
+            Self::My(db) => within!(db.pool().begin()),
+        }
+    }
+
     pub(crate) async fn number(&self, text: &str) -> i64 {
         match self {
             Self::Lite(db) => db.number(text).await,
