@@ -11,7 +11,7 @@ use crate::db::stream::{Change, KEYS};
 use crate::db::{Arg, Database, Dialect, Tx, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan};
-use crate::value::{Cell, Key, key_text};
+use crate::value::{Cell, Key};
 
 /// As many as are kept.
 const FOREIGN_KEPT: u32 = 10_000;
@@ -91,7 +91,7 @@ fn statements(database: &Database) -> Vec<String> {
             "VARCHAR(128)",
             "VARCHAR(600)",
             "LONGTEXT",
-            "VARCHAR(512)",
+            "MEDIUMTEXT",
             " ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
         ),
     };
@@ -145,6 +145,11 @@ impl Database {
         let mut tx = self.write().await?;
         for statement in statements(self) {
             tx.script(statement).await.on(self.side)?;
+        }
+        if self.dialect() == Dialect::Mysql {
+            for what in ["conflicts", "seen"] {
+                self.widen_mysql(&mut tx, what).await.on(self.side)?;
+            }
         }
         tx.commit().await.on(self.side)
     }
@@ -235,7 +240,11 @@ impl Database {
             self.own("seen"),
             self.dialect().or_update("tbl, k", &["seq"])
         );
-        let mut args = vec![Arg::from(table), Arg::from(&key_text(key)), Arg::from(seq)];
+        let mut args = vec![
+            Arg::from(table),
+            Arg::Text(Some(self.key_name(key))),
+            Arg::from(seq),
+        ];
         args.extend(key_args(tx, key));
         tx.execute(&text, &args).await.on(self.side).map(drop)
     }
@@ -266,7 +275,7 @@ impl Database {
         for (group, key) in keys {
             let args = [
                 Arg::from(plan.groups[*group].name()),
-                Arg::from(&key_text(key)),
+                Arg::Text(Some(self.key_name(key))),
             ];
             if let Some(at) = tx.number(&text, &args).await.on(self.side)? {
                 found.insert((*group, key.clone()), at);
@@ -283,7 +292,7 @@ impl Database {
         );
         let mut args = vec![
             Arg::from(&new.table),
-            Arg::from(&new.key),
+            Arg::Text(Some(self.named_by(&new.key).into_owned())),
             Arg::from(&new.legacy),
             Arg::from(&new.extracted),
             Arg::from(new.legacy_at),

@@ -7,7 +7,7 @@ use super::stream::KEYS;
 use super::tx::Fetched;
 use super::{Arg, Database, Dialect, Place, Tx, mysql, now_ms, postgres};
 use crate::error::{Error, OnSide};
-use crate::value::{Key, key_text};
+use crate::value::Key;
 
 /// Foreign writes kept with both versions; older ones are only counted.
 const FOREIGN_KEPT: i64 = 10_000;
@@ -470,7 +470,7 @@ impl Database {
         );
         let mut args = vec![
             Arg::from(table),
-            Arg::from(&key_text(key)),
+            Arg::Text(Some(self.key_name(key))),
             Arg::from(reason),
             Arg::Text(Some(content)),
             Arg::from(now_ms()),
@@ -482,9 +482,12 @@ impl Database {
 
     pub(crate) async fn unpark(&self, tx: &mut Tx, table: &str, key: &Key) -> Result<(), Error> {
         let text = format!("DELETE FROM {} WHERE tbl = ? AND k = ?", self.own("parked"));
-        tx.execute(&text, &[Arg::from(table), Arg::from(&key_text(key))])
-            .await
-            .on(self.side)?;
+        tx.execute(
+            &text,
+            &[Arg::from(table), Arg::Text(Some(self.key_name(key)))],
+        )
+        .await
+        .on(self.side)?;
         Ok(())
     }
 

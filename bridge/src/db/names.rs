@@ -4,7 +4,10 @@
 use std::borrow::Cow;
 
 use outgrow_rollout::SliceId;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::{Database, Dialect};
+use crate::value::{Cell, key_text};
 
 /// PostgreSQL takes 63 bytes, MySQL 64 characters.
 const NAME_MAX: usize = 63;
@@ -25,6 +28,35 @@ pub(super) fn fitted(name: String) -> String {
         Cow::Borrowed(_) => name,
         Cow::Owned(short) => short,
     }
+}
+
+/// Characters of a key that rows of our books are found by: in MySQL they share an index entry of
+/// 3,072 bytes with a table's name, in PostgreSQL one of 2,700.
+const KEY_MAX: usize = 600;
+
+impl Database {
+    /// What a row of our books is found by.
+    pub(crate) fn key_name(&self, key: &[Cell]) -> String {
+        self.named_by(&key_text(key)).into_owned()
+    }
+
+    /// As [`Self::key_name`], of a key's text.
+    pub(crate) fn named_by<'k>(&self, key: &'k str) -> Cow<'k, str> {
+        match self.dialect() {
+            Dialect::Sqlite => Cow::Borrowed(key),
+            Dialect::Postgres | Dialect::Mysql => short(key),
+        }
+    }
+}
+
+/// A key's text that is too long ends with a hash of the whole.
+fn short(key: &str) -> Cow<'_, str> {
+    if key.len() <= KEY_MAX || key.chars().count() <= KEY_MAX {
+        return Cow::Borrowed(key);
+    }
+    let kept = key.char_indices().nth(KEY_MAX - 33);
+    let kept = kept.map_or(key, |(at, _)| &key[..at]);
+    Cow::Owned(format!("{kept}-{:032x}", xxh3_128(key.as_bytes())))
 }
 
 /// What is too long ends with a hash of the whole.
@@ -49,6 +81,15 @@ mod tests {
         assert_eq!(fitted("x".repeat(63)), "x".repeat(63));
         let slice: SliceId = "catalog".parse().unwrap();
         assert_eq!(of_slice(&slice), "catalog");
+    }
+
+    #[test]
+    fn a_long_key_is_found_by_a_short_name() {
+        let long = |last: char| format!("{}{last}", "\u{e9}".repeat(600));
+        assert_eq!(short(&"\u{e9}".repeat(600)), "\u{e9}".repeat(600));
+        assert_eq!(short(&long('a')).chars().count(), 600);
+        assert_eq!(short(&long('a')), short(&long('a')));
+        assert_ne!(short(&long('a')), short(&long('b')));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod events_before_needs;
 mod events_before_values;
 mod huge;
 mod large;
+mod long_keys;
 mod mapping;
 mod mapping_also;
 mod mapping_keys;

@@ -18,6 +18,11 @@ pub(super) const NOW: &str = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
 /// Changes that get their place in one step.
 const PLACED: usize = 5_000;
 
+/// Characters of a key's value in a change table, with the letter before it.
+const SHORT: i64 = 512;
+/// What takes values of any length.
+const LONG: &str = "MEDIUMTEXT";
+
 /// Rows of one insert into the stream.
 const PUT: usize = 500;
 
@@ -29,6 +34,7 @@ impl Database {
         for statement in self.tables_mysql() {
             tx.script(statement).await.on(side)?;
         }
+        self.make_room(&mut tx, plan).await.on(side)?;
         for table in plan.tables(side) {
             for (name, text) in self.table_triggers_mysql(table) {
                 let present = "SELECT count(*) FROM information_schema.triggers \
@@ -39,6 +45,39 @@ impl Database {
             }
         }
         tx.commit().await.on(side)
+    }
+
+    /// Room for keys that are longer than most. The change tables get it only where a key of theirs
+    /// may be so long: what sorts them is quicker without. Those of versions before are changed.
+    async fn make_room(&self, tx: &mut Tx, plan: &Plan) -> Result<(), sqlx::Error> {
+        let mut wide = vec!["copy", "parked"];
+        for table in plan.tables(self.side) {
+            if long_key(tx, table).await? {
+                wide.extend(["noted", "changes"]);
+                break;
+            }
+        }
+        for what in wide {
+            self.widen_mysql(tx, what).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the key columns of one of our tables take keys of any length.
+    pub(crate) async fn widen_mysql(&self, tx: &mut Tx, what: &str) -> Result<(), sqlx::Error> {
+        let text = "SELECT CAST(column_name AS CHAR) FROM information_schema.columns \
+                    WHERE table_schema = DATABASE() AND table_name = ? AND data_type = 'varchar' \
+                    AND column_name IN ('k0', 'k1', 'k2', 'k3', 'k4', 'k5')";
+        let narrow = tx.fetch(text, &[Arg::from(&self.own_bare(what))]).await?;
+        if narrow.is_empty() {
+            return Ok(());
+        }
+        let columns = narrow
+            .iter()
+            .map(|row| Ok(format!("MODIFY {} {LONG}", row.text(0)?)));
+        let columns: Vec<String> = columns.collect::<Result<_, sqlx::Error>>()?;
+        let text = format!("ALTER TABLE {} {}", self.own(what), columns.join(", "));
+        tx.script(text).await
     }
 
     pub(in crate::db) async fn captured_mysql(
@@ -264,9 +303,11 @@ impl Database {
     }
 
     fn tables_mysql(&self) -> Vec<String> {
-        let column = |at| format!("k{at} VARCHAR(512)");
-        let keys: Vec<String> = (0..KEY_COLUMNS).map(column).collect();
-        let keys = keys.join(", ");
+        let keys = |kind: &str| {
+            let columns = (0..KEY_COLUMNS).map(|at| format!("k{at} {kind}"));
+            columns.collect::<Vec<_>>().join(", ")
+        };
+        let (short, keys) = (keys(&format!("VARCHAR({SHORT})")), keys(LONG));
         let inno = |what: &str, columns: &str| {
             format!(
                 "CREATE TABLE IF NOT EXISTS {} ({columns}) ENGINE = InnoDB \
@@ -275,7 +316,7 @@ impl Database {
             )
         };
         let change = format!(
-            "tbl VARCHAR(128) NOT NULL, op VARCHAR(4) NOT NULL, at BIGINT NOT NULL, {keys}"
+            "tbl VARCHAR(128) NOT NULL, op VARCHAR(4) NOT NULL, at BIGINT NOT NULL, {short}"
         );
         vec![
             inno(
@@ -327,6 +368,23 @@ impl Database {
             ),
         ]
     }
+}
+
+/// Whether a key of this table may be longer than most.
+async fn long_key(tx: &mut Tx, table: &Table) -> Result<bool, sqlx::Error> {
+    // Bytes are kept as hexadecimal text.
+    let text = format!(
+        "SELECT count(*) FROM information_schema.columns WHERE table_schema = DATABASE() \
+         AND table_name = ? AND column_name = ? \
+         AND IF(character_set_name IS NULL, 2 * character_octet_length, character_maximum_length) >= {SHORT}"
+    );
+    for &at in &table.key {
+        let args = [Arg::from(&table.name), Arg::from(&table.columns[at].name)];
+        if tx.number(&text, &args).await?.unwrap_or(0) > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A key's column as `noted` keeps it: a letter for its kind, and the value.
