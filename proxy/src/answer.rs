@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::error::{Refusal, UpstreamError};
 use crate::pages::{ErrorPage, page};
 use crate::reply::Reply;
+use crate::wire::WireError;
 
 /// Nobody knows when it ends; browsers and crawlers that come back so soon cost little.
 const MAINTENANCE: Duration = Duration::from_secs(30);
@@ -20,6 +21,7 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
         Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
         Refusal::HeadTooLong => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long"),
+        Refusal::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-long"),
         Refusal::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect"),
         Refusal::Held => (StatusCode::SERVICE_UNAVAILABLE, "held"),
         Refusal::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
@@ -47,7 +49,11 @@ fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
         UpstreamError::Timeout { .. } | UpstreamError::Expired { .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "timeout")
         }
-        UpstreamError::Upload { .. } => (StatusCode::BAD_REQUEST, "broken-upload"),
+        UpstreamError::Upload { source, .. } => match source {
+            WireError::UploadLate => (StatusCode::REQUEST_TIMEOUT, "slow-upload"),
+            WireError::UploadLong => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-long"),
+            _ => (StatusCode::BAD_REQUEST, "broken-upload"),
+        },
         UpstreamError::Broken { .. } => (StatusCode::BAD_GATEWAY, "broken"),
         UpstreamError::Open { .. } => (StatusCode::SERVICE_UNAVAILABLE, "circuit-open"),
         UpstreamError::Crowded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),

@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Instant as TokioInstant, Sleep};
 
@@ -47,6 +47,45 @@ impl Deadline {
     }
 }
 
+/// How long nothing may happen. Costs nothing before somebody has waited.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    limit: Duration,
+    deadline: Option<Deadline>,
+    /// Nothing has happened since the deadline was set.
+    waits: bool,
+}
+
+impl Idle {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            deadline: None,
+            waits: false,
+        }
+    }
+
+    /// Something has happened.
+    pub(crate) fn ends(&mut self) {
+        self.waits = false;
+    }
+
+    /// Ready when nothing has happened for so long. Polled where something is waited for.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = std::mem::replace(&mut self.waits, true);
+        let deadline = match &mut self.deadline {
+            Some(deadline) => {
+                if !waits {
+                    deadline.set(TokioInstant::now().into_std() + self.limit);
+                }
+                deadline
+            }
+            none => none.insert(Deadline::new(TokioInstant::now().into_std() + self.limit)),
+        };
+        deadline.poll(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -67,5 +106,18 @@ mod tests {
         deadline.set(begun.into_std() + 4 * SECOND);
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(begun.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_idle_begins_anew_when_something_happens() {
+        let begun = TokioInstant::now();
+        let mut idle = Idle::new(3 * SECOND);
+        for _ in 0..4 {
+            let waited = tokio::time::timeout(2 * SECOND, poll_fn(|cx| idle.poll(cx)));
+            assert!(waited.await.is_err());
+            idle.ends();
+        }
+        poll_fn(|cx| idle.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 4 * 2 + 3);
     }
 }

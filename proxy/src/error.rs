@@ -151,6 +151,8 @@ pub(crate) enum Refusal {
     Malformed(&'static str),
     #[error("the request's head is too long, or has too many fields")]
     HeadTooLong,
+    #[error("the body is longer than a request's may be here")]
+    BodyTooLong,
     #[error("this proxy opens no tunnels")]
     Connect,
     #[error("writes wait for a cutover that takes too long")]

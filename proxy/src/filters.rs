@@ -20,6 +20,7 @@ use crate::cache::CacheRule;
 use crate::error::Refusal;
 use crate::headers;
 use crate::limit::Limiter;
+use crate::limits::Allowance;
 use path::Targets;
 
 pub use bodies::BodyLinks;
@@ -40,6 +41,8 @@ pub struct Filters {
     pub paths: Vec<PathRule>,
     /// Which answers are compressed; none leaves that to the sides.
     pub compress: Option<Arc<Compression>>,
+    /// What a request and its answer may take; what is not said is as the proxy has it.
+    pub allowance: Allowance,
     /// From when on a request is in the access log whatever its sample says; none is as that says.
     pub slow: Option<Duration>,
     /// Keeps answers to reads, as far as they say that they may be kept.

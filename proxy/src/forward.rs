@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use http_body::Body as _;
 use outgrow_rollout::{Side, bucket};
@@ -26,6 +26,7 @@ use crate::grpc;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
+use crate::limits::{Allowance, Allowed};
 use crate::pool::{Client, Lent, Outgoing};
 use crate::reply::Reply;
 use crate::routes::{self, Ambiguous, Found};
@@ -49,11 +50,9 @@ pub(crate) async fn carry(
     let hints = body.hints(parts.version);
     let marks = Marks::of(&core, peer, &parts.headers);
     let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
+    let is_call = grpc::is_call((&parts.method, parts.version), &parts.headers);
     headers::prepare(&mut parts, peer, marks.known)?;
-    if let Some(limit) = &core.shared.settings.limit {
-        let checked = limit.check(&parts.headers, peer.address.as_bytes());
-        checked.map_err(Refusal::Limited)?;
-    }
+    admit_all(&core, &parts.headers, peer)?;
     if let Some(answer) = preflight(&core, &parts) {
         return Ok(answer?);
     }
@@ -72,12 +71,15 @@ pub(crate) async fn carry(
         until,
         told,
         hints,
+        allowed: Allowed::ALL,
     };
     let found = route(&core, &out.parts.method, &out.parts)?;
     let chosen = filters(&core, found);
+    let fits = allow(&core, chosen, &mut out, is_call);
     let found = found.map(|found| found.route);
     let dress = Dress::of(chosen, &mut out.parts);
     let answered = match found {
+        _ if !fits => Err(Refusal::BodyTooLong),
         None => pass_through(core, peer, out, (client, trail)).await,
         Some(found) => match begin(core, peer, (found, &mut out), marks, trail).await {
             Ok(Begun::Call(call)) if is_read(&out.parts.method) => {
@@ -137,6 +139,33 @@ impl Dress {
             }),
         }
     }
+}
+
+/// Past the limit of all requests together.
+fn admit_all(core: &Core, fields: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
+    match &core.shared.settings.limit {
+        None => Ok(()),
+        Some(limit) => {
+            let checked = limit.check(fields, peer.address.as_bytes());
+            checked.map_err(Refusal::Limited)
+        }
+    }
+}
+
+/// What a request may take, by its route. Whether its body fits, as far as its head says.
+fn allow(core: &Core, chosen: Option<&Filters>, out: &mut Outgoing, is_call: bool) -> bool {
+    if out.body.is_none() {
+        return true;
+    }
+    let usual = &core.shared.settings.limits.allowance;
+    let own = chosen.map(|filters| &filters.allowance);
+    out.allowed = Allowance::resolve(usual, own, is_call);
+    if out.allowed.body_max == u64::MAX {
+        return true;
+    }
+    let length = out.parts.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_none_or(|length| length <= out.allowed.body_max)
 }
 
 /// What a request has said that its upstream is not told.

@@ -92,6 +92,7 @@ pub(crate) fn refuse(refusal: &Refusal) -> Reply<Body> {
 fn number(refusal: &Refusal, http: StatusCode) -> u16 {
     match (refusal, http) {
         (Refusal::Upstream(UpstreamError::Timeout { .. } | UpstreamError::Expired { .. }), _) => 4,
+        (_, StatusCode::PAYLOAD_TOO_LARGE) => 8,
         (_, StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => 13,
         (_, StatusCode::UNAUTHORIZED) => 16,
         (_, StatusCode::FORBIDDEN) => 7,

@@ -16,6 +16,7 @@ use sha2::Sha256;
 use crate::body::Body;
 use crate::cohort::cookie;
 use crate::error::Refusal;
+use crate::limits::Allowed;
 use crate::pool::{Client, Cluster, Outgoing};
 use crate::settings::IdentitySettings;
 
@@ -97,6 +98,7 @@ impl Identities {
             until: None,
             told: None,
             hints: None,
+            allowed: Allowed::ALL,
         };
         let sent = legacy.send(&mut out, Client::Nobody, Instant::now());
         let (answer, lent) = sent.await?;

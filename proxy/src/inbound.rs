@@ -42,9 +42,6 @@ use line::{Left, Line, LineBody, State};
 /// Read at once while a head is awaited.
 const READ: usize = 16 * 1_024;
 
-/// Bytes of a head.
-const HEAD_MAX: usize = 256 * 1_024;
-
 /// What a client may send ahead while its request is answered.
 const AHEAD_MAX: usize = 64 * 1_024;
 
@@ -87,6 +84,7 @@ impl Desk {
     fn read(&self, bytes: &[u8], how: How) -> Option<(Came, usize)> {
         let How {
             fresh,
+            head_max,
             fields_max,
             spells,
         } = how;
@@ -97,7 +95,10 @@ impl Desk {
             return None;
         }
         match head::read(bytes, (fields_max, spells), &mut self.names.borrow_mut()) {
-            Ok(None) if bytes.len() > HEAD_MAX => {
+            Ok(None) if bytes.len() > head_max => {
+                Some((Came::Refused(Refusal::HeadTooLong), bytes.len()))
+            }
+            Ok(Some(head)) if head.length > head_max => {
                 Some((Came::Refused(Refusal::HeadTooLong), bytes.len()))
             }
             Ok(head) => head.map(|head| {
@@ -114,6 +115,7 @@ impl Desk {
 struct How {
     /// It is the first on its connection.
     fresh: bool,
+    head_max: usize,
     fields_max: usize,
     /// How its names are spelled is kept.
     spells: bool,
@@ -209,9 +211,11 @@ impl Inbound<'_> {
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
         let state = &mut *self.line.state();
+        let limits = &self.core.shared.settings.limits;
         let how = How {
             fresh: self.fresh,
-            fields_max: self.core.shared.settings.limits.headers_max,
+            head_max: limits.head_max,
+            fields_max: limits.headers_max,
             spells: self.core.shared.spells,
         };
         if let Some(came) = take_head(&self.core.desk, state, &mut self.scanned, how) {
@@ -487,7 +491,7 @@ fn take_head(desk: &Desk, state: &mut State, scanned: &mut usize, how: How) -> O
     }
     let unseen = &state.input[scanned.saturating_sub(3)..];
     let ends = |three: &[u8]| three == b"\n\r\n" || three.ends_with(b"\n\n");
-    if *scanned > 0 && length <= HEAD_MAX && !unseen.windows(3).any(ends) {
+    if *scanned > 0 && length <= how.head_max && !unseen.windows(3).any(ends) {
         *scanned = length;
         return None;
     }

@@ -73,7 +73,7 @@ pub use filters::{
 pub use guard::{Act, Lowered, TakenBack};
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};
-pub use limits::Limits;
+pub use limits::{Allowance, Limits};
 pub use pages::{ERROR_CODES, ErrorPage};
 pub use press::Coding;
 pub use rules::{

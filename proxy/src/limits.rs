@@ -24,8 +24,60 @@ pub struct Limits {
     /// Idle connections per core and upstream. As many as were busy at once may rest for `pool_idle`:
     /// a bound below that would have clients beyond it pay for a new connection with each request.
     pub pool_max: usize,
-    /// Header fields of one request.
+    /// Header fields of one request, or of one answer.
     pub headers_max: usize,
+    /// Bytes of a request's head. Over HTTP/2 64 KB at the most, for each stream may bring one.
+    pub head_max: usize,
+    /// What is said of no route in particular.
+    pub allowance: Allowance,
+}
+
+/// What a request and its answer may take. Of times zero is for ever; none is as if nothing were said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Bytes of a request's body.
+    pub body_max: Option<u64>,
+    /// Between two parts of a request's body that the client sends.
+    pub upload_idle: Option<Duration>,
+}
+
+impl Allowance {
+    /// By default a body may be as long as the side takes: to cut off what the monolith has taken
+    /// so far is nothing that a proxy in front of it should begin with. A minute is what nginx waits.
+    pub const USUAL: Self = Self {
+        body_max: None,
+        upload_idle: Some(Duration::from_secs(60)),
+    };
+
+    /// With what a route says for itself. Calls (gRPC) may stay open in silence, so nothing of
+    /// `usual` that ends silence holds for them.
+    pub(crate) fn resolve(usual: &Self, own: Option<&Self>, is_call: bool) -> Allowed {
+        let own = own.copied().unwrap_or_default();
+        let idle = |own: Option<Duration>, usual: Option<Duration>| {
+            let usual = usual.filter(|_| !is_call);
+            own.or(usual).filter(|idle| !idle.is_zero())
+        };
+        Allowed {
+            body_max: own.body_max.or(usual.body_max).unwrap_or(u64::MAX),
+            upload_idle: idle(own.upload_idle, usual.upload_idle),
+        }
+    }
+}
+
+/// What one request may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowed {
+    pub(crate) body_max: u64,
+    /// None waits for ever.
+    pub(crate) upload_idle: Option<Duration>,
+}
+
+impl Allowed {
+    /// For what the proxy itself asks.
+    pub(crate) const ALL: Self = Self {
+        body_max: u64::MAX,
+        upload_idle: None,
+    };
 }
 
 impl Default for Limits {
@@ -40,6 +92,40 @@ impl Default for Limits {
             pool_idle: Duration::from_secs(4),
             pool_max: 1_024,
             headers_max: 256,
+            head_max: 256 * 1_024,
+            allowance: Allowance::USUAL,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_says_what_it_says_and_the_proxy_the_rest() {
+        let second = Duration::from_secs(1);
+        let usual = Allowance {
+            body_max: Some(10),
+            ..Allowance::USUAL
+        };
+        let of = |own: &Allowance, is_call| {
+            let allowed = Allowance::resolve(&usual, Some(own), is_call);
+            (allowed.body_max, allowed.upload_idle)
+        };
+        let none = Allowance::default();
+        assert_eq!(of(&none, false), (10, Some(60 * second)));
+        // A call may stay silent where nobody has said otherwise.
+        assert_eq!(of(&none, true), (10, None));
+        let own = Allowance {
+            body_max: Some(20),
+            upload_idle: Some(second),
+        };
+        assert_eq!(of(&own, true), (20, Some(second)));
+        let off = Allowance {
+            upload_idle: Some(Duration::ZERO),
+            ..none
+        };
+        assert_eq!(of(&off, false), (10, None));
     }
 }

@@ -9,9 +9,10 @@ use http::{HeaderValue, StatusCode};
 const PAGE_MAX: usize = 1 << 20;
 
 /// What the proxy says in `x-outgrow-error` when it answers itself.
-pub const ERROR_CODES: [&str; 21] = [
+pub const ERROR_CODES: [&str; 23] = [
     "malformed",
     "head-too-long",
+    "body-too-long",
     "connect",
     "held",
     "crowded",
@@ -28,6 +29,7 @@ pub const ERROR_CODES: [&str; 21] = [
     "timeout",
     "broken",
     "broken-upload",
+    "slow-upload",
     "circuit-open",
     "overloaded",
     "not-kept",

@@ -21,7 +21,7 @@ use outgrow_rollout::key_hash;
 use crate::error::UpstreamError;
 use crate::grpc;
 use crate::inbound::{ClientBody, Hints};
-use crate::limits::Limits;
+use crate::limits::{Allowed, Limits};
 use crate::reply::Reply;
 use crate::rules::Balance;
 use crate::trail::Trail;
@@ -156,6 +156,7 @@ pub(crate) struct Outgoing {
     pub(crate) told: Option<Rc<Trail>>,
     /// Where interim answers go.
     pub(crate) hints: Option<Hints>,
+    pub(crate) allowed: Allowed,
 }
 
 impl Outgoing {

@@ -7,13 +7,14 @@
 pub(crate) mod head;
 mod mux;
 mod stream;
+mod times;
 mod upload;
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
@@ -24,7 +25,7 @@ use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
 use crate::chunks::{BadChunk, Step};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Idle};
 use crate::inbound::{ClientBody, ClientBodyError, Hints};
 use crate::reply::Reply;
 use crate::spelling::FieldNames;
@@ -32,6 +33,8 @@ use head::{Framing, Head};
 pub(crate) use mux::{Mux, MuxAnswer, Unanswered};
 pub(crate) use stream::Stream;
 use stream::{ReadHalf, WriteHalf};
+pub(crate) use times::Times;
+use times::{Pause, Watch};
 use upload::Upload;
 pub(crate) use upload::may_follow;
 
@@ -63,6 +66,10 @@ pub(crate) enum WireError {
     Upload(#[source] ClientBodyError),
     #[error("the client's body is not as long as it says")]
     UploadLength,
+    #[error("the client's body did not come in time")]
+    UploadLate,
+    #[error("the body is longer than a request's may be here")]
+    UploadLong,
     /// On a connection of HTTP/2.
     #[error("{0}")]
     Stream(h2::Error),
@@ -73,7 +80,14 @@ pub(crate) enum WireError {
 impl WireError {
     /// The client's doing, not the upstream's.
     pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Self::Upload(_) | Self::UploadLength | Self::Head(_))
+        matches!(
+            self,
+            Self::Upload(_)
+                | Self::UploadLength
+                | Self::UploadLate
+                | Self::UploadLong
+                | Self::Head(_)
+        )
     }
 }
 
@@ -136,23 +150,28 @@ impl Wire {
     /// in the middle of things: it must be dropped then, too.
     ///
     /// # Errors
-    /// [`WireError::Late`] at `until`; else what failed.
+    /// [`WireError::Late`] and [`WireError::UploadLate`] by `times`; else what failed.
     pub(crate) async fn ask(
         &mut self,
         parts: &request::Parts,
         body: Option<ClientBody>,
-        until: Instant,
+        times: &Times,
         (fields_max, hints): (usize, Option<&Hints>),
     ) -> Result<Reply<()>, WireError> {
         self.filled = 0;
-        self.upload.begin(parts, body, self.field_names)?;
-        self.deadline.set(until);
+        let names = self.field_names;
+        self.upload.begin(parts, (body, times.body_max), names)?;
+        self.deadline.set(times.until);
+        let mut watch = Watch::new(times);
         let head = poll_fn(|cx| {
             let head = self.poll_head(cx, &parts.method, (fields_max, hints));
-            if head.is_pending() && self.deadline.poll(cx).is_ready() {
-                return Poll::Ready(Err(WireError::Late));
+            if head.is_ready() {
+                return head;
             }
-            head
+            if let Some(until) = watch.look(self.upload.pause()) {
+                self.deadline.set(until);
+            }
+            self.deadline.poll(cx).map(|()| Err(watch.passed()))
         });
         let head = head.await?;
         let switches = head.response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -162,7 +181,7 @@ impl Wire {
         self.framing = head.framing;
         self.stays = head.stays;
         if !self.upload.is_through() {
-            self.part();
+            self.part(times.upload_idle);
         }
         Ok(head.response)
     }
@@ -212,14 +231,14 @@ impl Wire {
 
     /// Lets an upload that outlasts its answer's head go on by itself, as slow as the upstream
     /// takes it; the answer may even end before. The connection is used for nothing else then.
-    fn part(&mut self) {
+    fn part(&mut self, idle: Option<Duration>) {
         self.stays = false;
         if let Io::Whole(stream) = std::mem::replace(&mut self.io, Io::Gone) {
             let (read, write) = stream.into_split();
             self.io = Io::Parted(read);
             let upload = std::mem::take(&mut self.upload);
             // Owned by the core; ends with the client's body or with either connection.
-            tokio::task::spawn_local(finish(upload, write));
+            tokio::task::spawn_local(finish(upload, write, idle));
         }
     }
 
@@ -326,11 +345,34 @@ impl Wire {
     }
 }
 
-async fn finish(mut upload: Upload, mut to: WriteHalf) {
-    match poll_fn(|cx| upload.poll(cx, &mut to)).await {
+async fn finish(mut upload: Upload, mut to: WriteHalf, idle: Option<Duration>) {
+    let mut idle = idle.map(Idle::new);
+    let sent = poll_fn(|cx| {
+        let sent = upload.poll(cx, &mut to);
+        match &mut idle {
+            Some(idle) if sent.is_pending() => upload_idle(cx, idle, upload.pause()),
+            _ => sent,
+        }
+    });
+    match sent.await {
         // Its end is no end of the connection: the answer may still be coming.
         Ok(()) => to.forget(),
         Err(error) => debug!(%error, "an upload broke off behind its answer's head"),
+    }
+}
+
+/// Ready when the client has sent nothing of an upload for too long.
+fn upload_idle(
+    cx: &mut Context<'_>,
+    idle: &mut Idle,
+    (pause, moved): (Pause, bool),
+) -> Poll<Result<(), WireError>> {
+    if moved || pause != Pause::Client {
+        idle.ends();
+    }
+    match pause {
+        Pause::Client => idle.poll(cx).map(|()| Err(WireError::UploadLate)),
+        Pause::Upstream | Pause::Over => Poll::Pending,
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use outgrow_proxy::{BodyLinks, CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
 
+use super::limits;
 use super::model::{Proxy, Route};
 use super::problem::{Findings, Place, nearest};
 use super::scalar;
@@ -146,6 +147,7 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
     let header_links = links(section.get("links"), findings);
     let filters = Filters {
         limit: limit(section.get("rate_limit"), findings),
+        allowance: limits::of_filters(section.get("limits"), findings),
         auth: auth::read(section.get("auth"), findings),
         cors: cors::read(section.get("cors"), findings),
         paths,

@@ -13,6 +13,7 @@ mod comparing;
 mod events;
 mod filters;
 mod kubernetes;
+mod limits;
 mod mirroring;
 mod model;
 mod otlp;

@@ -66,6 +66,9 @@ pub(crate) struct Proxy {
     pub(crate) hold_timeout: Duration,
     /// Requests in flight may go on this long after SIGTERM.
     pub(crate) drain_timeout: Duration,
+    /// How much a request may bring, and how long its client is waited for; its times above are not
+    /// in it yet.
+    pub(crate) limits: outgrow_proxy::Limits,
     /// Whom the proxy believes what about clients.
     pub(crate) trust: Trust,
     /// Of all requests together.

@@ -14,6 +14,7 @@ use super::access_log;
 use super::auth;
 use super::builds;
 use super::filters;
+use super::limits;
 use super::model::{Build, Control, Database, Identity, Legacy, Proxy, Service, Shadow};
 use super::pages;
 use super::plan;
@@ -104,6 +105,7 @@ pub(super) fn proxy(
         Duration::ZERO..=HOUR,
     );
     let trust = trust(&mut section, findings);
+    let limits = limits::of_proxy(&mut section, findings);
     let limit = filters::limit(section.get("rate_limit"), findings);
     let cache = filters::store(section.get("cache"), findings);
     let filters = filters::of_proxy(&mut section, findings);
@@ -130,6 +132,7 @@ pub(super) fn proxy(
         connect_timeout,
         hold_timeout,
         drain_timeout,
+        limits,
         trust,
         limit: limit.map(Arc::new),
         cache,

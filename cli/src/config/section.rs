@@ -303,7 +303,11 @@ impl<'d> Node<'d> {
         }
     }
 
-    fn size(&self, findings: &mut Findings<'_>, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn size(
+        &self,
+        findings: &mut Findings<'_>,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
         let fix = "write a whole number with its unit, e.g. \"500MiB\", \"64GiB\"";
         let Some(text) = self.value.as_str() else {
             self.wrong(findings, "a size", fix);

@@ -9,6 +9,7 @@ mod access_log;
 mod auth;
 mod builds;
 mod filters;
+mod limits;
 mod mirroring;
 mod pages;
 mod sources;

@@ -72,7 +72,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
             connect_timeout: config.proxy.connect_timeout,
             request_timeout: config.proxy.request_timeout,
             hold_timeout: config.proxy.hold_timeout,
-            ..ProxyLimits::default()
+            ..config.proxy.limits.clone()
         },
         dns: config.proxy.dns.clone(),
         trust: config.proxy.trust.clone(),

@@ -17,6 +17,7 @@ use crate::body::Body;
 use crate::core::Core;
 use crate::error::Refusal;
 use crate::headers;
+use crate::limits::Allowed;
 use crate::pool::{Client, Outgoing};
 
 /// Bytes of an answer that goes to the client in place of the one it asked for.
@@ -66,6 +67,7 @@ pub(super) async fn ask(
         until: None,
         told: None,
         hints: None,
+        allowed: Allowed::ALL,
     };
     let sent = cluster.send(&mut out, Client::Nobody, Instant::now()).await;
     let (mut answer, lent) = sent.map_err(|error| failed(&error))?;

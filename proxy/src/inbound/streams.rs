@@ -28,17 +28,19 @@ use crate::stages::answer;
 const PING_AFTER: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// Bytes of a head, counted as RFC 9113 section 6.5.2 does.
+/// Bytes of a head, at the most, counted as RFC 9113 section 6.5.2 does.
 const HEAD_MAX: u32 = 64 * 1_024;
 
 /// A client's connection of HTTP/2, of which `read` was read already.
 pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<Peer>, ends: Ends) {
+    let limits = &core.shared.settings.limits;
+    let head_max = u32::try_from(limits.head_max).unwrap_or(HEAD_MAX);
     let mut builder = http2::Builder::new(OnThisCore);
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PONG_WITHIN)
-        .max_header_list_size(HEAD_MAX);
+        .max_header_list_size(head_max.min(HEAD_MAX));
     let service = service_fn(move |request: Request<Incoming>| {
         let fields_max = core.shared.settings.limits.headers_max;
         let long = request.headers().len() > fields_max;

@@ -15,7 +15,7 @@ use crate::dial::{DialError, Spoken};
 use crate::error::UpstreamError;
 use crate::reply::Reply;
 use crate::upstreams::address::Address;
-use crate::wire::{Mux, Stream, Unanswered, Wire, WireError};
+use crate::wire::{Mux, Stream, Times, Unanswered, Wire, WireError};
 
 /// Connections of HTTP/2 to one upstream on one core. Where all are full requests wait for a place.
 const TRUNKS_MAX: usize = 64;
@@ -168,9 +168,10 @@ impl Cluster {
                 }
             };
             let (may_repeat, bare) = (out.may_repeat(), out.body.is_none());
+            let times = times(out, (begun, until));
             let request = (&*out.parts, out.body.take());
             let how = (self.limits.headers_max, out.hints.as_ref());
-            let asked = mux.ask(request, to, until, how).await;
+            let asked = mux.ask(request, to, &times, how).await;
             let Unanswered {
                 error,
                 unseen,
@@ -316,10 +317,22 @@ impl Cluster {
     ) -> Result<Reply<()>, UpstreamError> {
         let body = out.body.take();
         let how = (self.limits.headers_max, out.hints.as_ref());
-        let asked = wire.ask(&out.parts, body, until, how);
+        let times = times(out, (begun, until));
+        let asked = wire.ask(&out.parts, body, &times, how);
         asked
             .await
             .map_err(|error| broken(to, error, (begun, until)))
+    }
+}
+
+/// The times of one try.
+fn times(out: &Outgoing, (begun, until): (Instant, Instant)) -> Times {
+    Times {
+        until,
+        patience: until.saturating_duration_since(begun),
+        end: out.until,
+        upload_idle: out.allowed.upload_idle,
+        body_max: out.allowed.body_max,
     }
 }
 

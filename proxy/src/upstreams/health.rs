@@ -17,7 +17,7 @@ use super::address::Address;
 use super::roster::Endpoint;
 use crate::dial::{Dialer, Spoken};
 use crate::rules::{Check, Health};
-use crate::wire::{Mux, Wire};
+use crate::wire::{Mux, Times, Wire};
 
 /// Fields of an answer to a check; a page that sends more is no health page.
 const FIELDS_MAX: usize = 256;
@@ -120,11 +120,15 @@ async fn ask(dialer: &Dialer, to: &Address, rule: &Health) -> Result<(), String>
     let (parts, ()) = request.into_parts();
     let status = match &mut connection {
         Connection::Lines(wire) => {
-            let asked = wire.ask(&parts, None, bound, (FIELDS_MAX, None)).await;
+            let asked = wire
+                .ask(&parts, None, &Times::until(bound), (FIELDS_MAX, None))
+                .await;
             asked.map_err(|error| error.to_string())?.status()
         }
         Connection::Streams(mux) => {
-            let asked = mux.ask((&parts, None), to, bound, (FIELDS_MAX, None)).await;
+            let asked = mux
+                .ask((&parts, None), to, &Times::until(bound), (FIELDS_MAX, None))
+                .await;
             asked.map_err(|failed| failed.error.to_string())?.0.status()
         }
     };

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::debug;
 
+use super::times::{Times, Watch};
 use super::{HEAD_MAX, Stream, WireError, head};
 use crate::inbound::{ClientBody, Hints};
 use crate::reply::Reply;
@@ -169,19 +170,19 @@ impl Mux {
     /// is reset.
     ///
     /// # Errors
-    /// [`WireError::Late`] at `until`; else what failed.
+    /// [`WireError::Late`] and [`WireError::UploadLate`] by `times`; else what failed.
     pub(crate) async fn ask(
         &self,
         (parts, body): (&request::Parts, Option<ClientBody>),
         to: &Address,
-        until: Instant,
+        times: &Times,
         (fields_max, hints): (usize, Option<&Hints>),
     ) -> Result<(Reply<()>, MuxAnswer), Unanswered> {
         let head = match self.head(parts, to) {
             Ok(head) => head,
             Err(error) => return Err(Unanswered::unsent(error, body)),
         };
-        let mut late = pin!(sleep_until(until.into()));
+        let mut late = pin!(sleep_until(times.until.into()));
         let mut sender = self.sender.clone();
         let ready = poll_fn(|cx| {
             let ready = sender.poll_ready(cx);
@@ -198,8 +199,9 @@ impl Mux {
             Err(error) => return Err(self.unsent(WireError::Stream(error), body)),
         };
         let busy = Busy::enter(&self.life);
-        let mut upload =
-            body.map(|body| Upload::new(stream, body, parts.extensions.get().cloned()));
+        let apart = parts.extensions.get().cloned();
+        let mut upload = body.map(|body| Upload::new(stream, (body, times.body_max), apart));
+        let mut watch = Watch::new(times);
         let mut answer = answer;
         let answered = poll_fn(|cx| {
             // Both ways at once: an answer may come before the request is through.
@@ -218,12 +220,19 @@ impl Mux {
             }
             match Pin::new(&mut answer).poll(cx) {
                 Poll::Ready(answered) => Poll::Ready(answered.map_err(WireError::Stream)),
-                Poll::Pending => late.as_mut().poll(cx).map(|()| Err(WireError::Late)),
+                Poll::Pending => {
+                    let pause = upload.as_mut().map(Upload::pause);
+                    if let Some(until) = pause.and_then(|pause| watch.look(pause)) {
+                        late.as_mut().reset(until.into());
+                    }
+                    late.as_mut().poll(cx).map(|()| Err(watch.passed()))
+                }
             }
         });
         match answered.await {
             Ok(answer) => {
                 let upload = upload.filter(|upload| !upload.is_through());
+                let upload = upload.map(|upload| (upload, times.upload_idle));
                 let head = parts.method == Method::HEAD;
                 MuxAnswer::new(answer, head, (busy, upload), fields_max).map_err(Unanswered::of)
             }

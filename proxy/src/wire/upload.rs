@@ -16,6 +16,7 @@ use tokio::io::AsyncWrite;
 
 use super::WireError;
 use super::head;
+use super::times::Pause;
 use crate::headers::{Apart, says_who};
 use crate::inbound::ClientBody;
 use crate::spelling::FieldNames;
@@ -57,6 +58,12 @@ pub(super) struct Upload {
     large: Bytes,
     body: Option<ClientBody>,
     coding: Coding,
+    /// Bytes that the body may still bring.
+    room: u64,
+    /// All that has come of the body is sent.
+    starves: bool,
+    /// Some of it was sent since somebody last asked.
+    moved: bool,
     /// What was written may still lie in TLS.
     unflushed: bool,
     /// The upstream takes no more; its answer may be on its way all the same.
@@ -71,6 +78,9 @@ impl Default for Upload {
             large: Bytes::new(),
             body: None,
             coding: Coding::Length(0),
+            room: u64::MAX,
+            starves: false,
+            moved: false,
             unflushed: false,
             refused: None,
         }
@@ -82,9 +92,10 @@ impl Upload {
     pub(super) fn begin(
         &mut self,
         parts: &request::Parts,
-        body: Option<ClientBody>,
+        (body, body_max): (Option<ClientBody>, u64),
         names: FieldNames,
     ) -> Result<(), WireError> {
+        self.room = body_max;
         self.coding = match &body {
             None => Coding::Length(0),
             Some(_) => match head::length(&parts.headers)? {
@@ -104,6 +115,19 @@ impl Upload {
     /// Everything is sent.
     pub(super) fn is_through(&self) -> bool {
         self.body.is_none() && self.is_written() && !self.unflushed && self.refused.is_none()
+    }
+
+    /// What it waits for, and whether some of it was sent since this was last asked.
+    pub(super) fn pause(&mut self) -> (Pause, bool) {
+        let moved = std::mem::take(&mut self.moved);
+        let pause = if self.body.is_none() && self.is_written() && !self.unflushed {
+            Pause::Over
+        } else if self.starves {
+            Pause::Client
+        } else {
+            Pause::Upstream
+        };
+        (pause, moved)
     }
 
     fn is_written(&self) -> bool {
@@ -132,6 +156,7 @@ impl Upload {
     ) -> Poll<Result<(), WireError>> {
         loop {
             let mut waits = false;
+            self.starves = false;
             while self.body.is_some() && self.large.is_empty() && self.gathered.len() < GATHER {
                 match self.poll_gather(cx)? {
                     Poll::Ready(()) => {}
@@ -150,6 +175,7 @@ impl Upload {
                     }
                 }
                 return if waits && self.body.is_some() {
+                    self.starves = true;
                     Poll::Pending
                 } else {
                     Poll::Ready(Ok(()))
@@ -172,7 +198,7 @@ impl Upload {
     }
 
     fn advance(&mut self, sent: usize) {
-        self.unflushed = true;
+        (self.unflushed, self.moved) = (true, true);
         let small = sent.min(self.gathered.len() - self.sent);
         self.sent += small;
         if self.sent == self.gathered.len() {
@@ -227,6 +253,8 @@ impl Upload {
         if data.is_empty() {
             return Ok(());
         }
+        let room = self.room.checked_sub(data.len() as u64);
+        self.room = room.ok_or(WireError::UploadLong)?;
         let chunked = match &mut self.coding {
             Coding::Length(left) => {
                 let Some(less) = left.checked_sub(data.len() as u64) else {

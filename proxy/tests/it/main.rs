@@ -43,6 +43,7 @@ mod mirrored;
 mod multiplexed;
 mod naming;
 mod origins;
+mod patience;
 mod proving;
 mod rewriting;
 mod routing;

@@ -10,6 +10,7 @@ use super::super::Call;
 use super::Asks;
 use crate::body::Body;
 use crate::cache::Cache;
+use crate::limits::Allowed;
 use crate::pool::Outgoing;
 use crate::reply::Reply;
 
@@ -22,6 +23,7 @@ pub(super) fn ask(call: &Call, cache: &Arc<Cache>, mut asks: Box<Asks>, out: &Ou
         until: None,
         told: None,
         hints: None,
+        allowed: Allowed::ALL,
     };
     // What the client has is its own matter.
     for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {

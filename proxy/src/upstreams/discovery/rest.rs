@@ -10,7 +10,7 @@ use tokio::time::{timeout, timeout_at};
 use crate::dial::Dialer;
 use crate::rules::{Protocol, Transport, UpstreamTls};
 use crate::upstreams::address::Address;
-use crate::wire::Wire;
+use crate::wire::{Times, Wire};
 
 /// Fields of an answer.
 const FIELDS_MAX: usize = 256;
@@ -143,7 +143,9 @@ async fn begin(
     let stream = made.map_err(|error| format!("no connection: {error}"))?;
     let mut wire = Wire::new(stream, Instant::now());
     let until = Instant::now() + within;
-    let head = wire.ask(&parts, None, until, (FIELDS_MAX, None)).await;
+    let head = wire
+        .ask(&parts, None, &Times::until(until), (FIELDS_MAX, None))
+        .await;
     let mut head = head.map_err(|error| error.to_string())?;
     Ok(Answering {
         status: head.status(),

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use super::FIELDS_MAX;
 use crate::inbound::{Again, ClientBody};
 use crate::upstreams::address::Address;
-use crate::wire::Mux;
+use crate::wire::{Mux, Times};
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 
@@ -40,7 +40,12 @@ pub(super) async fn ask(
         rest: None,
     });
     let asked = mux
-        .ask((&parts, Some(body)), to, bound, (FIELDS_MAX, None))
+        .ask(
+            (&parts, Some(body)),
+            to,
+            &Times::until(bound),
+            (FIELDS_MAX, None),
+        )
         .await;
     let (mut head, mut answer) = asked.map_err(|failed| failed.error.to_string())?;
     if !head.status().is_success() {

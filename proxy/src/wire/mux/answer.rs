@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
@@ -13,8 +14,9 @@ use tracing::debug;
 
 use super::upload::Upload;
 use super::{Busy, head};
+use crate::deadline::Idle;
 use crate::reply::Reply;
-use crate::wire::WireError;
+use crate::wire::{WireError, upload_idle};
 
 /// The body of an answer, and the stream that it is on. Dropping it before its end resets that.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl MuxAnswer {
     pub(super) fn new(
         answer: Response<RecvStream>,
         bodiless: bool,
-        (busy, upload): (Busy, Option<Upload>),
+        (busy, upload): (Busy, Option<(Upload, Option<Duration>)>),
         fields_max: usize,
     ) -> Result<(Reply<()>, Self), WireError> {
         let (mut parts, body) = answer.into_parts();
@@ -142,10 +144,18 @@ impl Drop for MuxAnswer {
 
 /// An upload goes on by itself, as fast as the upstream takes it. Owned by the core; ends with the
 /// client's body, with its stream, or with an answer that nobody wants any more.
-fn go_on(mut upload: Upload) -> AbortHandle {
+fn go_on((mut upload, idle): (Upload, Option<Duration>)) -> AbortHandle {
     upload.settle();
     let task = tokio::task::spawn_local(async move {
-        if let Err(error) = poll_fn(|cx| upload.poll(cx)).await {
+        let mut idle = idle.map(Idle::new);
+        let sent = poll_fn(|cx| {
+            let sent = upload.poll(cx);
+            match &mut idle {
+                Some(idle) if sent.is_pending() => upload_idle(cx, idle, upload.pause()),
+                _ => sent,
+            }
+        });
+        if let Err(error) = sent.await {
             debug!(%error, "an upload broke off behind its answer's head");
         }
     });

@@ -10,6 +10,7 @@ use http_body::Body as _;
 
 use crate::headers::Apart;
 use crate::inbound::{Again, ClientBody};
+use crate::wire::times::Pause;
 use crate::wire::{WireError, may_follow};
 
 /// Bytes of a body that are kept until its answer begins, so that it can be sent again should the
@@ -24,6 +25,12 @@ pub(super) struct Upload {
     body: Option<ClientBody>,
     kept: Option<Kept>,
     apart: Option<Apart>,
+    /// Bytes that the body may still bring.
+    room: u64,
+    /// All that has come of the body is sent.
+    starves: bool,
+    /// Some of it was sent since somebody last asked.
+    moved: bool,
 }
 
 #[derive(Debug, Default)]
@@ -34,13 +41,31 @@ struct Kept {
 }
 
 impl Upload {
-    pub(super) fn new(to: SendStream<Bytes>, body: ClientBody, apart: Option<Apart>) -> Self {
+    pub(super) fn new(
+        to: SendStream<Bytes>,
+        (body, body_max): (ClientBody, u64),
+        apart: Option<Apart>,
+    ) -> Self {
         Self {
             to,
             apart,
             body: Some(body),
             kept: Some(Kept::default()),
+            room: body_max,
+            starves: false,
+            moved: false,
         }
+    }
+
+    /// What it waits for, and whether some of it was sent since this was last asked.
+    pub(super) fn pause(&mut self) -> (Pause, bool) {
+        let moved = std::mem::take(&mut self.moved);
+        let pause = match (&self.body, self.starves) {
+            (None, _) => Pause::Over,
+            (Some(_), true) => Pause::Client,
+            (Some(_), false) => Pause::Upstream,
+        };
+        (pause, moved)
     }
 
     pub(super) fn is_through(&self) -> bool {
@@ -73,6 +98,7 @@ impl Upload {
                 self.body = None;
                 break;
             }
+            self.starves = false;
             // Nothing is taken of the client before there is room for any of it.
             self.to.reserve_capacity(1);
             if self.to.capacity() == 0 {
@@ -82,11 +108,19 @@ impl Upload {
                 }
                 continue;
             }
-            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                self.starves = true;
+                return Poll::Pending;
+            };
+            match frame {
                 None => self.send(Bytes::new(), true),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let ends = body.is_end_stream();
+                        let Some(room) = self.room.checked_sub(data.len() as u64) else {
+                            return Poll::Ready(Err(self.cancel(WireError::UploadLong)));
+                        };
+                        self.room = room;
                         if ends || !data.is_empty() {
                             self.send(data, ends);
                         }
@@ -98,16 +132,22 @@ impl Upload {
                     }
                 },
                 Some(Err(error)) => {
-                    self.to.send_reset(Reason::CANCEL);
-                    self.body = None;
-                    return Poll::Ready(Err(WireError::Upload(error)));
+                    return Poll::Ready(Err(self.cancel(WireError::Upload(error))));
                 }
             }
         }
         Poll::Ready(Ok(()))
     }
 
+    /// The upstream must not take what it has for the whole.
+    fn cancel(&mut self, error: WireError) -> WireError {
+        self.to.send_reset(Reason::CANCEL);
+        self.body = None;
+        error
+    }
+
     fn send(&mut self, data: Bytes, ends: bool) {
+        self.moved = true;
         if let Some(kept) = &mut self.kept {
             kept.bytes += data.len();
             if kept.bytes > KEPT_MAX {

@@ -1,0 +1,73 @@
+//! `[proxy.limits]`, and `limits` of filters: how long anybody is waited for, and how much anybody may
+//! bring.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use outgrow_proxy::{Allowance, Limits};
+
+use super::problem::Findings;
+use super::section::{Node, Section};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Below it browsers' own fields do not fit; above it a head is no head.
+const HEAD: RangeInclusive<u64> = 4 << 10..=1 << 20;
+const FIELDS: RangeInclusive<u64> = 16..=4_096;
+/// Longer than any upload.
+const BODY: RangeInclusive<u64> = 1 << 10..=1 << 50;
+
+/// Of all requests.
+pub(super) fn of_proxy(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Limits {
+    let usual = Limits::default();
+    let Some(mut section) = section
+        .get("limits")
+        .and_then(|node| node.section(findings))
+    else {
+        return usual;
+    };
+    let count = |found: u64, usual: usize| usize::try_from(found).unwrap_or(usual);
+    let head_max = section.get("head_max");
+    let head_max = head_max.and_then(|node| node.size(findings, HEAD));
+    let fields_max = section.get("fields_max");
+    let fields_max = fields_max.and_then(|node| node.integer(findings, FIELDS));
+    let times = SECOND / 10..=DAY / 24;
+    let head_timeout = section.duration(findings, "head_timeout", usual.head_timeout, times);
+    let own = keys(&mut section, findings);
+    section.finish(findings);
+    Limits {
+        head_max: head_max.map_or(usual.head_max, |found| count(found, usual.head_max)),
+        headers_max: fields_max.map_or(usual.headers_max, |found| count(found, usual.headers_max)),
+        head_timeout,
+        allowance: Allowance {
+            body_max: own.body_max.or(usual.allowance.body_max),
+            upload_idle: own.upload_idle.or(usual.allowance.upload_idle),
+        },
+        ..usual
+    }
+}
+
+/// Of some routes.
+pub(super) fn of_filters(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Allowance {
+    let Some(mut section) = node.and_then(|node| node.section(findings)) else {
+        return Allowance::default();
+    };
+    let own = keys(&mut section, findings);
+    section.finish(findings);
+    own
+}
+
+/// What both may say. Of times zero is for ever.
+fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Allowance {
+    let body_max = section.get("body_max");
+    let mut time = |key| {
+        let node: Option<Node<'_>> = section.get(key);
+        node?.duration(findings, Duration::ZERO..=DAY)
+    };
+    let upload_idle = time("upload_idle");
+    Allowance {
+        body_max: body_max.and_then(|node| node.size(findings, BODY)),
+        upload_idle,
+    }
+}
