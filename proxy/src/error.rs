@@ -138,6 +138,11 @@ impl UpstreamError {
         }
     }
 
+    /// The upstream can have seen nothing, whatever the reason.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::Open { .. } | Self::Crowded { .. })
+    }
+
     /// The client's doing, for which no side is counted or blamed.
     pub(crate) fn is_clients(&self) -> bool {
         matches!(self, Self::Upload { .. })

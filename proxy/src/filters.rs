@@ -47,6 +47,8 @@ pub struct Filters {
     pub slow: Option<Duration>,
     /// Keeps answers to reads, as far as they say that they may be kept.
     pub cache: Option<CacheRule>,
+    /// When the legacy side steps in for a read; none is as the slice has it.
+    pub fallback: Option<Fallback>,
     pub request: Edits,
     pub response: Edits,
     /// Of `Location` and `Content-Location`; the first that fits.
@@ -57,6 +59,25 @@ pub struct Filters {
     pub cookie_domains: Vec<(String, Option<String>)>,
     /// The `Path` of cookies.
     pub cookie_paths: Vec<Link>,
+}
+
+/// When the legacy side answers a read that the extracted side was to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    Never,
+    /// While nothing was sent: no connection can be had, the breaker is open, or no more requests are taken.
+    Unsent,
+    /// Whenever it fails before a byte of its answer has gone down.
+    Failed,
+}
+
+impl Fallback {
+    /// Rules as the config has them.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("never", Self::Never),
+        ("unsent", Self::Unsent),
+        ("failed", Self::Failed),
+    ];
 }
 
 /// Changes of fields, in this order: removed, set, added.

@@ -67,8 +67,8 @@ pub use dial::{ReachError, reach};
 pub use doors::Listening;
 pub use error::{BindError, HoldError};
 pub use filters::{
-    BodyLinks, Compression, Cors, CorsRule, Edit, Edits, Filters, Link, MediaRange, Origin,
-    PathRule,
+    BodyLinks, Compression, Cors, CorsRule, Edit, Edits, Fallback, Filters, Link, MediaRange,
+    Origin, PathRule,
 };
 pub use guard::{Act, Lowered, TakenBack};
 pub use handle::{Explanation, Handle};

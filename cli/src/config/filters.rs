@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use outgrow_proxy::{BodyLinks, CohortKey, Edit, Edits, Filters, Limiter, Link, RateKey, RateRule};
+use outgrow_proxy::{
+    BodyLinks, CohortKey, Edit, Edits, Fallback, Filters, Limiter, Link, RateKey, RateRule,
+};
 
 use super::limits;
 use super::model::{Proxy, Route};
@@ -156,6 +158,7 @@ fn keys(section: &mut Section<'_>, belongs: Belongs, findings: &mut Findings<'_>
         slow: section
             .get("slow")
             .and_then(|node| node.duration(findings, Duration::ZERO..=HOUR)),
+        fallback: fallback(section.get("fallback"), belongs, findings),
         request: edits(section.get("request"), findings),
         response: edits(section.get("response"), findings),
         body_links: links_in.and_then(|node| bodies(&node, &header_links, findings)),
@@ -304,6 +307,27 @@ fn links(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Vec<Link> {
             .ok()
     };
     pairs.into_iter().filter_map(link).collect()
+}
+
+/// When the legacy side steps in for a read.
+fn fallback(
+    node: Option<Node<'_>>,
+    belongs: Belongs,
+    findings: &mut Findings<'_>,
+) -> Option<Fallback> {
+    let node = node?;
+    if belongs == Belongs::ToNone {
+        let rule = "what belongs to no slice is asked of the legacy side alone";
+        findings.refuse(&node.place, rule, "remove it");
+        return None;
+    }
+    let word = node.word(findings)?;
+    let found = Fallback::ALL.into_iter().find(|(name, _)| *name == word);
+    if found.is_none() {
+        let fix = "write \"never\", \"unsent\" or \"failed\"";
+        findings.refuse(&node.place, "it is not when another side steps in", fix);
+    }
+    found.map(|(_, rule)| rule)
 }
 
 /// Types of bodies in which links are changed, too.

@@ -17,8 +17,8 @@ use crate::body::Body;
 use crate::cohort::Cohort;
 use crate::core::Core;
 use crate::error::Refusal;
-use crate::filters::Filters;
 use crate::filters::path::Targets;
+use crate::filters::{Fallback, Filters};
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::hold::Refused;
@@ -140,17 +140,26 @@ impl Call {
         again: impl FnOnce(&mut Outgoing),
     ) -> Result<Answered, Refusal> {
         // Only a request without a body can be asked twice.
-        let may_fall_back = side == Side::Extracted
-            && self.slice().settings.fallback
-            && self.wish.is_none()
-            && out.body.is_none()
-            && alone;
+        let may_fall_back =
+            side == Side::Extracted && self.wish.is_none() && out.body.is_none() && alone;
         let answered = self.ask(side, out).await;
-        if !may_fall_back || !failed(&answered) {
+        if !may_fall_back || !self.steps_in(&answered) {
             return answered;
         }
         again(out);
         self.ask(Side::Legacy, out).await
+    }
+
+    /// Whether an outcome is one for which the legacy side steps in on this route.
+    fn steps_in(&self, answered: &Result<Answered, Refusal>) -> bool {
+        let own = self.filters().and_then(|filters| filters.fallback);
+        match (own, answered) {
+            (None, _) => self.slice().settings.fallback && failed(answered),
+            (Some(Fallback::Never), _) => false,
+            (Some(Fallback::Unsent), Err(Refusal::Upstream(error))) => error.is_unsent(),
+            (Some(Fallback::Unsent), _) => false,
+            (Some(Fallback::Failed), _) => failed(answered),
+        }
     }
 
     /// Writes go to the writer, whoever holds them up.

@@ -1,8 +1,10 @@
 //! Odd requests, sent straight to a server and through the proxy: what arrives through the proxy is
-//! what would have arrived without it, or nothing. And bodies in chunks, against a model.
+//! what would have arrived without it, or nothing, and so are the answers, or the last one is a refusal. And bodies in chunks, against a model.
 
 use std::cell::Cell;
 
+use bytes::Bytes;
+use http::{Request, Response};
 use outgrow_testkit::{Seen, Upstream, client};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -11,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::harness::{Front, plain, start};
 
 /// Each case is two connections or more; what is wrong in a rule shows within a few of them.
-const CASES: u32 = 150;
+const CASES: u32 = 400;
 
 /// Closes the connection wherever the reading of an odd request has ended: as requests, or as bytes
 /// in the middle of which no request begins.
@@ -105,6 +107,49 @@ fn odd_request() -> impl Strategy<Value = String> {
     })
 }
 
+/// What a server says of a request: nothing of two of them is alike that differ.
+async fn echo() -> Upstream {
+    Upstream::start(|request: Request<Bytes>| async move {
+        // A whole target and a path with Host are the same (RFC 9112 section 3.2.2).
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or("", |target| target.as_str());
+        let told = format!("{} {target} ", request.method());
+        Response::new([told.as_bytes(), request.body()].concat().into())
+    })
+    .await
+}
+
+/// Status and body of each answer on a connection, as far as they are whole.
+fn said(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        bytes = &bytes[end + 4..];
+        let status: u16 = head.get(9..12).and_then(|code| code.parse().ok()).unwrap();
+        if status == 100 {
+            continue;
+        }
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.map_or(0, |length| length.parse().unwrap());
+        let Some(body) = bytes.get(..length) else {
+            break;
+        };
+        all.push((status, body.to_vec()));
+        bytes = &bytes[length..];
+    }
+    all
+}
+
+/// What was made of the same bytes without the proxy and behind it.
+struct Made {
+    seen: [Vec<(String, String, Vec<u8>)>; 2],
+    said: [Vec<(u16, Vec<u8>)>; 2],
+}
+
 /// Two servers of one kind, one of them behind a proxy.
 struct Pair {
     direct: Upstream,
@@ -114,21 +159,24 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Self {
-        let behind = Upstream::always(200, "ok").await;
+        let behind = echo().await;
         Self {
-            direct: Upstream::always(200, "ok").await,
+            direct: echo().await,
             front: start(plain(&behind)),
             behind,
         }
     }
 
     /// What each of them made of the same bytes.
-    async fn ask(&self, text: &str) -> [Vec<(String, String, Vec<u8>)>; 2] {
+    async fn ask(&self, text: &str) -> Made {
         let before = [self.direct.seen().len(), self.behind.seen().len()];
-        client::raw(self.direct.addr(), text.as_bytes()).await;
-        client::raw(self.front.at, text.as_bytes()).await;
+        let direct = client::raw(self.direct.addr(), text.as_bytes()).await;
+        let proxied = client::raw(self.front.at, text.as_bytes()).await;
         let now = [self.direct.seen(), self.behind.seen()];
-        [0, 1].map(|at| told(&now[at][before[at]..]))
+        Made {
+            seen: [0, 1].map(|at| told(&now[at][before[at]..])),
+            said: [said(&direct), said(&proxied)],
+        }
     }
 }
 
@@ -136,9 +184,10 @@ impl Pair {
 fn odd_requests_are_read_as_without_the_proxy_or_refused() {
     let runtime = runtime();
     let pair = runtime.block_on(Pair::new());
-    let passed = Cell::new(0);
+    let (passed, answered, refusals) = (Cell::new(0), Cell::new(0), Cell::new(0));
     let ended = runner().run(&odd_request(), |text| {
-        let [direct, behind] = runtime.block_on(pair.ask(&text));
+        let made = runtime.block_on(pair.ask(&text));
+        let [direct, behind] = made.seen;
         passed.set(passed.get() + behind.len());
         // An upload that was cut off on the way is no request: its body is shorter.
         let alike = behind.iter().zip(&direct).all(|(one, other)| one == other);
@@ -146,11 +195,35 @@ fn odd_requests_are_read_as_without_the_proxy_or_refused() {
             alike && behind.len() <= direct.len(),
             "{text:?}\nwithout the proxy: {direct:?}\nbehind it: {behind:?}"
         );
+        let [mut straight, mut proxied] = made.said;
+        // What is refused ends the connection, by the server or before it.
+        for all in [&mut straight, &mut proxied] {
+            let refused = all.iter().position(|(status, _)| *status != 200);
+            refusals.set(refusals.get() + usize::from(refused.is_some()));
+            prop_assert!(
+                refused.is_none_or(|at| at + 1 == all.len()),
+                "{text:?}: {all:?}"
+            );
+            all.truncate(refused.unwrap_or(all.len()));
+        }
+        let alike = proxied
+            .iter()
+            .zip(&straight)
+            .all(|(one, other)| one == other);
+        prop_assert!(
+            alike && proxied.len() <= straight.len(),
+            "{text:?}\nwithout the proxy: {straight:?}\nbehind it: {proxied:?}"
+        );
+        answered.set(answered.get() + proxied.len());
         Ok(())
     });
     ended.unwrap();
     // Else nothing would have been compared.
-    assert!(passed.get() > 5, "{}", passed.get());
+    let (passed, answered, refusals) = (passed.get(), answered.get(), refusals.get());
+    assert!(
+        passed > 20 && answered > 20 && refusals > 20,
+        "{passed} {answered} {refusals}"
+    );
     runtime.block_on(pair.front.stop());
 }
 

@@ -1,10 +1,11 @@
 //! Which side answers, and why.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use outgrow_proxy::{Act, IdentitySettings, Secret};
+use outgrow_proxy::{Act, Fallback, Filters, IdentitySettings, Secret};
 use outgrow_rollout::{Live, Side, Weight};
 use outgrow_testkit::{Upstream, client, eventually};
 
@@ -174,6 +175,43 @@ async fn a_failed_read_is_answered_by_the_other_side_where_that_is_wanted() {
         let counts = front.handle.counts(&slice_id()).unwrap();
         assert_eq!(counts.extracted.errors, 1, "it counts all the same");
         front.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_says_when_the_legacy_side_steps_in() {
+    let (legacy, broken) = (named("legacy").await, Upstream::always(500, "broken").await);
+    let gone = Upstream::always(200, "gone").await;
+    let nowhere = gone.addr();
+    drop(gone);
+    for (rule, of_broken, of_gone) in [
+        (Fallback::Never, 500, 503),
+        (Fallback::Unsent, 500, 200),
+        (Fallback::Failed, 200, 200),
+    ] {
+        for slices in [true, false] {
+            let mut settings = sliced(&legacy, &broken);
+            settings.slices[0].fallback = slices;
+            settings.slices[0].routes[0].filters = Some(Arc::new(Filters {
+                fallback: Some(rule),
+                ..Filters::default()
+            }));
+            let mut dead = settings.clone();
+            dead.services[0].upstreams = vec![nowhere.to_string().parse().unwrap()];
+            for (settings, status) in [(settings, of_broken), (dead, of_gone)] {
+                let front = start(settings);
+                front.weigh(1, Weight::FULL);
+                assert_eq!(
+                    front.get("/api/items", &[]).await.status,
+                    status,
+                    "{rule:?}"
+                );
+                // Another route goes as the slice does.
+                let other = front.get("/api/items/1", &[]).await;
+                assert_eq!(other.status == 200, slices, "{rule:?}");
+                front.stop().await;
+            }
+        }
     }
 }
 

@@ -47,6 +47,7 @@ fn filters_that_cannot_be_are_refused() {
              remove = [\"transfer-encoding\", \"x-outgrow-identity\"], put = {} }\n\
              response = { add = { content-length = \"1\" } }\n\
              links = [{ from = \"shop\", to = \"/\" }, { from = \"/a\" }]\n\
+             fallback = \"always\"\n\
              links_in = [\"text/html\", \"text\"]\n\
              cookie_domains = [{ from = \"a b\", to = \"\" }]\n\
              cookie_paths = [{ from = \"/app\", to = \"x\" }]\n\
