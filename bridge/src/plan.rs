@@ -42,6 +42,9 @@ pub(crate) struct TableSchema {
     pub(crate) columns: Vec<ColumnSchema>,
     /// Column names of the primary key and of every full, plain unique index.
     pub(crate) unique: Vec<Vec<String>>,
+    /// Of these, those that different values share, e.g. `a` and `A`, where a REPLACE removes the
+    /// other row without a word.
+    pub(crate) loose: Vec<Vec<String>>,
     /// Tables that this one refers to.
     pub(crate) parents: Vec<String>,
     /// Whether another table's statement may write this one: by an action of a foreign key or
@@ -72,7 +75,8 @@ pub(crate) struct Table {
     pub(crate) key: Vec<usize>,
     /// Per key column how it is written here, where that is not as the link knows it; or none.
     pub(crate) forms: Vec<Option<KeyForm>>,
-    /// Unique columns beside the key: a REPLACE may remove a row through them.
+    /// Unique columns beside the key, and the key where rows with others may be in its place: a
+    /// REPLACE may remove a row through them.
     pub(crate) other_unique: Vec<Vec<String>>,
     pub(crate) autoincrement: bool,
     pub(crate) written_by_others: bool,

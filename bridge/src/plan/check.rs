@@ -78,7 +78,7 @@ fn table_of(
     let other_unique = schema
         .unique
         .iter()
-        .filter(|unique| !same_columns(unique, key_names))
+        .filter(|unique| !same_columns(unique, key_names) || schema.loose.contains(unique))
         .cloned()
         .collect();
     Table {

@@ -18,6 +18,7 @@ mod events_before_values;
 mod huge;
 mod large;
 mod long_keys;
+mod loose_keys;
 mod mapping;
 mod mapping_also;
 mod mapping_keys;

@@ -31,6 +31,7 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
             .map(|row| row.text(0))
             .collect::<Result<_, _>>()?,
         written_by_others: false,
+        loose: Vec::new(),
         autoincrement,
     }))
 }

@@ -275,9 +275,10 @@ impl Database {
             let parts = table.key.iter().map(|&at| stored_key(table, at, row));
             parts.collect::<Vec<_>>().join(", ")
         };
+        // Byte for byte, whatever the type or a collation calls equal.
         let moved = table.key.iter().map(|&at| {
-            let column = quote(&table.columns[at].name);
-            format!("OLD.{column} IS DISTINCT FROM NEW.{column}")
+            let [old, new] = ["OLD", "NEW"].map(|row| stored_key(table, at, row));
+            format!("({old}) COLLATE \"C\" IS DISTINCT FROM ({new}) COLLATE \"C\"")
         });
         let moved = moved.collect::<Vec<_>>().join(" OR ");
         format!(

@@ -38,6 +38,7 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
         parents,
         // Rows that a foreign key's action or a trigger writes fire their own triggers here.
         written_by_others: false,
+        loose: Vec::new(),
         autoincrement: super::sequence_name(tx, name).await?.is_some(),
     }))
 }

@@ -115,7 +115,12 @@ fn displaced(database: &Database, table: &Table) -> String {
         "NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
         quote(&table.name),
         every(
-            &|place, at| format!("t.{} IS {changes}.k{place}", quote(&table.columns[at].name)),
+            &|place, at| {
+                let column = quote(&table.columns[at].name);
+                format!(
+                    "t.{column} IS {changes}.k{place} AND t.{column} COLLATE BINARY IS {changes}.k{place}"
+                )
+            },
             " AND "
         )
     );
@@ -197,20 +202,22 @@ fn noted_key(table: &Table, row: &str) -> String {
     format!("({})", key.join(" AND "))
 }
 
-/// That two rows have different keys.
+/// That two rows have different keys, byte for byte, whatever a collation calls equal.
 pub(super) fn differs(table: &Table, one: &str, other: &str) -> String {
     let moved = table.key.iter().map(|&at| {
         let column = quote(&table.columns[at].name);
-        format!("{one}.{column} IS NOT {other}.{column}")
+        format!("{one}.{column} COLLATE BINARY IS NOT {other}.{column}")
     });
     moved.collect::<Vec<_>>().join(" OR ")
 }
 
-/// That two rows have the same key.
+/// That two rows have the same key, byte for byte. An index of the column's own collation finds it.
 pub(super) fn same(table: &Table, one: &str, other: &str) -> String {
     let same = table.key.iter().map(|&at| {
         let column = quote(&table.columns[at].name);
-        format!("{one}.{column} = {other}.{column}")
+        format!(
+            "{one}.{column} = {other}.{column} AND {one}.{column} COLLATE BINARY = {other}.{column}"
+        )
     });
     same.collect::<Vec<_>>().join(" AND ")
 }

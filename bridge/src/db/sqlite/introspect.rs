@@ -16,7 +16,7 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
         return Ok(None);
     };
     let (columns, primary) = columns(tx, name).await?;
-    let mut unique = uniques(tx, name).await?;
+    let (mut unique, loose) = uniques(tx, name).await?;
     if !primary.is_empty() && !unique.contains(&primary) {
         unique.push(primary);
     }
@@ -24,6 +24,7 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
     Ok(Some(TableSchema {
         columns,
         unique,
+        loose,
         parents,
         written_by_others: has_action || mentioned_by_trigger(tx, name).await?,
         autoincrement: text.to_ascii_uppercase().contains("AUTOINCREMENT"),
@@ -60,29 +61,37 @@ async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, Vec<Stri
     Ok((columns, primary.into_iter().map(|(_, name)| name).collect()))
 }
 
-/// The columns of every unique index that covers all rows and no expression.
-async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<Vec<String>>, sqlx::Error> {
+/// The columns of every unique index that covers all rows and no expression, and of those that
+/// compare other than byte for byte.
+async fn uniques(
+    tx: &mut Tx,
+    name: &str,
+) -> Result<(Vec<Vec<String>>, Vec<Vec<String>>), sqlx::Error> {
     let text = format!(
         "SELECT name, \"unique\", partial FROM pragma_index_list({})",
         literal(name)
     );
-    let mut found = Vec::new();
+    let (mut found, mut loose) = (Vec::new(), Vec::new());
     for index in tx.fetch(&text, &[]).await? {
         if index.int(1)? == 0 || index.int(2)? != 0 {
             continue;
         }
         let text = format!(
-            "SELECT name FROM pragma_index_info({}) ORDER BY seqno",
+            "SELECT name, coll <> 'BINARY' FROM pragma_index_xinfo({}) WHERE key ORDER BY seqno",
             literal(&index.text(0)?)
         );
         let parts = tx.fetch(&text, &[]).await?;
         // An expression has no name.
         let names = parts.iter().map(|part| part.maybe_text(0));
-        if let Some(names) = names.collect::<Option<Vec<String>>>() {
-            found.push(names);
+        let Some(names) = names.collect::<Option<Vec<String>>>() else {
+            continue;
+        };
+        if parts.iter().any(|part| part.maybe(1) == Some(1)) {
+            loose.push(names.clone());
         }
+        found.push(names);
     }
-    Ok(found)
+    Ok((found, loose))
 }
 
 async fn references(tx: &mut Tx, name: &str) -> Result<(Vec<String>, bool), sqlx::Error> {
