@@ -282,10 +282,11 @@ fn code(error: &sqlx::Error) -> Option<Code> {
     }
     if let Some(mysql) = inner.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         // States of its own that say nothing: a check, a bad string, cut data; waits for locks,
-        // too many connections, a shutdown, a server that is read-only (yet).
+        // too many connections, a shutdown, a server that is read-only (yet), a statement that took
+        // longer than the server lets one; tables truncated, and rows changed, after a snapshot.
         match mysql.number() {
             3819 | 4025 | 1366 | 1265 | 1364 => return Some(Code::State("23000".to_owned())),
-            1205 | 1040 | 1053 | 1927 | 1317 | 1290 | 1836 => {
+            1205 | 1040 | 1053 | 1927 | 1317 | 1290 | 1836 | 1969 | 3024 | 1412 | 1020 => {
                 return Some(Code::State("40001".to_owned()));
             }
             _ => {}

@@ -264,6 +264,9 @@ impl World {
         let to = self.source.other();
         let done = tokio::sync::watch::channel(false).0;
         let turning = async {
+            let place = link.fence(to.other()).await.unwrap();
+            let drained = link.drain(place, WAIT).await;
+            assert!(drained.is_ok(), "{drained:?}: {}", link.describe());
             cut_over(link, to).await;
             done.send_replace(true);
         };
@@ -354,6 +357,7 @@ fn seed(own: u64) -> u64 {
 
 async fn history(pair: Pair, seed: u64, episodes: u32) {
     let engines = [&pair.legacy, &pair.extracted].map(Db::url);
+    let how = pair.child();
     let rows = u32::try_from(ROWS).unwrap();
     pair.legacy.execute(&items(1, rows)).await;
     if let Db::Pg(server) = &pair.legacy {
@@ -369,7 +373,7 @@ async fn history(pair: Pair, seed: u64, episodes: u32) {
         source: Side::Legacy,
         written: 1_000,
         refused: false,
-        story: Story(seed, vec![format!("{engines:?}")]),
+        story: Story(seed, vec![format!("{engines:?}, {how}")]),
     };
     let link = Link::open(world.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();

@@ -31,6 +31,7 @@ mod mysql_binlog_keys;
 mod mysql_binlog_refused;
 mod names;
 mod network;
+mod passing_errors;
 mod postgres;
 mod postgres_arrays;
 mod postgres_copy;
