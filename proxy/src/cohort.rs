@@ -1,25 +1,36 @@
 //! By what a client is recognised when reads are split.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use outgrow_rollout::key_hash;
 
+use crate::cookies::{self, Carried, ClientId, CookieKeys};
 use crate::settings::{CohortKey, SliceSettings};
 
-/// The proxy's own cookie, for clients that bring no configured key.
-pub(crate) const COOKIE_NAME: &str = "outgrow_cohort";
-
-/// Thirty days: a client stays on its side for the length of a usual rollout.
-const COOKIE_SECONDS: u32 = 30 * 24 * 3_600;
-
 /// A client of a slice.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Cohort {
     pub(crate) hash: u64,
-    /// A cookie to give to a client that had none.
-    pub(crate) issue: Option<HeaderValue>,
+    /// By what it was recognised.
+    pub(crate) by: By,
+    /// When its last write was answered as far as its cookie says that, in milliseconds since 1970.
+    pub(crate) wrote: u64,
+}
+
+/// By what a client was recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// One of the config; and its cookie of ours, where it has one beside that.
+    Key(Option<ClientId>),
+    Cookie(ClientId),
+    /// It is to get a signed one in its place.
+    OldCookie(ClientId),
+    /// It is to get a cookie.
+    Address(ClientId),
+    /// Nothing is known of it.
+    Nothing,
 }
 
 /// The value of a cookie, as it was sent.
@@ -41,37 +52,76 @@ pub(crate) fn configured<'a>(key: &CohortKey, headers: &'a HeaderMap) -> Option<
     found.filter(|value| !value.is_empty())
 }
 
-/// The first configured key that the client brings, else its cookie, else a new one.
-pub(crate) fn of(slice: &SliceSettings, headers: &HeaderMap) -> Cohort {
+/// The first configured key that the client brings, else its cookie, else its address.
+pub(crate) fn of(
+    slice: &SliceSettings,
+    keys: &CookieKeys,
+    headers: &HeaderMap,
+    address: impl FnOnce() -> Option<IpAddr>,
+) -> Cohort {
+    let carried = carried(keys, headers);
+    let wrote = carried.map_or(0, |carried| carried.wrote);
+    let hash = |id: ClientId| key_hash(&slice.salt, &id.text());
     let known = slice.cohort.iter().find_map(|key| configured(key, headers));
-    let known = known.or_else(|| cookie(headers, COOKIE_NAME).map(str::as_bytes));
-    if let Some(key) = known {
-        return Cohort {
-            hash: key_hash(&slice.salt, key),
-            issue: None,
-        };
+    let (hash, by) = match (known, carried) {
+        (Some(key), _) => (
+            key_hash(&slice.salt, key),
+            By::Key(carried.map(|carried| carried.id)),
+        ),
+        (None, Some(carried)) if carried.unsigned => (hash(carried.id), By::OldCookie(carried.id)),
+        (None, Some(carried)) => (hash(carried.id), By::Cookie(carried.id)),
+        (None, None) => match address() {
+            Some(address) => {
+                let id = keys.of_address(address);
+                (hash(id), By::Address(id))
+            }
+            None => (0, By::Nothing),
+        },
+    };
+    Cohort { hash, by, wrote }
+}
+
+fn carried(keys: &CookieKeys, headers: &HeaderMap) -> Option<Carried> {
+    keys.read(cookie(headers, cookies::NAME)?)
+}
+
+impl Cohort {
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self.by, By::Address(_) | By::Nothing)
     }
-    let id = format!("{:016x}{:016x}", random(), random());
-    let cookie =
-        format!("{COOKIE_NAME}={id}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax");
-    Cohort {
-        hash: key_hash(&slice.salt, id.as_bytes()),
-        issue: HeaderValue::try_from(cookie).ok(),
+
+    /// The cookie that it is to get: because it has none, or, where it says that, because it has
+    /// written. In milliseconds since 1970.
+    pub(crate) fn issue(
+        &self,
+        keys: &CookieKeys,
+        (split, wrote): (bool, Option<u64>),
+    ) -> Option<HeaderValue> {
+        let (id, lacks) = match self.by {
+            By::Key(id) => (id.unwrap_or_else(|| keys.of_key(self.hash)), false),
+            By::Cookie(id) => (id, false),
+            By::OldCookie(id) | By::Address(id) => (id, split),
+            By::Nothing => return None,
+        };
+        let issues = lacks || wrote.is_some();
+        issues.then(|| keys.issue(id, self.wrote.max(wrote.unwrap_or(0))))?
     }
 }
 
 /// Among the builds of the legacy side: the first of these keys that the client brings, else the proxy's
 /// own cookie. Who has neither goes by the address: no cookie is issued, for what belongs to no slice
 /// passes as it is.
-pub(crate) fn of_legacy(name: &str, keys: &[CohortKey], headers: &HeaderMap) -> Option<u64> {
-    let known = keys.iter().find_map(|key| configured(key, headers));
-    let known = known.or_else(|| cookie(headers, COOKIE_NAME).map(str::as_bytes));
-    known.map(|key| key_hash(name, key))
-}
-
-/// Enough to spread clients over buckets; nothing is kept secret by it.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+pub(crate) fn of_legacy(
+    name: &str,
+    own: &[CohortKey],
+    keys: &CookieKeys,
+    headers: &HeaderMap,
+) -> Option<u64> {
+    let known = own.iter().find_map(|key| configured(key, headers));
+    match known {
+        Some(key) => Some(key_hash(name, key)),
+        None => carried(keys, headers).map(|carried| key_hash(name, &carried.id.text())),
+    }
 }
 
 #[cfg(test)]
@@ -89,13 +139,16 @@ mod tests {
             for (name, value) in fields {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            of_legacy("legacy", &keys, &headers)
+            of_legacy("legacy", &keys, &CookieKeys::new(&[]), &headers)
         };
         let key = |text: &str| Some(key_hash("legacy", text.as_bytes()));
         let visitor = ("x-visitor", "v");
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[("cookie", "outgrow_cohort=c; x=y")]), key("c"));
-        assert_eq!(of(&[("cookie", "outgrow_cohort=c"), visitor]), key("v"));
+        let old = "00112233445566778899aabbccddeeff";
+        let cookie = "outgrow_cohort=00112233445566778899aabbccddeeff; x=y";
+        assert_eq!(of(&[("cookie", cookie)]), key(old), "as ever");
+        assert_eq!(of(&[("cookie", "outgrow_cohort=made-up")]), None);
+        assert_eq!(of(&[("cookie", cookie), visitor]), key("v"));
         assert_eq!(
             of(&[("cookie", "outgrow_cohort=c; sid=s"), visitor]),
             key("s")

@@ -16,6 +16,7 @@ use crate::answer::status;
 use crate::auth::Doorman;
 use crate::cache::Cache;
 use crate::cohort;
+use crate::cookies::CookieKeys;
 use crate::counts::builds::BuildCounts;
 use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     /// Where clients come in over TLS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) doorman: Arc<Doorman>,
+    pub(crate) cookies: CookieKeys,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
     pub(crate) routes: RouteCounts,
     pub(crate) refusals: RefusalCounts,
@@ -147,7 +149,7 @@ impl Core {
         let settings = &self.shared.settings;
         let keys = &settings.legacy_clients.cohort;
         let name = &settings.legacy.name;
-        let known = cohort::of_legacy(name, keys, fields);
+        let known = cohort::of_legacy(name, keys, &self.shared.cookies, fields);
         known.unwrap_or_else(|| key_hash(name, peer.address.as_bytes()))
     }
 
@@ -241,6 +243,7 @@ fn crews(shared: &Shared, clusters: &[Rc<Cluster>]) -> Vec<(String, Rc<Crew>)> {
 pub(crate) struct Peer {
     /// The client's address.
     pub(crate) address: HeaderValue,
+    pub(crate) ip: IpAddr,
     /// How it stands in `Forwarded`, where an IPv6 address is quoted.
     pub(crate) node: HeaderValue,
     pub(crate) word: Word,
@@ -275,6 +278,7 @@ impl Peer {
                 IpAddr::V6(six) => value(format!("\"[{six}]\"")),
             },
             address: text,
+            ip: address,
             word: trust.word(address),
             scheme,
         }

@@ -204,7 +204,9 @@ async fn begin(
 ) -> Result<Begun, Refusal> {
     let found = core.shared.table.route(route);
     let index = found.slice;
-    let cohort = cohort::of(&core.shared.slices[index].settings, &out.parts.headers);
+    let (settings, fields) = (&core.shared.slices[index].settings, &out.parts.headers);
+    let client = || Some(core.shared.settings.trust.client(peer, fields));
+    let cohort = cohort::of(settings, &core.shared.cookies, fields, client);
     if let Some(trail) = &trail {
         trail.found(index, &found.label, bucket(cohort.hash));
     }

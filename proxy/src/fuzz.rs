@@ -15,11 +15,12 @@ use outgrow_rollout::{GuardLimits, SliceId};
 
 use crate::auth::jwt::{Algorithm, KeySet, TokenRule, verify};
 use crate::chunks::{BadChunk, Chunks, Step};
+use crate::cookies::CookieKeys;
 use crate::inbound::head::{KnownNames, read};
 use crate::preface;
 use crate::reply::Reply;
 use crate::routes::RouteTable;
-use crate::settings::{RouteSettings, SliceSettings};
+use crate::settings::{RouteSettings, Secret, SliceSettings};
 use crate::spelling::FieldNames;
 use crate::wire::head;
 
@@ -145,6 +146,21 @@ pub fn token(data: &[u8]) {
     }
 }
 
+/// The value of the proxy's own cookie. What it has not signed names a client at the most.
+pub fn cookie(data: &[u8]) {
+    let keys = CookieKeys::new(&[Secret::new("a key that no input knows")]);
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Some(said) = keys.read(text) {
+        assert!(said.unsigned && said.wrote == 0, "nobody else signs");
+        assert_eq!(said.id.text(), data, "it is who it says");
+        let signed = keys.value(said.id, u64::MAX >> 16).expect("there is a key");
+        let said = keys.read(&signed).expect("its own");
+        assert_eq!(said.id.text(), data, "and stays it");
+    }
+}
+
 /// Templates, a line each, and last a path. A literal template finds itself.
 pub fn routes(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -198,5 +214,6 @@ mod tests {
         around_seeds("proxy-preface", super::preface);
         around_seeds("proxy-token", super::token);
         around_seeds("proxy-routes", super::routes);
+        around_seeds("proxy-cookie", super::cookie);
     }
 }

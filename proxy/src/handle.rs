@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::cohort;
+use crate::cookies::CookieKeys;
 use crate::core::Shared;
 use crate::error::HoldError;
 use crate::forward::is_read;
@@ -298,10 +299,11 @@ impl Handle {
             });
         };
         let slice = &self.shared.slices[found.slice];
-        let mut told = explained(slice, &found.label, &method, &headers);
-        let cohort = cohort::of(&slice.settings, &headers);
+        let cookies = &self.shared.cookies;
+        let mut told = explained((slice, cookies), &found.label, &method, &headers);
+        let cohort = cohort::of(&slice.settings, &self.shared.cookies, &headers, || None);
         if told.side == Side::Extracted
-            && cohort.issue.is_none()
+            && cohort.is_known()
             && let Some(builds) = self.builds(&slice.settings.service)
         {
             told.build = builds.name_for(cohort.hash).cloned();
@@ -317,7 +319,7 @@ impl Handle {
         let settings = &self.shared.settings;
         let builds = self.builds(&settings.legacy.name)?;
         let keys = &settings.legacy_clients.cohort;
-        match cohort::of_legacy(&settings.legacy.name, keys, headers) {
+        match cohort::of_legacy(&settings.legacy.name, keys, &self.shared.cookies, headers) {
             Some(client) => builds.name_for(client),
             None => builds.only(),
         }
@@ -325,7 +327,12 @@ impl Handle {
     }
 }
 
-fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -> Explanation {
+fn explained(
+    (slice, cookies): (&Slice, &CookieKeys),
+    label: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Explanation {
     let live = slice.live();
     let explain = |side, bucket, reason| Explanation {
         slice: Some(slice.settings.id.clone()),
@@ -346,14 +353,14 @@ fn explained(slice: &Slice, label: &str, method: &Method, headers: &HeaderMap) -
             format!("a write: the writer is {}", live.writer),
         );
     }
-    let cohort = cohort::of(&slice.settings, headers);
+    let cohort = cohort::of(&slice.settings, cookies, headers, || None);
     let bucket = bucket(cohort.hash);
     let side = side_for(bucket, live.weight);
-    if side != live.writer && slice.recent.ahead(cohort.hash) {
+    if cohort.is_known() && side != live.writer && slice.recent.ahead(cohort.hash, cohort.wrote) {
         let reason = format!("it has just written; the {side} side may not have that yet");
         return explain(live.writer, Some(bucket), reason);
     }
-    if cohort.issue.is_some() {
+    if !cohort.is_known() {
         let reason = format!(
             "no cohort key in the request: {} of such clients go across",
             live.weight

@@ -22,7 +22,7 @@ pub(crate) const SECRET: HeaderName = HeaderName::from_static("x-outgrow-secret"
 pub(crate) const SHADOW: HeaderName = HeaderName::from_static(outgrow_shadow::SHADOW_MARK);
 const DRY_RUN: HeaderName = HeaderName::from_static(outgrow_shadow::DRY_RUN);
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 

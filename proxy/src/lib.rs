@@ -11,6 +11,7 @@ mod cache;
 mod chunks;
 mod cohort;
 mod connection;
+mod cookies;
 mod core;
 mod counts;
 mod deadline;

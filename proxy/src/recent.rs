@@ -71,6 +71,11 @@ impl RecentWrites {
             .store(through.map_or(0, millis), Relaxed);
     }
 
+    /// Whether a bridge carries writes of one side to the other.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.applied_through.load(Relaxed) != UNKNOWN
+    }
+
     /// When the key's last write was answered, in milliseconds since 1970; 0 for never.
     pub(crate) fn last(&self, key: u64) -> u64 {
         self.slot(key).load(Relaxed)
@@ -85,11 +90,12 @@ impl RecentWrites {
         }
     }
 
-    /// Whether the key's last write may not have reached the other side.
-    pub(crate) fn ahead(&self, key: u64) -> bool {
+    /// Whether the key's last write may not have reached the other side; `carried` is when that was as far
+    /// as the client itself has proof of it, which may have written elsewhere.
+    pub(crate) fn ahead(&self, key: u64, carried: u64) -> bool {
         let through = self.applied_through.load(Relaxed);
         // The clock of the stamp is read after the commit, so an equal time may be later.
-        through != UNKNOWN && (self.slot(key).load(Relaxed) >= through.max(1) || self.is_shared())
+        through != UNKNOWN && (self.last(key).max(carried) >= through.max(1) || self.is_shared())
     }
 }
 
@@ -105,24 +111,28 @@ mod tests {
         let recent = RecentWrites::default();
         recent.wrote(7, at(1_000));
         assert!(
-            !recent.ahead(7),
+            !recent.ahead(7, 0),
             "a slice without a link has nothing to wait for"
         );
         recent.set_applied_through(None);
-        assert!(recent.ahead(7));
-        assert!(!recent.ahead(8), "never wrote");
+        assert!(recent.ahead(7, 0));
+        assert!(!recent.ahead(8, 0), "never wrote");
         recent.set_applied_through(Some(at(1_000)));
-        assert!(recent.ahead(7));
+        assert!(recent.ahead(7, 0));
         recent.set_applied_through(Some(at(1_001)));
-        assert!(!recent.ahead(7));
+        assert!(!recent.ahead(7, 0));
         recent.wrote(7, at(900));
-        assert!(!recent.ahead(7), "an older write changes nothing");
+        assert!(!recent.ahead(7, 0), "an older write changes nothing");
+        assert!(
+            !recent.ahead(8, 1_000) && recent.ahead(8, 1_001),
+            "written elsewhere"
+        );
         recent.share();
-        assert!(recent.ahead(7) && recent.ahead(8), "whoever it was");
+        assert!(recent.ahead(7, 0) && recent.ahead(8, 0), "whoever it was");
         recent.share_no_more(at(2_000));
-        assert!(recent.ahead(8), "who wrote there last");
+        assert!(recent.ahead(8, 0), "who wrote there last");
         recent.set_applied_through(Some(at(2_001)));
-        assert!(!recent.ahead(7) && !recent.ahead(8));
+        assert!(!recent.ahead(7, 0) && !recent.ahead(8, 0));
     }
 
     #[test]

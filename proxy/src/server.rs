@@ -19,6 +19,7 @@ use crate::access;
 use crate::auth::Doorman;
 use crate::cache::Cache;
 use crate::connection::{Ends, serve};
+use crate::cookies::CookieKeys;
 use crate::core::{Core, Scheme, Shared};
 use crate::counts::builds::BuildCounts;
 use crate::counts::refusals::RefusalCounts;
@@ -172,6 +173,7 @@ impl Proxy {
             routes: RouteCounts::new(&settings.slices, workers),
             refusals: RefusalCounts::new(workers),
             spells: spelling::is_kept(&settings),
+            cookies: CookieKeys::new(&settings.cookie_keys),
             settings,
             table,
             slices,

@@ -55,6 +55,9 @@ pub struct Settings {
     /// In place of the proxy's own answers; the first that fits.
     pub error_pages: Vec<ErrorPage>,
     pub identity: Option<IdentitySettings>,
+    /// What the proxy's own cookies are signed with: by the first one; those of the others are known, too.
+    /// Proxies that are to decide alike have the same. Without any, no cookies are issued.
+    pub cookie_keys: Vec<Secret>,
     /// Lets testers choose a side by header; `None` turns that off.
     pub override_secret: Option<Secret>,
     /// `None`: requests are not logged.

@@ -1,8 +1,13 @@
 //! Whose word is taken for whom: networks of balancers and proxies in front.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::core::Peer;
+use crate::headers::FORWARDED_FOR;
 
 /// An address, or all addresses that begin like it: `10.0.0.0/8`, `::1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,30 @@ impl Trust {
         self.preface.iter().any(|network| network.has(from))
     }
 
+    /// The client's own address, as far as it is known, of a head that was prepared: the last one in
+    /// `X-Forwarded-For` that nobody of the trusted proxies has. Where everybody is believed it is the one
+    /// that whoever is connected has told.
+    pub(crate) fn client(&self, peer: &Peer, fields: &HeaderMap) -> IpAddr {
+        if peer.word == Word::Stranger {
+            return peer.ip;
+        }
+        let ours = self.forwarded.as_deref().unwrap_or_default();
+        let mut client = peer.ip;
+        let chain = fields.get(FORWARDED_FOR).map(HeaderValue::as_bytes);
+        let chain = std::str::from_utf8(chain.unwrap_or_default()).unwrap_or_default();
+        // The last one is whoever is connected.
+        for told in chain.rsplit(',').skip(1) {
+            let Some(address) = read_address(told.trim()) else {
+                break;
+            };
+            client = address;
+            if !ours.iter().any(|network| network.has(address)) {
+                break;
+            }
+        }
+        client
+    }
+
     pub(crate) fn word(&self, of: IpAddr) -> Word {
         match &self.forwarded {
             None => Word::Usual,
@@ -44,6 +73,13 @@ impl Trust {
             Some(_) => Word::Stranger,
         }
     }
+}
+
+/// With or without a port, as balancers write them.
+fn read_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_matches(['[', ']']).parse();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    bare.or_else(|_| with_port()).ok()
 }
 
 /// IPv4 addresses lie among those of IPv6, as a socket for both shows them.
@@ -111,6 +147,47 @@ impl fmt::Display for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_who_no_proxy_of_ours_is() {
+        let networks = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
+        let ours = Trust {
+            forwarded: Some(networks(&["10.0.0.0/8"])),
+            ..Trust::default()
+        };
+        let all = Trust::default();
+        for (trust, from, chain, client) in [
+            (&all, "192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            (
+                &all,
+                "10.0.0.1",
+                "192.0.2.9, 192.0.2.1, 10.0.0.1",
+                "192.0.2.1",
+            ),
+            (&ours, "192.0.2.1", "203.0.113.1, 192.0.2.1", "192.0.2.1"),
+            (
+                &ours,
+                "10.0.0.1",
+                "1.1.1.1, 192.0.2.1, 10.0.0.2, 10.0.0.1",
+                "192.0.2.1",
+            ),
+            (&ours, "10.0.0.1", "192.0.2.1:4000, 10.0.0.1", "192.0.2.1"),
+            (
+                &ours,
+                "10.0.0.1",
+                "[2001:db8::1]:40, 10.0.0.1",
+                "2001:db8::1",
+            ),
+            (&ours, "10.0.0.1", "10.0.0.3, 10.0.0.1", "10.0.0.3"),
+            (&ours, "10.0.0.1", "who, 10.0.0.2, 10.0.0.1", "10.0.0.2"),
+            (&ours, "10.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ] {
+            let peer = Peer::new(from.parse().unwrap(), crate::core::Scheme::Http, trust);
+            let fields = HeaderMap::from_iter([(FORWARDED_FOR, chain.parse().unwrap())]);
+            let found = trust.client(&peer, &fields);
+            assert_eq!(found.to_string(), client, "{from} {chain}");
+        }
+    }
 
     #[test]
     fn addresses_are_of_networks() {

@@ -10,6 +10,7 @@ mod auth;
 mod builds;
 mod columns;
 mod comparing;
+mod cookies;
 mod events;
 mod filters;
 mod kubernetes;

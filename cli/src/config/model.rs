@@ -79,6 +79,8 @@ pub(crate) struct Proxy {
     pub(crate) filters: Option<Arc<outgrow_proxy::Filters>>,
     pub(crate) auth: outgrow_proxy::AuthSettings,
     pub(crate) error_pages: Vec<outgrow_proxy::ErrorPage>,
+    /// Sign the proxy's own cookies, the first one anew; none where the program has a key of its own.
+    pub(crate) cookie_keys: Vec<Secret>,
     /// Allows testers to choose a side by header; `None` turns that off.
     pub(crate) override_secret: Option<Secret>,
     /// `None`: the extracted services are told nothing of the caller.

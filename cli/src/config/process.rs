@@ -13,6 +13,7 @@ use super::Surroundings;
 use super::access_log;
 use super::auth;
 use super::builds;
+use super::cookies;
 use super::filters;
 use super::limits;
 use super::model::{Build, Control, Database, Identity, Legacy, Proxy, Service, Shadow};
@@ -117,6 +118,7 @@ pub(super) fn proxy(
         .get("identity")
         .and_then(|node| node.section(findings))
         .map(|section| identity(section, findings, around));
+    let cookie_keys = cookies::read(section.get("cookies"), findings, around);
     let access_log = section
         .get("access_log")
         .map(|node| access_log::read(node.section(findings)?, findings, around));
@@ -139,6 +141,7 @@ pub(super) fn proxy(
         filters,
         auth,
         error_pages,
+        cookie_keys: cookie_keys?,
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,

@@ -8,6 +8,7 @@ use super::*;
 mod access_log;
 mod auth;
 mod builds;
+mod cookies;
 mod filters;
 mod limits;
 mod mirroring;

@@ -6,6 +6,7 @@
 //! (`reload.rs`), and so is an upgrade, in another process (`upgrade.rs`).
 
 mod activation;
+mod cookie_key;
 mod data_plane;
 mod handover;
 mod links;

@@ -13,6 +13,7 @@ use outgrow_proxy::{
 };
 use outgrow_shadow::{Limits as ShadowLimits, Places, ShadowSettings, SliceShadow};
 
+use super::cookie_key;
 use crate::config::{Also, Cohort, Config, Database, LEGACY, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
@@ -23,7 +24,6 @@ fn service<'a>(config: &'a Config, slice: &Slice) -> anyhow::Result<&'a crate::c
     config.service_of(slice).with_context(missing)
 }
 
-/// The proxy's settings.
 /// How many cores the proxy has.
 pub(super) fn workers(config: &Config) -> NonZeroUsize {
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -31,9 +31,20 @@ pub(super) fn workers(config: &Config) -> NonZeroUsize {
     wanted.unwrap_or_else(cores)
 }
 
+fn secret(secret: &crate::config::Secret) -> Secret {
+    Secret::new(secret.bytes())
+}
+
+fn cookie_keys(config: &Config) -> anyhow::Result<Vec<Secret>> {
+    Ok(match &config.proxy.cookie_keys[..] {
+        [] => vec![secret(&cookie_key::beside(&config.control.token_file)?)],
+        keys => keys.iter().map(secret).collect(),
+    })
+}
+
+/// The proxy's settings.
 pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
     let workers = workers(config);
-    let secret = |secret: &crate::config::Secret| Secret::new(secret.bytes());
     let slices = config.slices.iter().map(proxy_slice);
     let services = config.services.iter().flat_map(|(name, service)| {
         // All builds': the shadow asks those of the active one.
@@ -91,6 +102,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
                 secret: secret(&identity.secret),
                 ttl: identity.ttl,
             }),
+        cookie_keys: cookie_keys(config)?,
         override_secret: config.proxy.override_secret.as_ref().map(secret),
         trace: config.proxy.trace,
         spans: config.proxy.spans.clone(),

@@ -17,7 +17,7 @@ use crate::cache::{
     self, CACHE_STATUS, Cache, CacheRule, Directives, Entry, Found, Keep, Leads, Outcome, Question,
     Turn, Word,
 };
-use crate::cohort::COOKIE_NAME;
+use crate::cookies;
 use crate::core::Core;
 use crate::error::Refusal;
 use crate::headers;
@@ -171,9 +171,9 @@ impl Call {
             route: self.kept_as(side),
             side,
             live,
-            known: guarded || self.caller.is_some() || cache::is_known(fields, COOKIE_NAME),
+            known: guarded || self.caller.is_some() || cache::is_known(fields, cookies::NAME),
             wants,
-            wrote: recent.last(self.cohort.hash),
+            wrote: recent.last(self.cohort.hash).max(self.cohort.wrote),
             seen: recent.seen(side == live.writer, asked),
             asked,
             heuristic_max: rule.heuristic_max,
@@ -308,7 +308,7 @@ impl Call {
             self.noted(cache, Outcome::Miss, asks.behind);
             let answered = answered.inspect_err(|_| asks.end())?;
             let mut response = self.take(cache, asks, answered);
-            self.stick(&live, &mut response);
+            self.stick(&live, &mut response, None);
             return Ok(response);
         };
         asks.end();
@@ -373,7 +373,7 @@ impl Call {
         if let Some(filters) = self.filters() {
             filters.response(given.headers_mut());
         }
-        self.stick(live, given);
+        self.stick(live, given, None);
     }
 
     /// What nobody waits for is no request's outcome.

@@ -24,6 +24,7 @@ use crate::headers;
 use crate::hold::Refused;
 use crate::inbound::ClientHalf;
 use crate::pool::{Client, Lent, Outgoing};
+use crate::recent::millis;
 use crate::reply::Reply;
 use crate::slice::Slice;
 use crate::trail::Trail;
@@ -82,7 +83,12 @@ impl Call {
             return side;
         }
         let side = side_for(bucket(self.cohort.hash), live.weight);
-        if side != live.writer && self.slice().recent.ahead(self.cohort.hash) {
+        if side != live.writer
+            && self
+                .slice()
+                .recent
+                .ahead(self.cohort.hash, self.cohort.wrote)
+        {
             return live.writer;
         }
         side
@@ -126,7 +132,7 @@ impl Call {
         let verdict = || self.verdict(answered.side, answered.build);
         let answer = (answered.response, answered.lent);
         let mut response = hand_down(answer, client, copy, filters, verdict);
-        self.stick(live, &mut response);
+        self.stick(live, &mut response, None);
         Ok(response)
     }
 
@@ -188,10 +194,9 @@ impl Call {
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
         tokio::task::spawn_local(async move {
             let mut answered = self.ask_writer(live.writer, &mut out).await;
-            if answered.is_ok() {
-                self.slice()
-                    .recent
-                    .wrote(self.cohort.hash, SystemTime::now());
+            let wrote = answered.is_ok().then(SystemTime::now);
+            if let Some(wrote) = wrote {
+                self.slice().recent.wrote(self.cohort.hash, wrote);
             }
             if let Some(touched) = touched {
                 touched.after(
@@ -208,7 +213,7 @@ impl Call {
                 let verdict = || self.verdict(answered.side, answered.build);
                 let answer = (answered.response, answered.lent);
                 let mut response = hand_down(answer, client, copy, filters, verdict);
-                self.stick(&live, &mut response);
+                self.stick(&live, &mut response, wrote);
                 response
             });
             // Refused when the client has left.
@@ -237,7 +242,7 @@ impl Call {
             core: self.core.clone(),
             index: self.index,
             route: self.route,
-            cohort: self.cohort.clone(),
+            cohort: self.cohort,
             origin: self.origin,
             targets: self.targets.clone(),
             caller: self.caller.clone(),
@@ -352,14 +357,15 @@ impl Call {
         }
     }
 
-    /// Gives a client without a key its cookie, where a split makes it matter.
-    pub(super) fn stick(&self, live: &Live, response: &mut Reply<Body>) {
-        if let Some(cookie) = self
-            .cohort
-            .issue
-            .clone()
-            .filter(|_| live.weight > Weight::ZERO)
-        {
+    /// Gives a client without a key its cookie, where a split makes it matter; and one that has written what
+    /// tells any proxy so, where its reads would go to a side that may not have that yet.
+    pub(super) fn stick(&self, live: &Live, response: &mut Reply<Body>, wrote: Option<SystemTime>) {
+        let side = side_for(bucket(self.cohort.hash), live.weight);
+        let behind = side != live.writer && self.slice().recent.is_linked();
+        let wrote = wrote.filter(|_| behind).map(millis);
+        let split = live.weight > Weight::ZERO;
+        let cookie = self.cohort.issue(&self.core.shared.cookies, (split, wrote));
+        if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use outgrow_proxy::{
-    AuthSettings, DnsSettings, Handle, Limits, Proxy, RouteSettings, Running, ServiceSettings,
-    Settings, SliceSettings, TraceSettings, Trust,
+    AuthSettings, DnsSettings, Handle, Limits, Proxy, RouteSettings, Running, Secret,
+    ServiceSettings, Settings, SliceSettings, TraceSettings, Trust,
 };
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
@@ -48,6 +48,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         auth: AuthSettings::default(),
         error_pages: Vec::new(),
         identity: None,
+        cookie_keys: vec![Secret::new("a key of the tests, long enough")],
         override_secret: None,
         access_log: None,
         trace: TraceSettings::default(),

@@ -45,6 +45,7 @@ mod naming;
 mod origins;
 mod patience;
 mod proving;
+mod remembering;
 mod rewriting;
 mod routing;
 mod secured;
