@@ -39,7 +39,7 @@ pub(super) struct Date {
 }
 
 impl Date {
-    fn now(&mut self) -> &str {
+    pub(super) fn now(&mut self) -> &str {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let second = since.unwrap_or_default().as_secs();
         if self.second != second || self.text.is_empty() {

@@ -13,13 +13,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
+use super::streams::{StreamBody, StreamHints};
 use crate::chunks::{BadChunk, Chunks, Step};
 use crate::connection::Open;
 use crate::headers;
@@ -71,7 +71,7 @@ pub(crate) enum ClientBodyError {
     #[error(transparent)]
     Chunk(#[from] BadChunk),
     #[error(transparent)]
-    Stream(#[from] hyper::Error),
+    Stream(#[from] h2::Error),
 }
 
 /// A client's connection.
@@ -263,7 +263,7 @@ pub(crate) enum ClientBody {
     /// On a connection of HTTP/1.
     Line(LineBody),
     /// A stream of HTTP/2.
-    Stream(Incoming),
+    Stream(StreamBody),
     /// One that was sent before, in part or whole, to an upstream that did not look at it.
     Again(Box<Again>),
     /// Either, with a copy for the shadow of what passes.
@@ -356,13 +356,14 @@ impl ClientBody {
         Self::Again(Box::new(again))
     }
 
-    /// Where hints go; a client of HTTP/1.0 knows none, and with HTTP/2 they have no way.
+    /// Where hints go; a client of HTTP/1.0 knows none.
     pub(crate) fn hints(&self, version: Version) -> Option<Hints> {
         match self {
-            Self::Line(LineBody(line)) if version == Version::HTTP_11 => Some(Hints {
+            Self::Line(LineBody(line)) if version == Version::HTTP_11 => Some(Hints::Line {
                 line: Rc::downgrade(line),
                 turn: line.state().turn,
             }),
+            Self::Stream(stream) => Some(Hints::Stream(stream.hints())),
             _ => None,
         }
     }
@@ -398,7 +399,7 @@ impl Body for ClientBody {
                 frame
             }
             Self::Stream(stream) => {
-                let frame = ready!(Pin::new(stream).poll_frame(cx));
+                let frame = ready!(stream.poll_frame(cx));
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Again(again) => again.poll_frame(cx),
@@ -433,20 +434,24 @@ impl Body for ClientBody {
 /// Where an upstream's interim answers go: 103 (RFC 8297), and others that are not for the proxy
 /// (RFC 9110 section 15.2). Of a client that has left, or whose answer has begun, they go nowhere.
 #[derive(Debug, Clone)]
-pub(crate) struct Hints {
-    line: Weak<Line>,
-    turn: u64,
+pub(crate) enum Hints {
+    Line { line: Weak<Line>, turn: u64 },
+    Stream(StreamHints),
 }
 
 impl Hints {
     /// Passes one on; without what is for one hop. What a client does not read in time it does not
     /// get: nobody is slower for a hint.
     pub(crate) fn tell(&self, status: StatusCode, fields: &mut HeaderMap) {
-        let Some(line) = self.line.upgrade() else {
-            return;
-        };
         headers::strip_hop_by_hop(fields);
         fields.remove(CONTENT_LENGTH);
+        let (line, turn) = match self {
+            Self::Line { line, turn } => (line, *turn),
+            Self::Stream(stream) => return stream.tell(status, fields),
+        };
+        let Some(line) = line.upgrade() else {
+            return;
+        };
         let reason = status.canonical_reason().unwrap_or_default();
         let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
         for (name, value) in fields.iter() {
@@ -456,7 +461,7 @@ impl Hints {
         }
         head.extend_from_slice(b"\r\n");
         let state = &mut *line.state();
-        if state.turn == self.turn && state.interim.len() + head.len() <= INTERIM_MAX {
+        if state.turn == turn && state.interim.len() + head.len() <= INTERIM_MAX {
             state.interim.extend_from_slice(&head);
             state.wake();
         }

@@ -1,27 +1,32 @@
-//! A client that speaks HTTP/2, by hyper.
+//! A client that speaks HTTP/2 (RFC 9113). The frames are those of `h2`; each request is a task of the
+//! core, which ends when its client resets the stream.
 
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use http::Request;
-use hyper::body::Incoming;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use h2::server::{Connection, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::line::{ClientBody, Io};
 use crate::answer::refuse;
+use crate::body::Body;
 use crate::connection::Ends;
 use crate::core::{Core, Peer};
+use crate::deadline::Deadline;
 use crate::error::Refusal;
-use crate::reply::Reply;
+use crate::headers;
 use crate::stages::answer;
 
 /// A client that has said nothing for this long is asked whether it is still there.
@@ -31,65 +36,342 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of a head, at the most, counted as RFC 9113 section 6.5.2 does.
 const HEAD_MAX: u32 = 64 * 1_024;
 
+/// Bytes that a client may send of one body, and of all together, before they are read.
+const WINDOW: u32 = 1_024 * 1_024;
+/// Requests at once.
+const STREAMS_MAX: u32 = 200;
+/// Bytes of one answer that wait to be sent.
+const UNSENT_MAX: usize = 400 * 1_024;
+
+type Answering = Rc<RefCell<Answerer>>;
+
+/// What of a stream goes down to the client.
+#[derive(Debug)]
+struct Answerer {
+    respond: SendResponse<Bytes>,
+    /// The answer proper: nothing interim comes behind it.
+    begun: bool,
+}
+
+impl Answerer {
+    /// An answer before the answer; of a client that has left it goes nowhere.
+    fn interim(&mut self, status: StatusCode, fields: HeaderMap) {
+        if self.begun {
+            return;
+        }
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        *head.headers_mut() = fields;
+        if let Err(failure) = self.respond.send_informational(head) {
+            debug!(%failure, "an interim answer is not sent");
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct StreamBody {
+    stream: RecvStream,
+    answering: Answering,
+    /// The client waits for a word that it is wanted.
+    expects: bool,
+    data_over: bool,
+}
+
+impl StreamBody {
+    /// Where hints go.
+    pub(super) fn hints(&self) -> StreamHints {
+        StreamHints(Rc::downgrade(&self.answering))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_over {
+            let data = self.stream.poll_data(cx);
+            if data.is_pending() && std::mem::take(&mut self.expects) {
+                let mut answering = self.answering.borrow_mut();
+                answering.interim(StatusCode::CONTINUE, HeaderMap::new());
+            }
+            match ready!(data) {
+                Some(Ok(data)) => {
+                    // What was taken makes room for as much.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // The client wants no more of it than it has sent (RFC 9113 section 8.1).
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_over = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(match trailers {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) if error.reason() == Some(Reason::NO_ERROR) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+/// Where an upstream's interim answers to a stream's request go.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamHints(Weak<RefCell<Answerer>>);
+
+impl StreamHints {
+    pub(super) fn tell(&self, status: StatusCode, fields: &HeaderMap) {
+        if let Some(answering) = self.0.upgrade() {
+            answering.borrow_mut().interim(status, fields.clone());
+        }
+    }
+}
+
 /// A client's connection of HTTP/2, of which `read` was read already.
 pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<Peer>, ends: Ends) {
     let limits = &core.shared.settings.limits;
     let head_max = u32::try_from(limits.head_max).unwrap_or(HEAD_MAX);
-    let mut builder = http2::Builder::new(OnThisCore);
+    let mut builder = h2::server::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PONG_WITHIN)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buffer_size(UNSENT_MAX)
         .max_header_list_size(head_max.min(HEAD_MAX));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let fields_max = core.shared.settings.limits.headers_max;
-        let long = request.headers().len() > fields_max;
-        let (core, peer) = (core.clone(), peer.clone());
-        let (parts, body) = request.into_parts();
-        let asked = (Box::new(parts), ClientBody::Stream(body));
-        // In a box, for hyper moves it from hand to hand.
-        Box::pin(async move {
-            if long {
-                let pages = &core.shared.settings.error_pages;
-                core.refuses(&Refusal::HeadTooLong);
-                let refused = refuse(&Refusal::HeadTooLong, pages, None);
-                return Ok(refused.into_response());
-            }
-            answer(core, peer, asked).await.map(Reply::into_response)
-        })
-    });
+    let heard = Rc::new(Cell::new(false));
     let io = Reread {
         read,
-        io: TokioIo::new(io),
+        io,
+        heard: heard.clone(),
     };
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut left = pin!(ends.leave.cancelled());
-    let mut told = false;
-    let ended = poll_fn(|cx| {
-        if !told && left.as_mut().poll(cx).is_ready() {
-            told = true;
-            // GOAWAY; what is under way ends.
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    });
-    if let Err(failure) = ended.await {
+    let begun = timeout(limits.head_timeout, builder.handshake(io));
+    let ended = match begun.await {
+        Err(_) => return debug!("a client did not begin to speak HTTP/2 in time"),
+        Ok(Err(failure)) => Err(failure),
+        Ok(Ok(connection)) => serve(core, connection, peer, (ends, heard)).await,
+    };
+    if let Err(failure) = ended {
         debug!(%failure, "a client connection ended early");
     }
 }
 
-/// Runs hyper's tasks on the core that they belong to.
-#[derive(Debug, Clone, Copy)]
-struct OnThisCore;
+async fn serve(
+    core: Rc<Core>,
+    mut connection: Connection<Reread, Bytes>,
+    peer: Rc<Peer>,
+    (ends, heard): (Ends, Rc<Cell<bool>>),
+) -> Result<(), h2::Error> {
+    let mut left = pin!(ends.leave.cancelled());
+    let mut told = false;
+    let mut pulse = Pulse::new(heard, connection.ping_pong());
+    poll_fn(|cx| {
+        if !told && left.as_mut().poll(cx).is_ready() {
+            told = true;
+            // GOAWAY; what is under way ends.
+            connection.graceful_shutdown();
+        }
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Err(failure)),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let request = exchange(core.clone(), peer.clone(), request, respond);
+                    // Ends by itself, with its stream, or with the core.
+                    drop(tokio::task::spawn_local(request));
+                }
+            }
+        }
+        pulse.poll(cx).map(|()| {
+            debug!("a client does not answer any more");
+            Ok(())
+        })
+    })
+    .await
+}
 
-impl<F> hyper::rt::Executor<F> for OnThisCore
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        // Ends by itself, or with the core.
-        drop(tokio::task::spawn_local(future));
+/// One request and its answer.
+async fn exchange(
+    core: Rc<Core>,
+    peer: Rc<Peer>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let (parts, stream) = request.into_parts();
+    let head = parts.method == Method::HEAD;
+    let answering = Rc::new(RefCell::new(Answerer {
+        respond,
+        begun: false,
+    }));
+    let waits = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    let body = ClientBody::Stream(StreamBody {
+        expects: parts.headers.get(EXPECT).is_some_and(waits),
+        data_over: false,
+        stream,
+        answering: answering.clone(),
+    });
+    let answered = if parts.headers.len() > core.shared.settings.limits.headers_max {
+        let pages = &core.shared.settings.error_pages;
+        core.refuses(&Refusal::HeadTooLong);
+        Some(refuse(&Refusal::HeadTooLong, pages, None))
+    } else {
+        // In a box, so that the task is no larger than what it does behind this.
+        let mut stages = Box::pin(answer(core.clone(), peer, (Box::new(parts), body)));
+        poll_fn(|cx| {
+            if let Poll::Ready(Ok(answer)) = stages.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            // A client that has no use for it any more, or has gone.
+            let reset = answering.borrow_mut().respond.poll_reset(cx);
+            reset.map(|_| None)
+        })
+        .await
+    };
+    let Some(answer) = answered else {
+        return;
+    };
+    let (parts, mut body) = answer.into_response().into_parts();
+    let mut response = Response::from_parts(parts, ());
+    let over = complete(&core, &mut response, &body, head);
+    let begun = {
+        let mut answering = answering.borrow_mut();
+        answering.begun = true;
+        answering.respond.send_response(response, over)
+    };
+    let sent = match begun {
+        Ok(_) if over => return,
+        Ok(mut stream) => send(&mut stream, &mut body).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = sent {
+        debug!(%failure, "an answer broke off");
+    }
+}
+
+/// Makes a head fit for HTTP/2. Whether it is all of the answer.
+fn complete(core: &Core, response: &mut Response<()>, body: &Body, head: bool) -> bool {
+    let status = response.status();
+    let fields = response.headers_mut();
+    headers::strip_hop_by_hop(fields);
+    if !fields.contains_key(DATE)
+        && let Ok(date) = HeaderValue::from_str(core.desk.date.borrow_mut().now())
+    {
+        fields.insert(DATE, date);
+    }
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let exact = body.size_hint().exact().filter(|_| !bodiless);
+    let says = exact.filter(|length| *length > 0 || !(head || body.is_end_stream()));
+    if let Some(length) = says
+        && !fields.contains_key(CONTENT_LENGTH)
+    {
+        fields.insert(CONTENT_LENGTH, length.into());
+    }
+    head || bodiless || body.is_end_stream()
+}
+
+/// Sends a body as fast as the client takes it.
+async fn send(stream: &mut SendStream<Bytes>, body: &mut Body) -> Result<(), h2::Error> {
+    loop {
+        // Room first: what is taken from a side is to go on.
+        stream.reserve_capacity(1);
+        let room = poll_fn(|cx| {
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(true));
+            }
+            loop {
+                return match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(0))) => continue,
+                    Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(true)),
+                    Poll::Ready(Some(Err(failure))) => Poll::Ready(Err(failure)),
+                    Poll::Ready(None) => Poll::Ready(Ok(false)),
+                    Poll::Pending => stream.poll_reset(cx).map_ok(|_| false),
+                };
+            }
+        });
+        if !room.await? {
+            return Ok(());
+        }
+        let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            Poll::Pending => {
+                let reset = ready!(stream.poll_reset(cx));
+                Poll::Ready(Err(reset.map_or_else(|failure| failure, h2::Error::from)))
+            }
+        });
+        match frame.await? {
+            None => return stream.send_data(Bytes::new(), true),
+            Some(Err(failure)) => {
+                debug!(%failure, "an answer broke off");
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let over = body.is_end_stream();
+                    stream.send_data(data, over)?;
+                    if over {
+                        return Ok(());
+                    }
+                }
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return stream.send_trailers(trailers);
+                }
+            },
+        }
+    }
+}
+
+/// Whether the client is still there.
+#[derive(Debug)]
+struct Pulse {
+    /// It has sent something since this was looked at.
+    heard: Rc<Cell<bool>>,
+    pings: Option<PingPong>,
+    asked: bool,
+    deadline: Deadline,
+}
+
+impl Pulse {
+    fn new(heard: Rc<Cell<bool>>, pings: Option<PingPong>) -> Self {
+        Self {
+            heard,
+            pings,
+            asked: false,
+            deadline: Deadline::new(Instant::now() + PING_AFTER),
+        }
+    }
+
+    /// Ready when it has gone without a word.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.asked && self.heard.get() {
+            self.asked = false;
+            self.heard.set(false);
+            self.deadline.set(Instant::now() + PING_AFTER);
+        }
+        while self.deadline.poll(cx).is_ready() {
+            if self.heard.take() {
+                self.deadline.set(Instant::now() + PING_AFTER);
+                continue;
+            }
+            if self.asked {
+                return Poll::Ready(());
+            }
+            self.asked = true;
+            self.deadline.set(Instant::now() + PONG_WITHIN);
+            if let Some(pings) = &mut self.pings {
+                // The answer to the last one makes way for this one. Any answer is one.
+                let _ = pings.poll_pong(cx);
+                let _ = pings.send_ping(Ping::opaque());
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -97,17 +379,20 @@ where
 #[derive(Debug)]
 struct Reread {
     read: Bytes,
-    io: TokioIo<Io>,
+    io: Io,
+    heard: Rc<Cell<bool>>,
 }
 
-impl Read for Reread {
+impl AsyncRead for Reread {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut into: ReadBufCursor<'_>,
+        into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, into);
+            ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+            self.heard.set(true);
+            return Poll::Ready(Ok(()));
         }
         let most = self.read.len().min(into.remaining());
         into.put_slice(&self.read[..most]);
@@ -116,7 +401,7 @@ impl Read for Reread {
     }
 }
 
-impl Write for Reread {
+impl AsyncWrite for Reread {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

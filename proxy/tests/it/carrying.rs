@@ -384,3 +384,23 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
     read_until(&mut stream, "\r\n\r\nno").await;
     front.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_over_http_2_has_no_body() {
+    let upstream = Upstream::always(200, "ok").await;
+    let front = start(plain(&upstream));
+    let stream = TcpStream::connect(front.at).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for (method, body) in [("HEAD", false), ("GET", true)] {
+        let request = http::Request::builder().method(method);
+        let request = request.uri(format!("http://a@{}/", front.at)).body(());
+        let (answer, _) = sender.send_request(request.unwrap(), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 400);
+        assert!(answer.headers().contains_key("content-length"));
+        assert_eq!(answer.into_body().data().await.is_some(), body);
+    }
+    assert!(upstream.seen().is_empty());
+    front.stop().await;
+}

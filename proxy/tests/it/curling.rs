@@ -170,17 +170,17 @@ async fn uploads_of_each_kind_arrive_whole() {
         let sent = curl(&front, &[how, "-F", &form, "http://{}/length"], b"").await;
         assert!(sent.parse::<usize>().unwrap() > LARGE, "{sent}");
     }
-    // It waits for a word that its body is wanted; over HTTP/2 nobody says it, and it goes on by itself.
-    let waits = [
-        "--data-binary",
-        &data,
-        "-H",
-        "Expect: 100-continue",
-        "--expect100-timeout",
-        "15",
-    ];
-    let waits = [&["--http1.1"][..], &waits, &["http://{}/length"]].concat();
-    assert_eq!(curl(&front, &waits, b"").await, LARGE.to_string());
+    // It waits for a word that its body is wanted, longer than anybody waits here.
+    for how in ["--http1.1", "--http2-prior-knowledge"] {
+        let waits = ["--data-binary", &data, "-H", "Expect: 100-continue"];
+        let waits = [
+            &[how, "--expect100-timeout", "60"][..],
+            &waits,
+            &["http://{}/length"],
+        ]
+        .concat();
+        assert_eq!(curl(&front, &waits, b"").await, LARGE.to_string());
+    }
     let chunked = &upstream.seen()[1];
     assert_eq!(chunked.header("transfer-encoding"), Some("chunked"));
     assert_eq!(

@@ -232,3 +232,44 @@ async fn a_client_that_reads_none_of_them_gets_its_answer() {
     assert!(all.len() < 14_000_000, "{}", all.len());
     front.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http2_gets_hints_and_then_its_answer() {
+    for sliced in [false, true] {
+        let (upstream, go) = hinting(HINT).await;
+        let settings = if sliced {
+            crate::harness::sliced(&upstream, &upstream)
+        } else {
+            plain(&upstream)
+        };
+        let front = start(settings);
+        let stream = TcpStream::connect(front.at).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for method in ["GET", "POST"] {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("http://{}/api/items", front.at))
+                .header("x-visitor", "a");
+            let body = method == "POST";
+            let length = if body { "4" } else { "0" };
+            let request = request.header("content-length", length).body(()).unwrap();
+            let (mut answer, mut upload) = sender.send_request(request, !body).unwrap();
+            if body {
+                upload.send_data(Bytes::from("body"), true).unwrap();
+            }
+            let hint = std::future::poll_fn(|cx| answer.poll_informational(cx)).await;
+            let hint = hint.unwrap().unwrap();
+            assert_eq!(hint.status(), StatusCode::EARLY_HINTS);
+            let fields: Vec<&str> = hint.headers().keys().map(|name| name.as_str()).collect();
+            assert_eq!(fields, ["link"], "no more than the hint");
+            go.send(true).unwrap();
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            let whole = answer.into_body().data().await.unwrap().unwrap();
+            assert_eq!(whole, "ok");
+            go.send(false).unwrap();
+        }
+        front.stop().await;
+    }
+}
