@@ -468,7 +468,9 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     there.commit().await.on(old.side)?;
     shared.pass("half-turned");
     // Ids that the old source gave out must not be given out again.
-    new.raise_sequences(&mut here, &sequences).await?;
+    if !both {
+        new.raise_sequences(&mut here, plan, &sequences).await?;
+    }
     new.set_source(&mut here, source, next).await?;
     if told {
         new.begin_segment(&mut here, next, begin.seq, &begin.birth)

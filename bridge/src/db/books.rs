@@ -7,6 +7,7 @@ use super::stream::KEYS;
 use super::tx::Fetched;
 use super::{Arg, Database, Dialect, Place, Tx, mysql, now_ms, postgres};
 use crate::error::{Error, OnSide};
+use crate::plan::Plan;
 use crate::value::Key;
 
 /// Foreign writes kept with both versions; older ones are only counted.
@@ -379,10 +380,12 @@ impl Database {
         })
     }
 
-    /// Advances the next value of generated keys to at least these.
+    /// Advances the next value of generated keys to at least these, and of other columns beyond
+    /// what rows have.
     pub(crate) async fn raise_sequences(
         &self,
         tx: &mut Tx,
+        plan: &Plan,
         values: &[(String, i64)],
     ) -> Result<(), Error> {
         for (table, value) in values {
@@ -395,6 +398,11 @@ impl Database {
                 }
             };
             raised.on(self.side)?;
+        }
+        if self.dialect() == Dialect::Postgres {
+            for table in plan.tables(self.side) {
+                postgres::raise_columns(tx, table).await.on(self.side)?;
+            }
         }
         Ok(())
     }

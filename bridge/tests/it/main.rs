@@ -43,6 +43,7 @@ mod postgres_values;
 mod preflight;
 mod references;
 mod restored;
+mod sequences;
 mod server_deaths;
 mod shop;
 mod tls;

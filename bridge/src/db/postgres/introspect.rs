@@ -39,7 +39,7 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
         // Rows that a foreign key's action or a trigger writes fire their own triggers here.
         written_by_others: false,
         loose: Vec::new(),
-        autoincrement: super::sequence_name(tx, name).await?.is_some(),
+        autoincrement: super::ids::generates(tx, name).await?,
     }))
 }
 
@@ -140,6 +140,7 @@ impl Database {
                 ));
             }
         }
+        missing.extend(self.missing_for_sequences(&mut tx, plan, &user).await?);
         if self.capture() == Capture::Replication {
             missing.extend(self.missing_for_feed(&mut tx, plan).await?);
         }

@@ -8,6 +8,7 @@ pub(super) mod arrays;
 pub(super) mod binary;
 pub(crate) mod capture;
 pub(crate) mod copy;
+mod ids;
 pub(crate) mod introspect;
 pub(crate) mod once;
 pub(crate) mod replication;
@@ -23,11 +24,13 @@ use sqlx::{
 
 use super::keys::hex;
 use super::tx::Fetched;
-use super::{Arg, Bounds, CONNECTIONS, Database, Dialect, Lasts, References, Tx, literal};
+use super::{Arg, Bounds, CONNECTIONS, Database, Lasts, References, Tx, literal};
 use crate::error::{Error, OnSide};
 use crate::spec::PostgresUrl;
 use crate::typed::Class;
 use crate::value::Cell;
+pub(crate) use ids::{id_step, raise_by_steps};
+pub(super) use ids::{raise_columns, raise_sequence, sequence};
 
 /// The schema of everything that is ours, as SQL text.
 pub(crate) const SCHEMA: &str = "\"_outgrow\"";
@@ -309,77 +312,6 @@ pub(super) fn arg(class: Class, cell: &Cell) -> Arg {
         // No column of text takes this; the database says so, and the row is parked.
         (_, Cell::Blob(b) | Cell::BadText(b)) => Arg::Text(Some(format!("\\x{}", hex(b)))),
     }
-}
-
-/// The sequence behind the first column of a table's primary key, as SQL text.
-async fn sequence_name(tx: &mut Tx, table: &str) -> Result<Option<String>, sqlx::Error> {
-    let text = "SELECT pg_get_serial_sequence(c.oid::regclass::text, a.attname) \
-                FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
-                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
-                WHERE i.indisprimary AND c.oid = to_regclass(?)";
-    let name = Dialect::Postgres.table(table);
-    let rows = tx.fetch(text, &[Arg::from(&name)]).await?;
-    Ok(rows.first().and_then(|row| row.maybe_text(0)))
-}
-
-/// The last value that a table's generated key has given out.
-pub(super) async fn sequence(tx: &mut Tx, table: &str) -> Result<Option<i64>, sqlx::Error> {
-    let Some(name) = sequence_name(tx, table).await? else {
-        return Ok(None);
-    };
-    let text = format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {name}");
-    tx.number(&text, &[]).await
-}
-
-/// Advances the next value of a generated key past this one.
-pub(super) async fn raise_sequence(
-    tx: &mut Tx,
-    table: &str,
-    value: i64,
-) -> Result<(), sqlx::Error> {
-    let Some(name) = sequence_name(tx, table).await? else {
-        return Ok(());
-    };
-    let text = format!(
-        "SELECT setval(CAST(? AS text)::regclass, greatest(CAST(? AS bigint), last_value)) \
-         FROM {name} WHERE last_value < CAST(? AS bigint) OR NOT is_called"
-    );
-    if value > 0 {
-        let args = [Arg::from(&name), Arg::from(value), Arg::from(value)];
-        tx.number(&text, &args).await?;
-    }
-    Ok(())
-}
-
-/// By how much a table's generated key grows, and where it stands.
-pub(crate) async fn id_step(tx: &mut Tx, table: &str) -> Result<Option<(i64, i64)>, sqlx::Error> {
-    let Some(name) = sequence_name(tx, table).await? else {
-        return Ok(None);
-    };
-    let text = format!(
-        "SELECT s.seqincrement, q.last_value FROM {name} AS q, pg_sequence AS s \
-         WHERE s.seqrelid = CAST(? AS text)::regclass"
-    );
-    let rows = tx.fetch(&text, &[Arg::from(&name)]).await?;
-    rows.first()
-        .map(|row| Ok((row.int(0)?, row.int(1)?)))
-        .transpose()
-}
-
-/// As [`raise_sequence`], by whole steps of the sequence.
-pub(crate) async fn raise_by_steps(
-    tx: &mut Tx,
-    table: &str,
-    value: i64,
-) -> Result<(), sqlx::Error> {
-    let Some((step, last)) = id_step(tx, table).await? else {
-        return Ok(());
-    };
-    if step < 1 || last >= value {
-        return Ok(());
-    }
-    let steps = (value - last).saturating_add(step - 1) / step;
-    raise_sequence(tx, table, last.saturating_add(steps.saturating_mul(step))).await
 }
 
 #[cfg(test)]
