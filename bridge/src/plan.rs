@@ -30,7 +30,7 @@ use beside::Legacy;
 pub(crate) use filter::Filter;
 pub(crate) use group::{Group, Way};
 use keys::KeyForm;
-pub(crate) use keys::shown;
+pub(crate) use keys::{exactly, shown};
 pub(crate) use straight::Straight;
 
 /// Key columns that the change table has room for.

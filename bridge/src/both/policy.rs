@@ -1,11 +1,12 @@
 //! Who wins where both sides have changed one row. Pure.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
 use outgrow_rollout::Side;
 
-use crate::plan::{Group, Image};
+use crate::plan::{Group, Image, exactly};
 use crate::value::Cell;
 
 /// Which sides take a slice's writes.
@@ -114,9 +115,14 @@ pub(crate) fn place(group: &Group, column: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// Numbers by value, also where they are text; times as text of one form, with or without
-/// fractions of a second.
+/// Numbers by value, also where they are text, and exactly; times as text of one form, with or
+/// without fractions of a second.
 fn compare(a: &Cell, b: &Cell) -> Ordering {
+    if let (Some(a), Some(b)) = (digits(a), digits(b))
+        && let Some(order) = exactly(&a, &b)
+    {
+        return order;
+    }
     if let (Some(a), Some(b)) = (number(a), number(b)) {
         return a.total_cmp(&b);
     }
@@ -126,15 +132,19 @@ fn compare(a: &Cell, b: &Cell) -> Ordering {
     }
 }
 
-fn number(cell: &Cell) -> Option<f64> {
+/// What may be a number, as text.
+fn digits(cell: &Cell) -> Option<Cow<'_, str>> {
     match cell {
-        // Versions and times in milliseconds are far below the last exact whole number.
-        #[allow(clippy::cast_precision_loss)]
-        Cell::Int(i) => Some(*i as f64),
-        Cell::Real(r) => Some(*r),
-        Cell::Text(text) => text.parse().ok(),
-        _ => None,
+        Cell::Int(i) => Some(i.to_string().into()),
+        Cell::Real(r) => Some(r.to_string().into()),
+        Cell::Text(text) => Some(text.as_str().into()),
+        Cell::Null | Cell::Blob(_) | Cell::BadText(_) => None,
     }
+}
+
+/// Also one with an exponent.
+fn number(cell: &Cell) -> Option<f64> {
+    digits(cell)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -160,6 +170,37 @@ mod tests {
             assert_eq!(compare(&b, &a), Ordering::Greater, "{a} {b}");
             assert_eq!(compare(&a, &a), Ordering::Equal);
         }
+    }
+
+    #[test]
+    fn numbers_beyond_those_of_a_float_are_compared_exactly() {
+        let less = [
+            (
+                Cell::Int(9_007_199_254_740_992),
+                Cell::Int(9_007_199_254_740_993),
+            ),
+            (Cell::Int(i64::MAX - 1), Cell::Int(i64::MAX)),
+            (
+                Cell::from("18446744073709551614"),
+                Cell::from("18446744073709551615"),
+            ),
+            (Cell::Int(i64::MAX), Cell::from("9223372036854775808")),
+            (
+                Cell::from("1.00000000000000000001"),
+                Cell::from("1.00000000000000000002"),
+            ),
+            (Cell::from("-0.30000000000000000001"), Cell::from("-0.3")),
+            (Cell::Real(0.5), Cell::from("0.50000000000000000001")),
+            (Cell::from("1e3"), Cell::Int(1_001)),
+        ];
+        for (a, b) in less {
+            assert_eq!(compare(&a, &b), Ordering::Less, "{a} {b}");
+            assert_eq!(compare(&b, &a), Ordering::Greater, "{a} {b}");
+        }
+        assert_eq!(
+            compare(&Cell::from("10.0"), &Cell::Int(10)),
+            Ordering::Equal
+        );
     }
 
     #[test]

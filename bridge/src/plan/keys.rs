@@ -28,6 +28,7 @@ use crate::pieces::Pieces;
 use crate::spec::{ColumnSpec, Source};
 use crate::transform::{Transform, Unmappable};
 use crate::value::{Cell, Key, Kind};
+pub(crate) use order::exactly;
 use order::{Shape, by_number, fits, floor};
 
 /// How a table writes one column of its key.

@@ -172,6 +172,11 @@ impl<'t> Number<'t> {
     }
 }
 
+/// Two plain decimal numbers as text, exactly; `None` where one of them is none.
+pub(crate) fn exactly(a: &str, b: &str) -> Option<Ordering> {
+    Some(Number::of(a)?.order(&Number::of(b)?))
+}
+
 /// Two values of a column of numbers, in the order of databases.
 pub(super) fn by_number(a: &Cell, b: &Cell) -> Ordering {
     let text = |cell: &Cell| match cell {
