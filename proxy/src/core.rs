@@ -150,7 +150,7 @@ impl Core {
         let keys = &settings.legacy_clients.cohort;
         let name = &settings.legacy.name;
         let known = cohort::of_legacy(name, keys, &self.shared.cookies, fields);
-        known.unwrap_or_else(|| key_hash(name, peer.address.as_bytes()))
+        known.unwrap_or_else(|| key_hash(name, peer.client.as_bytes()))
     }
 
     /// Counts an answer of a build of the legacy side, or its absence.
@@ -241,8 +241,10 @@ fn crews(shared: &Shared, clusters: &[Rc<Cluster>]) -> Vec<(String, Rc<Crew>)> {
 /// Where a request came from, written out once a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// The client's address.
+    /// Who is connected, as the way up is told.
     pub(crate) address: HeaderValue,
+    /// Who asks: the same, or whom a trusted proxy asks for. Limits, logs and rings go by it.
+    pub(crate) client: HeaderValue,
     pub(crate) ip: IpAddr,
     /// How it stands in `Forwarded`, where an IPv6 address is quoted.
     pub(crate) node: HeaderValue,
@@ -277,10 +279,20 @@ impl Peer {
                 IpAddr::V4(_) => text.clone(),
                 IpAddr::V6(six) => value(format!("\"[{six}]\"")),
             },
+            client: text.clone(),
             address: text,
             ip: address,
             word: trust.word(address),
             scheme,
+        }
+    }
+
+    /// With whom it asks for.
+    pub(crate) fn asking_for(&self, client: IpAddr) -> Self {
+        let text = HeaderValue::try_from(client.to_string());
+        Self {
+            client: text.unwrap_or_else(|_| self.client.clone()),
+            ..self.clone()
         }
     }
 }

@@ -146,7 +146,7 @@ fn admit_all(core: &Core, fields: &HeaderMap, peer: &Peer) -> Result<(), Refusal
     match &core.shared.settings.limit {
         None => Ok(()),
         Some(limit) => {
-            let checked = limit.check(fields, peer.address.as_bytes());
+            let checked = limit.check(fields, peer.client.as_bytes());
             checked.map_err(Refusal::Limited)
         }
     }
@@ -247,7 +247,7 @@ async fn enter(
     if let Some(trail) = trail {
         trail.is_slow_after(filters.slow);
     }
-    filters.limit(&parts.headers, &peer.address)?;
+    filters.limit(&parts.headers, &peer.client)?;
     let entry = match &filters.auth {
         None => Entry::Open(None),
         // Boxed, so that requests that nobody is asked about are no larger for it.
@@ -351,7 +351,7 @@ async fn pass_through(
     if let Some(targets) = targets {
         out.parts.uri = targets.of(Side::Legacy).clone();
     }
-    let asking = Client::Address(&peer.address);
+    let asking = Client::Address(&peer.client);
     let origin = core.legacy_client(&out.parts.headers, peer);
     let (cluster, build) = core.legacy_to(origin);
     if let Some(trail) = &trail {

@@ -54,6 +54,11 @@ pub(crate) async fn answer(
     peer: Rc<Peer>,
     (mut parts, body): (Box<request::Parts>, ClientBody),
 ) -> Result<Reply<Body>, Infallible> {
+    let told = core.shared.settings.trust.told(&peer, &parts.headers);
+    let peer = match told.filter(|client| *client != peer.ip) {
+        Some(client) => Rc::new(peer.asking_for(client)),
+        None => peer,
+    };
     let trace = core.shared.settings.trace;
     let id = trace
         .request_id

@@ -49,12 +49,27 @@ impl Trust {
         if peer.word == Word::Stranger {
             return peer.ip;
         }
-        let ours = self.forwarded.as_deref().unwrap_or_default();
-        let mut client = peer.ip;
         let chain = fields.get(FORWARDED_FOR).map(HeaderValue::as_bytes);
         let chain = std::str::from_utf8(chain.unwrap_or_default()).unwrap_or_default();
         // The last one is whoever is connected.
-        for told in chain.rsplit(',').skip(1) {
+        self.walk(peer.ip, chain.rsplit(',').skip(1))
+    }
+
+    /// The same of a head as it came, where a trusted proxy is connected, and `None` where none is.
+    pub(crate) fn told(&self, peer: &Peer, fields: &HeaderMap) -> Option<IpAddr> {
+        if peer.word != Word::Believed {
+            return None;
+        }
+        let texts = fields.get_all(FORWARDED_FOR).iter().rev();
+        let texts = texts.map(|text| text.to_str().unwrap_or_default());
+        Some(self.walk(peer.ip, texts.flat_map(|text| text.rsplit(','))))
+    }
+
+    /// The first of these, from the nearest on, that is none of ours; where all are, the farthest.
+    fn walk<'a>(&self, connected: IpAddr, told: impl Iterator<Item = &'a str>) -> IpAddr {
+        let ours = self.forwarded.as_deref().unwrap_or_default();
+        let mut client = connected;
+        for told in told {
             let Some(address) = read_address(told.trim()) else {
                 break;
             };

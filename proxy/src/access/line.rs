@@ -131,7 +131,7 @@ pub(super) fn json(
     now.write(into);
     into.push(b'"');
     texts(into, ",\"id\":", trail.id.as_ref().map(text));
-    texts(into, ",\"client\":", Some(text(&trail.peer.address)));
+    texts(into, ",\"client\":", Some(text(&trail.peer.client)));
     texts(into, ",\"method\":", Some(trail.method.as_str()));
     texts(into, ",\"target\":", Some(target(&trail.target, query)));
     let status = ending.status.map_or(CLIENT_LEFT, |status| status.as_u16());
@@ -195,7 +195,7 @@ pub(super) fn combined(into: &mut Vec<u8>, now: &Stamp<'_>, ending: &Ending, que
         Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     };
-    let (client, common) = (text(&trail.peer.address), &now.clock.common);
+    let (client, common) = (text(&trail.peer.client), &now.clock.common);
     // Memory takes all bytes.
     let _ = write!(into, "{client} - - [{common}] \"{} ", trail.method);
     quote(into, target(&trail.target, query).as_bytes());

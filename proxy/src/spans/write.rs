@@ -129,7 +129,7 @@ pub(super) fn server(to: &mut Vec<u8>, ending: &Ending, slices: &[Arc<Slice>], q
     if let Some(agent) = shown(&trail.agent) {
         attribute(to, "user_agent.original", agent);
     }
-    if let Ok(client) = trail.peer.address.to_str() {
+    if let Ok(client) = trail.peer.client.to_str() {
         attribute(to, "client.address", client);
     }
     if let Some(version) = version(trail.version) {

@@ -1,6 +1,9 @@
 //! A balancer in front: whose connection it is, and whose word counts.
 
-use outgrow_proxy::Trust;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outgrow_proxy::{Limiter, RateKey, RateRule, Trust};
 use outgrow_testkit::Upstream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -132,4 +135,39 @@ async fn only_the_word_of_who_is_trusted_counts() {
         );
         front.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_client_of_a_trusted_proxy_has_a_budget_of_its_own() {
+    let upstream = named("upstream").await;
+    let tells = [
+        "192.0.2.7",
+        "192.0.2.8",
+        "198.51.100.9, 192.0.2.7",
+        "192.0.2.8, 127.0.0.9",
+        "192.0.2.7:4711",
+    ];
+    for (trusted, statuses) in [
+        // Whoever is connected has one budget, whatever it says; and so has who is not trusted.
+        (None, [200, 429, 429, 429, 429]),
+        (Some("10.0.0.0/8"), [200, 429, 429, 429, 429]),
+        (Some("127.0.0.0/8"), [200, 200, 429, 429, 429]),
+    ] {
+        let mut settings = plain(&upstream);
+        settings.trust.forwarded = trusted.map(|net| vec![net.parse().unwrap()]);
+        settings.limit = Some(Arc::new(Limiter::new(RateRule {
+            requests: 1,
+            per: Duration::from_secs(3_600),
+            burst: 1,
+            by: RateKey::Address,
+        })));
+        let front = start(settings);
+        for (tells, status) in tells.iter().zip(statuses) {
+            let answer = front.get("/", &[("x-forwarded-for", tells)]).await;
+            assert_eq!(answer.status, status, "{trusted:?} {tells}");
+        }
+        front.stop().await;
+    }
+    let last = upstream.seen().pop().unwrap();
+    assert_eq!(last.header("x-forwarded-for"), Some("192.0.2.8, 127.0.0.1"));
 }
