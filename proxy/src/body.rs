@@ -15,14 +15,19 @@ use outgrow_shadow::{Draft, Lost};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::cache::Keep;
+use crate::deadline::{Idle, earliest};
 use crate::forward::{Lookup, Verdict};
 use crate::grpc;
 use crate::inbound::UploadCopy;
 use crate::pool::Lent;
 use crate::press::Press;
 use crate::relink::Relink;
+use crate::reply::Reply;
 use crate::trail::Ending;
 use crate::wire::WireError;
+
+/// Of the kind of a body that may stay silent.
+const EVENTS: &[u8] = b"text/event-stream";
 
 /// Bytes of one part of a body that is there already.
 const PART: usize = 16 * 1_024;
@@ -52,10 +57,15 @@ pub(crate) struct Answer {
     pub(crate) press: Option<Box<Press>>,
     /// Who wants to know how it ends.
     pub(crate) ending: Option<Ending>,
-    /// Who counts a call that fails at its end (gRPC).
-    pub(crate) verdict: Option<Box<Verdict>>,
-    /// When the client waits no longer, where it says so.
+    /// Who counts an answer that turns out to be a failure.
+    pub(crate) verdict: Option<Verdict>,
+    /// How long the side may say nothing.
+    pub(crate) idle: Option<Idle>,
+    /// When all of it must have come, where somebody says so.
+    end: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// It is the client that says so, and is told at the end (gRPC).
+    calls: bool,
 }
 
 /// The copy of an answer for the shadow.
@@ -124,8 +134,24 @@ impl Answer {
             press: Some(Box::new(press)),
             ending: None,
             verdict: None,
+            idle: None,
+            end: None,
             deadline: None,
+            calls: false,
         }
+    }
+
+    /// Whether such an answer may stay silent by its nature: events as they happen, calls.
+    pub(crate) fn is_open(&self, head: &Reply<()>) -> bool {
+        let unknown = |lent: &Lent| lent.flow.left().is_none();
+        let events = |kind: &[u8]| {
+            let kind = kind.get(..EVENTS.len());
+            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+        };
+        self.lent.as_ref().is_some_and(unknown)
+            && head
+                .kind()
+                .is_some_and(|kind| events(kind) || grpc::is_kind(kind))
     }
 
     fn finish(&mut self, now: Option<Instant>) {
@@ -228,6 +254,9 @@ impl Answer {
         let Poll::Ready(frame) = lent.flow.poll_frame(cx) else {
             return self.poll_late(cx);
         };
+        if let Some(idle) = &mut self.idle {
+            idle.ends();
+        }
         let over = lent.flow.is_over();
         match &frame {
             Some(Ok(frame)) => {
@@ -263,14 +292,25 @@ impl Answer {
 }
 
 impl Answer {
-    /// Ends an answer that takes longer than its client waits. Its upstream is told so.
+    /// Ends an answer that takes longer than it may, or whose side has fallen silent; that is a failure
+    /// of the side. Its upstream is told so.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        let Some(deadline) = &mut self.deadline else {
-            return Poll::Pending;
-        };
-        ready!(deadline.as_mut().poll(cx));
+        let mut passed = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(cx).is_ready();
+        let late = self.deadline.as_mut().is_some_and(&mut passed);
+        if !late {
+            match &mut self.idle {
+                None => return Poll::Pending,
+                Some(idle) => ready!(idle.poll(cx)),
+            }
+            if let Some(verdict) = &self.verdict {
+                verdict.fail();
+            }
+        }
         (self.lent, self.keep) = (None, None);
-        Poll::Ready(Some(Ok(Frame::trailers(grpc::late()))))
+        Poll::Ready(Some(match late && self.calls {
+            true => Ok(Frame::trailers(grpc::late())),
+            false => Err(WireError::Late),
+        }))
     }
 }
 
@@ -278,7 +318,7 @@ impl Body {
     /// Wraps an answer. One that is whole already gives its connection back here and now.
     pub(crate) fn answer(lent: Lent, copy: Option<Copy>) -> Self {
         let now = Some(lent.answered);
-        let until = lent.until;
+        let (until, end) = (lent.until, earliest((lent.until, lent.end)));
         let mut answer = Answer {
             lent: Some(lent),
             copy,
@@ -288,7 +328,10 @@ impl Body {
             press: None,
             ending: None,
             verdict: None,
+            idle: None,
+            end,
             deadline: None,
+            calls: until.is_some(),
         };
         let Some(flow) = answer.lent.as_mut().map(|lent| &mut lent.flow) else {
             return Self::Empty;
@@ -304,8 +347,16 @@ impl Body {
             answer.finish(now);
             return Self::Full(Some(whole));
         }
-        answer.deadline = until.map(|until| Box::pin(sleep_until(until.into())));
+        answer.deadline = end.map(|end| Box::pin(sleep_until(end.into())));
         Self::Answer(Box::new(answer))
+    }
+
+    /// When all of it must have come, where somebody says so and it has not yet.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        match self {
+            Self::Empty | Self::Full(_) => None,
+            Self::Answer(answer) => answer.end,
+        }
     }
 
     /// Puts what passes into the store, at its end.

@@ -47,6 +47,14 @@ impl Deadline {
     }
 }
 
+/// The first of both, where there are any.
+pub(crate) fn earliest((a, b): (Option<Instant>, Option<Instant>)) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// How long nothing may happen. Costs nothing before somebody has waited.
 #[derive(Debug)]
 pub(crate) struct Idle {

@@ -18,6 +18,7 @@ use crate::auth::{Entry, admit};
 use crate::body::{Body, Copy};
 use crate::cohort;
 use crate::core::{Core, Peer};
+use crate::deadline::Idle;
 use crate::error::{Declined, Refusal, UpstreamError};
 use crate::filters::compress::Wanted;
 use crate::filters::cors::{self, Grant};
@@ -154,13 +155,14 @@ fn admit_all(core: &Core, fields: &HeaderMap, peer: &Peer) -> Result<(), Refusal
 
 /// What a request may take, by its route. Whether its body fits, as far as its head says.
 fn allow(core: &Core, chosen: Option<&Filters>, out: &mut Outgoing, is_call: bool) -> bool {
-    if out.body.is_none() {
-        return true;
-    }
     let usual = &core.shared.settings.limits.allowance;
     let own = chosen.map(|filters| &filters.allowance);
+    let total = usual.total.or(own.and_then(|own| own.total));
+    if out.body.is_none() && total.is_none() {
+        return true;
+    }
     out.allowed = Allowance::resolve(usual, own, is_call);
-    if out.allowed.body_max == u64::MAX {
+    if out.body.is_none() || out.allowed.body_max == u64::MAX {
         return true;
     }
     let length = out.parts.headers.get(CONTENT_LENGTH);
@@ -442,11 +444,16 @@ fn hand_down(
     if let Some(filters) = filters {
         filters.response(response.headers_mut());
     }
+    let usual = lent.allowance().answer_idle;
     let mut body = Body::answer(lent, copy);
-    if let Body::Answer(answer) = &mut body
-        && later
-    {
-        answer.verdict = Some(Box::new(verdict()));
+    if let Body::Answer(answer) = &mut body {
+        let own = filters.and_then(|filters| filters.allowance.answer_idle);
+        let idle = own.or_else(|| usual.filter(|_| !answer.is_open(&response)));
+        answer.idle = idle.filter(|idle| !idle.is_zero()).map(Idle::new);
+        // Of an answer that is a failure by its head nothing more is to be said.
+        if later || answer.idle.is_some() && !response.status().is_server_error() {
+            answer.verdict = Some(verdict());
+        }
     }
     response.with(body)
 }

@@ -26,7 +26,11 @@ pub(crate) fn is_call((method, version): (&Method, Version), headers: &HeaderMap
 /// `application/grpc`, with or without a coding of its messages; gRPC-Web is something else.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    kind.is_some_and(is_kind)
+}
+
+pub(crate) fn is_kind(kind: &[u8]) -> bool {
+    let rest = kind.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 

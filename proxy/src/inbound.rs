@@ -29,7 +29,7 @@ use crate::body::Body;
 use crate::connection::Ends;
 use crate::core::{Core, Peer};
 use crate::counts::refusals::UNFINISHED;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, earliest};
 use crate::error::Refusal;
 use crate::forward::is_read;
 use crate::reply::Reply;
@@ -330,7 +330,9 @@ impl Inbound<'_> {
             down
         };
         let sent = poll_fn(|cx| self.poll_send(cx, &mut down)).await;
-        let (stays, unseen) = (down.stays, down.is_cut_unseen());
+        // Who reads nothing is to cost nothing more, not even the kernel's memory.
+        let unseen = down.is_cut_unseen() || down.given_up;
+        let stays = down.stays;
         let memory = down.into_memory();
         if memory.capacity() <= KEPT_MAX {
             self.core.desk.output.replace(memory);
@@ -369,12 +371,33 @@ impl Inbound<'_> {
                 Poll::Ready(false)
             }
             Poll::Pending => {
-                if ended && down.written != before {
+                let moved = down.written != before;
+                if ended && moved {
                     self.deadline.set(Instant::now() + HALF_CLOSED);
+                }
+                if !ended && self.gives_up(cx, down, moved) {
+                    debug!("a client reads nothing of its answer");
+                    return Poll::Ready(false);
                 }
                 self.poll_left(cx).map(|()| false)
             }
         }
+    }
+
+    /// Whether the client has taken nothing for too long.
+    fn gives_up(&mut self, cx: &mut Context<'_>, down: &mut Down, moved: bool) -> bool {
+        let idle = self.core.shared.settings.limits.client_idle;
+        let timed = std::mem::replace(&mut down.timed, down.stuck);
+        if !down.stuck || (idle.is_zero() && down.end.is_none()) {
+            return false;
+        }
+        if moved || !timed {
+            let now = Instant::now();
+            let idle = (!idle.is_zero()).then(|| now + idle);
+            self.deadline.set(earliest((idle, down.end)).unwrap_or(now));
+        }
+        down.given_up = self.deadline.poll(cx).is_ready();
+        down.given_up
     }
 
     /// Ready when the client has left. What it sends meanwhile is kept for later.

@@ -1,6 +1,6 @@
 //! Every bound of the data plane, with its reason.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bounds; the defaults suit a monolith behind one proxy.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Limits {
     pub headers_max: usize,
     /// Bytes of a request's head. Over HTTP/2 64 KB at the most, for each stream may bring one.
     pub head_max: usize,
+    /// Between two parts of an answer that a client takes; zero is for ever. As long as nginx waits.
+    pub client_idle: Duration,
     /// What is said of no route in particular.
     pub allowance: Allowance,
 }
@@ -39,6 +41,11 @@ pub struct Allowance {
     pub body_max: Option<u64>,
     /// Between two parts of a request's body that the client sends.
     pub upload_idle: Option<Duration>,
+    /// Between two parts of an answer's body that the upstream sends. What is open by its nature
+    /// (events, calls) may stay silent where only the proxy says a time, and not the route.
+    pub answer_idle: Option<Duration>,
+    /// From a request's head to the end of its answer.
+    pub total: Option<Duration>,
 }
 
 impl Allowance {
@@ -47,6 +54,8 @@ impl Allowance {
     pub const USUAL: Self = Self {
         body_max: None,
         upload_idle: Some(Duration::from_secs(60)),
+        answer_idle: Some(Duration::from_secs(60)),
+        total: None,
     };
 
     /// With what a route says for itself. Calls (gRPC) may stay open in silence, so nothing of
@@ -57,7 +66,9 @@ impl Allowance {
             let usual = usual.filter(|_| !is_call);
             own.or(usual).filter(|idle| !idle.is_zero())
         };
+        let total = own.total.or(usual.total).filter(|total| !total.is_zero());
         Allowed {
+            end: total.and_then(|total| Instant::now().checked_add(total)),
             body_max: own.body_max.or(usual.body_max).unwrap_or(u64::MAX),
             upload_idle: idle(own.upload_idle, usual.upload_idle),
         }
@@ -67,6 +78,8 @@ impl Allowance {
 /// What one request may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed {
+    /// When all of its answer must have come.
+    pub(crate) end: Option<Instant>,
     pub(crate) body_max: u64,
     /// None waits for ever.
     pub(crate) upload_idle: Option<Duration>,
@@ -75,6 +88,7 @@ pub(crate) struct Allowed {
 impl Allowed {
     /// For what the proxy itself asks.
     pub(crate) const ALL: Self = Self {
+        end: None,
         body_max: u64::MAX,
         upload_idle: None,
     };
@@ -93,6 +107,7 @@ impl Default for Limits {
             pool_max: 1_024,
             headers_max: 256,
             head_max: 256 * 1_024,
+            client_idle: Duration::from_secs(60),
             allowance: Allowance::USUAL,
         }
     }
@@ -120,6 +135,7 @@ mod tests {
         let own = Allowance {
             body_max: Some(20),
             upload_idle: Some(second),
+            ..none
         };
         assert_eq!(of(&own, true), (20, Some(second)));
         let off = Allowance {

@@ -21,7 +21,7 @@ use outgrow_rollout::key_hash;
 use crate::error::UpstreamError;
 use crate::grpc;
 use crate::inbound::{ClientBody, Hints};
-use crate::limits::{Allowed, Limits};
+use crate::limits::{Allowance, Allowed, Limits};
 use crate::reply::Reply;
 use crate::rules::Balance;
 use crate::trail::Trail;
@@ -92,17 +92,25 @@ pub(crate) struct Lent {
     pub(crate) answered: Instant,
     /// When all of it must have come, where the client says so.
     pub(crate) until: Option<Instant>,
+    /// And where the config does.
+    pub(crate) end: Option<Instant>,
 }
 
 impl Lent {
     /// Of an answer whose head has just come.
-    fn new(slot: Slot, flow: Flow, until: Option<Instant>) -> Self {
+    fn new(slot: Slot, flow: Flow, (until, end): (Option<Instant>, Option<Instant>)) -> Self {
         Self {
             slot,
             flow,
             answered: Instant::now(),
             until,
+            end,
         }
+    }
+
+    /// What is said of no route in particular.
+    pub(crate) fn allowance(&self) -> &Allowance {
+        &self.slot.cluster.limits.allowance
     }
 
     /// Who answered.
@@ -160,6 +168,11 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// When all of the answer must have come: as the client says, and as the config does.
+    fn ends(&self) -> (Option<Instant>, Option<Instant>) {
+        (self.until, self.allowed.end)
+    }
+
     fn may_repeat(&self) -> bool {
         self.body.is_none() && self.parts.method.is_idempotent()
     }

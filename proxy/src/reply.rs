@@ -6,7 +6,8 @@
 
 mod lines;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 pub(crate) use lines::{Lines, LinesBuilder, Unkept};
@@ -80,6 +81,15 @@ impl<B> Reply<B> {
     /// Its fields, as far as nobody has to read lines for them.
     pub(crate) fn known(&self) -> Option<&HeaderMap> {
         self.head.fields.as_ref()
+    }
+
+    /// Of what kind its body is.
+    pub(crate) fn kind(&self) -> Option<&[u8]> {
+        match (self.known(), self.lines()) {
+            (Some(fields), _) => fields.get(CONTENT_TYPE).map(HeaderValue::as_bytes),
+            (None, Some(lines)) => lines.find(CONTENT_TYPE.as_str().as_bytes()),
+            (None, None) => None,
+        }
     }
 
     /// Reads its lines at the first call.

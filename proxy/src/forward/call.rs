@@ -350,7 +350,7 @@ impl Call {
     pub(super) fn verdict(&self, side: Side, build: Option<usize>) -> Verdict {
         Verdict {
             core: self.core.clone(),
-            slice: Some(self.slice().clone()),
+            slice: Some(self.index),
             event: Some(self.event(side, build)),
             route: self.route,
             side,

@@ -1,7 +1,7 @@
-//! Calls that fail at the end of their answers, where the heads had said nothing (gRPC).
+//! Answers that turn out to be failures behind their heads: calls that say so at their end (gRPC), and
+//! upstreams that fall silent.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::HeaderMap;
 use outgrow_rollout::Side;
@@ -9,14 +9,13 @@ use outgrow_rollout::Side;
 use crate::core::Core;
 use crate::grpc;
 use crate::guard::ErrorEvent;
-use crate::slice::Slice;
 
-/// Counts such a call. It was counted as an answer when its head came.
+/// Counts such an answer. It was counted as an answer when its head came.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(super) core: Rc<Core>,
     /// Where it belongs to one.
-    pub(super) slice: Option<Arc<Slice>>,
+    pub(super) slice: Option<usize>,
     /// What the guard is told.
     pub(super) event: Option<ErrorEvent>,
     pub(super) route: usize,
@@ -25,13 +24,16 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     pub(crate) fn hear(&self, trailers: &HeaderMap) {
-        if !grpc::has_failed(trailers) {
-            return;
+        if grpc::has_failed(trailers) {
+            self.fail();
         }
+    }
+
+    pub(crate) fn fail(&self) {
         let index = self.core.index;
         self.core.shared.routes.fail(index, self.route, self.side);
         let mut by_build = self.core.shared.legacy_builds.as_ref();
-        if let Some(slice) = &self.slice {
+        if let Some(slice) = self.slice.map(|slice| &self.core.shared.slices[slice]) {
             slice.counts.fail(index, self.side);
             if self.side == Side::Extracted {
                 by_build = slice.by_build.as_ref();

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
@@ -85,6 +85,14 @@ pub(super) struct Down {
     pub(super) stays: bool,
     /// Bytes so far.
     pub(super) written: u64,
+    /// The client takes no more for now.
+    pub(super) stuck: bool,
+    /// Its time runs.
+    pub(super) timed: bool,
+    /// It is over.
+    pub(super) given_up: bool,
+    /// When all of the answer must have come, where somebody says so.
+    pub(super) end: Option<Instant>,
 }
 
 impl Down {
@@ -111,6 +119,7 @@ impl Down {
             date,
         );
         let body = answer.into_body();
+        let end = body.end();
         let ended = coding == Coding::Nothing || body.is_end_stream();
         let mut down = Self {
             gathered: out,
@@ -124,6 +133,10 @@ impl Down {
             cut: false,
             stays,
             written: 0,
+            stuck: false,
+            timed: false,
+            given_up: false,
+            end,
         };
         if ended && coding == Coding::Chunked {
             down.gathered.extend_from_slice(b"0\r\n\r\n");
@@ -159,11 +172,13 @@ impl Down {
         cx: &mut Context<'_>,
         to: &mut W,
     ) -> Poll<io::Result<()>> {
+        self.stuck = false;
         loop {
             let waits = self.gather(cx);
             if self.is_flushed() {
                 if !waits {
                     let flushed = Pin::new(&mut *to).poll_flush(cx);
+                    self.stuck = flushed.is_pending();
                     return match (flushed, self.cut) {
                         (Poll::Ready(Ok(())), true) => {
                             Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
@@ -172,7 +187,7 @@ impl Down {
                     };
                 }
                 // What was written may still lie in TLS.
-                let _ = Pin::new(&mut *to).poll_flush(cx)?;
+                self.stuck = Pin::new(&mut *to).poll_flush(cx)?.is_pending();
                 return Poll::Pending;
             }
             let first = &self.gathered[self.sent..];
@@ -183,7 +198,10 @@ impl Down {
                 Pin::new(&mut *to).poll_write_vectored(cx, &pieces)
             };
             match written {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.stuck = true;
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => self.advance(count),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -24,7 +24,7 @@ use crate::answer::refuse;
 use crate::body::Body;
 use crate::connection::Ends;
 use crate::core::{Core, Peer};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, earliest};
 use crate::error::Refusal;
 use crate::headers;
 use crate::stages::answer;
@@ -246,7 +246,11 @@ async fn exchange(
     };
     let sent = match begun {
         Ok(_) if over => return,
-        Ok(mut stream) => send(&mut stream, &mut body).await,
+        Ok(mut stream) => {
+            let idle = core.shared.settings.limits.client_idle;
+            let mut reader = Reader::new(idle, body.end());
+            send(&mut stream, &mut body, &mut reader).await
+        }
         Err(failure) => Err(failure),
     };
     if let Err(failure) = sent {
@@ -276,25 +280,15 @@ fn complete(core: &Core, response: &mut Response<()>, body: &Body, head: bool) -
 }
 
 /// Sends a body as fast as the client takes it.
-async fn send(stream: &mut SendStream<Bytes>, body: &mut Body) -> Result<(), h2::Error> {
+async fn send(
+    stream: &mut SendStream<Bytes>,
+    body: &mut Body,
+    reader: &mut Reader,
+) -> Result<(), h2::Error> {
     loop {
         // Room first: what is taken from a side is to go on.
         stream.reserve_capacity(1);
-        let room = poll_fn(|cx| {
-            if stream.capacity() > 0 {
-                return Poll::Ready(Ok(true));
-            }
-            loop {
-                return match stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(0))) => continue,
-                    Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(true)),
-                    Poll::Ready(Some(Err(failure))) => Poll::Ready(Err(failure)),
-                    Poll::Ready(None) => Poll::Ready(Ok(false)),
-                    Poll::Pending => stream.poll_reset(cx).map_ok(|_| false),
-                };
-            }
-        });
-        if !room.await? {
+        if !has_room(stream, reader).await? {
             return Ok(());
         }
         let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
@@ -314,8 +308,7 @@ async fn send(stream: &mut SendStream<Bytes>, body: &mut Body) -> Result<(), h2:
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let over = body.is_end_stream();
-                    stream.send_data(data, over)?;
-                    if over {
+                    if !pass(stream, (data, over), reader).await? || over {
                         return Ok(());
                     }
                 }
@@ -324,6 +317,93 @@ async fn send(stream: &mut SendStream<Bytes>, body: &mut Body) -> Result<(), h2:
                     return stream.send_trailers(trailers);
                 }
             },
+        }
+    }
+}
+
+/// Sends a part in pieces for which the client has room, so that it is known whether it takes them.
+/// Whether more may follow.
+async fn pass(
+    stream: &mut SendStream<Bytes>,
+    (mut data, over): (Bytes, bool),
+    reader: &mut Reader,
+) -> Result<bool, h2::Error> {
+    loop {
+        stream.reserve_capacity(data.len());
+        let room = stream.capacity();
+        if room >= data.len() {
+            return stream.send_data(data, over).map(|()| true);
+        }
+        if room > 0 {
+            stream.send_data(data.split_to(room), false)?;
+        } else if !has_room(stream, reader).await? {
+            return Ok(false);
+        }
+    }
+}
+
+/// Waits until the client has room. Whether it will: it may have no use for more, or make none for too
+/// long, and is given up then.
+async fn has_room(stream: &mut SendStream<Bytes>, reader: &mut Reader) -> Result<bool, h2::Error> {
+    let mut waits = false;
+    poll_fn(|cx| {
+        if stream.capacity() > 0 {
+            return Poll::Ready(Ok(true));
+        }
+        let room = loop {
+            break match stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(0))) => continue,
+                Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(true)),
+                Poll::Ready(Some(Err(failure))) => Poll::Ready(Err(failure)),
+                Poll::Ready(None) => Poll::Ready(Ok(false)),
+                Poll::Pending => stream.poll_reset(cx).map_ok(|_| false),
+            };
+        };
+        let begins = !std::mem::replace(&mut waits, true);
+        if room.is_pending() && reader.poll(cx, begins).is_ready() {
+            debug!("a client takes nothing of its answer");
+            stream.send_reset(Reason::CANCEL);
+            return Poll::Ready(Ok(false));
+        }
+        room
+    })
+    .await
+}
+
+/// How long a client may take nothing of an answer.
+#[derive(Debug)]
+struct Reader {
+    /// Zero is for ever.
+    idle: Duration,
+    /// When all of the answer must have gone, where somebody says so.
+    end: Option<Instant>,
+    deadline: Option<Deadline>,
+}
+
+impl Reader {
+    fn new(idle: Duration, end: Option<Instant>) -> Self {
+        Self {
+            idle,
+            end,
+            deadline: None,
+        }
+    }
+
+    /// Ready when it is over. `begins`: from now on the client is waited for.
+    fn poll(&mut self, cx: &mut Context<'_>, begins: bool) -> Poll<()> {
+        if begins {
+            let idle = (!self.idle.is_zero()).then(|| Instant::now() + self.idle);
+            let Some(until) = earliest((idle, self.end)) else {
+                return Poll::Pending;
+            };
+            match &mut self.deadline {
+                Some(deadline) => deadline.set(until),
+                none => *none = Some(Deadline::new(until)),
+            }
+        }
+        match &mut self.deadline {
+            Some(deadline) => deadline.poll(cx),
+            None => Poll::Pending,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::{timeout, timeout_at};
 use tracing::warn;
 
 use super::{Cluster, Flow, Lent, Member, Outgoing, Slot};
+use crate::deadline::earliest;
 use crate::dial::{DialError, Spoken};
 use crate::error::UpstreamError;
 use crate::reply::Reply;
@@ -122,8 +123,8 @@ impl Cluster {
     ) -> Answered {
         let member = slot.member.clone();
         let to = member.to();
-        let deadline = out.until;
-        let lend = |wire| Lent::new(slot, Flow::Line(wire), deadline);
+        let ends = out.ends();
+        let lend = |wire| Lent::new(slot, Flow::Line(wire), ends);
         if let Some(mut wire) = self.take(&member, begun) {
             let may_repeat = out.may_repeat();
             match self.ask(to, &mut wire, out, (begun, until)).await {
@@ -156,8 +157,8 @@ impl Cluster {
     ) -> Answered {
         let member = slot.member.clone();
         let to = member.to();
-        let deadline = out.until;
-        let lend = |flow| Lent::new(slot, flow, deadline);
+        let ends = out.ends();
+        let lend = |flow| Lent::new(slot, flow, ends);
         let (mut tries, mut spare) = (0, true);
         loop {
             let (mux, known) = match self.reach(&member, until).await? {
@@ -189,7 +190,7 @@ impl Cluster {
                 WireError::Late => {
                     // Perhaps nobody is there any more: the next one is not to find that out. A
                     // client that waits for less than usual says nothing of it.
-                    if deadline.is_none() {
+                    if ends.0.is_none() {
                         mux.retire();
                     }
                     false
@@ -330,7 +331,7 @@ fn times(out: &Outgoing, (begun, until): (Instant, Instant)) -> Times {
     Times {
         until,
         patience: until.saturating_duration_since(begun),
-        end: out.until,
+        end: earliest(out.ends()),
         upload_idle: out.allowed.upload_idle,
         body_max: out.allowed.body_max,
     }

@@ -96,6 +96,7 @@ impl Cluster {
         let usual = begun + self.timeout;
         let until = out.until.unwrap_or(usual);
         let impatient = until < usual;
+        let until = out.allowed.end.map_or(until, |end| end.min(until));
         let (mut tried, mut last, mut from, mut before) = (Set::NONE, None, begun, 0);
         self.refresh();
         if self.all.get().is_empty() {

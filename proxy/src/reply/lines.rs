@@ -106,6 +106,18 @@ impl Lines {
         self.spans().filter_map(piece)
     }
 
+    /// The value of the first line with this name.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut lines = self
+            .pieces()
+            .flat_map(|piece| piece.split(|byte| *byte == b'\n'));
+        lines.find_map(|line| {
+            let (own, rest) = line.split_at_checked(name.len())?;
+            let value = rest.strip_prefix(b":")?;
+            own.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+        })
+    }
+
     /// The lines as fields, which share the head's memory.
     pub(crate) fn read(&self) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(8);
@@ -165,6 +177,10 @@ mod tests {
             read.collect::<Vec<_>>(),
             [("a", "1"), ("b", "2"), ("b", "")]
         );
+        let found = |name: &str| lines.find(name.as_bytes());
+        assert_eq!(found("b"), Some(&b"2"[..]));
+        assert_eq!(found("A"), Some(&b"1"[..]));
+        assert_eq!(found("connection"), None);
     }
 
     #[test]

@@ -49,5 +49,6 @@ mod remembering;
 mod rewriting;
 mod routing;
 mod secured;
+mod silence;
 mod succeeding;
 mod updating;

@@ -346,6 +346,7 @@ async fn a_route_has_limits_of_its_own() {
                 allowance: Allowance {
                     body_max: Some(10),
                     upload_idle: Some(SHORT),
+                    ..Allowance::default()
                 },
                 ..Filters::default()
             }));

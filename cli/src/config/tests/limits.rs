@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{golden, good};
+use super::{REFERENCE, golden, good, parse};
 
 #[test]
 fn limits_are_of_the_proxy_or_of_a_route() {
@@ -11,10 +11,15 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     let minute = Some(Duration::from_secs(60));
     assert_eq!((usual.head_max, usual.headers_max), (256 << 10, 256));
     let allowance = usual.allowance;
-    assert_eq!((allowance.body_max, allowance.upload_idle), (None, minute));
+    assert_eq!((allowance.body_max, allowance.total), (None, None));
+    let idle = (allowance.upload_idle, allowance.answer_idle);
+    assert_eq!(idle, (minute, minute));
+    assert_eq!(Some(usual.client_idle), minute);
     let text = "[proxy.limits]\nhead_max = \"16KiB\"\nfields_max = 64\nhead_timeout = \"5s\"\n\
-                body_max = \"10MiB\"\nupload_idle = \"0s\"\n\
-                [proxy.filters.limits]\nbody_max = \"1GiB\"\n";
+                body_max = \"10MiB\"\nupload_idle = \"0s\"\nanswer_idle = \"2m\"\n\
+                client_idle = \"0s\"\ntotal = \"1h\"\n\
+                [proxy.filters.limits]\nbody_max = \"1GiB\"\nanswer_idle = \"0s\"\n\
+                total = \"0s\"\n";
     let config = good(&format!("{two}{text}"));
     let limits = config.proxy.limits;
     assert_eq!((limits.head_max, limits.headers_max), (16 << 10, 64));
@@ -24,6 +29,14 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     assert_eq!(allowance.upload_idle, Some(Duration::ZERO));
     let own = config.proxy.filters.unwrap().allowance;
     assert_eq!((own.body_max, own.upload_idle), (Some(1 << 30), None));
+    let off = Some(Duration::ZERO);
+    assert_eq!((own.answer_idle, own.total), (off, off));
+    let hour = Some(Duration::from_secs(3_600));
+    assert_eq!(
+        (limits.client_idle, allowance.total),
+        (Duration::ZERO, hour)
+    );
+    assert_eq!(allowance.answer_idle, Some(Duration::from_secs(120)));
 }
 
 #[test]
@@ -40,6 +53,9 @@ fields_max = 5
 head_timeout = "0s"
 body_max = "12"
 upload_idle = "48h"
+answer_idle = "soon"
+client_idle = "25h"
+total = 5
 idle = "1s"
 
 [proxy.filters.limits]
@@ -51,4 +67,18 @@ upload_idle = 60
 urls = ["http://127.0.0.1:9000"]
 "#,
     );
+}
+
+#[test]
+fn every_key_of_limits_is_in_the_reference() {
+    let (_, rest) = REFERENCE.split_once("### `[proxy.limits]`").unwrap();
+    let (section, _) = rest.split_once("\n### ").unwrap();
+    let text = "[proxy.limits]\nnone = 1\n";
+    let told = parse(text).expect_err("a bad config").to_string();
+    let keys = told.split("the keys here are ").nth(1).unwrap();
+    let keys: Vec<&str> = keys.lines().next().unwrap().split(", ").collect();
+    assert_eq!(keys.len(), 8, "{keys:?}");
+    for key in keys {
+        assert!(section.contains(&format!("| `{key}`")), "{key}");
+    }
 }
