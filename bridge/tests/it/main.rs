@@ -29,6 +29,7 @@ mod mysql_binlog;
 mod mysql_binlog_fail_over;
 mod mysql_binlog_keys;
 mod mysql_binlog_refused;
+mod mysql_rights;
 mod names;
 mod network;
 mod passing_errors;

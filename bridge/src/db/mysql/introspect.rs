@@ -5,6 +5,9 @@ use crate::plan::{ColumnSchema, Plan, TableSchema};
 use crate::typed::Typed;
 use crate::value::Kind;
 
+/// What the bridge does in its database, on tables of ours, which are not there yet.
+const RIGHTS: [&str; 6] = ["CREATE", "DROP", "SELECT", "INSERT", "UPDATE", "DELETE"];
+
 /// Changes with every change of any table's columns.
 pub(crate) const VERSION: &str = "\
     SELECT CAST(COALESCE(SUM(CRC32(CONCAT_WS('.', table_name, column_name, ordinal_position, \
@@ -92,10 +95,10 @@ impl Database {
         let Ok(mut tx) = self.read().await else {
             return Err(sqlx::Error::PoolTimedOut);
         };
-        let mut missing = match &self.feed {
-            Some(Feed::Mysql(feed)) => self.missing_for_binlog(feed, &mut tx, plan).await?,
-            Some(Feed::Postgres(_)) | None => Vec::new(),
-        };
+        let mut missing = self.missing_grants(&mut tx, plan).await?;
+        if let Some(Feed::Mysql(feed)) = &self.feed {
+            missing.extend(self.missing_for_binlog(feed, &mut tx, plan).await?);
+        }
         let engine = "SELECT CAST(engine AS CHAR) FROM information_schema.tables \
                       WHERE table_schema = DATABASE() AND table_name = ?";
         let cascades = "SELECT count(*) FROM information_schema.referential_constraints \
@@ -125,5 +128,66 @@ impl Database {
             }
         }
         Ok(missing)
+    }
+
+    /// Rights to make tables and triggers of ours and to write rows. Those that a role gives are not
+    /// told to everybody: with one, the server has the word.
+    async fn missing_grants(
+        &self,
+        tx: &mut Tx,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String, String)>, sqlx::Error> {
+        let who = "SELECT CAST(CURRENT_USER() AS CHAR), CAST(DATABASE() AS CHAR), \
+                   CAST(COALESCE(CURRENT_ROLE(), 'NONE') AS CHAR)";
+        let rows = tx.fetch(who, &[]).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (user, schema) = (row.text(0)?, row.text(1)?);
+        if row.text(2)? != "NONE" {
+            return Ok(Vec::new());
+        }
+        let (name, host) = user.rsplit_once('@').unwrap_or((&user, "%"));
+        let grantee = format!("'{name}'@'{host}'");
+        let text = "SELECT CAST(privilege_type AS CHAR) FROM information_schema.user_privileges \
+                    WHERE grantee = ? UNION SELECT CAST(privilege_type AS CHAR) \
+                    FROM information_schema.schema_privileges \
+                    WHERE grantee = ? AND DATABASE() LIKE table_schema ESCAPE '\\'";
+        let args = [Arg::from(&grantee), Arg::from(&grantee)];
+        let found = tx.fetch(text, &args).await?;
+        let has = |right: &str| {
+            found
+                .iter()
+                .any(|row| row.maybe_text(0).as_deref() == Some(right))
+        };
+        let mut lacks: Vec<&str> = RIGHTS.into_iter().filter(|right| !has(right)).collect();
+        if !has("TRIGGER") && !self.triggers_of_each(tx, plan, &grantee).await? {
+            lacks.push("TRIGGER");
+        }
+        if lacks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lacks = lacks.join(", ");
+        Ok(vec![(
+            format!("{} database", self.side),
+            format!("user `{user}` lacks rights in database `{schema}`: {lacks}"),
+            format!("GRANT {lacks} ON `{schema}`.* TO {grantee}"),
+        )])
+    }
+
+    /// Whether triggers may be made on each of the tables, if not on all that there are.
+    async fn triggers_of_each(
+        &self,
+        tx: &mut Tx,
+        plan: &Plan,
+        grantee: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let text = "SELECT count(*) FROM information_schema.table_privileges WHERE grantee = ? \
+                    AND table_schema = DATABASE() AND table_name = ? AND privilege_type = 'TRIGGER'";
+        for table in plan.tables(self.side) {
+            let args = [Arg::from(grantee), Arg::from(&table.name)];
+            if tx.number(text, &args).await?.unwrap_or(0) == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -1,0 +1,59 @@
+//! What MariaDB's user may not do is told before anything is begun.
+
+use outgrow_bridge::Link;
+use outgrow_rollout::{DataPhase, Side};
+use outgrow_testkit::Mariadb;
+
+use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
+use crate::postgres::{Db, Pair};
+use crate::shop::copied;
+
+/// What a preflight says as this user of the source.
+async fn said(pair: &Pair, server: &Mariadb, user: &str) -> (Link, String) {
+    let mut spec = pair.spec();
+    spec.legacy = server.url_by(user, "127.0.0.1", "").parse().unwrap();
+    let link = Link::open(spec).await.unwrap();
+    let found = link.preflight().await.unwrap();
+    let problems = found.problems.iter().map(ToString::to_string);
+    let problems = problems.collect::<Vec<_>>().join("; ");
+    (link, problems)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_are_missing_are_named_with_their_grant() {
+    let server = Mariadb::with(LEGACY_MY).await;
+    let pair = Pair::of(Db::lite("").await, Db::my(EXTRACTED_MY).await);
+    server
+        .execute(
+            "CREATE USER reader@'%'; GRANT SELECT ON shop.* TO reader@'%'; \
+             CREATE USER writer@'%'; GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE ON `sho_`.* TO writer@'%'; \
+             CREATE USER other@'%'; GRANT ALL ON other.* TO other@'%'; GRANT SELECT, LOCK TABLES ON shop.* TO other@'%'; \
+             CREATE USER every@'%'; GRANT ALL ON *.* TO every@'%'; \
+             CREATE ROLE clerk; GRANT ALL ON shop.* TO clerk; CREATE USER played@'%'; GRANT clerk TO played@'%'; \
+             SET DEFAULT ROLE clerk FOR played@'%';",
+        )
+        .await;
+    for user in ["reader", "other"] {
+        let (link, problems) = said(&pair, &server, user).await;
+        let way = format!(
+            "GRANT CREATE, DROP, INSERT, UPDATE, DELETE, TRIGGER ON `shop`.* TO '{user}'@'%'"
+        );
+        assert!(problems.contains(&way), "{problems}");
+        link.shutdown().await;
+    }
+    let (link, problems) = said(&pair, &server, "writer").await;
+    let way = "GRANT TRIGGER ON `shop`.* TO 'writer'@'%'";
+    assert!(problems.contains(way), "{problems}");
+    link.shutdown().await;
+    server
+        .execute("GRANT TRIGGER ON shop.item TO writer@'%'")
+        .await;
+    for user in ["writer", "every", "played"] {
+        let (link, problems) = said(&pair, &server, user).await;
+        assert_eq!(problems, "", "{user}");
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        link.close().await.unwrap();
+        link.shutdown().await;
+    }
+}
