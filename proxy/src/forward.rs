@@ -403,14 +403,14 @@ fn outcome(
     sent: &Result<(Reply<()>, Lent), UpstreamError>,
     begun: Instant,
 ) -> Option<(bool, Duration)> {
-    let (error, ended) = match sent {
-        Ok((response, lent)) => (lent.has_failed(response), lent.answered),
+    let error = match sent {
+        Ok((response, lent)) => return Some((lent.has_failed(response), lent.took(begun))),
         Err(error) if error.is_clients() => return None,
         // A client that waits for less than others do says nothing of the side.
-        Err(UpstreamError::Expired { .. }) => (false, Instant::now()),
-        Err(_) => (true, Instant::now()),
+        Err(UpstreamError::Expired { .. }) => false,
+        Err(_) => true,
     };
-    Some((error, ended.saturating_duration_since(begun)))
+    Some((error, begun.elapsed()))
 }
 
 /// Gives an upstream's answer to the client.

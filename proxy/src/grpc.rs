@@ -96,6 +96,8 @@ pub(crate) fn refuse(refusal: &Refusal) -> Reply<Body> {
 fn number(refusal: &Refusal, http: StatusCode) -> u16 {
     match (refusal, http) {
         (Refusal::Upstream(UpstreamError::Timeout { .. } | UpstreamError::Expired { .. }), _) => 4,
+        // Its own time was over before it had sent all that it wanted to.
+        (_, StatusCode::REQUEST_TIMEOUT) => 4,
         (_, StatusCode::PAYLOAD_TOO_LARGE) => 8,
         (_, StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => 13,
         (_, StatusCode::UNAUTHORIZED) => 16,
@@ -129,6 +131,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::wire::WireError;
 
     fn asked(kind: &str, timeout: &str) -> request::Parts {
         let request = Request::post("/shop.Catalog/Get")
@@ -181,6 +184,13 @@ mod tests {
         assert_eq!(code(Refusal::Held), "14");
         assert_eq!(code(Refusal::Malformed("a")), "13");
         assert_eq!(code(Refusal::Connect), "2");
+        assert_eq!(code(Refusal::BodyTooLong), "8");
+        let upload = |source| {
+            let to = "127.0.0.1:1".parse().unwrap();
+            Refusal::Upstream(UpstreamError::Upload { to, source })
+        };
+        assert_eq!(code(upload(WireError::UploadLate)), "4");
+        assert_eq!(code(upload(WireError::UploadLength)), "13");
         assert_eq!(encoded("100% é\n"), "100%25 %C3%A9%0A");
     }
 }

@@ -113,6 +113,13 @@ impl Lent {
         &self.slot.cluster.limits.allowance
     }
 
+    /// How long the upstream took to the answer's head. What its client took to bring the request is
+    /// not in it.
+    pub(crate) fn took(&self, begun: Instant) -> Duration {
+        let begun = self.flow.since().unwrap_or(begun);
+        self.answered.saturating_duration_since(begun)
+    }
+
     /// Who answered.
     pub(crate) fn upstream(&self) -> &Address {
         self.slot.member.to()
@@ -368,7 +375,10 @@ impl Cluster {
         self.service.observe(self.core, of, failed, now);
         let rules = &self.service.settings.rules;
         if rules.balance == Balance::PowerOfTwo && self.all.get().len() > 1 {
-            let took = now.saturating_duration_since(begun);
+            let took = match sent {
+                Ok((_, lent)) => lent.took(begun),
+                Err(_) => now.saturating_duration_since(begun),
+            };
             let mut seen = member.ewma.get();
             seen.observe(now.saturating_duration_since(self.begun), took, failed);
             member.ewma.set(seen);

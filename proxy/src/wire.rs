@@ -111,6 +111,8 @@ pub(crate) struct Wire {
     framing: Framing,
     stays: bool,
     deadline: Deadline,
+    /// When the upload of the request was through, where that was not at once.
+    since: Option<Instant>,
     /// When it was last put to rest.
     pub(crate) rested: Instant,
 }
@@ -127,6 +129,7 @@ impl Wire {
             framing: Framing::Over,
             stays: true,
             deadline: Deadline::new(now),
+            since: None,
             rested: now,
         }
     }
@@ -174,6 +177,7 @@ impl Wire {
             self.deadline.poll(cx).map(|()| Err(watch.passed()))
         });
         let head = head.await?;
+        self.since = watch.since();
         let switches = head.response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !parts.headers.contains_key(UPGRADE) {
             return Err(WireError::Answer("it changes the protocol unasked"));
@@ -290,6 +294,12 @@ impl Wire {
                 Ok(Some(Step::Data(data)))
             }
         }
+    }
+
+    /// When the upload of the request was through, as far as it had got when its answer came; none where
+    /// that was at once.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// The answer's body has ended.

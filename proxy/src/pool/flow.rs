@@ -1,6 +1,7 @@
 //! What an answer comes on: a connection of HTTP/1.1, or a stream of HTTP/2.
 
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -22,6 +23,14 @@ impl Flow {
         match self {
             Self::Line(wire) => wire.poll_frame(cx),
             Self::Stream(answer) => answer.poll_frame(cx),
+        }
+    }
+
+    /// When the upload of the request was through; none where that was at once.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Line(wire) => wire.since(),
+            Self::Stream(answer) => answer.since(),
         }
     }
 

@@ -234,6 +234,7 @@ impl Mux {
                 let upload = upload.filter(|upload| !upload.is_through());
                 let upload = upload.map(|upload| (upload, times.upload_idle));
                 let head = parts.method == Method::HEAD;
+                let answer = (answer, watch.since());
                 MuxAnswer::new(answer, head, (busy, upload), fields_max).map_err(Unanswered::of)
             }
             Err(error) => Err(self.unanswered(error, upload)),

@@ -53,6 +53,8 @@ pub(super) enum Pause {
 pub(super) struct Watch<'a> {
     times: &'a Times,
     last: Pause,
+    /// When it last began to wait for something else, or for more of the same.
+    since: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
@@ -61,6 +63,7 @@ impl<'a> Watch<'a> {
         Self {
             times,
             last: Pause::Over,
+            since: None,
         }
     }
 
@@ -72,12 +75,18 @@ impl<'a> Watch<'a> {
         }
         self.last = pause;
         let now = Instant::now();
+        self.since = Some(now);
         let within = match pause {
             Pause::Client => self.times.upload_idle.unwrap_or(FOR_EVER),
             Pause::Upstream | Pause::Over => self.times.patience,
         };
         let at = now + within;
         Some(self.times.end.map_or(at, |end| end.min(at)))
+    }
+
+    /// When the upstream had what it could answer to; none where it was sent at once.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// What it means that this time is over.

@@ -174,6 +174,7 @@ async fn an_upload_may_take_longer_than_its_answer() {
     let seen = Arc::new(AtomicUsize::new(0));
     for (_upstream, settings) in sides(&seen).await {
         let front = start(within(settings, SHORT, WAIT));
+        let mut uploads = Duration::ZERO;
         for by_stream in [false, true] {
             let mut uploading = match by_stream {
                 false => Uploading::by_line(&front).await,
@@ -190,10 +191,14 @@ async fn an_upload_may_take_longer_than_its_answer() {
                 })
                 .await;
             }
+            uploads += begun.elapsed();
             uploading.end().await;
             assert_eq!(uploading.answer().await, "200 -");
         }
         assert_eq!(errors(&front), 0);
+        // Nor is the side slow for it.
+        let counted = front.handle.routes()[0].times.sum_us;
+        assert!(u128::from(counted) < uploads.as_micros(), "{counted}");
         front.stop().await;
     }
 }

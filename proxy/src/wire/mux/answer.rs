@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
@@ -27,6 +27,7 @@ pub(crate) struct MuxAnswer {
     left: Option<u64>,
     /// An upload that outlasts the answer's head.
     upload: Option<AbortHandle>,
+    since: Option<Instant>,
     /// Until the end.
     _busy: Busy,
 }
@@ -40,7 +41,7 @@ enum Phase {
 
 impl MuxAnswer {
     pub(super) fn new(
-        answer: Response<RecvStream>,
+        (answer, since): (Response<RecvStream>, Option<Instant>),
         bodiless: bool,
         (busy, upload): (Busy, Option<(Upload, Option<Duration>)>),
         fields_max: usize,
@@ -71,10 +72,17 @@ impl MuxAnswer {
             phase,
             left,
             upload: upload.map(go_on),
+            since,
             _busy: busy,
         };
         let response = Reply::with_fields(status, parts.headers, ());
         Ok((response, answer))
+    }
+
+    /// When the upload of the request was through, as far as it had got when its answer came; none where
+    /// that was at once.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     pub(crate) fn is_over(&self) -> bool {
