@@ -20,6 +20,8 @@ pub(crate) struct WriteGate {
     held: AtomicBool,
     in_flight: AtomicUsize,
     waiting: AtomicUsize,
+    /// Bytes that the bodies of those may take meanwhile.
+    waiting_bytes: AtomicU64,
     /// Writes that waited since the last hold began.
     waited: AtomicU64,
     /// The same of all holds.
@@ -28,6 +30,15 @@ pub(crate) struct WriteGate {
     waited_us: AtomicU64,
     idle: Notify,
     released: Notify,
+}
+
+/// How long writes wait, and how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) within: Duration,
+    pub(crate) most: usize,
+    /// Of bodies, all together.
+    pub(crate) bytes: u64,
 }
 
 /// Why a write may not go on.
@@ -56,11 +67,12 @@ impl WriteGate {
         }
     }
 
-    /// Passes at once, or waits for the release. Cancel safe: a dropped wait is no write.
+    /// Passes at once, or waits for the release. `bytes`: what of its body may come while nobody reads
+    /// it. Cancel safe: a dropped wait is no write.
     pub(crate) async fn pass(
         self: &Arc<Self>,
-        within: Duration,
-        most: usize,
+        patience: Patience,
+        bytes: impl Fn() -> u64,
     ) -> Result<Passage, Refused> {
         let mut deadline = None;
         loop {
@@ -69,12 +81,12 @@ impl WriteGate {
                 return Ok(Passage(self.clone()));
             }
             self.leave();
-            let _waiting = Waiting::enter(self, most)?;
+            let _waiting = Waiting::enter(self, patience, bytes())?;
             if deadline.is_none() {
                 self.waited.fetch_add(1, SeqCst);
                 self.waited_all.fetch_add(1, Relaxed);
             }
-            let until = *deadline.get_or_insert_with(|| Instant::now() + within);
+            let until = *deadline.get_or_insert_with(|| Instant::now() + patience.within);
             let released = self.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
@@ -141,17 +153,20 @@ impl WriteGate {
 /// Counts one waiting write, also when its client goes away.
 struct Waiting<'a> {
     gate: &'a WriteGate,
+    bytes: u64,
     since: Instant,
 }
 
 impl<'a> Waiting<'a> {
-    fn enter(gate: &'a WriteGate, most: usize) -> Result<Self, Refused> {
+    fn enter(gate: &'a WriteGate, patience: Patience, bytes: u64) -> Result<Self, Refused> {
         let before = gate.waiting.fetch_add(1, SeqCst);
+        let bytes_before = gate.waiting_bytes.fetch_add(bytes, Relaxed);
         let waiting = Self {
             gate,
+            bytes,
             since: Instant::now(),
         };
-        if before >= most {
+        if before >= patience.most || bytes_before.saturating_add(bytes) > patience.bytes {
             gate.refused.fetch_add(1, Relaxed);
             Err(Refused::TooMany)
         } else {
@@ -163,6 +178,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.gate.waiting.fetch_sub(1, SeqCst);
+        self.gate.waiting_bytes.fetch_sub(self.bytes, Relaxed);
         let took = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.gate.waited_us.fetch_add(took, Relaxed);
     }
@@ -174,10 +190,38 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn few(within: Duration, most: usize) -> Patience {
+        Patience {
+            within,
+            most,
+            bytes: 100,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_wait_have_a_bound_together() {
+        let gate = Arc::new(WriteGate::default());
+        gate.hold(SECOND).await.unwrap();
+        let wait = |bytes: u64| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.pass(few(SECOND, 9), || bytes).await.map(drop) })
+        };
+        let first = wait(60);
+        tokio::task::yield_now().await;
+        assert_eq!(wait(41).await.unwrap(), Err(Refused::TooMany));
+        let (second, none) = (wait(40), wait(0));
+        tokio::task::yield_now().await;
+        gate.release();
+        for ended in [first, second, none] {
+            assert_eq!(ended.await.unwrap(), Ok(()));
+        }
+        assert_eq!(gate.waiting_bytes.load(Relaxed), 0, "given back");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_hold_waits_for_writes_in_flight() {
         let gate = Arc::new(WriteGate::default());
-        let passage = gate.pass(SECOND, 9).await.unwrap();
+        let passage = gate.pass(few(SECOND, 9), || 0).await.unwrap();
         let error = gate.hold(SECOND).await.unwrap_err();
         assert_eq!(
             error,
@@ -198,11 +242,17 @@ mod tests {
     async fn held_writes_go_on_at_the_release_and_are_refused_when_it_is_late() {
         let gate = Arc::new(WriteGate::default());
         gate.hold(SECOND).await.unwrap();
-        assert_eq!(gate.pass(SECOND, 9).await.unwrap_err(), Refused::TooLong);
-        assert_eq!(gate.pass(SECOND, 0).await.unwrap_err(), Refused::TooMany);
+        assert_eq!(
+            gate.pass(few(SECOND, 9), || 0).await.unwrap_err(),
+            Refused::TooLong
+        );
+        assert_eq!(
+            gate.pass(few(SECOND, 0), || 0).await.unwrap_err(),
+            Refused::TooMany
+        );
         let waits = tokio::spawn({
             let gate = gate.clone();
-            async move { gate.pass(SECOND, 9).await.map(drop) }
+            async move { gate.pass(few(SECOND, 9), || 0).await.map(drop) }
         });
         while gate.waiting.load(SeqCst) == 0 {
             tokio::task::yield_now().await;
@@ -222,7 +272,7 @@ mod tests {
                 let (gate, stop) = (gate.clone(), stop.clone());
                 tokio::spawn(async move {
                     while !stop.load(SeqCst) {
-                        let passage = gate.pass(60 * SECOND, 99).await.unwrap();
+                        let passage = gate.pass(few(60 * SECOND, 99), || 0).await.unwrap();
                         tokio::task::yield_now().await;
                         drop(passage);
                     }

@@ -15,6 +15,8 @@ pub struct Limits {
     pub hold_timeout: Duration,
     /// Writes of one slice that wait at the same time; each costs a connection and a task.
     pub held_max: usize,
+    /// Bytes of their bodies, of one slice together, as far as they come before somebody reads them.
+    pub held_bytes: u64,
     /// A write whose connection was refused is tried again for this long: nothing was sent, and a
     /// service that restarts is back within seconds.
     pub connect_retry: Duration,
@@ -102,6 +104,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             hold_timeout: Duration::from_secs(5),
             held_max: 4_096,
+            held_bytes: 64 << 20,
             connect_retry: Duration::from_secs(3),
             pool_idle: Duration::from_secs(4),
             pool_max: 1_024,

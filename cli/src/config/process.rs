@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
-use outgrow_proxy::{Network, TlsSettings, Trust};
+use outgrow_proxy::{Limits, Network, TlsSettings, Trust};
 
 use super::Surroundings;
 use super::access_log;
@@ -43,6 +44,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Well above the longest planned cutover (2 s by default), well below a client's patience.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
+const HOLD_MAX: u64 = 1_000_000;
+const HOLD_BYTES: RangeInclusive<u64> = 0..=1 << 40;
 /// Service managers kill after 30 to 90 seconds; this leaves them no reason to.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough to spare the monolith, short enough that a lost staff role matters soon.
@@ -53,6 +56,16 @@ const BUILD_HEADER: &str = "x-build-id";
 const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 const STORE: &str = "outgrow-store.db";
 const TOKEN_FILE: &str = "admin.token";
+
+/// How many writes of a slice may be held at once, and how much of their bodies.
+fn held(section: &mut Section<'_>, findings: &mut Findings<'_>) -> (usize, u64) {
+    let usual = Limits::default();
+    let most = section.get("hold_max");
+    let most = most.and_then(|node| node.integer(findings, 1..=HOLD_MAX));
+    let most = most.and_then(|count| usize::try_from(count).ok());
+    let bytes = section.size(findings, "hold_bytes", usual.held_bytes, HOLD_BYTES);
+    (most.unwrap_or(usual.held_max), bytes)
+}
 
 fn trust(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Trust {
     Trust {
@@ -99,6 +112,7 @@ pub(super) fn proxy(
     let connect_timeout =
         section.duration(findings, "connect_timeout", CONNECT_TIMEOUT, MS..=MINUTE);
     let hold_timeout = section.duration(findings, "hold_timeout", HOLD_TIMEOUT, 10 * MS..=MINUTE);
+    let held = held(&mut section, findings);
     let drain_timeout = section.duration(
         findings,
         "drain_timeout",
@@ -106,7 +120,11 @@ pub(super) fn proxy(
         Duration::ZERO..=HOUR,
     );
     let trust = trust(&mut section, findings);
-    let limits = limits::of_proxy(&mut section, findings);
+    let limits = Limits {
+        held_max: held.0,
+        held_bytes: held.1,
+        ..limits::of_proxy(&mut section, findings)
+    };
     let limit = filters::limit(section.get("rate_limit"), findings);
     let cache = filters::store(section.get("cache"), findings);
     let filters = filters::of_proxy(&mut section, findings);

@@ -21,7 +21,7 @@ use crate::filters::path::Targets;
 use crate::filters::{Fallback, Filters};
 use crate::guard::ErrorEvent;
 use crate::headers;
-use crate::hold::Refused;
+use crate::hold::{Patience, Refused};
 use crate::inbound::ClientHalf;
 use crate::pool::{Client, Lent, Outgoing};
 use crate::recent::millis;
@@ -175,10 +175,17 @@ impl Call {
         client: Option<ClientHalf>,
     ) -> Result<Reply<Body>, Refusal> {
         let limits = &self.core.shared.settings.limits;
+        let patience = Patience {
+            within: limits.hold_timeout,
+            most: limits.held_max,
+            bytes: limits.held_bytes,
+        };
+        let body = out.body.as_ref();
+        let unread = body.map_or(0, |body| body.unread(&out.parts.headers));
         let passage = self
             .slice()
             .gate
-            .pass(limits.hold_timeout, limits.held_max)
+            .pass(patience, || unread)
             .await
             .map_err(|refused| match refused {
                 Refused::TooLong => Refusal::Held,

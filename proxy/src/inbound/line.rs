@@ -368,6 +368,24 @@ impl ClientBody {
         }
     }
 
+    /// Bytes that it has in memory, or may get there, while nobody reads it.
+    pub(crate) fn unread(&self, fields: &HeaderMap) -> u64 {
+        match self {
+            // No more is read of a connection than what came with the head.
+            Self::Line(LineBody(line)) => line.state().input.len() as u64,
+            Self::Stream(_) => {
+                let told = fields
+                    .get(CONTENT_LENGTH)
+                    .and_then(|told| told.to_str().ok());
+                let told = told.and_then(|told| told.parse().ok());
+                let most = u64::from(super::streams::WINDOW);
+                told.map_or(most, |told: u64| told.min(most))
+            }
+            Self::Again(again) => again.parts.iter().map(|part| part.len() as u64).sum(),
+            Self::Copied(body, _) => body.unread(fields),
+        }
+    }
+
     /// The connection itself, for when both sides have changed their protocol. HTTP/2 has no such
     /// thing.
     pub(crate) fn half(&self) -> Option<ClientHalf> {

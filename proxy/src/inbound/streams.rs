@@ -37,7 +37,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 const HEAD_MAX: u32 = 64 * 1_024;
 
 /// Bytes that a client may send of one body, and of all together, before they are read.
-const WINDOW: u32 = 1_024 * 1_024;
+pub(super) const WINDOW: u32 = 1_024 * 1_024;
 /// Requests at once.
 const STREAMS_MAX: u32 = 200;
 /// Bytes of one answer that wait to be sent.

@@ -112,3 +112,34 @@ async fn a_hold_that_lasts_too_long_refuses_clearly_and_sends_nothing() {
     }
     assert!(legacy.seen().is_empty() && extracted.seen().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_held_writes_have_a_bound_together() {
+    let (legacy, extracted) = (named("legacy").await, named("extracted").await);
+    let mut settings = sliced(&legacy, &extracted);
+    settings.limits.hold_timeout = WAIT;
+    settings.limits.held_bytes = 10;
+    let front = Arc::new(start(settings));
+    front.handle.hold(&slice_id(), WAIT).await.unwrap();
+    let post = |body: &'static str| {
+        let front = front.clone();
+        tokio::spawn(async move { front.post("/api/items", body).await })
+    };
+    let waiting = post("123456");
+    eventually("the first to wait", WAIT, || async {
+        (front.handle.held(&slice_id()) >= 1).then_some(())
+    })
+    .await;
+    let crowded = post("12345").await.unwrap();
+    assert_eq!(crowded.status, 503);
+    assert_eq!(crowded.header("x-outgrow-error"), Some("crowded"));
+    let small = post("1234");
+    eventually("the second to wait", WAIT, || async {
+        (front.handle.held(&slice_id()) >= 2).then_some(())
+    })
+    .await;
+    front.handle.release(&slice_id());
+    for answer in [waiting, small] {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+}
