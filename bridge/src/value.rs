@@ -8,6 +8,8 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Serialize, Serializer};
 
+use crate::typed::Class;
+
 /// A stored value.
 #[derive(Debug, Clone)]
 pub enum Cell {
@@ -248,6 +250,17 @@ impl Kind {
         match self {
             Self::Sqlite(affinity) => matches!(affinity, Affinity::Integer | Affinity::Numeric),
             Self::Postgres(kind) | Self::Mysql(kind) => kind.class.is_numbered(),
+        }
+    }
+
+    /// Whether its values are amounts: exact, with digits after the point. SQLite has none.
+    pub(crate) fn is_amount(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(kind) | Self::Mysql(kind) => {
+                let decimal = matches!(kind.class, Class::Decimal(scale) if scale != Some(0));
+                decimal || kind.base == "money"
+            }
         }
     }
 

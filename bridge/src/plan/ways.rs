@@ -2,7 +2,7 @@
 
 use super::check::{pair, problem};
 use super::group::Way;
-use super::{Problem, Table, TableSpec};
+use super::{Column, Problem, Table, TableSpec};
 use crate::lookup::{LookupName, Lookups, Wrong};
 use crate::pieces::Pieces;
 use crate::spec::{ColumnSpec, Source};
@@ -70,12 +70,49 @@ impl From<'_> {
                 }))
             }
             one => {
+                if let Source::Expr { .. } = one {
+                    self.no_amount(wanted, first)?;
+                }
                 let by = match LookupName::of(one) {
                     Some(name) => self.translation(&name, wanted, first)?,
                     None => Transform::compile(one)?,
                 };
                 Ok(first.map(|from| Way::By { from, by }))
             }
+        }
+    }
+
+    /// Refuses an expression over an amount: it would compute in floats.
+    fn no_amount(&self, wanted: &ColumnSpec, from: Option<usize>) -> Result<(), Wrong> {
+        let legacy = from.map(|from| &self.legacy.columns[from]);
+        let into = self.extracted.and_then(|table| {
+            let place = table.place(&wanted.extracted)?;
+            Some(&table.columns[place])
+        });
+        let said = |column: &Column, fix: String| {
+            let what = format!(
+                "`{}` is a decimal, and expressions compute in floats, which lose cents",
+                column.name
+            );
+            Err((what, fix))
+        };
+        let amount = |column: &&Column| column.kind.is_amount();
+        match (legacy.filter(amount), into.filter(amount)) {
+            (Some(from), _) => said(
+                from,
+                format!(
+                    "write `cents` instead (`{{ from = \"{0}\", cents = 2 }}`), or `\"{0}\"` alone where \
+                     both are decimals",
+                    from.name
+                ),
+            ),
+            (None, Some(into)) => said(
+                into,
+                "have the extracted column keep whole cents, or the legacy one a decimal, and map \
+                 it without an expression"
+                    .to_owned(),
+            ),
+            (None, None) => Ok(()),
         }
     }
 

@@ -3,6 +3,8 @@
 use outgrow_bridge::{Cell, Error, Link, Source};
 use outgrow_rollout::{DataPhase, Side};
 
+use crate::mapping::{entry, same, spec};
+use crate::postgres::Db;
 use crate::shop::Shop;
 
 #[tokio::test]
@@ -179,4 +181,64 @@ fn only_known_databases_are_taken() {
         format!("{url} {url:?}"),
         "postgres://db.example:5433/shop postgres://db.example:5433/shop"
     );
+}
+
+/// Expressions compute in floats, so amounts are not for them; whole numbers of any size are.
+async fn amounts_are_refused(legacy: Db, extracted: Db, whole: &str) {
+    let expr = |from: &str, forward: &str, reverse: &str| Source::Expr {
+        from: from.to_owned(),
+        forward: forward.to_owned(),
+        reverse: reverse.to_owned(),
+    };
+    legacy
+        .execute(&format!(
+            "CREATE TABLE item (id bigint PRIMARY KEY, price decimal(10,2) NOT NULL, cents bigint NOT NULL, size {whole})"
+        ))
+        .await;
+    extracted
+        .execute(
+            "CREATE TABLE item (id bigint PRIMARY KEY, price bigint NOT NULL, amount decimal(10,2) NOT NULL, size bigint)",
+        )
+        .await;
+    let columns = vec![
+        ("id", same("id")),
+        (
+            "price",
+            expr(
+                "price",
+                "int(double(value) * 100.0)",
+                "string(double(value) / 100.0)",
+            ),
+        ),
+        ("amount", expr("cents", "string(value)", "int(value)")),
+        ("size", expr("size", "int(value) + 1", "int(value) - 1")),
+    ];
+    let spec = spec(&legacy, &extracted, vec![entry("item", "item", columns)]);
+    let link = Link::open(spec).await.unwrap();
+    let found = link.preflight().await.unwrap();
+    let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    let said = |column: &str, amount: &str, way: &str| {
+        let column = format!("column `{column}`: `{amount}` is a decimal");
+        let all = |p: &&String| p.contains(&column) && p.contains(way);
+        assert_eq!(problems.iter().filter(all).count(), 1, "{problems:?}");
+    };
+    said("price", "price", "{ from = \"price\", cents = 2 }");
+    said("amount", "amount", "keep whole cents");
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_of_postgres_are_not_for_expressions() {
+    amounts_are_refused(Db::pg("").await, Db::pg("").await, "bigint").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_of_mariadb_are_not_for_expressions() {
+    amounts_are_refused(
+        Db::my("SELECT 1").await,
+        Db::my("SELECT 1").await,
+        "bigint unsigned",
+    )
+    .await;
 }
