@@ -52,14 +52,15 @@ pub(crate) fn configured<'a>(key: &CohortKey, headers: &'a HeaderMap) -> Option<
     found.filter(|value| !value.is_empty())
 }
 
-/// The first configured key that the client brings, else its cookie, else its address.
+/// The first configured key that the client brings, else its cookie, else its address. `cookies`: it
+/// brings some.
 pub(crate) fn of(
     slice: &SliceSettings,
-    keys: &CookieKeys,
+    (keys, cookies): (&CookieKeys, bool),
     headers: &HeaderMap,
     address: impl FnOnce() -> Option<IpAddr>,
 ) -> Cohort {
-    let carried = carried(keys, headers);
+    let carried = cookies.then(|| carried(keys, headers)).flatten();
     let wrote = carried.map_or(0, |carried| carried.wrote);
     let hash = |id: ClientId| key_hash(&slice.salt, &id.text());
     let known = slice.cohort.iter().find_map(|key| configured(key, headers));

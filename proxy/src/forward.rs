@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::header::{CONTENT_LENGTH, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use http_body::Body as _;
 use outgrow_rollout::{Side, bucket};
@@ -27,6 +27,7 @@ use crate::grpc;
 use crate::guard::ErrorEvent;
 use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
+use crate::kinds::{Asked, Kind, Kinds};
 use crate::limits::{Allowance, Allowed};
 use crate::pool::{Client, Lent, Outgoing};
 use crate::reply::Reply;
@@ -43,16 +44,20 @@ pub(crate) use verdict::Verdict;
 pub(crate) async fn carry(
     core: Rc<Core>,
     peer: &Peer,
-    (mut parts, body): (Box<request::Parts>, ClientBody),
+    (asked, body): (Asked, ClientBody),
     trail: Option<Rc<Trail>>,
 ) -> Result<Reply<Body>, Declined> {
-    let protocol = headers::upgrade(&parts.headers);
+    let (parts, kinds) = (&asked.parts, asked.kinds);
+    let protocol = match kinds.has(Kind::UPGRADE) {
+        true => headers::upgrade(&parts.headers),
+        false => None,
+    };
     let client = protocol.as_ref().and_then(|_| body.half());
     let hints = body.hints(parts.version);
-    let marks = Marks::of(&core, peer, &parts.headers);
-    let until = grpc::timeout(&parts).and_then(|within| Instant::now().checked_add(within));
+    let marks = Marks::of(&core, peer, (&parts.headers, kinds));
+    let until = grpc::timeout(parts).and_then(|within| Instant::now().checked_add(within));
     let is_call = grpc::is_call((&parts.method, parts.version), &parts.headers);
-    headers::prepare(&mut parts, peer, marks.known)?;
+    let mut parts = headers::prepare(asked, peer, marks.known)?;
     admit_all(&core, &parts.headers, peer)?;
     if let Some(answer) = preflight(&core, &parts) {
         return Ok(answer?);
@@ -176,15 +181,17 @@ struct Marks {
     /// Who asks is of a network that is believed, or has the secret: it may be another proxy's shadow.
     known: bool,
     mirrored: bool,
+    cookies: bool,
 }
 
 impl Marks {
-    fn of(core: &Core, peer: &Peer, fields: &HeaderMap) -> Self {
+    fn of(core: &Core, peer: &Peer, (fields, kinds): (&HeaderMap, Kinds)) -> Self {
         let known = peer.word == Word::Believed || is_tester(core, fields);
         Self {
             wish: wish(core, fields),
             known,
-            mirrored: known && fields.contains_key(&headers::SHADOW),
+            mirrored: known && kinds.has(Kind::OURS) && fields.contains_key(&headers::SHADOW),
+            cookies: kinds.has(Kind::COOKIE),
         }
     }
 }
@@ -208,7 +215,8 @@ async fn begin(
     let index = found.slice;
     let (settings, fields) = (&core.shared.slices[index].settings, &out.parts.headers);
     let client = || Some(core.shared.settings.trust.client(peer, fields));
-    let cohort = cohort::of(settings, &core.shared.cookies, fields, client);
+    let keys = (&core.shared.cookies, marks.cookies);
+    let cohort = cohort::of(settings, keys, fields, client);
     if let Some(trail) = &trail {
         trail.found(index, &found.label, bucket(cohort.hash));
     }
@@ -291,12 +299,10 @@ fn route<'a>(
     method: &Method,
     parts: &request::Parts,
 ) -> Result<Option<&'a Found>, Refusal> {
-    let host = parts
-        .headers
-        .get(http::header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let elsewhere = core.shared.settings.filters.as_deref();
     let table = &core.shared.table;
+    let host = table.asks_hosts().then(|| parts.headers.get(HOST));
+    let host = host.flatten().and_then(|host| host.to_str().ok());
+    let elsewhere = core.shared.settings.filters.as_deref();
     let found = table.find((method, host), parts.uri.path(), elsewhere);
     found.map_err(|Ambiguous| Refusal::Malformed("its path can be read as one of another route"))
 }

@@ -17,6 +17,7 @@ use crate::auth::jwt::{Algorithm, KeySet, TokenRule, verify};
 use crate::chunks::{BadChunk, Chunks, Step};
 use crate::cookies::CookieKeys;
 use crate::inbound::head::{KnownNames, read};
+use crate::kinds::Kinds;
 use crate::preface;
 use crate::reply::Reply;
 use crate::routes::RouteTable;
@@ -37,6 +38,11 @@ pub fn request(data: &[u8]) {
     let again = again.expect("a head that was read").expect("a whole one");
     assert_eq!(again.length, first.length, "its end is where it was");
     let parts = first.request;
+    assert_eq!(
+        first.kinds,
+        Kinds::of(&parts.headers),
+        "what is known of it"
+    );
     if parts.version != Version::HTTP_11 || parts.uri.path_and_query().is_none() {
         return;
     }

@@ -301,7 +301,12 @@ impl Handle {
         let slice = &self.shared.slices[found.slice];
         let cookies = &self.shared.cookies;
         let mut told = explained((slice, cookies), &found.label, &method, &headers);
-        let cohort = cohort::of(&slice.settings, &self.shared.cookies, &headers, || None);
+        let cohort = cohort::of(
+            &slice.settings,
+            (&self.shared.cookies, true),
+            &headers,
+            || None,
+        );
         if told.side == Side::Extracted
             && cohort.is_known()
             && let Some(builds) = self.builds(&slice.settings.service)
@@ -353,7 +358,7 @@ fn explained(
             format!("a write: the writer is {}", live.writer),
         );
     }
-    let cohort = cohort::of(&slice.settings, cookies, headers, || None);
+    let cohort = cohort::of(&slice.settings, (cookies, true), headers, || None);
     let bucket = bucket(cohort.hash);
     let side = side_for(bucket, live.weight);
     if cohort.is_known() && side != live.writer && slice.recent.ahead(cohort.hash, cohort.wrote) {

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Version, request};
 
 use crate::core::Peer;
 use crate::error::Refusal;
+use crate::kinds::{Asked, Kind};
 use crate::trust::Word;
 
 /// Says who calls; only the proxy may.
@@ -23,6 +24,8 @@ pub(crate) const SHADOW: HeaderName = HeaderName::from_static(outgrow_shadow::SH
 const DRY_RUN: HeaderName = HeaderName::from_static(outgrow_shadow::DRY_RUN);
 
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What proxies say of clients, beside `Forwarded`.
+pub(crate) const X_FORWARDED: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -43,7 +46,7 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// What a client may not say to an upstream, beside what is hop-by-hop; whom the config knows may say
 /// that it asks as a shadow. By length first, for every name of every head is looked at.
-fn is_ours(name: &HeaderName, known: bool) -> bool {
+pub(crate) fn is_ours(name: &HeaderName, known: bool) -> bool {
     let name = name.as_str();
     let twin = |ours: &HeaderName| name != ours.as_str() && is_like(name, ours.as_str());
     match name.len() {
@@ -111,7 +114,8 @@ pub(crate) fn says_who(name: &HeaderName) -> bool {
 }
 
 /// Refuses what two servers could read in two ways (RFC 9112 sections 3.2 and 6.3).
-pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
+pub(crate) fn check(asked: &Asked) -> Result<(), Refusal> {
+    let (request, kinds) = (&asked.parts, asked.kinds);
     if request.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -121,15 +125,14 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::Malformed("the target is not a path"));
     }
     let headers = &request.headers;
-    let mut hosts = headers.get_all(HOST).iter();
-    let first = hosts.next();
-    if hosts.next().is_some() {
+    if kinds.has_many(Kind::HOST) {
         return Err(Refusal::Malformed("more than one Host"));
     }
-    if request.version == Version::HTTP_11 && first.is_none() {
+    if request.version == Version::HTTP_11 && !kinds.has(Kind::HOST) {
         return Err(Refusal::Malformed("no Host"));
     }
-    if let Some(host) = first
+    if kinds.has(Kind::ODD_HOST)
+        && let Some(host) = headers.get(HOST)
         && !host.is_empty()
         && !is_host(host.as_bytes())
     {
@@ -142,7 +145,7 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::Malformed("the target's host is not a host"));
     }
     // Of HTTP/1 it was read strictly with the head.
-    if request.version == Version::HTTP_2 {
+    if request.version == Version::HTTP_2 && kinds.has(Kind::LENGTH) {
         let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
         let is_number = |length: &HeaderValue| {
             let digits = length.as_bytes();
@@ -152,8 +155,8 @@ pub(crate) fn check(request: &request::Parts) -> Result<(), Refusal> {
             return Err(Refusal::Malformed("Content-Length"));
         }
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        if headers.contains_key(CONTENT_LENGTH) {
+    if kinds.has(Kind::CODING) {
+        if kinds.has(Kind::LENGTH) {
             return Err(Refusal::Malformed(
                 "both Content-Length and Transfer-Encoding",
             ));
@@ -185,7 +188,7 @@ fn is_host(text: &[u8]) -> bool {
 
 /// A name or an IPv4 address with or without a port, as nearly every Host is: for these the full
 /// reading, which copies, is spared.
-fn is_plain_host(host: &[u8]) -> bool {
+pub(crate) fn is_plain_host(host: &[u8]) -> bool {
     let letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     let end = host.iter().position(|byte| !letter(byte));
     let (name, port) = host.split_at(end.unwrap_or(host.len()));
@@ -273,15 +276,20 @@ pub(crate) fn is_persistence(value: &[u8]) -> bool {
 /// Makes a client's head fit for an upstream: origin form, one Host, forwarded fields.
 /// `known`: the config knows who asks, by its network or the secret.
 pub(crate) fn prepare(
-    parts: &mut http::request::Parts,
+    asked: Asked,
     peer: &Peer,
     known: bool,
-) -> Result<(), Refusal> {
-    strip_hop_by_hop(&mut parts.headers);
-    let ours = |name: &&HeaderName| is_ours(name, known);
-    let found: Vec<HeaderName> = parts.headers.keys().filter(ours).cloned().collect();
-    for name in found {
-        parts.headers.remove(name);
+) -> Result<Box<request::Parts>, Refusal> {
+    let Asked { mut parts, kinds } = asked;
+    if kinds.has(Kind::HOP) {
+        strip_hop_by_hop(&mut parts.headers);
+    }
+    if kinds.has(Kind::OURS) {
+        let ours = |name: &&HeaderName| is_ours(name, known);
+        let found: Vec<HeaderName> = parts.headers.keys().filter(ours).cloned().collect();
+        for name in found {
+            parts.headers.remove(name);
+        }
     }
     // The target's authority beats the field (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
     if let Some(authority) = parts.uri.authority() {
@@ -302,16 +310,15 @@ pub(crate) fn prepare(
             .map_err(|_| Refusal::Malformed("the target"))?;
     }
     parts.version = Version::HTTP_11;
-    join_cookies(&mut parts.headers);
-    forwarded(&mut parts.headers, peer);
-    Ok(())
+    if kinds.has_many(Kind::COOKIE) {
+        join_cookies(&mut parts.headers);
+    }
+    forwarded(&mut parts.headers, peer, kinds.has(Kind::FORWARDED));
+    Ok(parts)
 }
 
 /// HTTP/2 clients may send cookies in crumbs; HTTP/1.1 knows one field (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().count() < 2 {
-        return;
-    }
     let crumbs: Vec<&[u8]> = headers
         .get_all(COOKIE)
         .iter()
@@ -322,8 +329,10 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
+/// `brought`: there are some of these already.
+fn forwarded(headers: &mut HeaderMap, peer: &Peer, brought: bool) {
     match peer.word {
+        _ if !brought => {}
         Word::Usual => {}
         Word::Believed => lengthen_forwarded(headers, peer),
         Word::Stranger => {
@@ -333,7 +342,7 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
         }
     }
     let (mut chain, mut proto, mut host) = (false, false, false);
-    for name in headers.keys() {
+    for name in headers.keys().filter(|_| brought) {
         chain |= *name == FORWARDED_FOR;
         proto |= *name == FORWARDED_PROTO;
         host |= *name == FORWARDED_HOST;
@@ -395,12 +404,19 @@ mod tests {
 
     use super::*;
     use crate::core::Scheme;
+    use crate::kinds::Kinds;
     use crate::trust::Trust;
 
+    fn asked(request: Request<()>) -> Asked {
+        let parts = Box::new(request.into_parts().0);
+        let kinds = Kinds::of(&parts.headers);
+        Asked { parts, kinds }
+    }
+
     fn prepared(request: Request<()>) -> http::request::Parts {
-        let (mut parts, ()) = request.into_parts();
-        prepare(&mut parts, &peer("10.0.0.1", &Trust::default()), false).unwrap();
-        parts
+        prepare(asked(request), &peer("10.0.0.1", &Trust::default()), false)
+            .map(|parts| *parts)
+            .unwrap()
     }
 
     fn peer(address: &str, trust: &Trust) -> Peer {
@@ -420,8 +436,8 @@ mod tests {
                 .header("x-forwarded-proto", "https")
                 .header("x-forwarded-host", "evil.example")
                 .header("forwarded", "for=9.9.9.9");
-            let (mut parts, ()) = request.body(()).unwrap().into_parts();
-            prepare(&mut parts, &peer(address, &trust), false).unwrap();
+            let request = asked(request.body(()).unwrap());
+            let parts = prepare(request, &peer(address, &trust), false).unwrap();
             let field = |name: HeaderName| {
                 let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
                 value.unwrap_or("-").to_owned()
@@ -485,7 +501,7 @@ mod tests {
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            check(&request.body(()).unwrap().into_parts().0).is_err()
+            check(&asked(request.body(()).unwrap())).is_err()
         };
         assert!(!with(&[("host", "a.example:80")]));
         assert!(!with(&[("host", "a"), ("transfer-encoding", "Chunked")]));

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use http::{StatusCode, request};
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
@@ -32,6 +32,7 @@ use crate::counts::refusals::UNFINISHED;
 use crate::deadline::{Deadline, earliest};
 use crate::error::Refusal;
 use crate::forward::is_read;
+use crate::kinds::Asked;
 use crate::reply::Reply;
 use crate::stages;
 use down::{Date, Down};
@@ -256,6 +257,7 @@ impl Inbound<'_> {
     async fn exchange(&mut self, head: Head) -> bool {
         let Head {
             request,
+            kinds,
             body,
             expects,
             manner,
@@ -266,7 +268,11 @@ impl Inbound<'_> {
             (state.body, state.expects) = (body, expects && state.input.is_empty());
         }
         let body = ClientBody::Line(LineBody(self.line.clone()));
-        let answer = self.answer(request, body).await;
+        let asked = Asked {
+            parts: request,
+            kinds,
+        };
+        let answer = self.answer(asked, body).await;
         let Some(answer) = answer else {
             return false;
         };
@@ -274,18 +280,14 @@ impl Inbound<'_> {
     }
 
     /// The stages' answer; `None` when the client has left before.
-    async fn answer(
-        &mut self,
-        parts: Box<request::Parts>,
-        body: ClientBody,
-    ) -> Option<Reply<Body>> {
+    async fn answer(&mut self, asked: Asked, body: ClientBody) -> Option<Reply<Body>> {
         // Who writes is asked for by a task of its own, which hints may come from.
-        let apart = !is_read(&parts.method);
+        let apart = !is_read(&asked.parts.method);
         // In a box, so that an idle client has no room for it.
         let mut stages = Box::pin(stages::answer(
             self.core.clone(),
             self.peer.clone(),
-            (parts, body),
+            (asked, body),
         ));
         poll_fn(|cx| {
             if let Poll::Ready(Ok(answer)) = stages.as_mut().poll(cx) {

@@ -29,6 +29,7 @@ mod headers;
 mod hold;
 mod identity;
 mod inbound;
+mod kinds;
 mod limit;
 mod limits;
 mod pages;

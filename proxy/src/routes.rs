@@ -23,6 +23,8 @@ pub(crate) struct RouteTable {
     root: Node,
     /// In the order of the settings.
     all: Vec<Found>,
+    /// Some are of one host alone.
+    hosts: bool,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,11 @@ pub(crate) struct Found {
 pub(crate) struct Ambiguous;
 
 impl RouteTable {
+    /// Whether the host of a request makes a difference.
+    pub(crate) fn asks_hosts(&self) -> bool {
+        self.hosts
+    }
+
     /// A route by its number.
     pub(crate) fn route(&self, number: usize) -> &Found {
         &self.all[number]
@@ -134,6 +141,7 @@ impl RouteTable {
             host: route.host.clone(),
             route: self.all.len(),
         });
+        self.hosts |= route.host.is_some();
         self.all.push(Found {
             slice: index,
             route: count,

@@ -30,8 +30,8 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use http::HeaderName;
 use http::header::ACCEPT;
-use http::{HeaderName, request};
 use tracing::debug;
 
 use crate::answer::refuse;
@@ -42,6 +42,7 @@ use crate::forward;
 use crate::grpc;
 use crate::headers;
 use crate::inbound::ClientBody;
+use crate::kinds::Asked;
 use crate::reply::Reply;
 use crate::trace;
 use crate::trail::Ending;
@@ -52,13 +53,14 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(crate) async fn answer(
     core: Rc<Core>,
     peer: Rc<Peer>,
-    (mut parts, body): (Box<request::Parts>, ClientBody),
+    (mut asked, body): (Asked, ClientBody),
 ) -> Result<Reply<Body>, Infallible> {
-    let told = core.shared.settings.trust.told(&peer, &parts.headers);
+    let told = core.shared.settings.trust.told(&peer, &asked.parts.headers);
     let peer = match told.filter(|client| *client != peer.ip) {
         Some(client) => Rc::new(peer.asking_for(client)),
         None => peer,
     };
+    let parts = &mut asked.parts;
     let trace = core.shared.settings.trace;
     let id = trace
         .request_id
@@ -69,7 +71,7 @@ pub(crate) async fn answer(
         span = trace::continue_trace(&mut parts.headers, trace.start, &core.dice, share);
     }
     let timed = forward::is_timed(&core, &parts.headers);
-    let ending = Ending::of(&core, &peer, &parts, id.as_ref(), (timed, span));
+    let ending = Ending::of(&core, &peer, parts, id.as_ref(), (timed, span));
     let own = core.clone();
     let pages = &own.shared.settings.error_pages[..];
     let accept = match pages {
@@ -78,8 +80,8 @@ pub(crate) async fn answer(
     };
     let call = grpc::is_call((&parts.method, parts.version), &parts.headers);
     let trail = ending.as_ref().map(|ending| ending.trail.clone());
-    let answered = match headers::check(&parts) {
-        Ok(()) => forward::carry(core, &peer, (parts, body), trail).await,
+    let answered = match headers::check(&asked) {
+        Ok(()) => forward::carry(core, &peer, (asked, body), trail).await,
         Err(refusal) => Err(refusal.into()),
     };
     let mut response = answered.unwrap_or_else(|Declined { refusal, grant }| {

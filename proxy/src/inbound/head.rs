@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, re
 use super::line::Left;
 use crate::chunks::Chunks;
 use crate::error::Refusal;
+use crate::kinds::{Kind, Kinds};
 use crate::spelling::Spelled;
 
 /// Fields of most heads: these need no memory of their own while they are read.
@@ -41,6 +42,7 @@ pub(super) struct Manner {
 pub(crate) struct Head {
     /// In a box from here to the upstream: it passes many hands, and to hand it on is to copy it.
     pub(crate) request: Box<request::Parts>,
+    pub(crate) kinds: Kinds,
     pub(crate) body: Left,
     pub(super) expects: bool,
     pub(super) manner: Manner,
@@ -53,8 +55,8 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(crate) struct KnownNames(Box<[Option<Known>]>);
 
-/// As it was written, and what it is.
-type Known = (Box<[u8]>, HeaderName);
+/// As it was written, what it is, and of which kinds.
+type Known = (Box<[u8]>, HeaderName, Kind);
 
 impl Default for KnownNames {
     fn default() -> Self {
@@ -63,21 +65,22 @@ impl Default for KnownNames {
 }
 
 impl KnownNames {
-    fn read(&mut self, text: &[u8]) -> Option<HeaderName> {
+    fn read(&mut self, text: &[u8]) -> Option<(HeaderName, Kind)> {
         let at = |index: usize| text.get(index).map_or(0, |byte| usize::from(*byte));
         let length = text.len();
         let looks = at(0) + 7 * at(length / 2) + 31 * at(length.wrapping_sub(1)) + 3 * length;
         let place = self.0.get_mut(looks % NAMES)?;
-        if let Some((known, name)) = place
+        if let Some((known, name, kind)) = place
             && **known == *text
         {
-            return Some(name.clone());
+            return Some((name.clone(), *kind));
         }
         let name = HeaderName::from_bytes(text).ok()?;
+        let kind = Kind::of(&name);
         if length <= NAME_MAX {
-            *place = Some((text.into(), name.clone()));
+            *place = Some((text.into(), name.clone(), kind));
         }
-        Some(name)
+        Some((name, kind))
     }
 }
 
@@ -122,7 +125,7 @@ pub(crate) fn read(
         let from = at(part);
         head.slice(from..from + part.len())
     };
-    let (fields, says) = fields(parsed.headers, &share, names)?;
+    let (fields, kinds, says) = fields(parsed.headers, &share, names)?;
     let mut request = Box::new(Request::new(()).into_parts().0);
     let wrong = |_| Refusal::Malformed("the method");
     request.method = Method::from_bytes(method.as_bytes()).map_err(wrong)?;
@@ -156,6 +159,7 @@ pub(crate) fn read(
             trailers: says.trailers,
         },
         request,
+        kinds,
         length,
     }))
 }
@@ -164,17 +168,18 @@ fn fields(
     found: &[httparse::Header<'_>],
     share: &impl Fn(&[u8]) -> Bytes,
     names: &mut KnownNames,
-) -> Result<(HeaderMap, Says), Refusal> {
+) -> Result<(HeaderMap, Kinds, Says), Refusal> {
     let wrong = || Refusal::Malformed("a field");
-    let mut says = Says::default();
+    let (mut says, mut kinds) = (Says::default(), Kinds::default());
     let mut fields = HeaderMap::with_capacity(found.len() + FIELDS_ADDED);
     for field in found {
-        let name = names.read(field.name.as_bytes()).ok_or_else(wrong)?;
+        let (name, kind) = names.read(field.name.as_bytes()).ok_or_else(wrong)?;
         let value = HeaderValue::from_maybe_shared(share(field.value)).map_err(|_| wrong())?;
         says.hear(&name, &value)?;
+        kinds.add(kind, &value);
         fields.append(name, value);
     }
-    Ok((fields, says))
+    Ok((fields, kinds, says))
 }
 
 fn uri(target: &str, share: &impl Fn(&[u8]) -> Bytes) -> Result<Uri, Refusal> {

@@ -27,6 +27,7 @@ use crate::core::{Core, Peer};
 use crate::deadline::{Deadline, earliest};
 use crate::error::Refusal;
 use crate::headers;
+use crate::kinds::{Asked, Kinds};
 use crate::stages::answer;
 
 /// A client that has said nothing for this long is asked whether it is still there.
@@ -222,7 +223,11 @@ async fn exchange(
         Some(refuse(&Refusal::HeadTooLong, pages, None))
     } else {
         // In a box, so that the task is no larger than what it does behind this.
-        let mut stages = Box::pin(answer(core.clone(), peer, (Box::new(parts), body)));
+        let asked = Asked {
+            kinds: Kinds::of(&parts.headers),
+            parts: Box::new(parts),
+        };
+        let mut stages = Box::pin(answer(core.clone(), peer, (asked, body)));
         poll_fn(|cx| {
             if let Poll::Ready(Ok(answer)) = stages.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));
