@@ -298,10 +298,10 @@ impl Answer {
         let mut passed = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(cx).is_ready();
         let late = self.deadline.as_mut().is_some_and(&mut passed);
         if !late {
-            match &mut self.idle {
-                None => return Poll::Pending,
-                Some(idle) => ready!(idle.poll(cx)),
-            }
+            let (Some(idle), Some(lent)) = (&mut self.idle, &mut self.lent) else {
+                return Poll::Pending;
+            };
+            ready!(lent.flow.poll_idle(idle, cx));
             if let Some(verdict) = &self.verdict {
                 verdict.fail();
             }

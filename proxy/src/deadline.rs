@@ -80,16 +80,18 @@ impl Idle {
 
     /// Ready when nothing has happened for so long. Polled where something is waited for.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waits = std::mem::replace(&mut self.waits, true);
-        let deadline = match &mut self.deadline {
-            Some(deadline) => {
-                if !waits {
-                    deadline.set(TokioInstant::now().into_std() + self.limit);
-                }
-                deadline
-            }
-            none => none.insert(Deadline::new(TokioInstant::now().into_std() + self.limit)),
-        };
+        let begun = || Deadline::new(TokioInstant::now().into_std() + self.limit);
+        let mut deadline = self.deadline.take().unwrap_or_else(begun);
+        let polled = self.poll_by(&mut deadline, cx);
+        self.deadline = Some(deadline);
+        polled
+    }
+
+    /// The same by a deadline that is there anyway and not in use.
+    pub(crate) fn poll_by(&mut self, deadline: &mut Deadline, cx: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.waits, true) {
+            deadline.set(TokioInstant::now().into_std() + self.limit);
+        }
         deadline.poll(cx)
     }
 }

@@ -296,6 +296,11 @@ impl Wire {
         }
     }
 
+    /// Ready when the upstream has said nothing of the answer's body for too long.
+    pub(crate) fn poll_idle(&mut self, idle: &mut Idle, cx: &mut Context<'_>) -> Poll<()> {
+        idle.poll_by(&mut self.deadline, cx)
+    }
+
     /// When the upload of the request was through, as far as it had got when its answer came; none where
     /// that was at once.
     pub(crate) fn since(&self) -> Option<Instant> {

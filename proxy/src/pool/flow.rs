@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body::Frame;
 
+use crate::deadline::Idle;
 use crate::wire::{MuxAnswer, Wire, WireError};
 
 #[derive(Debug)]
@@ -23,6 +24,14 @@ impl Flow {
         match self {
             Self::Line(wire) => wire.poll_frame(cx),
             Self::Stream(answer) => answer.poll_frame(cx),
+        }
+    }
+
+    /// Ready when the upstream has said nothing of the answer's body for too long.
+    pub(crate) fn poll_idle(&mut self, idle: &mut Idle, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Line(wire) => wire.poll_idle(idle, cx),
+            Self::Stream(_) => idle.poll(cx),
         }
     }
 
