@@ -30,7 +30,7 @@ pub(crate) fn status(refusal: &Refusal) -> (StatusCode, &'static str) {
             Denial::Missing { .. } | Denial::Token(_) | Denial::Key => {
                 (StatusCode::UNAUTHORIZED, "unauthorized")
             }
-            Denial::Policy { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Denial::Policy { .. } | Denial::Certificate => (StatusCode::FORBIDDEN, "forbidden"),
             Denial::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "auth-unavailable"),
         },
         Refusal::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance"),

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use tracing::{info, warn};
 
 use crate::body::Body;
-use crate::core::Core;
+use crate::core::{Core, Peer};
 use crate::error::Refusal;
 use crate::headers;
 use crate::identity::Caller;
@@ -66,6 +66,8 @@ pub enum Way {
     Shown {
         issuers: Vec<String>,
         key: Option<HeaderName>,
+        /// Or the certificate of the client, by which it was let in over TLS.
+        certificate: bool,
     },
     /// A service is asked about each request.
     Asked {
@@ -83,6 +85,8 @@ pub(crate) enum Denial {
     Missing { bearer: bool },
     #[error(transparent)]
     Token(TokenError),
+    #[error("a client certificate is needed")]
+    Certificate,
     #[error("the API key is unknown")]
     Key,
     #[error("the caller may not do this")]
@@ -107,7 +111,7 @@ impl Denial {
                     scope.unwrap_or_default()
                 )
             }
-            Self::Unavailable(_) => return None,
+            Self::Unavailable(_) | Self::Certificate => return None,
         };
         HeaderValue::try_from(text).ok()
     }
@@ -192,11 +196,15 @@ pub(crate) enum Entry {
 pub(crate) async fn admit(
     core: &Rc<Core>,
     rule: &AuthRule,
-    parts: &mut request::Parts,
+    (parts, peer): (&mut request::Parts, &Peer),
     trail: Option<&Rc<Trail>>,
 ) -> Result<Entry, Refusal> {
-    let (issuers, key) = match &rule.way {
-        Way::Shown { issuers, key } => (issuers, key),
+    let (issuers, key, certificate) = match &rule.way {
+        Way::Shown {
+            issuers,
+            key,
+            certificate,
+        } => (issuers, key, *certificate),
         Way::Asked {
             service,
             path,
@@ -205,6 +213,7 @@ pub(crate) async fn admit(
     };
     let doorman = &core.shared.doorman;
     let fields = &mut parts.headers;
+    let shown = peer.certificate.shown().filter(|_| certificate);
     let given = key.as_ref().and_then(|name| fields.remove(name));
     headers::drop_twins(fields, key.iter());
     if issuers.is_empty() && !matches!(bearer(fields), Ok(None)) {
@@ -226,7 +235,14 @@ pub(crate) async fn admit(
             claims
         }
         (None, Some(token)) => proven(doorman, issuers, token).await?,
+        _ if let Some(shown) = shown => {
+            if let (Some(trail), Some(name)) = (trail, shown.claims["sub"].as_str()) {
+                trail.called_by(name);
+            }
+            shown.claims.clone()
+        }
         _ if rule.optional => return Ok(Entry::Open(None)),
+        _ if issuers.is_empty() && key.is_none() => return Err(Denial::Certificate.into()),
         _ => {
             let bearer = !issuers.is_empty();
             return Err(Denial::Missing { bearer }.into());

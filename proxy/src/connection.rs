@@ -11,10 +11,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::core::{Core, Peer, Scheme};
+use crate::core::{Certificate, Core, Peer, Scheme};
 use crate::counts::refusals::{HANDSHAKE, PREFACE};
 use crate::inbound::{Io, converse};
 use crate::preface::{self, PrefaceError};
+use crate::tls::client::Shown;
 
 /// Between two looks at how many connections are open.
 const LOOK: Duration = Duration::from_millis(10);
@@ -90,12 +91,16 @@ pub(crate) async fn serve(
             }
         }
     }
-    let peer = Peer::new(client, scheme, trust);
+    let mut peer = Peer::new(client, scheme, trust);
+    let tls = core.shared.settings.tls.as_ref();
+    if tls.is_some_and(|tls| tls.clients.is_some()) {
+        peer.certificate = Certificate::Nobodys;
+    }
     match (scheme, &core.shared.tls) {
         (Scheme::Http, _) => converse(core, Io::Plain(stream), peer, ends).await,
         // In a box, so that a plain connection has no room for it.
         (Scheme::Https, Some(tls)) => {
-            let tls = tls.clone();
+            let tls = tls.acceptor();
             Box::pin(converse_over_tls(core, tls, stream, peer, ends)).await;
         }
         (Scheme::Https, None) => error!("there is no certificate for an address of TLS"),
@@ -106,7 +111,7 @@ async fn converse_over_tls(
     core: Rc<Core>,
     tls: TlsAcceptor,
     stream: TcpStream,
-    peer: Peer,
+    mut peer: Peer,
     ends: Ends,
 ) {
     let within = core.shared.settings.limits.head_timeout;
@@ -115,7 +120,14 @@ async fn converse_over_tls(
         shaken = tokio::time::timeout(within, tls.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => return converse(core, Io::Tls(Box::new(stream)), peer, ends).await,
+        Ok(Ok(stream)) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let shown = certificates.and_then(|all| Shown::read(all.first()?));
+            if let Some(shown) = shown {
+                peer.certificate = Certificate::Shown(Rc::new(shown));
+            }
+            return converse(core, Io::Tls(Box::new(stream)), peer, ends).await;
+        }
         Ok(Err(failure)) => debug!(%failure, "a handshake failed"),
         Err(_) => debug!("a handshake took too long"),
     }

@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use outgrow_rollout::key_hash;
 use outgrow_shadow::Tap;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 
 use crate::access::{CoreLog, Losses};
 use crate::answer::status;
@@ -29,6 +28,8 @@ use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::slice::Slice;
 use crate::spans::{CoreSpans, Tallies};
+use crate::tls::Certificates;
+use crate::tls::client::Shown;
 use crate::trace::Dice;
 use crate::trust::{Trust, Word};
 use crate::upstreams::Service;
@@ -47,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) legacy_builds: Option<Arc<BuildCounts>>,
     pub(crate) tap: Option<Arc<dyn Tap>>,
     /// Where clients come in over TLS.
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Arc<Certificates>>,
     pub(crate) doorman: Arc<Doorman>,
     pub(crate) cookies: CookieKeys,
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
@@ -250,6 +251,25 @@ pub(crate) struct Peer {
     pub(crate) node: HeaderValue,
     pub(crate) word: Word,
     pub(crate) scheme: Scheme,
+    pub(crate) certificate: Certificate,
+}
+
+/// The certificate of a client.
+#[derive(Debug, Clone)]
+pub(crate) enum Certificate {
+    /// Nobody is asked for one, so what a proxy in front says of it is its own matter.
+    NotAsked,
+    Nobodys,
+    Shown(Rc<Shown>),
+}
+
+impl Certificate {
+    pub(crate) fn shown(&self) -> Option<&Rc<Shown>> {
+        match self {
+            Self::Shown(shown) => Some(shown),
+            Self::NotAsked | Self::Nobodys => None,
+        }
+    }
 }
 
 /// What a client's connection is.
@@ -284,6 +304,7 @@ impl Peer {
             ip: address,
             word: trust.word(address),
             scheme,
+            certificate: Certificate::NotAsked,
         }
     }
 

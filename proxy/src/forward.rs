@@ -261,7 +261,7 @@ async fn enter(
     let entry = match &filters.auth {
         None => Entry::Open(None),
         // Boxed, so that requests that nobody is asked about are no larger for it.
-        Some(rule) => Box::pin(admit(core, rule, parts, trail)).await?,
+        Some(rule) => Box::pin(admit(core, rule, (parts, peer), trail)).await?,
     };
     filters.request(&mut parts.headers);
     Ok(entry)

@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Version, request};
 
-use crate::core::Peer;
+use crate::core::{Certificate, Peer};
 use crate::error::Refusal;
 use crate::kinds::{Asked, Kind};
 use crate::trust::Word;
@@ -26,6 +26,8 @@ const DRY_RUN: HeaderName = HeaderName::from_static(outgrow_shadow::DRY_RUN);
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// What proxies say of clients, beside `Forwarded`.
 pub(crate) const X_FORWARDED: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+/// Who a client is by its certificate, as other proxies say it, too.
+pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -313,8 +315,21 @@ pub(crate) fn prepare(
     if kinds.has_many(Kind::COOKIE) {
         join_cookies(&mut parts.headers);
     }
+    told_of_certificate(&mut parts.headers, &peer.certificate);
     forwarded(&mut parts.headers, peer, kinds.has(Kind::FORWARDED));
     Ok(parts)
+}
+
+/// Services are told of a client's certificate by the proxy that has checked it, and nobody else.
+fn told_of_certificate(headers: &mut HeaderMap, certificate: &Certificate) {
+    if matches!(certificate, Certificate::NotAsked) {
+        return;
+    }
+    drop_twins(headers, [&CLIENT_CERT].into_iter());
+    match certificate.shown() {
+        Some(shown) => headers.insert(CLIENT_CERT, shown.field.clone()),
+        None => headers.remove(CLIENT_CERT),
+    };
 }
 
 /// HTTP/2 clients may send cookies in crumbs; HTTP/1.1 knows one field (RFC 9113 section 8.2.3).

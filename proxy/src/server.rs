@@ -140,8 +140,7 @@ impl Proxy {
         };
         let workers = settings.workers.get();
         let certificates = settings.tls.as_ref().map(Certificates::load).transpose()?;
-        let acceptor = certificates.as_ref().map(|all| all.acceptor());
-        let tls = acceptor.transpose()?;
+        let tls = certificates.clone();
         let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
         let telling = Telling::open(&settings)?;
         let doors = Doors::take(&settings, doors)?;

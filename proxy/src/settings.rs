@@ -217,13 +217,20 @@ impl Settings {
                 let missing = (!known).then(|| format!("the service `{service}`"));
                 missing.into_iter().collect()
             }
-            Way::Shown { issuers, key } => {
+            Way::Shown {
+                issuers,
+                key,
+                certificate,
+            } => {
                 let known = |name: &String| self.auth.issuers.iter().any(|one| one.name == *name);
                 let missing = issuers.iter().filter(|name| !known(name));
                 let missing = missing.map(|name| format!("the issuer `{name}`"));
                 let keys = key.is_some() && self.auth.api_keys.is_none();
+                let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+                let clients = *certificate && clients.is_none();
                 missing
                     .chain(keys.then(|| "a file of API keys".to_owned()))
+                    .chain(clients.then(|| "authorities of client certificates".to_owned()))
                     .collect()
             }
         }

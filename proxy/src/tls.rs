@@ -1,5 +1,6 @@
 //! TLS towards clients: a certificate for each name, read again when its files change.
 
+pub(crate) mod client;
 pub(crate) mod files;
 
 use std::net::SocketAddr;
@@ -12,13 +13,16 @@ use rustls::client::verify_server_name;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConfig,
+    ClientHello, NoClientAuth, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    ServerConfig,
 };
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+pub use client::ClientAuth;
 use files::{Loaded, Seen};
 
 /// Where and how clients are served over TLS.
@@ -27,6 +31,8 @@ pub struct TlsSettings {
     pub listen: Vec<SocketAddr>,
     /// The first one that is for the name that a client asks for is shown; else the first.
     pub certificates: Vec<CertificateFiles>,
+    /// Whose certificates are asked for; `None` asks nobody.
+    pub clients: Option<ClientAuth>,
     /// How often the files are looked at.
     pub reload: Duration,
 }
@@ -67,6 +73,8 @@ pub enum CertificateError {
     NoAuthority,
     #[error("`{0}` is no name that a certificate is for")]
     Name(String),
+    #[error("certificates of clients cannot be checked: {0}")]
+    Clients(rustls::server::VerifierBuilderError),
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
@@ -100,21 +108,40 @@ impl CertificateFiles {
     }
 }
 
-fn load(all: &[CertificateFiles]) -> Loaded<Vec<Arc<CertifiedKey>>> {
-    let loaded: Vec<_> = all
+/// What the files hold.
+struct Held {
+    pairs: Vec<Arc<CertifiedKey>>,
+    /// Whose certificates are believed, where clients are asked for theirs.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+fn load(files: &[CertificateFiles], clients: Option<&ClientAuth>) -> Loaded<Held> {
+    let loaded: Vec<_> = files
         .iter()
         .map(CertificateFiles::load)
         .collect::<Result<_, _>>()?;
-    let (pairs, seen): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
-    Ok((pairs.into_iter().map(Arc::new).collect(), seen))
+    let (pairs, mut seen): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
+    let clients = clients.map(ClientAuth::load).transpose()?;
+    let clients = clients.map(|(verifier, prints)| {
+        seen.extend(prints);
+        verifier
+    });
+    let pairs = pairs.into_iter().map(Arc::new).collect();
+    Ok((Held { pairs, clients }, seen))
 }
 
 /// What is shown to clients now.
 #[derive(Debug)]
+struct Shows(ArcSwap<Vec<Arc<CertifiedKey>>>);
+
+/// How clients are served over TLS now.
+#[derive(Debug)]
 pub(crate) struct Certificates {
     files: Vec<CertificateFiles>,
+    clients: Option<ClientAuth>,
     reload: Duration,
-    current: ArcSwap<Vec<Arc<CertifiedKey>>>,
+    shows: Arc<Shows>,
+    config: ArcSwap<ServerConfig>,
     /// Of the files at the start.
     begun: Seen,
 }
@@ -123,51 +150,78 @@ impl Certificates {
     /// Reads all.
     ///
     /// # Errors
-    /// The first that cannot be used.
+    /// The first that cannot be used; or there is no randomness for the key of session tickets.
     pub(crate) fn load(settings: &TlsSettings) -> Result<Arc<Self>, CertificateError> {
-        let (pairs, begun) = load(&settings.certificates)?;
+        let clients = settings.clients.clone();
+        let (held, begun) = load(&settings.certificates, clients.as_ref())?;
+        let shows = Arc::new(Shows(ArcSwap::from_pointee(held.pairs)));
         Ok(Arc::new(Self {
             files: settings.certificates.clone(),
+            clients,
             reload: settings.reload,
-            current: ArcSwap::from_pointee(pairs),
+            config: ArcSwap::new(config(&shows, held.clients)?),
+            shows,
             begun,
         }))
     }
 
-    /// What takes connections.
-    ///
-    /// # Errors
-    /// Only where there is no randomness for the key of session tickets.
-    pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Tickets need no memory and no lock that all cores would share.
-        config.ticketer = ring::Ticketer::new()?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(TlsAcceptor::from(Arc::new(config)))
+    /// What takes the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
     }
 
     /// Looks at the files for ever. Clients that are connected stay; new ones see the new
-    /// certificates. Files that cannot be used change nothing.
+    /// certificates, and theirs are checked by the new authorities. Files that cannot be used change
+    /// nothing.
     pub(crate) async fn watch(self: Arc<Self>) {
-        let all = self.files.clone();
+        let (files, clients) = (self.files.clone(), self.clients.clone());
         let tell = |found| match found {
-            Ok(pairs) => {
-                self.current.store(Arc::new(pairs));
-                info!("new certificates are shown");
-            }
+            Ok(held) => self.change(held),
             Err(why) => warn!(%why, "certificates have changed and cannot be used"),
         };
-        files::watch(self.reload, self.begun.clone(), move || load(&all), tell).await;
+        let load = move || load(&files, clients.as_ref());
+        files::watch(self.reload, self.begun.clone(), load, tell).await;
+    }
+
+    fn change(&self, held: Held) {
+        if let Some(clients) = held.clients {
+            match config(&self.shows, Some(clients)) {
+                Ok(config) => self.config.store(config),
+                Err(why) => {
+                    warn!(%why, "authorities of clients have changed and cannot be used");
+                    return;
+                }
+            }
+        }
+        self.shows.0.store(Arc::new(held.pairs));
+        info!("new certificates are shown");
     }
 }
 
-impl ResolvesServerCert for Certificates {
+fn config(
+    shows: &Arc<Shows>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let asks = clients.is_some();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients.unwrap_or_else(|| Arc::new(NoClientAuth)))
+        .with_cert_resolver(shows.clone());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    if asks {
+        // Whoever resumes a session shows no certificate: it might have ended, or its authority.
+        config.send_tls13_tickets = 0;
+    } else {
+        // Tickets need no memory and no lock that all cores would share.
+        config.ticketer = ring::Ticketer::new()?;
+    }
+    Ok(Arc::new(config))
+}
+
+impl ResolvesServerCert for Shows {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = self.current.load();
+        let current = self.0.load();
         let name = hello
             .server_name()
             .and_then(|name| ServerName::try_from(name).ok());

@@ -7,7 +7,7 @@ use http::Uri;
 use outgrow_proxy::{Algorithm, ApiKeys, AuthSettings, IssuerSettings, KeySource, TokenRule, Way};
 
 use super::Surroundings;
-use super::model::Route;
+use super::model::{Proxy, Route};
 use super::problem::{Findings, Place, nearest};
 use super::section::{Node, Section};
 
@@ -151,7 +151,7 @@ fn discovered(issuer: &str, place: &Place, findings: &mut Findings<'_>) -> Optio
 
 /// Whether what the filters of a route ask for is there.
 pub(super) fn check<'a, T>(
-    settings: &AuthSettings,
+    proxy: &Proxy,
     services: &BTreeMap<String, T>,
     routes: impl Iterator<Item = (&'a Place, &'a Route)>,
     findings: &mut Findings<'_>,
@@ -165,7 +165,7 @@ pub(super) fn check<'a, T>(
         let Some(rule) = rule else {
             continue;
         };
-        for (rule, fix) in missing(&rule.way, settings, services) {
+        for (rule, fix) in missing(&rule.way, proxy, services) {
             if !told.contains(&rule) {
                 findings.refuse(place, rule.clone(), fix);
                 told.push(rule);
@@ -176,10 +176,11 @@ pub(super) fn check<'a, T>(
 
 pub(super) fn missing<T>(
     way: &Way,
-    settings: &AuthSettings,
+    proxy: &Proxy,
     services: &BTreeMap<String, T>,
 ) -> Vec<(String, String)> {
     let mut found = Vec::new();
+    let settings = &proxy.auth;
     match way {
         Way::Asked { service, .. } if !services.contains_key(service) => {
             let fix = format!("add [services.{service}] with urls");
@@ -189,7 +190,17 @@ pub(super) fn missing<T>(
             ));
         }
         Way::Asked { .. } => {}
-        Way::Shown { issuers, key } => {
+        Way::Shown {
+            issuers,
+            key,
+            certificate,
+        } => {
+            let clients = proxy.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+            if *certificate && clients.is_none() {
+                let fix = "add client_ca = \"clients.pem\" to [proxy.tls]".to_owned();
+                let rule = "its `auth` takes certificates, and no client is asked for one";
+                found.push((rule.to_owned(), fix));
+            }
             let known: Vec<&str> = settings
                 .issuers
                 .iter()

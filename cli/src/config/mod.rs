@@ -164,14 +164,14 @@ fn read(
     slices::cross_check(&slices, &rest, findings);
     if let Some(proxy) = &proxy {
         let routes = slices.iter().flat_map(slices::Draft::routes);
-        auth::check(&proxy.auth, &services, routes, findings);
+        auth::check(proxy, &services, routes, findings);
         let rule = proxy
             .filters
             .as_ref()
             .and_then(|filters| filters.auth.as_ref());
-        for (rule, fix) in rule.map_or_else(Vec::new, |rule| {
-            auth::missing(&rule.way, &proxy.auth, &services)
-        }) {
+        for (rule, fix) in
+            rule.map_or_else(Vec::new, |rule| auth::missing(&rule.way, proxy, &services))
+        {
             findings.lack(&root.at("proxy"), rule, fix);
         }
         let routes = slices.iter().flat_map(slices::Draft::routes);

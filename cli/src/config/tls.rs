@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use outgrow_proxy::{CertificateFiles, TlsSettings};
+use outgrow_proxy::{CertificateFiles, ClientAuth, TlsSettings};
 
 use super::Surroundings;
 use super::problem::Findings;
-use super::process::needed_addresses;
+use super::process::{Reported, needed_addresses};
 use super::section::{Node, Section};
 use super::transport;
 
@@ -33,13 +33,51 @@ pub(super) fn read(
         let read = |item: Node<'_>| certificate(&item, findings, around);
         items.into_iter().filter_map(read).collect()
     });
+    let clients = clients(&mut section, findings, around);
     let reload = section.duration(findings, "reload", RELOAD, SECOND..=DAY);
     section.finish(findings);
     Some(TlsSettings {
         listen: listen?,
         certificates: certificates?,
+        clients: clients.ok()?,
         reload,
     })
+}
+
+/// Whose certificates clients may show, if they are asked for any.
+fn clients(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Result<Option<ClientAuth>, Reported> {
+    let (ca, auth) = (section.get("client_ca"), section.get("client_auth"));
+    let required = match &auth {
+        None => true,
+        Some(node) => match &*node.word(findings).ok_or(Reported)? {
+            "required" => true,
+            "optional" => false,
+            _ => {
+                let fix = "write \"required\" or \"optional\"";
+                findings.refuse(&node.place, "clients cannot be asked so", fix);
+                return Err(Reported);
+            }
+        },
+    };
+    let Some(ca) = ca else {
+        let Some(auth) = auth else {
+            return Ok(None);
+        };
+        let rule = "it is not said whose certificates are believed";
+        findings.refuse(&auth.place, rule, "add client_ca = \"clients.pem\"");
+        return Err(Reported);
+    };
+    let path = around.dir.join(ca.word(findings).ok_or(Reported)?);
+    let clients = ClientAuth { ca: path, required };
+    if let Err(error) = clients.check() {
+        findings.refuse(&ca.place, error.to_string(), transport::fix(&error));
+        return Err(Reported);
+    }
+    Ok(Some(clients))
 }
 
 fn certificate(

@@ -135,6 +135,6 @@ pub(super) fn fix(error: &CertificateError) -> &'static str {
         CertificateError::Authority { .. } => "give the certificate of who has signed theirs",
         CertificateError::NoAuthority => "add tls = { ca = \"ca.pem\" }",
         CertificateError::Name(_) => "write the name that the certificate is for",
-        CertificateError::Setup(_) => "leave out what is not needed",
+        CertificateError::Setup(_) | CertificateError::Clients(_) => "leave out what is not needed",
     }
 }

@@ -13,6 +13,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::headers::CLIENT_CERT;
+
 pub(crate) use conditions::{ask_whether, has_conditions, has_it, is_about};
 pub(crate) use directives::Directives;
 pub(crate) use freshness::{Freshness, Times};
@@ -136,7 +138,8 @@ pub(crate) fn is_known(request: &HeaderMap, own: &str) -> bool {
             name.is_some_and(|name| name.trim_ascii() != own.as_bytes())
         })
     };
-    request.contains_key(AUTHORIZATION) || request.get_all(COOKIE).iter().any(of_others)
+    let shown = request.contains_key(CLIENT_CERT);
+    shown || request.contains_key(AUTHORIZATION) || request.get_all(COOKIE).iter().any(of_others)
 }
 
 pub(crate) fn copy(value: &HeaderValue) -> Option<HeaderValue> {

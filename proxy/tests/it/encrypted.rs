@@ -30,6 +30,7 @@ pub(crate) fn over_tls(upstream: &Upstream, certificates: &[&Signed]) -> Setting
         tls: Some(TlsSettings {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             certificates: certificates.iter().map(|signed| files(signed)).collect(),
+            clients: None,
             reload: Duration::from_millis(50),
         }),
         ..plain(upstream)
@@ -37,7 +38,12 @@ pub(crate) fn over_tls(upstream: &Upstream, certificates: &[&Signed]) -> Setting
 }
 
 /// What curl prints: the body, then the version of HTTP.
-async fn curl(front: &Front, ca: &Path, host: &str, more: &[&str]) -> Result<String, String> {
+pub(crate) async fn curl(
+    front: &Front,
+    ca: &Path,
+    host: &str,
+    more: &[&str],
+) -> Result<String, String> {
     let port = front.at.port();
     let out = tokio::process::Command::new("curl")
         .args([
@@ -62,7 +68,7 @@ async fn curl(front: &Front, ca: &Path, host: &str, more: &[&str]) -> Result<Str
     }
 }
 
-fn trusting(ca: &Path) -> ClientConfig {
+pub(crate) fn trusting(ca: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(ca).unwrap())

@@ -325,6 +325,7 @@ async fn unchecked_tokens_are_taken_off(
             way: Way::Shown {
                 issuers: Vec::new(),
                 key: Some(HeaderName::from_static("x-api-key")),
+                certificate: false,
             },
             optional: true,
             ..shown(None)
@@ -367,6 +368,7 @@ async fn no_way_to_write_a_path_gets_past_its_route() {
         way: Way::Shown {
             issuers: Vec::new(),
             key: Some(HeaderName::from_static("x-api-key")),
+            certificate: false,
         },
         optional: false,
         demands: Vec::new(),

@@ -11,6 +11,7 @@ mod builds;
 mod caching;
 mod calling;
 mod carrying;
+mod certified;
 mod checking;
 mod closing;
 mod collapsing;

@@ -152,6 +152,7 @@ pub(crate) fn shown(key: Option<&'static str>) -> AuthRule {
         way: Way::Shown {
             issuers: vec!["login".to_owned()],
             key: key.map(HeaderName::from_static),
+            certificate: false,
         },
         optional: false,
         demands: Vec::new(),
@@ -400,6 +401,7 @@ async fn an_api_key_has_a_name_and_goes_no_further() {
     rule.way = Way::Shown {
         issuers: Vec::new(),
         key: Some(HeaderName::from_static("x-api-key")),
+        certificate: false,
     };
     let mut settings = guarded(&legacy, &extracted, rule);
     let refused = Proxy::bind(settings.clone(), None).unwrap_err().to_string();

@@ -19,6 +19,8 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
     let key = section
         .get("api_key")
         .map(|node| header(&node.place, &node.word(findings)?, findings));
+    let certificate = section.get("certificate");
+    let certificate = certificate.and_then(|node| node.boolean(findings)) == Some(true);
     let asked = asked(&mut section, findings);
     let optional = section.get("optional");
     let optional = optional.and_then(|node| node.boolean(findings));
@@ -26,22 +28,24 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
     let identity = section.get("identity");
     let identity = identity.and_then(|node| node.word(findings));
     section.finish(findings);
-    let shown = key.is_some() || issuers.as_ref().is_some_and(|names| !names.is_empty());
+    let shown =
+        key.is_some() || certificate || issuers.as_ref().is_some_and(|names| !names.is_empty());
     let alone = demands.is_empty() && identity.is_none() && optional != Some(true);
-    let fix = "write issuers = [\"NAME\"], api_key = \"x-api-key\", or service = \"NAME\"";
+    let fix = "write issuers = [\"NAME\"], api_key = \"x-api-key\", certificate = true, or service = \"NAME\"";
     let way = match (shown, asked) {
         (false, None) => {
             findings.lack(&place, "nobody could show who they are", fix);
             return None;
         }
         (true, Some(_)) => {
-            let rule = "`service` decides alone, without tokens and keys";
+            let rule = "`service` decides alone, without tokens, keys and certificates";
             findings.lack(&place, rule, "keep one of the two ways");
             return None;
         }
         (true, None) => Way::Shown {
             issuers: issuers.unwrap_or_default(),
             key: key.flatten(),
+            certificate,
         },
         (false, Some(asked)) => {
             if !alone {

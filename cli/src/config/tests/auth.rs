@@ -30,6 +30,7 @@ fn routes_may_ask_for_tokens() {
     let login = Way::Shown {
         issuers: vec!["login".to_owned()],
         key: None,
+        certificate: false,
     };
     assert!(rule.way == login && rule.optional);
     assert_eq!(rule.identity.as_deref(), Some("sub"));

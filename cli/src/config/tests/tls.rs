@@ -59,3 +59,52 @@ fn every_key_of_tls_is_in_the_reference() {
         assert!(part.contains(&format!("| `{key}` |")), "{key}");
     }
 }
+
+#[test]
+fn clients_may_be_asked_for_certificates() {
+    let ca = Authority::new("ca");
+    let signed = ca.server(&["shop.example"]);
+    let (cert, key) = (signed.certificate.display(), signed.key.display());
+    let text = |more: &str| {
+        with(&format!(
+            "listen = [\"127.0.0.1:8443\"]\ncertificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n{more}"
+        ))
+    };
+    let file = ca.file();
+    let own = format!("client_ca = \"{}\"", file.display());
+    for (more, required) in [("", true), ("\nclient_auth = \"optional\"", false)] {
+        let config = good(&text(&format!("{own}{more}")));
+        let clients = config.proxy.tls.unwrap().clients.unwrap();
+        assert_eq!((&clients.ca, clients.required), (&file, required));
+    }
+    let ask = "[proxy.filters]\nauth = { certificate = true, require = { cn = [\"ann\"] } }\n\n[proxy.tls]";
+    let asks = |more: &str| text(more).replace("[proxy.tls]", ask);
+    let filters = good(&asks(&own)).proxy.filters.unwrap();
+    let rule = filters.auth.clone().unwrap();
+    assert!(matches!(
+        rule.way,
+        outgrow_proxy::Way::Shown {
+            certificate: true,
+            ..
+        }
+    ));
+    for (text, rule) in [
+        (
+            text("client_auth = \"required\""),
+            "whose certificates are believed",
+        ),
+        (
+            text(&format!("{own}\nclient_auth = \"maybe\"")),
+            "cannot be asked so",
+        ),
+        (text("client_ca = \"nowhere.pem\""), "cannot be read"),
+        (
+            text(&format!("client_ca = \"{key}\"")),
+            "holds no certificate",
+        ),
+        (asks(""), "no client is asked for one"),
+    ] {
+        let refused = parse(&text).unwrap_err().to_string();
+        assert!(refused.contains(rule), "{rule}: {refused}");
+    }
+}
