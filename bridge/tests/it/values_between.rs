@@ -1,7 +1,7 @@
 //! Values of every plain type between engines: they come over exactly, and go back as they were. What
 //! has no counterpart is listed in `docs/databases.md`.
 
-use outgrow_bridge::Link;
+use outgrow_bridge::{Capture, DatabaseUrl, Link};
 use outgrow_rollout::{DataPhase, Side};
 
 use crate::mapping::{says, spec};
@@ -10,19 +10,24 @@ use crate::postgres_values::same;
 use crate::shop::copied;
 use crate::turning::cut_over;
 
-/// All rows as this engine shows them.
-async fn dump(db: &Db, columns: &[&str]) -> Vec<String> {
+/// Rows of a hundred ids as this engine shows them, but for their ids.
+async fn dump(db: &Db, columns: &[&str], from: u32) -> Vec<String> {
     let one = |column: &&str| match db {
         Db::Pg(_) => format!("coalesce({column}::text, '-')"),
         Db::My(_) => format!("coalesce(hex({column}), '-')"),
-        Db::Lite(_) => format!("quote({column})"),
+        // Texts whole, as NULs end what is quoted; and of which class a value is.
+        Db::Lite(_) => format!(
+            "typeof({column}) || CASE typeof({column}) WHEN 'text' THEN hex(CAST({column} AS BLOB)) ELSE quote({column}) END"
+        ),
     };
-    let all: Vec<String> = columns.iter().map(one).collect();
+    let all: Vec<String> = columns[1..].iter().map(one).collect();
     let row = match db {
         Db::My(_) => format!("concat_ws('|', {})", all.join(", ")),
         Db::Pg(_) | Db::Lite(_) => all.join(" || '|' || "),
     };
-    let text = sqlx::AssertSqlSafe(format!("SELECT {row} FROM vals ORDER BY id"));
+    let text = sqlx::AssertSqlSafe(format!(
+        "SELECT {row} FROM vals WHERE id >= {from} AND id < {from} + 100 ORDER BY id"
+    ));
     match db {
         Db::Lite(db) => sqlx::query_scalar(text).fetch_all(db.pool()).await,
         Db::Pg(db) => sqlx::query_scalar(text).fetch_all(db.pool()).await,
@@ -31,39 +36,74 @@ async fn dump(db: &Db, columns: &[&str]) -> Vec<String> {
     .unwrap()
 }
 
+/// The rows of a hundred ids once more, with those of the next hundred.
+fn again(columns: &[&str], from: u32) -> String {
+    let columns = columns[1..].join(", ");
+    format!(
+        "INSERT INTO vals (id, touched, {columns}) SELECT id + 100, 0, {columns} FROM vals \
+         WHERE id >= {from} AND id < {from} + 100"
+    )
+}
+
 /// A legacy database with rows, an extracted one, and conditions under which the extracted one has
-/// exactly what was meant, each of one row.
+/// exactly what was meant, each of one row. Rows are copied, followed, and followed back.
 async fn between(legacy: Db, extracted: Db, columns: &[&str], exact: &[&str]) {
-    let before = dump(&legacy, columns).await;
+    captured(Capture::Triggers, (legacy, extracted), columns, exact).await;
+}
+
+async fn captured(
+    capture: Capture,
+    (legacy, extracted): (Db, Db),
+    columns: &[&str],
+    exact: &[&str],
+) {
+    let before = dump(&legacy, columns, 0).await;
     let mut all = columns.to_vec();
     all.push("touched");
-    let link = Link::open(spec(&legacy, &extracted, vec![same("vals", &["id"], &all)]))
-        .await
-        .unwrap();
+    let mut spec = spec(&legacy, &extracted, vec![same("vals", &["id"], &all)]);
+    let by = |url: DatabaseUrl, db: &Db| match db {
+        Db::Lite(_) => url,
+        Db::Pg(_) | Db::My(_) => url.capturing(capture).unwrap(),
+    };
+    spec.legacy = by(spec.legacy, &legacy);
+    spec.extracted = by(spec.extracted, &extracted);
+    let link = Link::open(spec).await.unwrap();
     let found = link.preflight().await.unwrap();
     assert!(found.ok(), "{:?}", found.problems);
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
-    let conflicts = serde_json::to_value(link.conflicts().await.unwrap()).unwrap();
-    assert_eq!(
-        link.evidence().unwrap().parked,
-        0,
-        "{}",
-        conflicts["parked"]
-    );
-    for condition in exact {
-        let query = format!("SELECT count(*) FROM vals WHERE {condition}");
-        says(&extracted, &query, 1).await;
+    let rows = i64::try_from(before.len()).unwrap();
+    for hundred in 0..2 {
+        let count = format!("SELECT count(*) FROM vals WHERE id >= {hundred}00");
+        says(&extracted, &count, rows).await;
+        let conflicts = serde_json::to_value(link.conflicts().await.unwrap()).unwrap();
+        let parked = link.evidence().unwrap().parked;
+        assert_eq!(parked, 0, "{}", conflicts["parked"]);
+        for condition in exact {
+            let query =
+                format!("SELECT count(*) FROM vals WHERE id >= {hundred}00 AND {condition}");
+            says(&extracted, &query, 1).await;
+        }
+        let report = link.verify().await.unwrap();
+        assert_eq!(report.different, 0, "{:?}", report.differences);
+        if hundred == 0 {
+            // As they were copied, so are they followed.
+            legacy.execute(&again(columns, 0)).await;
+        }
     }
-    let report = link.verify().await.unwrap();
-    assert_eq!(report.different, 0, "{:?}", report.differences);
-    // Each row goes back whole.
+    // Each row goes back whole, an old one and a new one.
     cut_over(&link, Side::Extracted).await;
     extracted.execute("UPDATE vals SET touched = 1").await;
-    let rows = i64::try_from(before.len()).unwrap();
-    says(&legacy, "SELECT count(*) FROM vals WHERE touched = 1", rows).await;
-    assert_eq!(dump(&legacy, columns).await, before);
+    extracted.execute(&again(columns, 100)).await;
+    let count = |condition: &str| format!("SELECT count(*) FROM vals WHERE {condition}");
+    says(&legacy, &count("touched = 1"), 2 * rows).await;
+    says(&legacy, &count("id >= 200"), rows).await;
+    for from in [0, 100, 200] {
+        let found = dump(&legacy, columns, from).await;
+        assert_eq!(found, before, "from {from} on");
+    }
     assert_eq!(link.verify().await.unwrap().different, 0);
+    assert_eq!(link.evidence().unwrap().parked, 0);
     link.shutdown().await;
 }
 
@@ -182,4 +222,66 @@ async fn sqlite_to_mariadb() {
         "a IS NULL AND b IS NULL AND c IS NULL AND d IS NULL AND e IS NULL AND f IS NULL",
     ];
     between(Db::lite(SQLITE).await, extracted.await, &OF_SQLITE, &exact).await;
+}
+
+/// Numbers as texts, texts where numbers are meant, and a NUL: a column of SQLite has what is put
+/// into it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_to_sqlite_whatever_class_a_value_is_of() {
+    let tables = "CREATE TABLE vals (id integer PRIMARY KEY, touched integer, a, b integer, c real, d text, e blob, f numeric, g)";
+    let rows = "INSERT INTO vals VALUES (1, 0, 1, 'no number', 'nor this', 17, 'text', '12.50', x'00'), \
+        (2, 0, 1.0, 2.5, 3, 2.5, 7, 'x', ''), (3, 0, '1', x'31', x'32', x'33', 1.5, x'34', x''), \
+        (4, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL), \
+        (5, 0, 'a' || char(0) || 'b', 9223372036854775807, 9e999, char(128512), -9e999, 9007199254740993, -0.0), \
+        (6, 0, 0.1, -9223372036854775808, 1e-300, '', 1e300, 0.1, 123456789.123456789), \
+        (7, 0, 'NULL', '7', '7', '07', '07', '07', '1e2')";
+    let legacy = Db::lite(&format!("{tables}; {rows}")).await;
+    let columns = ["id", "a", "b", "c", "d", "e", "f", "g"];
+    let exact = [
+        "typeof(a) = 'integer' AND typeof(b) = 'text' AND typeof(c) = 'text' AND d = '17' AND f = 12.5 AND g = x'00'",
+        "typeof(a) = 'real' AND typeof(b) = 'real' AND typeof(c) = 'real' AND e = 7 AND g = ''",
+        "typeof(a) = 'text' AND a = '1' AND typeof(b) = 'blob' AND typeof(c) = 'blob' AND typeof(d) = 'blob'",
+        "c = 9e999 AND e = -9e999 AND length(CAST(a AS BLOB)) = 3",
+    ];
+    between(legacy, Db::lite(tables).await, &columns, &exact).await;
+}
+
+const RICH: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN cents AS bigint CHECK (value >= 0); \
+    CREATE TYPE place AS (street text, no int); \
+    CREATE TABLE vals (id int PRIMARY KEY, touched int, a int4range, b numrange, c tstzrange, d daterange, e cents, f place, g text[], \
+    h int[], i mood[], j money, k xml, l tsvector, m tsquery, n varbit, o interval, p macaddr, q cidr, r point, s box, t polygon, u timetz, \
+    v oid, w \"char\", x name, y pg_lsn, z jsonb[], aa place[], ab float8[], ac bpchar(3), ad numeric[], ae timestamp[])";
+const OF_RICH: &str = r#"(1, 0, '[1,5)', '(0.5,)', '[2024-02-29 23:59:59.123456+05:30,infinity)', '(,2024-03-01)', 12, '("it''s, ""here""",7)',
+    '{a,"b,\",c",NULL,"NULL","","back\\slash"}', '[0:1]={7,NULL}', '{sad,"it''s ok"}', '-12.34', '<a b="c">é</a>',
+    'fat:1A cat:2,3', '''fat'' & !''rat'':*', B'1011', '1 year -2 days 03:04:05.6', '08:00:2b:01:02:03', '10.0.0.0/8', '(0.1,-1e300)',
+    '(1,1),(0,0)', '((0,0),(1,1),(1,0))', '23:59:59.1+05:30', 4294967295, 'x', 'Name', 'FFFFFFFF/1',
+    ARRAY['{"a": 1}', NULL, '"x"']::jsonb[], ARRAY['(a,1)', NULL]::place[], '{0.1,NaN,-Infinity}', 'ab', '{1.10,NaN}', '{2024-02-29 23:59:59.1}'),
+    (2, 0, 'empty', '[1.10,1.10]', 'empty', '[2024-02-29,infinity)', 0, '(,)', '{}', '{{1,2},{3,4}}', '{}', '0', '', '', '', B'', '0',
+    '00:00:00:00:00:00', '::1/128', '(0,0)', '(0,0),(0,0)', '((0,0))', '00:00+00', 0, '', '', '0/0', '{}', '{}', '{}', '', '{}', '{}'),
+    (3, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
+const COLUMNS_OF_RICH: [&str; 32] = [
+    "id", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
+    "s", "t", "u", "v", "w", "x", "y", "z", "aa", "ab", "ac", "ad", "ae",
+];
+
+async fn rich(capture: Capture) {
+    let legacy = Db::pg(&format!("{RICH}; INSERT INTO vals VALUES {OF_RICH}")).await;
+    let exact = [
+        r#"a = '[1,5)' AND f = ROW('it''s, "here"', 7)::place AND g[4] = 'NULL' AND g[3] IS NULL AND h[0] = 7 AND j = '-12.34'::money"#,
+        "a = 'empty' AND h[2][1] = 3 AND k::text = '' AND n = B'' AND f IS NULL AND f IS DISTINCT FROM NULL",
+        "a IS NULL AND f IS NOT DISTINCT FROM NULL AND g IS NULL AND k IS NULL AND n IS NULL AND aa IS NULL",
+    ];
+    let both = (legacy, Db::pg(RICH).await);
+    captured(capture, both, &COLUMNS_OF_RICH, &exact).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_to_postgres_with_rich_types_by_triggers() {
+    rich(Capture::Triggers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_to_postgres_with_rich_types_by_its_log() {
+    rich(Capture::Replication).await;
 }
