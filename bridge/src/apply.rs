@@ -129,6 +129,11 @@ impl Applier<'_> {
             (None, true) => target.write_own(references, Lasts::AtOnce).await?,
             (None, false) => target.write().await?,
         };
+        if manner == Manner::EachRow && target.dialect() == Dialect::Postgres {
+            // Also where they may not be left unchecked: a commit would refuse all for one.
+            let each = "SET CONSTRAINTS ALL IMMEDIATE";
+            tx.execute(each, &[]).await.on(target.side)?;
+        }
         let ruling = match self.guard {
             Some(guard) => Some(guard.rule(&mut tx, &batch.work).await?),
             None => None,

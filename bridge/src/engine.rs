@@ -494,7 +494,8 @@ impl Engine {
         let keys = parked::keys(&self.plan, &rows);
         let before = self.parked;
         if !keys.is_empty() {
-            self.refresh(&keys, true).await?;
+            // At once where that goes: rows that refer to one another go together or not at all.
+            self.refresh(&keys, false).await?;
         }
         let freed = self.parked < before;
         self.retries.tried(Instant::now(), &rows, freed);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
 use serde_json::Value;
@@ -296,6 +296,7 @@ impl Link {
     /// When a side is not fenced or not drained; nothing has changed then.
     pub async fn turn(&self, source: Side) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
+        let began = Instant::now();
         self.whole(Box::pin(async move {
             let mut held = inner.engine.lock().await;
             let engine = held.as_mut().ok_or_else(|| inner.not_started())?;
@@ -303,7 +304,10 @@ impl Link {
             match inner.shared.in_time(turning).await {
                 Some(turned) => {
                     inner.publish(engine);
-                    turned
+                    turned?;
+                    let us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    tracing::info!(slice = %inner.shared.spec.slice, %source, us, "the link is turned");
+                    Ok(())
                 }
                 None => Err(inner.stalled(&mut held).await),
             }

@@ -55,4 +55,5 @@ mod verify_killed;
 mod verify_ways;
 mod verifying;
 mod waiting_bytes;
+mod wide;
 mod zero_dates;

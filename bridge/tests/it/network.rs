@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outgrow_bridge::{Capture, DatabaseUrl, Link, LinkSpec};
+use outgrow_bridge::{Capture, DatabaseUrl, Error, Link, LinkSpec, Policy, Which};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{Mariadb, Postgres, Relay, eventually};
 
@@ -166,5 +166,125 @@ async fn a_full_disk_parks_nothing() {
     copied(&link).await;
     pair.equal().await;
     assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
+
+/// Has something done once with each side cut off, which must fail or be done, and then until it is
+/// done with both there.
+async fn cut_at<T>(far: &Far, step: &str, act: impl AsyncFn() -> Result<T, Error>) -> T {
+    for relay in [&far.legacy, &far.extracted] {
+        relay.cut();
+        let during = tokio::time::timeout(WAIT, act()).await;
+        assert!(
+            during.is_ok(),
+            "{step} does not end while a side is cut off"
+        );
+        relay.mend();
+    }
+    eventually(step, WAIT, || async { act().await.ok() }).await
+}
+
+/// How many rows differ. A connection that was cut is found to be so by whoever uses it next.
+async fn different(link: &Link) -> u64 {
+    eventually("a verification", WAIT, || async {
+        Some(link.verify().await.ok()?.different)
+    })
+    .await
+}
+
+/// What is asked for from outside, while a side is cut off: it ends, says so, and can be asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_at_every_step_is_no_harm() {
+    let far = far(Capture::Triggers).await;
+    let (old, new) = (&far.pair.legacy, &far.pair.extracted);
+    let link = Link::open(far.spec.clone()).await.unwrap();
+    cut_at(&far, "the start", async || {
+        link.ensure(DataPhase::Copying, Side::Legacy).await
+    })
+    .await;
+    copied(&link).await;
+    far.pair.equal().await;
+    let report = cut_at(&far, "a verification", async || link.verify().await).await;
+    assert_eq!(report.different, 0);
+    // Rows that only a repair brings back.
+    link.pause().await.unwrap();
+    eventually("the fence to be taken off", WAIT, || async {
+        link.unfence(Side::Extracted).await.ok()
+    })
+    .await;
+    new.execute("DELETE FROM article WHERE id IN (5, 6)").await;
+    cut_at(&far, "the link to go on", async || {
+        link.ensure(DataPhase::Following, Side::Legacy).await
+    })
+    .await;
+    assert_eq!(different(&link).await, 2);
+    cut_at(&far, "the repair", async || link.repair(false).await).await;
+    far.pair.equal().await;
+    old.execute("UPDATE item SET note = 'before the fence' WHERE id < 50")
+        .await;
+    let place = cut_at(&far, "the fence", async || link.fence(Side::Legacy).await).await;
+    cut_at(&far, "the drain", async || {
+        link.drain(place, Duration::from_millis(200)).await
+    })
+    .await;
+    cut_at(&far, "the turn", async || link.turn(Side::Extracted).await).await;
+    cut_at(&far, "the way back", async || {
+        link.ensure(DataPhase::Reversed, Side::Extracted).await
+    })
+    .await;
+    new.execute("UPDATE article SET note = 'reversed' WHERE id < 50")
+        .await;
+    far.pair.equal().await;
+    assert_eq!(different(&link).await, 0);
+    cut_at(&far, "the close", async || link.close().await).await;
+    // Nothing of ours is left.
+    old.execute("UPDATE item SET note = 'free'").await;
+    new.execute("UPDATE article SET note = 'free'").await;
+    let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'outgrow%'";
+    assert_eq!(old.number(left).await, 0);
+    let left =
+        "SELECT count(*) FROM information_schema.triggers WHERE trigger_name LIKE '%outgrow%'";
+    assert_eq!(new.number(left).await, 0);
+    link.shutdown().await;
+}
+
+/// Conflicts that are settled while a side is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_are_settled_though_the_network_is_cut() {
+    let far = far(Capture::Triggers).await;
+    let mut spec = far.spec.clone();
+    spec.writes = crate::both::both(Policy::Manual);
+    let link = Link::open(spec).await.unwrap();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    link.pause().await.unwrap();
+    far.pair
+        .legacy
+        .execute("UPDATE item SET note = 'old' WHERE id <= 3")
+        .await;
+    far.pair
+        .extracted
+        .execute("UPDATE article SET note = 'new' WHERE id <= 3")
+        .await;
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    let open = async || {
+        let found = serde_json::to_value(link.conflicts().await.ok()?).unwrap();
+        let found = found["conflicts"].as_array().unwrap();
+        Some(found.iter().filter(|c| c["state"] == "open").count())
+    };
+    eventually("the conflicts", WAIT, || async {
+        (open().await? == 3).then_some(())
+    })
+    .await;
+    cut_at(&far, "the settling", async || {
+        link.settle(&Which::All, Side::Extracted, false).await
+    })
+    .await;
+    far.pair.equal().await;
+    assert_eq!(open().await, Some(0));
+    let taken = "SELECT count(*) FROM item WHERE note = 'new'";
+    assert_eq!(far.pair.legacy.number(taken).await, 3);
     link.shutdown().await;
 }
