@@ -9,6 +9,8 @@
 //!    - pre: a preflight is answered for the route that its page wants to ask (`filters/cors.rs`);
 //!    - pre: the rate limit of the whole proxy, where there is one;
 //!    - route: the route is found, and the cohort by what the client itself has sent;
+//!    - pre: what the request may take in time and bytes is known, and a body that says that it is too long
+//!      goes no further (`limits.rs`);
 //!    - pre: the rate limit, before anything is spent on the request;
 //!    - pre: who asks, by a token, an API key or a service's word, and what they may (`auth.rs`);
 //!    - pre: request fields are changed, once, so that both sides and the shadow see the same;

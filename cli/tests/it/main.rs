@@ -14,6 +14,7 @@ mod help;
 mod ids;
 mod kill;
 mod kill_shop;
+mod limits;
 mod mariadb;
 mod postgres;
 mod refusals;
