@@ -98,14 +98,17 @@ impl Cohort {
         keys: &CookieKeys,
         (split, wrote): (bool, Option<u64>),
     ) -> Option<HeaderValue> {
-        let (id, lacks) = match self.by {
-            By::Key(id) => (id.unwrap_or_else(|| keys.of_key(self.hash)), false),
-            By::Cookie(id) => (id, false),
-            By::OldCookie(id) | By::Address(id) => (id, split),
+        let lacks = matches!(self.by, By::OldCookie(_) | By::Address(_)) && split;
+        // First whether: an id of a key is worked out.
+        if !lacks && wrote.is_none() {
+            return None;
+        }
+        let id = match self.by {
+            By::Key(id) => id.unwrap_or_else(|| keys.of_key(self.hash)),
+            By::Cookie(id) | By::OldCookie(id) | By::Address(id) => id,
             By::Nothing => return None,
         };
-        let issues = lacks || wrote.is_some();
-        issues.then(|| keys.issue(id, self.wrote.max(wrote.unwrap_or(0))))?
+        keys.issue(id, self.wrote.max(wrote.unwrap_or(0)))
     }
 }
 

@@ -39,6 +39,8 @@ const BETWEEN_WORDS: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(6);
 /// Events of a stream, fifty milliseconds apart.
 const EVENTS: usize = 20;
+/// Bytes of a large upload, and of its answer.
+const LARGE: usize = 1_000_000;
 
 type Pool = Client<HttpConnector, Full<Bytes>>;
 
@@ -113,7 +115,12 @@ async fn side(name: &'static str) -> Upstream {
                 Method::GET => Bytes::from(format!("{name} {}", "x".repeat(3_000))),
                 _ => body,
             };
-            return Response::new(Full::new(text).map_err(|never| match never {}).boxed());
+            let mut answer = Response::new(Full::new(text).map_err(|never| match never {}).boxed());
+            if head.uri.path() == "/api/offers" {
+                let good = http::HeaderValue::from_static("max-age=1");
+                answer.headers_mut().insert("cache-control", good);
+            }
+            return answer;
         }
         let ticks = interval(Duration::from_millis(50));
         let events = stream::unfold((ticks, 0), |(mut ticks, n)| async move {
@@ -137,12 +144,14 @@ fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstre
     let text = format!(
         "[proxy]\nlisten = [\"{at}\"]\nworkers = 2\nrequest_timeout = \"{}s\"\n\
          drain_timeout = \"{}s\"\n\
+         cache = {{ size = \"1MiB\" }}\n\
          access_log = {{ file = \"access.log\", sample = 0.01 }}\n\
          [legacy]\nurls = [\"{}\"]\ndatabase = \"sqlite:legacy.db\"\n\
          [control]\nlisten = \"{control}\"\n\
          [services.catalog]\nurls = [\"{}\"]\n[slices.catalog]\nservice = \"catalog\"\n\
          cohort = [\"header:x-visitor\"]\n\
-         routes = [\"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n",
+         routes = [\"GET /api/offers\", \"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n\
+         [[slices.catalog.route_filters]]\nroutes = [\"GET /api/offers\"]\ncache = {{ }}\n",
         30 + n % 2,
         DRAIN.as_secs(),
         url(legacy),
@@ -153,14 +162,26 @@ fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstre
 
 /// What one client asks next, and what a right answer ends with.
 fn next(at: SocketAddr, client: u64, n: u64) -> (Request<Full<Bytes>>, Option<Bytes>) {
-    let (method, path, body) = match n % 6 {
-        0 => (Method::POST, "/api/products".to_owned(), "a new one"),
-        1 => (Method::PUT, format!("/api/products/{n}"), "another one"),
-        2 => (Method::HEAD, format!("/api/products/{n}"), ""),
-        3 => (Method::GET, "/elsewhere".to_owned(), ""),
-        _ => (Method::GET, format!("/api/products/{n}"), ""),
+    let large = || "a large one, ".repeat(LARGE / 13);
+    let (method, path, body) = match n % 8 {
+        0 => (
+            Method::POST,
+            "/api/products".to_owned(),
+            "a new one".to_owned(),
+        ),
+        1 => (
+            Method::PUT,
+            format!("/api/products/{n}"),
+            "another one".to_owned(),
+        ),
+        2 => (Method::HEAD, format!("/api/products/{n}"), String::new()),
+        3 => (Method::GET, "/elsewhere".to_owned(), String::new()),
+        4 => (Method::GET, "/api/offers".to_owned(), String::new()),
+        // Larger than what lies in any buffer on the way, and not for each.
+        5 if n % 64 == 5 => (Method::POST, "/api/products".to_owned(), large()),
+        _ => (Method::GET, format!("/api/products/{n}"), String::new()),
     };
-    let sent = (method != Method::GET && method != Method::HEAD).then(|| Bytes::from(body));
+    let sent = (method != Method::GET && method != Method::HEAD).then(|| Bytes::from(body.clone()));
     let request = Request::builder()
         .method(method)
         .uri(format!("http://{at}{path}"))
@@ -353,7 +374,9 @@ async fn soak(length: Duration) {
     let warm = loop {
         n += 1;
         ticks.tick().await;
-        flip(["canary=80", "canary=20", "canary=1"][usize::try_from(n % 3).unwrap()]).await;
+        // Up, back to the legacy side alone, and elsewhere.
+        let steps = ["canary=1", "canary=80", "shadow", "canary=20"];
+        flip(steps[usize::try_from(n % 4).unwrap()]).await;
         if n % FLIPS_A_RELOAD == 0 {
             write(dir.path(), at, sides, n);
             seen.reloads.lock().unwrap().push(Instant::now());

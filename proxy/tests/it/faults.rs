@@ -160,6 +160,10 @@ async fn descriptors_that_run_out_cost_waiting_and_nothing_else() {
     let mut byte = [0; 1];
     let last = clients.last().unwrap().try_read(&mut byte);
     assert!(last.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    // Who is in, and for whose upstream there is no descriptor, is told so.
+    say(&mut clients[0], "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let refused = read_until(&mut clients[0], "\r\n\r\n").await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
     drop(clients);
     eventually("everybody is served again", WAIT, || async {
         let request = client::request(http::Method::GET, &format!("http://{at}/"), &[], "".into());

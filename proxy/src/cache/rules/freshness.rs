@@ -14,6 +14,9 @@ const GUESS: u32 = 10;
 /// Answers that may be guessed at (RFC 9110 section 15.1); parts are never kept.
 const GUESSED: [u16; 10] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414];
 
+/// By how much the same clock may be read at once by two.
+const LOOKS_APART: Duration = Duration::from_secs(1);
+
 const LONGEST: Duration = Duration::from_secs(SECONDS_MAX);
 
 /// A time as fields have it, in any of the three formats.
@@ -75,7 +78,14 @@ impl Freshness {
     }
 
     pub(crate) fn age(&self, now: SystemTime) -> Duration {
-        self.initial + now.duration_since(self.came).unwrap_or_default()
+        let since = match now.duration_since(self.came) {
+            Ok(since) => since,
+            // Somebody else's look at the same clock.
+            Err(before) if before.duration() <= LOOKS_APART => Duration::ZERO,
+            // The clock went back, and nobody knows how old it is: too old, then.
+            Err(_) => self.lifetime,
+        };
+        self.initial + since
     }
 
     /// Time that it is still good; `None` once it is stale.

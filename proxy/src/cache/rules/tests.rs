@@ -392,3 +392,25 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_clock_that_goes_back_makes_nothing_fresher() {
+    let answer = fields(&[("cache-control", "max-age=60")]);
+    let kept = Freshness::of(StatusCode::OK, &answer, times(1_000, 1_000), None);
+    let any = Directives::default();
+    for (now, serves) in [
+        (1_000, true),
+        (1_059, true),
+        (1_060, false),
+        // Ahead, and back again: as it was.
+        (999_999, false),
+        (1_030, true),
+        // Two that look at the same clock.
+        (999, true),
+        // Before it came: nobody knows how old it is.
+        (998, false),
+        (0, false),
+    ] {
+        assert_eq!(kept.serves(&any, at(now)), serves, "{now}");
+    }
+}
