@@ -1,7 +1,5 @@
 //! By what a client is recognised when reads are split.
 
-use std::net::IpAddr;
-
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use outgrow_rollout::key_hash;
@@ -58,7 +56,7 @@ pub(crate) fn of(
     slice: &SliceSettings,
     (keys, cookies): (&CookieKeys, bool),
     headers: &HeaderMap,
-    address: impl FnOnce() -> Option<IpAddr>,
+    address: impl FnOnce() -> Option<ClientId>,
 ) -> Cohort {
     let carried = cookies.then(|| carried(keys, headers)).flatten();
     let wrote = carried.map_or(0, |carried| carried.wrote);
@@ -72,10 +70,7 @@ pub(crate) fn of(
         (None, Some(carried)) if carried.unsigned => (hash(carried.id), By::OldCookie(carried.id)),
         (None, Some(carried)) => (hash(carried.id), By::Cookie(carried.id)),
         (None, None) => match address() {
-            Some(address) => {
-                let id = keys.of_address(address);
-                (hash(id), By::Address(id))
-            }
+            Some(id) => (hash(id), By::Address(id)),
             None => (0, By::Nothing),
         },
     };

@@ -1,5 +1,6 @@
 //! What one core works with, and what all cores share.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::answer::status;
 use crate::auth::Doorman;
 use crate::cache::Cache;
 use crate::cohort;
-use crate::cookies::CookieKeys;
+use crate::cookies::{ClientId, CookieKeys};
 use crate::counts::builds::BuildCounts;
 use crate::counts::refusals::RefusalCounts;
 use crate::counts::routes::RouteCounts;
@@ -141,6 +142,16 @@ impl Core {
         (&self.legacy.clusters[at], build)
     }
 
+    /// Who a client without a cookie or a key is: its address.
+    pub(crate) fn client_id(&self, peer: &Peer, fields: &HeaderMap) -> ClientId {
+        let address = self.shared.settings.trust.client(peer, fields);
+        let id = || self.shared.cookies.of_address(address);
+        match address == peer.ip {
+            true => *peer.id.get_or_init(id),
+            false => id(),
+        }
+    }
+
     /// By what a client of the legacy side is recognised among its builds: the same over all routes.
     /// Nothing is looked at where there are none.
     pub(crate) fn legacy_client(&self, fields: &HeaderMap, peer: &Peer) -> u64 {
@@ -247,6 +258,8 @@ pub(crate) struct Peer {
     /// Who asks: the same, or whom a trusted proxy asks for. Limits, logs and rings go by it.
     pub(crate) client: HeaderValue,
     pub(crate) ip: IpAddr,
+    /// Who that is, once somebody has asked.
+    pub(crate) id: OnceCell<ClientId>,
     /// How it stands in `Forwarded`, where an IPv6 address is quoted.
     pub(crate) node: HeaderValue,
     pub(crate) word: Word,
@@ -302,6 +315,7 @@ impl Peer {
             client: text.clone(),
             address: text,
             ip: address,
+            id: OnceCell::new(),
             word: trust.word(address),
             scheme,
             certificate: Certificate::NotAsked,

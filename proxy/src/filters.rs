@@ -233,7 +233,9 @@ impl Filters {
         let limit = others.limit.is_none() || self.limit == others.limit;
         let auth = others.auth.is_none() || self.auth == others.auth;
         let request = others.request == Edits::default() || self.request == others.request;
-        limit && auth && request
+        let usual = others.allowance == Allowance::default();
+        let allowance = usual || self.allowance == others.allowance;
+        limit && auth && request && allowance
     }
 
     /// What each side is asked; `None` where that is what the client asks.

@@ -214,7 +214,7 @@ async fn begin(
     let found = core.shared.table.route(route);
     let index = found.slice;
     let (settings, fields) = (&core.shared.slices[index].settings, &out.parts.headers);
-    let client = || Some(core.shared.settings.trust.client(peer, fields));
+    let client = || Some(core.client_id(peer, fields));
     let keys = (&core.shared.cookies, marks.cookies);
     let cohort = cohort::of(settings, keys, fields, client);
     if let Some(trail) = &trail {

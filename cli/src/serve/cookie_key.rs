@@ -1,5 +1,5 @@
 //! The key of the proxy's own cookies, where the config names none: made once, and kept beside the
-//! token of the admin API. Never printed.
+//! store. Never printed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -10,14 +10,13 @@ use anyhow::Context as _;
 
 use crate::config::Secret;
 
-/// Beside the token.
 const KEY_FILE: &str = "cookies.key";
 
 const RANDOM_BYTES: usize = 32;
 
-/// Reads the key beside this file; makes one, for its owner only, if there is none.
-pub(super) fn beside(token: &Path) -> anyhow::Result<Secret> {
-    let path = token.with_file_name(KEY_FILE);
+/// Reads the key beside the store; makes one, for its owner only, if there is none.
+pub(super) fn beside(store: &Path) -> anyhow::Result<Secret> {
+    let path = store.with_file_name(KEY_FILE);
     let trouble = || format!("the key of cookies, {}", path.display());
     let made = OpenOptions::new()
         .write(true)
@@ -55,15 +54,15 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_for_its_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let token = dir.path().join("admin.token");
-        let first = beside(&token).unwrap();
+        let store = dir.path().join("outgrow-store.db");
+        let first = beside(&store).unwrap();
         assert_eq!(first.bytes().len(), 2 * RANDOM_BYTES);
-        assert!(first == beside(&token).unwrap());
+        assert!(first == beside(&store).unwrap());
         let file = dir.path().join(KEY_FILE);
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&file, "short").unwrap();
-        let error = format!("{:#}", beside(&token).unwrap_err());
+        let error = format!("{:#}", beside(&store).unwrap_err());
         assert!(
             error.contains("cookies.key") && error.contains("5 bytes"),
             "{error}"

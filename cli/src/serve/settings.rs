@@ -37,7 +37,13 @@ fn secret(secret: &crate::config::Secret) -> Secret {
 
 fn cookie_keys(config: &Config) -> anyhow::Result<Vec<Secret>> {
     Ok(match &config.proxy.cookie_keys[..] {
-        [] => vec![secret(&cookie_key::beside(&config.control.token_file)?)],
+        [] => {
+            let beside = match &config.control.store {
+                Database::Sqlite(path) => path,
+                Database::Server(_) => &config.control.token_file,
+            };
+            vec![secret(&cookie_key::beside(beside)?)]
+        }
         keys => keys.iter().map(secret).collect(),
     })
 }
