@@ -512,6 +512,8 @@ impl Database {
 
     pub(crate) async fn close(&self) {
         self.release().await;
+        // A pool is closed once every connection is back.
+        self.end_line();
         match &self.pool() {
             Pool::Sqlite(pool) => pool.close().await,
             Pool::Postgres(pool) => pool.close().await,

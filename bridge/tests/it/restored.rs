@@ -87,6 +87,36 @@ async fn a_postgres_that_is_restored_under_a_running_link_is_noticed() {
     backup_of_a_running_link(&mut pair).await;
 }
 
+/// A backup of all files has the slot, too, at the place where it was then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_is_noticed_by_its_log() {
+    let legacy = Db::pg(LEGACY_PG).await;
+    noticed(Pair::replicated(legacy, Db::lite(EXTRACTED_SQLITE).await)).await;
+}
+
+/// Rows go the short way between these two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_is_noticed_by_its_log_the_short_way() {
+    let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
+    noticed(Pair::replicated(legacy, extracted)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_is_restored_under_a_running_link_is_noticed_by_its_log() {
+    let legacy = Db::pg(LEGACY_PG).await;
+    let mut pair = Pair::replicated(legacy, Db::lite(EXTRACTED_SQLITE).await);
+    pair.legacy.execute(&items(1, 40)).await;
+    backup_of_a_running_link(&mut pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_is_restored_amid_the_short_way_is_noticed() {
+    let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
+    let mut pair = Pair::replicated(legacy, extracted);
+    pair.legacy.execute(&items(1, 40)).await;
+    backup_of_a_running_link(&mut pair).await;
+}
+
 async fn backup_of_a_running_link(pair: &mut Pair) {
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();

@@ -72,6 +72,8 @@ struct Inner {
     ahead: Option<short::Ahead>,
     /// Some value came in a binary form that is not known here, so all is to come as text.
     as_text: bool,
+    /// A place that was on record when the last stream was lost.
+    recorded: u64,
 }
 
 impl Inner {
@@ -79,6 +81,7 @@ impl Inner {
     fn lose_stream(&mut self) {
         if let Some(stream) = self.stream.take() {
             self.as_text |= stream.unread;
+            self.recorded = self.recorded.max(stream.written);
         }
     }
 
@@ -182,7 +185,10 @@ impl Feed {
 
     /// Lets go of the slot.
     pub(crate) async fn stop(&self) {
-        if let Some(mut stream) = self.inner.lock().await.stream.take()
+        let mut inner = self.inner.lock().await;
+        // Whoever takes it up asks the databases where it is.
+        inner.recorded = 0;
+        if let Some(mut stream) = inner.stream.take()
             && tokio::time::timeout(FAREWELL, stream.client.shutdown())
                 .await
                 .is_err()
@@ -274,6 +280,7 @@ impl Database {
     async fn connected(&self, feed: &Feed, inner: &mut Inner) -> Result<(), Error> {
         if inner.stream.is_none() {
             let ahead = inner.ahead.as_ref().map_or(0, |ahead| ahead.upto);
+            self.log_goes_on(inner.recorded, ahead).await?;
             // Keys alone are noted as text.
             let binary = feed.rows && inner.reads_binary();
             let connected = self.connect(feed, inner.walsender, ahead, binary);

@@ -392,6 +392,32 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Refuses a server whose log, or whose record of our place in it, is behind what this process
+    /// has seen of it: it was restored from a backup meanwhile. What comes by such a log would be
+    /// taken for what is behind the place.
+    pub(super) async fn log_goes_on(&self, recorded: u64, read: u64) -> Result<(), Error> {
+        let (_, written) = self.slot_in_order().await?;
+        let mut tx = self.read().await?;
+        let text = "SELECT (pg_current_wal_insert_lsn() - pg_lsn '0/0')::int8";
+        let end = tx.number(text, &[]).await.on(self.side)?;
+        let end = u64::try_from(end.unwrap_or(0)).unwrap_or(0);
+        for (what, is, was) in [
+            ("our place in its log", written, recorded),
+            ("its log", end, recorded.max(read)),
+        ] {
+            if is < was {
+                let at = |lsn: u64| format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff);
+                return Err(Error::Discontinued {
+                    side: self.side,
+                    what: format!("{what} is at {}, and was at {}", at(is), at(was)),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 fn relation_id(oid: i64) -> u32 {
     u32::try_from(oid).unwrap_or(0)
 }
