@@ -30,6 +30,7 @@ const ALL: usize = ID + TIME + TAG;
 /// So that no bytes are signed with two meanings.
 const OF_COOKIES: &[u8] = b"outgrow cookie v1\0";
 const OF_ADDRESSES: &[u8] = b"outgrow address v1\0";
+const OF_OTHERS: &[u8] = b"outgrow cookies v1\0";
 const OF_KEYS: &[u8] = b"outgrow key v1\0";
 
 /// A client, as its cookie names it.
@@ -121,6 +122,14 @@ impl CookieKeys {
         ClientId(tag.unwrap_or_default())
     }
 
+    /// Who brings cookies keeps them, and is told by them from others of its address; also who sends the
+    /// same ones for ever, and keeps none of ours.
+    pub(crate) fn of_cookies(&self, address: IpAddr, brought: &[u8]) -> ClientId {
+        let ClientId(address) = self.of_address(address);
+        let tag = self.tag(OF_OTHERS, &[&address, brought].concat());
+        ClientId(tag.unwrap_or_default())
+    }
+
     /// For a client that is known by a key of the config.
     pub(crate) fn of_key(&self, hash: u64) -> ClientId {
         let tag = self.tag(OF_KEYS, &hash.to_be_bytes());
@@ -137,6 +146,15 @@ impl CookieKeys {
 }
 
 impl ClientId {
+    /// Nobody yet. What chance says is enough to spread clients; nothing is kept secret by it.
+    pub(crate) fn new(chance: [u64; 2]) -> Self {
+        let [one, two] = chance.map(u64::to_be_bytes);
+        let mut id = [0; ID];
+        id[..8].copy_from_slice(&one);
+        id[8..].copy_from_slice(&two);
+        Self(id)
+    }
+
     /// As cookies were written before they were signed, so that who had one is the same client still.
     pub(crate) fn text(self) -> [u8; 2 * ID] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use outgrow_rollout::key_hash;
 use outgrow_shadow::Tap;
 use tokio::sync::mpsc;
@@ -35,6 +36,8 @@ use crate::trace::Dice;
 use crate::trust::{Trust, Word};
 use crate::upstreams::Service;
 use crate::upstreams::builds::Builds;
+
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Shared by all cores; immutable but for what is atomic inside.
 pub(crate) struct Shared {
@@ -142,10 +145,19 @@ impl Core {
         (&self.legacy.clusters[at], build)
     }
 
-    /// Who a client without a cookie or a key is: its address.
+    /// Who a client without a key and a cookie of ours is: its address. Who will keep a cookie is somebody of its
+    /// own at once: behind one address there may be many, and they are to be split.
     pub(crate) fn client_id(&self, peer: &Peer, fields: &HeaderMap) -> ClientId {
         let address = self.shared.settings.trust.client(peer, fields);
-        let id = || self.shared.cookies.of_address(address);
+        let keys = &self.shared.cookies;
+        if let Some(brought) = fields.get(COOKIE) {
+            return keys.of_cookies(address, brought.as_bytes());
+        }
+        // Browsers say it, of themselves alone (Fetch Metadata).
+        if fields.contains_key(FETCH_MODE) {
+            return ClientId::new([self.dice.next(), self.dice.next()]);
+        }
+        let id = || keys.of_address(address);
         match address == peer.ip {
             true => *peer.id.get_or_init(id),
             false => id(),

@@ -167,3 +167,42 @@ async fn a_write_that_all_can_read_sets_no_cookie() {
     assert_eq!(cookie(&write(&front, &[("x-visitor", "ann")]).await), None);
     front.stop().await;
 }
+
+/// Behind one address, as a balancer's that says nothing of its clients, there may be many.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_cookies_is_split_behind_one_address_too() {
+    let (legacy, extracted) = sides().await;
+    let settings = sliced(&legacy, &extracted);
+    let fronts = [start(settings.clone()), start(settings)];
+    for front in &fronts {
+        front.weigh(1, Weight::from_basis_points(5_000).unwrap());
+    }
+    let mut seen = Vec::new();
+    for client in 0..40 {
+        let session = format!("sid={client}");
+        let brings = [("cookie", session.as_str())];
+        let first = fronts[0].get("/api/items", &brings).await;
+        let own = format!("{session}; {}", cookie(&first).unwrap());
+        for front in &fronts {
+            assert_eq!(
+                read(front, &brings).await,
+                first.text(),
+                "it keeps no other"
+            );
+            assert_eq!(read(front, &[("cookie", &own)]).await, first.text());
+        }
+        let browser = fronts[0]
+            .get("/api/items", &[("sec-fetch-mode", "navigate")])
+            .await;
+        let own = cookie(&browser).unwrap();
+        assert_eq!(read(&fronts[1], &[("cookie", &own)]).await, browser.text());
+        seen.push((first.text(), browser.text()));
+    }
+    for side in ["legacy", "extracted"] {
+        assert!(seen.iter().any(|(bringing, _)| bringing == side), "{side}");
+        assert!(seen.iter().any(|(_, browser)| browser == side), "{side}");
+    }
+    for front in fronts {
+        front.stop().await;
+    }
+}
