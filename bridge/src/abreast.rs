@@ -213,7 +213,10 @@ impl Engine {
             }
             other => other,
         };
-        if let (Some(kept), false) = (kept, matches!(outcome, Ok(Outcome::Applied { .. }))) {
+        // After a failure it is for the target to say what it has: the ranges did not wait for its disk.
+        if let (Some(kept), Ok(Outcome::ByRows(_) | Outcome::Again | Outcome::TakeMore)) =
+            (kept, &outcome)
+        {
             self.took_chunk(kept).await?;
         }
         outcome

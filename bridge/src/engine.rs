@@ -69,6 +69,8 @@ pub(crate) struct Engine {
     pub(crate) seen_back: bool,
     /// A turn was begun, and who has which stream since is for the databases to say.
     pub(crate) half_turned: bool,
+    /// How far the copies are is for the target to say.
+    pub(crate) copies_in_doubt: bool,
     /// The source that the logs were told of.
     pub(crate) published: Option<Side>,
 }
@@ -91,6 +93,13 @@ impl Engine {
     /// Not cancel safe as to the engine's own memory: the worker never drops it half-way.
     pub(crate) async fn step(&mut self) -> Result<bool, Error> {
         self.take_up().await?;
+        let stepped = self.step_on().await;
+        // The target may have lost ranges in a crash, that were not on its disk yet.
+        self.copies_in_doubt |= stepped.is_err() && !self.copied();
+        stepped
+    }
+
+    async fn step_on(&mut self) -> Result<bool, Error> {
         let mut beaten = Ok(());
         if Instant::now() >= self.next_beat {
             self.beat(self.source).await?;

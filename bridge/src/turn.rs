@@ -118,6 +118,7 @@ impl Engine {
             short: Short::default(),
             seen_back: false,
             half_turned: false,
+            copies_in_doubt: false,
             published: None,
             shared,
         };
@@ -203,6 +204,10 @@ impl Engine {
     /// Takes both streams over anew where a turn may have ended half-way, and fails until that is
     /// done: what is known of them from before would look like that of an older worker.
     pub(crate) async fn take_up(&mut self) -> Result<(), Error> {
+        if self.copies_in_doubt {
+            self.copies = begin_copies(&self.shared, &self.plan).await?;
+            self.copies_in_doubt = false;
+        }
         if !self.half_turned {
             return Ok(());
         }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
 use crate::postgres::{Db, EXTRACTED_PG, LEGACY_PG, Pair, items};
+use crate::postgres_copy::{Wares, tables};
 use crate::shop::{WAIT, copied};
 
 /// Kills a server when a point is passed.
@@ -376,5 +377,84 @@ async fn every_point(capture: Capture) {
     for victim in [Side::Legacy, Side::Extracted] {
         deaths(to_mariadb(capture).await, victim, Points::All).await;
         deaths(to_postgres(capture).await, victim, Points::All).await;
+    }
+}
+
+/// From one PostgreSQL to another by COPY, which has points of its own.
+async fn amid_copies(capture: Capture, deaths: &[(&'static str, Side)]) {
+    let mut wares = Wares::filled(1_200).await;
+    wares.capture = capture;
+    for &(point, victim) in deaths {
+        let trap = Trap::new();
+        let hook = Arc::clone(&trap);
+        let mut spec = wares.spec_with(tables(), move |at, _| hook.pass(at));
+        spec.limits.busy = Duration::from_millis(500);
+        spec.limits.copy_rows = 100;
+        let server = match victim {
+            Side::Legacy => &mut wares.legacy,
+            Side::Extracted => &mut wares.extracted,
+        };
+        trap.arm(point, server.pid());
+        let link = Link::open(spec).await.unwrap();
+        let begun = link.ensure(DataPhase::Copying, Side::Legacy).await.is_ok();
+        let struck = tokio::time::timeout(WAIT, trap.strikes()).await;
+        assert!(struck.is_ok(), "{point} was not passed");
+        server.crash().await;
+        if !begun {
+            eventually("the link to go on", WAIT, || async {
+                let again = link.ensure(DataPhase::Copying, Side::Legacy).await;
+                again.ok()
+            })
+            .await;
+        }
+        copied(&link).await;
+        let alike = tokio::time::timeout(WAIT / 2, wares.equal()).await;
+        let said = link.describe();
+        let counts = [
+            wares.legacy.number("SELECT count(*) FROM ware").await,
+            wares.extracted.number("SELECT count(*) FROM good").await,
+        ];
+        assert!(
+            alike.is_ok(),
+            "{point}, {victim}, {capture:?}: {counts:?} {said}"
+        );
+        let report = eventually("a verification", WAIT, || async {
+            link.verify().await.ok()
+        });
+        assert_eq!(report.await.different, 0, "{point}");
+        assert_eq!(link.evidence().unwrap().parked, 0, "{point}");
+        eventually("the close", WAIT, || async { link.close().await.ok() }).await;
+        link.shutdown().await;
+        wares.extracted.execute("TRUNCATE good").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_dies_amid_a_copy_loses_nothing() {
+    let deaths = [
+        // Ranges are committed, and not on the disk yet.
+        ("before-commit", Side::Extracted),
+        ("range-copied", Side::Legacy),
+    ];
+    amid_copies(Capture::Triggers, &deaths).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by scripts/test --long"]
+async fn long_a_postgres_dies_at_every_point_of_a_copy() {
+    let points = [
+        "amid-copy",
+        "copy-sent",
+        "range-copied",
+        "range-committed",
+        "after-read",
+        "chunk-read",
+        "before-commit",
+        "after-commit",
+    ];
+    let sides = [Side::Legacy, Side::Extracted];
+    let all = points.map(|point| sides.map(|side| (point, side)));
+    for capture in [Capture::Triggers, Capture::Replication] {
+        amid_copies(capture, all.as_flattened()).await;
     }
 }
