@@ -1,6 +1,8 @@
 //! Writes a batch into the target: rows, parked rows, copy cursor and position in one
 //! transaction, so that the position is never ahead of the rows nor behind them.
 
+use std::collections::HashMap;
+
 use outgrow_rollout::Side;
 
 use crate::batch::{Batch, Work, images};
@@ -9,8 +11,11 @@ use crate::db::postgres::once::{Once, Rows};
 use crate::db::{Database, Dialect, Lasts, Packed, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
-use crate::plan::{Group, Image, Plan, Row};
+use crate::plan::{Group, Image, Plan, Row, Table};
 use crate::value::Key;
+
+/// By table: it with all of its columns, and what rows have in those that are not the link's.
+type Kept = HashMap<(usize, usize), (Table, HashMap<Key, Row>)>;
 
 /// Where and under which right a batch is written.
 #[derive(Debug)]
@@ -360,13 +365,15 @@ impl Applier<'_> {
             let table = &self.plan.groups[group].tables(side)[table];
             rows::delete(tx, table, &gone).await.on(side)?;
         }
-        self.present(tx, work).await
+        self.present(tx, work, &Kept::new()).await
     }
 
-    /// As [`Self::rows`], with all rows of the batch taken out first.
+    /// As [`Self::rows`], with all rows of the batch taken out first. What they have in columns that are
+    /// not the link's they have afterwards.
     async fn swap(&self, tx: &mut Tx, work: &[Work]) -> Result<(), Error> {
         let side = self.target.side;
         let acts = self.target.still_acts(tx).await?;
+        let kept = self.others(tx, work).await?;
         for &(group, table) in self.plan.order(side).iter().rev() {
             let (gone, _) = of_table(work, group, table, true);
             let table = &self.plan.groups[group].tables(side)[table];
@@ -375,19 +382,62 @@ impl Applier<'_> {
             }
             rows::delete(tx, table, &gone).await.on(side)?;
         }
-        self.present(tx, work).await
+        self.present(tx, work, &kept).await
     }
 
-    /// Writes what is to be there, parents first.
-    async fn present(&self, tx: &mut Tx, work: &[Work]) -> Result<(), Error> {
+    /// What the rows of a batch have in columns that are not the link's, where there are such.
+    async fn others(&self, tx: &mut Tx, work: &[Work]) -> Result<Kept, Error> {
         let side = self.target.side;
-        for &(group, table) in self.plan.order(side) {
-            let (_, present) = of_table(work, group, table, false);
-            let table = &self.plan.groups[group].tables(side)[table];
-            rows::upsert(tx, table, &present).await.on(side)?;
+        let mut kept = Kept::new();
+        for &(group, at) in self.plan.order(side) {
+            let table = &self.plan.groups[group].tables(side)[at];
+            let Some(whole) = table.whole() else { continue };
+            let (keys, _) = of_table(work, group, at, true);
+            let keys: Vec<Key> = keys.into_iter().cloned().collect();
+            let found = rows::by_keys(tx, &whole, &keys).await.on(side)?;
+            let others = found.into_iter().map(|mut row| {
+                let key = table.key_of(&row);
+                (key, row.split_off(table.columns.len()))
+            });
+            kept.insert((group, at), (whole, others.collect()));
+        }
+        Ok(kept)
+    }
+
+    /// Writes what is to be there, parents first; with what was `kept` of a row.
+    async fn present(&self, tx: &mut Tx, work: &[Work], kept: &Kept) -> Result<(), Error> {
+        let side = self.target.side;
+        for &(group, at) in self.plan.order(side) {
+            let (_, present) = of_table(work, group, at, false);
+            let table = &self.plan.groups[group].tables(side)[at];
+            let (old, fresh) = match kept.get(&(group, at)) {
+                None => (Vec::new(), present),
+                Some((_, others)) => with_others(table, present, others),
+            };
+            if let Some((whole, _)) = kept.get(&(group, at)) {
+                let old: Vec<&Row> = old.iter().collect();
+                rows::upsert(tx, whole, &old).await.on(side)?;
+            }
+            rows::upsert(tx, table, &fresh).await.on(side)?;
         }
         Ok(())
     }
+}
+
+/// Rows that were there, whole, and rows that are new.
+fn with_others<'a>(
+    table: &Table,
+    present: Vec<&'a Row>,
+    others: &HashMap<Key, Row>,
+) -> (Vec<Row>, Vec<&'a Row>) {
+    let (mut old, mut fresh) = (Vec::new(), Vec::new());
+    for row in present {
+        match others.get(&table.key_of(row)) {
+            Some(others) => old.push([&row[..], others].concat()),
+            None => fresh.push(row),
+        }
+    }
+    (old, fresh)
 }
 
 /// What is to be removed from a table of the target, and what is to be written there.

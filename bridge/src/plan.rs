@@ -71,6 +71,8 @@ pub(crate) type Schema = BTreeMap<String, TableSchema>;
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) columns: Vec<Column>,
+    /// Columns beside those, which are not the link's. Of a legacy table there are none.
+    pub(crate) others: Vec<Column>,
     /// Places of the key in `columns`.
     pub(crate) key: Vec<usize>,
     /// Per key column how it is written here, where that is not as the link knows it; or none.
@@ -96,6 +98,16 @@ impl Table {
     /// The key of a row, as the link knows it.
     pub(crate) fn key_of(&self, row: &[Cell]) -> Vec<Cell> {
         self.known(self.key.iter().map(|&at| row[at].clone()).collect())
+    }
+
+    /// The table with all of its columns, those of the link first; `None` where these are all.
+    pub(crate) fn whole(&self) -> Option<Self> {
+        let all = || [&self.columns[..], &self.others].concat();
+        (!self.others.is_empty()).then(|| Self {
+            columns: all(),
+            others: Vec::new(),
+            ..self.clone()
+        })
     }
 
     fn place(&self, column: &str) -> Option<usize> {

@@ -81,8 +81,11 @@ fn table_of(
         .filter(|unique| !same_columns(unique, key_names) || schema.loose.contains(unique))
         .cloned()
         .collect();
+    let mapped = |c: &&ColumnSchema| columns.iter().any(|own| own.name == c.name);
+    let others = schema.columns.iter().filter(|c| !c.generated && !mapped(c));
     Table {
         name: name.to_owned(),
+        others: others.map(column).collect(),
         columns,
         key,
         forms: Vec::new(),

@@ -13,6 +13,9 @@ const FREE: &str = "CREATE TABLE parent (id integer PRIMARY KEY, code varchar(20
     CREATE TABLE child (id integer PRIMARY KEY, parent_id integer NOT NULL, note varchar(20)); \
     INSERT INTO parent VALUES (1, 'a', NULL), (2, 'b', NULL), (3, 'c', 1), (4, 'd', NULL); \
     INSERT INTO child VALUES (10, 1, 'x'), (11, 2, 'y'), (12, 1, 'z');";
+/// The same tables without rows.
+const FREE_EMPTY: &str = "CREATE TABLE parent (id integer PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, boss integer); \
+    CREATE TABLE child (id integer PRIMARY KEY, parent_id integer NOT NULL, note varchar(20))";
 /// The new service has foreign keys, and a table of its own beside.
 const STRICT: &str = "CREATE TABLE parent (id integer PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, boss integer, \
     FOREIGN KEY (boss) REFERENCES parent (id)); \
@@ -302,4 +305,54 @@ async fn rows_that_change_places_take_no_others_with_them() {
     assert_eq!(server.number(count).await, 314);
     assert_eq!(link.preflight().await.unwrap().advice, Vec::new());
     link.shutdown().await;
+}
+
+/// Two rows change places by a unique value, in one transaction. What the service has in a column of its own
+/// beside them stays with its row.
+async fn columns_of_ones_own_stay(extracted: Db) {
+    const SWAP: &str = "BEGIN IMMEDIATE; UPDATE parent SET code = 'x' WHERE id = 1; \
+        UPDATE parent SET code = 'a' WHERE id = 2; UPDATE parent SET code = 'b' WHERE id = 1; \
+        INSERT INTO parent VALUES (9, 'new', NULL); COMMIT";
+    let legacy = Db::lite(FREE).await;
+    extracted
+        .execute("ALTER TABLE parent ADD COLUMN memo varchar(20)")
+        .await;
+    let link = begun(spec(&legacy.url(), &extracted.url())).await;
+    link.unfence(Side::Extracted).await.unwrap();
+    extracted
+        .execute("UPDATE parent SET memo = 'one' WHERE id = 1")
+        .await;
+    extracted
+        .execute("UPDATE parent SET memo = 'two' WHERE id = 2")
+        .await;
+    legacy.execute(SWAP).await;
+    has(
+        &extracted,
+        "SELECT count(*) FROM parent WHERE id = 9 AND memo IS NULL",
+        1,
+    )
+    .await;
+    for (id, code, memo) in [(1, "b", "one"), (2, "a", "two")] {
+        let row = format!(
+            "SELECT count(*) FROM parent WHERE id = {id} AND code = '{code}' AND memo = '{memo}'"
+        );
+        assert_eq!(extracted.number(&row).await, 1, "{row}");
+    }
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_ones_own_stay_in_sqlite() {
+    columns_of_ones_own_stay(Db::lite(FREE_EMPTY).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_ones_own_stay_in_postgres() {
+    columns_of_ones_own_stay(Db::pg(FREE_EMPTY).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_ones_own_stay_in_mariadb() {
+    columns_of_ones_own_stay(Db::my(FREE_EMPTY).await).await;
 }

@@ -437,6 +437,7 @@ mod tests {
             columns: vec![column("id"), column("n")],
             key: vec![0],
             forms: Vec::new(),
+            others: Vec::new(),
             other_unique: Vec::new(),
             autoincrement: false,
             written_by_others: false,
