@@ -58,9 +58,9 @@ pub(crate) struct Shared {
     pub(crate) errors: mpsc::Sender<ErrorEvent>,
     pub(crate) routes: RouteCounts,
     pub(crate) refusals: RefusalCounts,
-    /// Where answers are kept.
     /// How clients spell names is of interest to a service.
     pub(crate) spells: bool,
+    /// Where answers are kept.
     pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.
     pub(crate) lines_lost: Option<Arc<Losses>>,
