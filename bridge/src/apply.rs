@@ -410,11 +410,10 @@ impl Applier<'_> {
         for &(group, at) in self.plan.order(side) {
             let (_, present) = of_table(work, group, at, false);
             let table = &self.plan.groups[group].tables(side)[at];
-            let (old, fresh) = match kept.get(&(group, at)) {
-                None => (Vec::new(), present),
-                Some((_, others)) => with_others(table, present, others),
-            };
-            if let Some((whole, _)) = kept.get(&(group, at)) {
+            let mut fresh = present;
+            if let Some((whole, others)) = kept.get(&(group, at)) {
+                let old;
+                (old, fresh) = with_others(table, fresh, others);
                 let old: Vec<&Row> = old.iter().collect();
                 rows::upsert(tx, whole, &old).await.on(side)?;
             }
