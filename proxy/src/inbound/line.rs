@@ -31,7 +31,7 @@ const READ_LARGE: usize = 64 * 1_024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Of hints that a client has not read yet.
-const INTERIM_MAX: usize = 8 * 1_024;
+pub(super) const INTERIM_MAX: usize = 8 * 1_024;
 
 /// A client's socket.
 #[derive(Debug)]

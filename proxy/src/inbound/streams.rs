@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::line::{ClientBody, Io};
+use super::line::{ClientBody, INTERIM_MAX, Io};
 use crate::answer::refuse;
 use crate::body::Body;
 use crate::connection::Ends;
@@ -41,6 +41,8 @@ const HEAD_MAX: u32 = 64 * 1_024;
 pub(super) const WINDOW: u32 = 1_024 * 1_024;
 /// Requests at once.
 const STREAMS_MAX: u32 = 200;
+/// Bytes of a hint beside its fields.
+const HINT: usize = 16;
 /// Bytes of one answer that wait to be sent.
 const UNSENT_MAX: usize = 400 * 1_024;
 
@@ -52,6 +54,8 @@ struct Answerer {
     respond: SendResponse<Bytes>,
     /// The answer proper: nothing interim comes behind it.
     begun: bool,
+    /// Bytes of hints, which no window of the client bounds.
+    hinted: usize,
 }
 
 impl Answerer {
@@ -128,8 +132,14 @@ pub(crate) struct StreamHints(Weak<RefCell<Answerer>>);
 
 impl StreamHints {
     pub(super) fn tell(&self, status: StatusCode, fields: &HeaderMap) {
-        if let Some(answering) = self.0.upgrade() {
-            answering.borrow_mut().interim(status, fields.clone());
+        let Some(answering) = self.0.upgrade() else {
+            return;
+        };
+        let mut answering = answering.borrow_mut();
+        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        answering.hinted += HINT + fields.iter().map(line).sum::<usize>();
+        if answering.hinted <= INTERIM_MAX {
+            answering.interim(status, fields.clone());
         }
     }
 }
@@ -209,6 +219,7 @@ async fn exchange(
     let answering = Rc::new(RefCell::new(Answerer {
         respond,
         begun: false,
+        hinted: 0,
     }));
     let waits = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     let body = ClientBody::Stream(StreamBody {

@@ -273,3 +273,28 @@ async fn a_client_of_http2_gets_hints_and_then_its_answer() {
         front.stop().await;
     }
 }
+
+/// Nobody's window bounds hints: an upstream that says them without end fills no memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_without_end_are_told_up_to_a_bound() {
+    let many = HINT.repeat(2_000);
+    let many: &'static str = Box::leak(many.into_boxed_str());
+    let (upstream, go) = hinting(many).await;
+    go.send(true).unwrap();
+    let front = start(plain(&upstream));
+    let stream = TcpStream::connect(front.at).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{}/", front.at));
+    let (mut answer, _) = sender
+        .send_request(request.body(()).unwrap(), true)
+        .unwrap();
+    let mut hints = 0;
+    while let Some(hint) = std::future::poll_fn(|cx| answer.poll_informational(cx)).await {
+        assert_eq!(hint.unwrap().status(), StatusCode::EARLY_HINTS);
+        hints += 1;
+    }
+    assert!((10..1_000).contains(&hints), "{hints}");
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    front.stop().await;
+}
