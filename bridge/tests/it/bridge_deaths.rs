@@ -157,7 +157,7 @@ async fn deaths(pair: Pair, points: Points) {
     world.turned(&back, Side::Legacy).await;
 }
 
-async fn postgres_to_mariadb(capture: Capture) -> Pair {
+pub(crate) async fn postgres_to_mariadb(capture: Capture) -> Pair {
     let legacy = Db::pg(LEGACY_PG).await;
     // Ids that the sequence gives out later must be free.
     legacy
@@ -169,7 +169,7 @@ async fn postgres_to_mariadb(capture: Capture) -> Pair {
     }
 }
 
-async fn mariadb_to_postgres(capture: Capture) -> Pair {
+pub(crate) async fn mariadb_to_postgres(capture: Capture) -> Pair {
     let extracted = Db::pg(EXTRACTED_PG).await;
     match capture {
         Capture::Triggers => Pair::of(Db::my(LEGACY_MY).await, extracted),

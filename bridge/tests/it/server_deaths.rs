@@ -12,8 +12,8 @@ use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{eventually, kill_server};
 use tokio::sync::watch;
 
-use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
-use crate::postgres::{Db, EXTRACTED_PG, LEGACY_PG, Pair, items};
+use crate::bridge_deaths::{mariadb_to_postgres, postgres_to_mariadb};
+use crate::postgres::{Db, Pair, items};
 use crate::postgres_copy::{Wares, tables};
 use crate::shop::{WAIT, copied};
 
@@ -321,43 +321,27 @@ async fn deaths(pair: Pair, victim: Side, points: Points) {
     link.shutdown().await;
 }
 
-async fn to_mariadb(capture: Capture) -> Pair {
-    let legacy = Db::pg(LEGACY_PG).await;
-    match capture {
-        Capture::Triggers => Pair::of(legacy, Db::my(EXTRACTED_MY).await),
-        Capture::Replication => Pair::replicated(legacy, Db::logged(EXTRACTED_MY).await),
-    }
-}
-
-async fn to_postgres(capture: Capture) -> Pair {
-    let extracted = Db::pg(EXTRACTED_PG).await;
-    match capture {
-        Capture::Triggers => Pair::of(Db::my(LEGACY_MY).await, extracted),
-        Capture::Replication => Pair::replicated(Db::logged(LEGACY_MY).await, extracted),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_dies_as_the_source_loses_nothing() {
-    let pair = to_mariadb(Capture::Replication).await;
+    let pair = postgres_to_mariadb(Capture::Replication).await;
     deaths(pair, Side::Legacy, Points::Some).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_dies_as_the_target_loses_nothing() {
-    let pair = to_postgres(Capture::Replication).await;
+    let pair = mariadb_to_postgres(Capture::Replication).await;
     deaths(pair, Side::Extracted, Points::Some).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mariadb_that_dies_as_the_source_loses_nothing() {
-    let pair = to_postgres(Capture::Triggers).await;
+    let pair = mariadb_to_postgres(Capture::Triggers).await;
     deaths(pair, Side::Legacy, Points::Some).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mariadb_that_dies_as_the_target_loses_nothing() {
-    let pair = to_mariadb(Capture::Triggers).await;
+    let pair = postgres_to_mariadb(Capture::Triggers).await;
     deaths(pair, Side::Extracted, Points::Some).await;
 }
 
@@ -375,8 +359,8 @@ async fn long_each_server_dies_at_every_point_by_logs() {
 
 async fn every_point(capture: Capture) {
     for victim in [Side::Legacy, Side::Extracted] {
-        deaths(to_mariadb(capture).await, victim, Points::All).await;
-        deaths(to_postgres(capture).await, victim, Points::All).await;
+        deaths(postgres_to_mariadb(capture).await, victim, Points::All).await;
+        deaths(mariadb_to_postgres(capture).await, victim, Points::All).await;
     }
 }
 

@@ -13,6 +13,20 @@ use outgrow_testkit::Upstream;
 use crate::harness::{WAIT, authority, named, plain, read_until, say, sliced, start, take_head};
 use crate::proving::{LONG, Signer, guarded, issuer, shown};
 
+/// Asks a service, which says who it is.
+fn by_the_gate() -> AuthRule {
+    AuthRule {
+        way: Way::Asked {
+            service: "gate".to_owned(),
+            path: "/check".parse().unwrap(),
+            copy: vec![HeaderName::from_static("x-user")],
+        },
+        optional: false,
+        demands: Vec::new(),
+        identity: None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_names_a_host_and_nobody() {
     let upstream = named("upstream").await;
@@ -91,16 +105,7 @@ async fn fields_of_the_proxy_have_no_twins() {
     let no = Edit::Set(HeaderValue::from_static("no"));
     request.push(internal, no).unwrap();
     let filters = Arc::new(Filters {
-        auth: Some(AuthRule {
-            way: Way::Asked {
-                service: "gate".to_owned(),
-                path: "/check".parse().unwrap(),
-                copy: vec![HeaderName::from_static("x-user")],
-            },
-            optional: false,
-            demands: Vec::new(),
-            identity: None,
-        }),
+        auth: Some(by_the_gate()),
         request,
         ..Filters::default()
     });
@@ -163,16 +168,7 @@ async fn nobody_says_behind_a_body_who_they_are() {
         .services
         .push(ServiceSettings::new("gate", vec![authority(&gate)]));
     settings.filters = Some(Arc::new(Filters {
-        auth: Some(AuthRule {
-            way: Way::Asked {
-                service: "gate".to_owned(),
-                path: "/check".parse().unwrap(),
-                copy: vec![HeaderName::from_static("x-user")],
-            },
-            optional: false,
-            demands: Vec::new(),
-            identity: None,
-        }),
+        auth: Some(by_the_gate()),
         ..Filters::default()
     }));
     let front = start(settings);
