@@ -2,6 +2,7 @@
 
 mod ask;
 mod fetch;
+mod introspect;
 mod issuer;
 pub(crate) mod jwt;
 mod keys;
@@ -25,13 +26,16 @@ use crate::error::Refusal;
 use crate::headers;
 use crate::identity::Caller;
 use crate::reply::Reply;
+use crate::settings::Settings;
 use crate::trail::Trail;
 
+pub use introspect::{Credentials, IntrospectionSettings};
 pub use issuer::{IssuerSettings, KeySource};
 pub use jwt::{Algorithm, TokenRule};
 pub use keys::ApiKeys;
 pub use policy::Demand;
 
+use introspect::Introspector;
 pub(crate) use issuer::Issuer;
 use issuer::Unproven;
 use jwt::TokenError;
@@ -43,6 +47,8 @@ const KEYS_LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub struct AuthSettings {
     pub issuers: Vec<IssuerSettings>,
+    /// Who is asked about tokens.
+    pub introspection: Vec<IntrospectionSettings>,
     /// The file of API keys.
     pub api_keys: Option<PathBuf>,
 }
@@ -62,13 +68,7 @@ pub struct AuthRule {
 /// How somebody shows who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
-    /// A token of one of these issuers, or, where a field for them is named, an API key.
-    Shown {
-        issuers: Vec<String>,
-        key: Option<HeaderName>,
-        /// Or the certificate of the client, by which it was let in over TLS.
-        certificate: bool,
-    },
+    Shown(Means),
     /// A service is asked about each request.
     Asked {
         service: String,
@@ -77,6 +77,30 @@ pub enum Way {
         copy: Vec<HeaderName>,
     },
 }
+
+/// What will do; one of them is enough, and what else is there must be right, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Means {
+    /// A token of one of these issuers.
+    pub issuers: Vec<String>,
+    /// A token, of which this one is asked.
+    pub introspection: Option<String>,
+    /// A cookie whose value is such a token.
+    pub cookie: Option<String>,
+    /// An API key, in this field.
+    pub key: Option<HeaderName>,
+    /// The certificate of the client, by which it was let in over TLS.
+    pub certificate: bool,
+}
+
+impl Means {
+    fn has_tokens(&self) -> bool {
+        !self.issuers.is_empty() || self.introspection.is_some()
+    }
+}
+
+/// Claims of somebody whose credentials are right.
+pub(crate) type Claims = Arc<Map<String, Value>>;
 
 /// Why somebody may not ask.
 #[derive(Debug, thiserror::Error)]
@@ -121,13 +145,15 @@ impl Denial {
 #[derive(Debug)]
 pub(crate) struct Doorman {
     issuers: Vec<Arc<Issuer>>,
+    introspectors: Vec<Introspector>,
     keys: Option<(PathBuf, ArcSwap<ApiKeys>)>,
 }
 
 impl Doorman {
     /// # Errors
     /// Says what is wrong with which file.
-    pub(crate) fn new(settings: &AuthSettings) -> Result<Arc<Self>, String> {
+    pub(crate) fn new(all: &Settings) -> Result<Arc<Self>, String> {
+        let settings = &all.auth;
         let issuers = settings.issuers.iter().cloned().map(Issuer::new);
         let keys = match &settings.api_keys {
             None => None,
@@ -139,6 +165,7 @@ impl Doorman {
         };
         Ok(Arc::new(Self {
             issuers: issuers.collect::<Result<_, _>>()?,
+            introspectors: Introspector::all(all)?,
             keys,
         }))
     }
@@ -199,12 +226,8 @@ pub(crate) async fn admit(
     (parts, peer): (&mut request::Parts, &Peer),
     trail: Option<&Rc<Trail>>,
 ) -> Result<Entry, Refusal> {
-    let (issuers, key, certificate) = match &rule.way {
-        Way::Shown {
-            issuers,
-            key,
-            certificate,
-        } => (issuers, key, *certificate),
+    let means = match &rule.way {
+        Way::Shown(means) => means,
         Way::Asked {
             service,
             path,
@@ -213,38 +236,42 @@ pub(crate) async fn admit(
     };
     let doorman = &core.shared.doorman;
     let fields = &mut parts.headers;
-    let shown = peer.certificate.shown().filter(|_| certificate);
-    let given = key.as_ref().and_then(|name| fields.remove(name));
-    headers::drop_twins(fields, key.iter());
-    if issuers.is_empty() && !matches!(bearer(fields), Ok(None)) {
+    let shown = peer.certificate.shown().filter(|_| means.certificate);
+    let given = means.key.as_ref().and_then(|name| fields.remove(name));
+    headers::drop_twins(fields, means.key.iter());
+    if !means.has_tokens() && !matches!(bearer(fields, false), Ok(None)) {
         // Nobody here can check it, and who reads it later might believe that somebody has.
         fields.remove(AUTHORIZATION);
     }
-    let claims = match (given, bearer(fields).map_err(Denial::Token)?) {
-        (Some(given), token) => {
-            if let Some(token) = token {
-                // It goes on to the side, so it is to be right, too.
-                proven(doorman, issuers, token).await?;
-            }
+    let known = |claims: &Map<String, Value>| {
+        if let (Some(trail), Some(name)) = (trail, claims.get("sub").and_then(Value::as_str)) {
+            trail.called_by(name);
+        }
+    };
+    let keyed = match given {
+        None => None,
+        Some(given) => {
             let keys = doorman.keys.as_ref().map(|(_, keys)| keys.load());
             let claims = keys.and_then(|keys| keys.claims(given.as_bytes()));
-            let claims = claims.ok_or(Denial::Key)?;
-            if let (Some(trail), Some(name)) = (trail, claims["sub"].as_str()) {
-                trail.called_by(name);
-            }
-            claims
+            Some(Claims::new(claims.ok_or(Denial::Key)?))
         }
-        (None, Some(token)) => proven(doorman, issuers, token).await?,
+    };
+    // They go on to the side, so they are to be right also where something else decides.
+    let proven = proven(core, means, fields).await?;
+    let claims = match (keyed, proven) {
+        (Some(keyed), _) => {
+            known(&keyed);
+            keyed
+        }
+        (None, Some(proven)) => proven,
         _ if let Some(shown) = shown => {
-            if let (Some(trail), Some(name)) = (trail, shown.claims["sub"].as_str()) {
-                trail.called_by(name);
-            }
+            known(&shown.claims);
             shown.claims.clone()
         }
         _ if rule.optional => return Ok(Entry::Open(None)),
-        _ if issuers.is_empty() && key.is_none() => return Err(Denial::Certificate.into()),
+        _ if !means.has_tokens() && means.key.is_none() => return Err(Denial::Certificate.into()),
         _ => {
-            let bearer = !issuers.is_empty();
+            let bearer = means.has_tokens();
             return Err(Denial::Missing { bearer }.into());
         }
     };
@@ -253,8 +280,9 @@ pub(crate) async fn admit(
 }
 
 /// The token of a request. Credentials of another kind are none; what a lenient service could take for a
-/// token, and is not written as one, is an error.
-fn bearer(fields: &HeaderMap) -> Result<Option<&str>, TokenError> {
+/// token, and is not written as one, is an error: where tokens may look like anything (`opaque`), also
+/// one word alone.
+fn bearer(fields: &HeaderMap, opaque: bool) -> Result<Option<&str>, TokenError> {
     let mut given = fields.get_all(AUTHORIZATION).iter();
     let (first, more) = (given.next(), given.next());
     if more.is_some() {
@@ -265,6 +293,9 @@ fn bearer(fields: &HeaderMap) -> Result<Option<&str>, TokenError> {
     };
     let text = text.map_err(|_| TokenError::Malformed)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if opaque && token.is_empty() && !text.is_empty() {
+        return Err(TokenError::Malformed);
+    }
     if scheme.eq_ignore_ascii_case("bearer") {
         return Ok(Some(token.trim()));
     }
@@ -286,25 +317,70 @@ fn is_suspect(word: &str) -> bool {
     token || word.eq_ignore_ascii_case("bearer")
 }
 
-/// The claims of a token of one of these issuers; which one, it says itself, unproven, so that only
-/// the keys of that one are asked for.
+/// The claims of the tokens of a request, where it has some: of the one that says `Bearer`, else of the cookie's.
 async fn proven(
-    doorman: &Doorman,
-    names: &[String],
-    token: &str,
-) -> Result<Map<String, Value>, Denial> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs();
-    let said = jwt::issuer(token).map_err(Denial::Token)?;
-    let issuer = doorman.issuers.iter().find(|issuer| {
+    core: &Rc<Core>,
+    means: &Means,
+    fields: &HeaderMap,
+) -> Result<Option<Claims>, Denial> {
+    let opaque = means.introspection.is_some();
+    let token = bearer(fields, opaque).map_err(Denial::Token)?;
+    let claims = match token {
+        Some(token) => Some(of_token(core, means, token).await?),
+        None => None,
+    };
+    let (Some(by), Some(name)) = (&means.introspection, &means.cookie) else {
+        return Ok(claims);
+    };
+    let session = introspect::session(fields, name).map_err(Denial::Token)?;
+    let of_session = match session {
+        Some(session) => Some(introspected(core, by, session).await?),
+        None => None,
+    };
+    Ok(claims.or(of_session))
+}
+
+/// The claims of a token of one of these issuers, which one, it says itself, unproven, so that only
+/// the keys of that one are asked for; of any other token, what is said of it where that is asked.
+async fn of_token(core: &Rc<Core>, means: &Means, token: &str) -> Result<Claims, Denial> {
+    let names = &means.issuers;
+    let said = match names.is_empty() {
+        true => Err(TokenError::Issuer),
+        false => jwt::issuer(token),
+    };
+    let issuers = &core.shared.doorman.issuers;
+    let issuer = issuers.iter().find(|issuer| {
         let settings = &issuer.settings;
-        settings.rule.issuer == said && names.contains(&settings.name)
+        said.as_ref() == Ok(&settings.rule.issuer) && names.contains(&settings.name)
     });
-    let issuer = issuer.ok_or(Denial::Token(TokenError::Issuer))?;
-    issuer.claims(token, now).await.map_err(|why| match why {
+    let issuer = match (issuer, &means.introspection) {
+        (Some(issuer), _) => issuer,
+        (None, Some(_)) if !introspect::is_token(token) => {
+            return Err(Denial::Token(TokenError::Malformed));
+        }
+        (None, Some(by)) => return introspected(core, by, token).await,
+        (None, None) => return Err(Denial::Token(said.err().unwrap_or(TokenError::Issuer))),
+    };
+    let claims = issuer.claims(token, seconds()).await;
+    claims.map(Claims::new).map_err(|why| match why {
         Unproven::Token(why) => Denial::Token(why),
         Unproven::NoKeys => Denial::Unavailable("the keys of the issuer are not known yet"),
     })
+}
+
+/// What somebody says of a token.
+async fn introspected(core: &Rc<Core>, by: &str, token: &str) -> Result<Claims, Denial> {
+    let all = &core.shared.doorman.introspectors;
+    let one = all.iter().find(|one| one.name() == by);
+    let one = one.ok_or(Denial::Unavailable("nobody is there to be asked"))?;
+    // In a box, so that who shows a token that is signed has no room for it.
+    Box::pin(one.claims(core, token)).await
+}
+
+/// By the wall's clock, in seconds since 1970: tokens say theirs so.
+fn seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 fn caller(rule: &AuthRule, claims: &Map<String, Value>) -> Option<Caller> {

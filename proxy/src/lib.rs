@@ -62,7 +62,8 @@ mod wire;
 
 pub use access::{AccessLog, LogFormat};
 pub use auth::{
-    Algorithm, ApiKeys, AuthRule, AuthSettings, Demand, IssuerSettings, KeySource, TokenRule, Way,
+    Algorithm, ApiKeys, AuthRule, AuthSettings, Credentials, Demand, IntrospectionSettings,
+    IssuerSettings, KeySource, Means, TokenRule, Way,
 };
 pub use cache::{CacheRule, CacheSettings};
 pub use dial::{ReachError, reach};

@@ -141,7 +141,7 @@ impl Proxy {
         let workers = settings.workers.get();
         let certificates = settings.tls.as_ref().map(Certificates::load).transpose()?;
         let tls = certificates.clone();
-        let doorman = Doorman::new(&settings.auth).map_err(BindError::Auth)?;
+        let doorman = Doorman::new(&settings).map_err(BindError::Auth)?;
         let telling = Telling::open(&settings)?;
         let doors = Doors::take(&settings, doors)?;
         let by_core = (0..workers).map(|core| doors.of_core(core, workers));

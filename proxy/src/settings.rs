@@ -11,7 +11,7 @@ use http::Method;
 use outgrow_rollout::{GuardLimits, SliceId};
 
 use crate::access::AccessLog;
-use crate::auth::{AuthSettings, Way};
+use crate::auth::{AuthSettings, Means, Way};
 use crate::cache::CacheSettings;
 use crate::filters::Filters;
 use crate::limit::Limiter;
@@ -217,23 +217,26 @@ impl Settings {
                 let missing = (!known).then(|| format!("the service `{service}`"));
                 missing.into_iter().collect()
             }
-            Way::Shown {
-                issuers,
-                key,
-                certificate,
-            } => {
-                let known = |name: &String| self.auth.issuers.iter().any(|one| one.name == *name);
-                let missing = issuers.iter().filter(|name| !known(name));
-                let missing = missing.map(|name| format!("the issuer `{name}`"));
-                let keys = key.is_some() && self.auth.api_keys.is_none();
-                let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
-                let clients = *certificate && clients.is_none();
-                missing
-                    .chain(keys.then(|| "a file of API keys".to_owned()))
-                    .chain(clients.then(|| "authorities of client certificates".to_owned()))
-                    .collect()
-            }
+            Way::Shown(means) => self.missing_means(means),
         }
+    }
+
+    fn missing_means(&self, means: &Means) -> Vec<String> {
+        let auth = &self.auth;
+        let known = |name: &String| auth.issuers.iter().any(|one| one.name == *name);
+        let missing = means.issuers.iter().filter(|name| !known(name));
+        let missing = missing.map(|name| format!("the issuer `{name}`"));
+        let is_asked = |name: &&String| auth.introspection.iter().any(|one| one.name == **name);
+        let asked = means.introspection.iter().filter(|name| !is_asked(name));
+        let asked = asked.map(|name| format!("the introspection `{name}`"));
+        let keys = means.key.is_some() && auth.api_keys.is_none();
+        let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+        let clients = means.certificate && clients.is_none();
+        missing
+            .chain(asked)
+            .chain(keys.then(|| "a file of API keys".to_owned()))
+            .chain(clients.then(|| "authorities of client certificates".to_owned()))
+            .collect()
     }
 
     /// Everything that is wrong, at once.

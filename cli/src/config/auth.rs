@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::Uri;
 use outgrow_proxy::{Algorithm, ApiKeys, AuthSettings, IssuerSettings, KeySource, TokenRule, Way};
 
-use super::Surroundings;
 use super::model::{Proxy, Route};
 use super::problem::{Findings, Place, nearest};
 use super::section::{Node, Section};
+use super::{Surroundings, introspection};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -46,7 +46,11 @@ pub(super) fn read(
         }
         Some(path)
     });
-    AuthSettings { issuers, api_keys }
+    AuthSettings {
+        issuers,
+        introspection: introspection::read(section, findings, around),
+        api_keys,
+    }
 }
 
 fn issuer(
@@ -190,36 +194,21 @@ pub(super) fn missing<T>(
             ));
         }
         Way::Asked { .. } => {}
-        Way::Shown {
-            issuers,
-            key,
-            certificate,
-        } => {
+        Way::Shown(means) => {
             let clients = proxy.tls.as_ref().and_then(|tls| tls.clients.as_ref());
-            if *certificate && clients.is_none() {
+            if means.certificate && clients.is_none() {
                 let fix = "add client_ca = \"clients.pem\" to [proxy.tls]".to_owned();
                 let rule = "its `auth` takes certificates, and no client is asked for one";
                 found.push((rule.to_owned(), fix));
             }
-            let known: Vec<&str> = settings
-                .issuers
-                .iter()
-                .map(|one| one.name.as_str())
-                .collect();
-            for name in issuers
-                .iter()
-                .filter(|name| !known.contains(&name.as_str()))
-            {
-                let fix = match nearest(name, known.iter().copied()) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("add [proxy.issuers.{name}]"),
-                };
-                found.push((
-                    format!("its `auth` names `{name}`, which is no issuer"),
-                    fix,
-                ));
-            }
-            if key.is_some() && settings.api_keys.is_none() {
+            let known = settings.issuers.iter().map(|one| one.name.as_str());
+            let unknown = |name: &String| unknown(name, known.clone(), "issuer", "issuers");
+            found.extend(means.issuers.iter().filter_map(unknown));
+            let known = settings.introspection.iter().map(|one| one.name.as_str());
+            let unknown =
+                |name: &String| self::unknown(name, known, "introspection", "introspection");
+            found.extend(means.introspection.as_ref().and_then(unknown));
+            if means.key.is_some() && settings.api_keys.is_none() {
                 let fix = "add api_keys = \"FILE\" to [proxy]".to_owned();
                 found.push((
                     "its `auth` takes API keys, and there are none".to_owned(),
@@ -229,4 +218,40 @@ pub(super) fn missing<T>(
         }
     }
     found
+}
+
+/// What is wrong with a name that is none of these, and what helps.
+fn unknown<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+    what: &str,
+    section: &str,
+) -> Option<(String, String)> {
+    if known.clone().any(|one| one == name) {
+        return None;
+    }
+    let fix = match nearest(name, known) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("add [proxy.{section}.{name}]"),
+    };
+    Some((
+        format!("its `auth` names `{name}`, which is no {what}"),
+        fix,
+    ))
+}
+
+/// Whether those who are asked about tokens are there.
+pub(super) fn check_asked<T>(
+    settings: &AuthSettings,
+    services: &BTreeMap<String, T>,
+    place: &Place,
+    findings: &mut Findings<'_>,
+) {
+    for one in &settings.introspection {
+        let (name, service) = (&one.name, &one.service);
+        if !services.contains_key(service) {
+            let rule = format!("`introspection.{name}` asks `{service}`, which is no service");
+            findings.lack(place, rule, format!("add [services.{service}] with urls"));
+        }
+    }
 }

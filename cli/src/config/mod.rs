@@ -13,6 +13,7 @@ mod comparing;
 mod cookies;
 mod events;
 mod filters;
+mod introspection;
 mod kubernetes;
 mod limits;
 mod mirroring;
@@ -165,6 +166,7 @@ fn read(
     if let Some(proxy) = &proxy {
         let routes = slices.iter().flat_map(slices::Draft::routes);
         auth::check(proxy, &services, routes, findings);
+        auth::check_asked(&proxy.auth, &services, &root.at("proxy"), findings);
         let rule = proxy
             .filters
             .as_ref()

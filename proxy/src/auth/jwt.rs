@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// Longer than any token that fits into a head.
-const TOKEN_MAX: usize = 16 * 1024;
+pub(super) const TOKEN_MAX: usize = 16 * 1024;
 /// Keys of one issuer that are looked at.
 const KEYS_MAX: usize = 64;
 /// Keys that are tried for a token that names none: each try is work for whoever sends it.
@@ -108,6 +108,9 @@ pub(crate) enum TokenError {
     Issuer,
     #[error("the token is for another audience")]
     Audience,
+    /// By the word of who has issued it.
+    #[error("the token is not in force")]
+    Inactive,
 }
 
 /// A public key of an issuer.
@@ -306,11 +309,32 @@ pub(crate) fn verify(
     keys.verify(&head, algorithm, signed.as_bytes(), &signature)?;
     let claims = decode(payload).ok_or(malformed)?;
     let claims: Map<String, Value> = serde_json::from_slice(&claims).map_err(|_| malformed)?;
-    check(&claims, rule, now)?;
+    let terms = Terms {
+        issuer: Some(&rule.issuer),
+        audience: &rule.audience,
+        leeway: rule.leeway,
+        ends: true,
+    };
+    check(&claims, &terms, now)?;
     Ok(claims)
 }
 
-fn check(claims: &Map<String, Value>, rule: &TokenRule, now: u64) -> Result<(), TokenError> {
+/// What claims must say, whoever vouches for them.
+pub(super) struct Terms<'a> {
+    pub(super) issuer: Option<&'a str>,
+    /// One of these; empty asks for none.
+    pub(super) audience: &'a [String],
+    pub(super) leeway: Duration,
+    /// They must say until when they are good.
+    pub(super) ends: bool,
+}
+
+/// Whether claims are in force at `now` (seconds since 1970), and for us.
+pub(super) fn check(
+    claims: &Map<String, Value>,
+    rule: &Terms<'_>,
+    now: u64,
+) -> Result<(), TokenError> {
     let malformed = TokenError::Malformed;
     // Seconds may have a fraction. A claim that is there but no number is no claim to skip.
     let at = |name: &str| match claims.get(name) {
@@ -322,14 +346,17 @@ fn check(claims: &Map<String, Value>, rule: &TokenRule, now: u64) -> Result<(), 
     #[allow(clippy::cast_precision_loss)]
     let now = now as f64;
     match at("exp")? {
-        None => return Err(malformed),
+        None if rule.ends => return Err(malformed),
+        None => {}
         Some(end) if now >= end + leeway => return Err(TokenError::Expired),
         Some(_) => {}
     }
     if at("nbf")?.is_some_and(|begin| now + leeway < begin) {
         return Err(TokenError::Early);
     }
-    if claims.get("iss").and_then(Value::as_str) != Some(rule.issuer.as_str()) {
+    if let Some(issuer) = rule.issuer
+        && claims.get("iss").and_then(Value::as_str) != Some(issuer)
+    {
         return Err(TokenError::Issuer);
     }
     let is_ours = |value: &Value| {

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::CertificateError;
 use super::files::{self, Seen};
+use crate::auth::Claims;
 
 /// Longer texts of subjects and names are left out: what a service is told goes into each request.
 const TOLD_MAX: usize = 4 * 1_024;
@@ -54,7 +55,7 @@ pub(crate) struct Shown {
     /// For services: as other proxies write it in `X-Forwarded-Client-Cert`.
     pub(crate) field: HeaderValue,
     /// For policies, as if they were a token's.
-    pub(crate) claims: Map<String, Value>,
+    pub(crate) claims: Claims,
 }
 
 impl Shown {
@@ -98,7 +99,7 @@ impl Shown {
         }
         Some(Self {
             field: HeaderValue::try_from(field).ok()?,
-            claims,
+            claims: claims.into(),
         })
     }
 }

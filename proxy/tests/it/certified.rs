@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use outgrow_proxy::{
-    AuthRule, ClientAuth, Demand, Filters, IdentitySettings, Proxy, Secret, Settings, Way,
+    AuthRule, ClientAuth, Demand, Filters, IdentitySettings, Means, Proxy, Secret, Settings, Way,
 };
 use outgrow_rollout::Weight;
 use outgrow_testkit::certificates::{Authority, Signed};
@@ -159,11 +159,10 @@ async fn a_route_may_ask_for_certificates_and_services_are_told_by_whom() {
     let sliced = sliced(&legacy, &extracted);
     (settings.slices, settings.services) = (sliced.slices, sliced.services);
     settings.slices[0].routes[0].template = "/x".to_owned();
-    let way = Way::Shown {
-        issuers: Vec::new(),
-        key: None,
+    let way = Way::Shown(Means {
         certificate: true,
-    };
+        ..Means::default()
+    });
     settings.slices[0].routes[0].filters = Some(Arc::new(Filters {
         auth: Some(AuthRule {
             way,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
 use outgrow_proxy::{
-    AuthRule, CacheRule, CacheSettings, Edit, Edits, Filters, KeySource, PathRule, Secret,
+    AuthRule, CacheRule, CacheSettings, Edit, Edits, Filters, KeySource, Means, PathRule, Secret,
     ServiceSettings, Way,
 };
 use outgrow_testkit::Upstream;
@@ -318,11 +318,10 @@ async fn unchecked_tokens_are_taken_off(
 ) {
     for route in &mut settings.slices[0].routes {
         let rule = AuthRule {
-            way: Way::Shown {
-                issuers: Vec::new(),
+            way: Way::Shown(Means {
                 key: Some(HeaderName::from_static("x-api-key")),
-                certificate: false,
-            },
+                ..Means::default()
+            }),
             optional: true,
             ..shown(None)
         };
@@ -361,11 +360,10 @@ async fn no_way_to_write_a_path_gets_past_its_route() {
     let (legacy, extracted) = (named("legacy").await, named("extracted").await);
     let mut settings = sliced(&legacy, &extracted);
     let deny = AuthRule {
-        way: Way::Shown {
-            issuers: Vec::new(),
+        way: Way::Shown(Means {
             key: Some(HeaderName::from_static("x-api-key")),
-            certificate: false,
-        },
+            ..Means::default()
+        }),
         optional: false,
         demands: Vec::new(),
         identity: None,

@@ -33,6 +33,7 @@ mod guarding;
 mod harness;
 mod hinting;
 mod holding;
+mod introspecting;
 mod keeper;
 mod kubernetes;
 mod living;

@@ -10,7 +10,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue, StatusCode};
 use outgrow_proxy::{
     AccessLog, Algorithm, AuthRule, AuthSettings, Demand, Filters, IdentitySettings,
-    IssuerSettings, KeySource, LogFormat, Proxy, Secret, ServiceSettings, Settings, TokenRule, Way,
+    IssuerSettings, KeySource, LogFormat, Means, Proxy, Secret, ServiceSettings, Settings,
+    TokenRule, Way,
 };
 use outgrow_rollout::Weight;
 use outgrow_testkit::certificates::{Authority, Signed};
@@ -149,11 +150,11 @@ pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn shown(key: Option<&'static str>) -> AuthRule {
     AuthRule {
-        way: Way::Shown {
+        way: Way::Shown(Means {
             issuers: vec!["login".to_owned()],
             key: key.map(HeaderName::from_static),
-            certificate: false,
-        },
+            ..Means::default()
+        }),
         optional: false,
         demands: Vec::new(),
         identity: None,
@@ -398,17 +399,16 @@ async fn an_api_key_has_a_name_and_goes_no_further() {
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     std::fs::write(&file, format!("ann sha256:{abc} read\n")).unwrap();
     let mut rule = shown(Some("x-api-key"));
-    rule.way = Way::Shown {
-        issuers: Vec::new(),
+    rule.way = Way::Shown(Means {
         key: Some(HeaderName::from_static("x-api-key")),
-        certificate: false,
-    };
+        ..Means::default()
+    });
     let mut settings = guarded(&legacy, &extracted, rule);
     let refused = Proxy::bind(settings.clone(), None).unwrap_err().to_string();
     assert!(refused.contains("a file of API keys"), "{refused}");
     settings.auth = AuthSettings {
-        issuers: Vec::new(),
         api_keys: Some(file),
+        ..AuthSettings::default()
     };
     let log = dir.path().join("access.log");
     settings.access_log = Some(AccessLog {

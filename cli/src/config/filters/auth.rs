@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
-use outgrow_proxy::{AuthRule, Demand, Edit, Edits, Way};
+use outgrow_proxy::{AuthRule, Demand, Edit, Edits, Means, Way};
 
 use super::super::problem::{Findings, Place};
 use super::super::section::{Node, Section};
@@ -19,6 +19,11 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
     let key = section
         .get("api_key")
         .map(|node| header(&node.place, &node.word(findings)?, findings));
+    let introspection = section
+        .get("introspection")
+        .and_then(|node| node.word(findings));
+    let cookie = section.get("cookie");
+    let cookie = cookie.and_then(|node| session(&node, introspection.is_some(), findings));
     let certificate = section.get("certificate");
     let certificate = certificate.and_then(|node| node.boolean(findings)) == Some(true);
     let asked = asked(&mut section, findings);
@@ -28,10 +33,12 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
     let identity = section.get("identity");
     let identity = identity.and_then(|node| node.word(findings));
     section.finish(findings);
-    let shown =
-        key.is_some() || certificate || issuers.as_ref().is_some_and(|names| !names.is_empty());
+    let shown = key.is_some()
+        || certificate
+        || introspection.is_some()
+        || issuers.as_ref().is_some_and(|names| !names.is_empty());
     let alone = demands.is_empty() && identity.is_none() && optional != Some(true);
-    let fix = "write issuers = [\"NAME\"], api_key = \"x-api-key\", certificate = true, or service = \"NAME\"";
+    let fix = "write issuers = [\"NAME\"], introspection = \"NAME\", api_key = \"x-api-key\", certificate = true, or service = \"NAME\"";
     let way = match (shown, asked) {
         (false, None) => {
             findings.lack(&place, "nobody could show who they are", fix);
@@ -42,11 +49,13 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
             findings.lack(&place, rule, "keep one of the two ways");
             return None;
         }
-        (true, None) => Way::Shown {
+        (true, None) => Way::Shown(Means {
             issuers: issuers.unwrap_or_default(),
+            introspection,
+            cookie,
             key: key.flatten(),
             certificate,
-        },
+        }),
         (false, Some(asked)) => {
             if !alone {
                 let rule =
@@ -62,6 +71,22 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
         demands,
         identity,
     })
+}
+
+/// The name of a cookie whose value is a token.
+fn session(node: &Node<'_>, asked: bool, findings: &mut Findings<'_>) -> Option<String> {
+    let text = node.word(findings)?;
+    if !asked {
+        let rule = "nobody is asked whose session it is";
+        findings.refuse(&node.place, rule, "add introspection = \"NAME\"");
+    }
+    // The name of a cookie is written as one of a header is (RFC 6265 section 4.1.1).
+    if text.parse::<HeaderName>().is_err() {
+        let fix = "use letters, digits, - and _";
+        findings.refuse(&node.place, "it is not the name of a cookie", fix);
+        return None;
+    }
+    Some(text)
 }
 
 /// A service, if one is to be asked; `Some(None)` where what is said of it is wrong.
