@@ -2,11 +2,16 @@
 //! panic, and nothing may go on for ever.
 
 use crate::db::mysql::binlog::fuzz;
-use crate::db::postgres::replication::pgoutput;
+use crate::db::postgres::replication::{frames, pgoutput};
 
 /// A message of PostgreSQL's logical replication.
 pub fn pgoutput(data: &[u8]) {
     pgoutput::fuzz(data);
+}
+
+/// What has come on a connection that tells PostgreSQL's log.
+pub fn frames(data: &[u8]) {
+    frames::fuzz(data);
 }
 
 /// An event of the binary log: its kind, then its body; of a map of columns also the rows.
@@ -31,6 +36,7 @@ mod tests {
     #[test]
     fn bytes_near_the_seeds() {
         around_seeds("bridge-pgoutput", super::pgoutput);
+        around_seeds("bridge-frames", super::frames);
         around_seeds("bridge-binlog", super::binlog);
         around_seeds("bridge-statement", super::statement);
         around_seeds("bridge-gtids", super::gtids);

@@ -9,7 +9,6 @@ mod binlog;
 mod client;
 mod failure;
 mod files;
-mod tunnel;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,6 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 pub(crate) use failure::{told, way_out};
-pub(crate) use tunnel::Tunnel;
 
 /// Whose names a URL's options have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

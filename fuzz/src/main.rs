@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Each has its seeds in `fuzz/seeds/NAME`, which a test of its crate also reads.
-const TARGETS: [(&str, Target); 16] = [
+const TARGETS: [(&str, Target); 17] = [
     ("shadow-json", outgrow_shadow::fuzz::json),
     ("shadow-body", outgrow_shadow::fuzz::body),
     ("shadow-recording", outgrow_shadow::fuzz::recording),
@@ -25,6 +25,7 @@ const TARGETS: [(&str, Target); 16] = [
     ("proxy-routes", outgrow_proxy::fuzz::routes),
     ("proxy-cookie", outgrow_proxy::fuzz::cookie),
     ("bridge-pgoutput", outgrow_bridge::fuzz::pgoutput),
+    ("bridge-frames", outgrow_bridge::fuzz::frames),
     ("bridge-binlog", outgrow_bridge::fuzz::binlog),
     ("bridge-statement", outgrow_bridge::fuzz::statement),
     ("bridge-gtids", outgrow_bridge::fuzz::gtids),

@@ -1,4 +1,4 @@
-//! A TLS client of our own, for a connection whose driver has none.
+//! A TLS client of our own, for the connection that tells PostgreSQL's log.
 
 use std::sync::Arc;
 

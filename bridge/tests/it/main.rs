@@ -17,6 +17,7 @@ mod events_before_needs;
 mod events_before_values;
 mod huge;
 mod large;
+mod logins;
 mod long_keys;
 mod loose_keys;
 mod mapping;

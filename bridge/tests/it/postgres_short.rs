@@ -300,3 +300,40 @@ async fn triggers_of_a_version_before_are_made_anew() {
     assert_eq!(link.evidence().unwrap().foreign_writes, 0);
     link.shutdown().await;
 }
+
+/// Rows are on the other side and not on record, and the stream breaks: the server hears of the
+/// record alone, or it would let go of what a death then needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_hears_of_nothing_that_is_not_on_record() {
+    let (pair, link) = following(EXTRACTED_PG).await;
+    is_short(&pair.legacy, &pair.extracted, Side::Legacy).await;
+    let streams = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_replication";
+    let moved = "SELECT count(*) FROM pg_replication_slots s JOIN _outgrow.items_slot o \
+                 ON o.name = s.slot_name WHERE s.confirmed_flush_lsn - pg_lsn '0/0' > o.lsn";
+    // No record can be made.
+    let mut holds = pool(&pair.legacy).begin().await.unwrap();
+    sqlx::query("SELECT * FROM _outgrow.items_slot FOR UPDATE")
+        .execute(&mut *holds)
+        .await
+        .unwrap();
+    pair.legacy
+        .execute("UPDATE item SET note = 'ahead' WHERE id < 9")
+        .await;
+    pair.equal().await;
+    let before = pair.legacy.number(streams).await;
+    pair.legacy
+        .execute(&format!("SELECT pg_terminate_backend({before})"))
+        .await;
+    let told = "SELECT count(*) FROM pg_stat_replication WHERE flush_lsn IS NOT NULL AND pid <> ";
+    eventually("a new stream that has told its place", WAIT, || async {
+        (pair.legacy.number(&format!("{told}{before}")).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(pair.legacy.number(moved).await, 0);
+    holds.rollback().await.unwrap();
+    pair.legacy
+        .execute("UPDATE item SET note = 'on record' WHERE id < 5")
+        .await;
+    pair.equal().await;
+    link.shutdown().await;
+}

@@ -115,7 +115,7 @@ async fn refused(url: String, parts: &[&str]) {
 }
 
 /// Follows a log by each of these URLs of the legacy side, and looks at it while it does.
-async fn follow_by(pair: &Pair, urls: &[String], look: impl AsyncFn()) {
+pub(crate) async fn follow_by(pair: &Pair, urls: &[String], look: impl AsyncFn()) {
     for (round, url) in (1..).zip(urls) {
         let url: DatabaseUrl = url.parse().unwrap();
         let spec = LinkSpec {

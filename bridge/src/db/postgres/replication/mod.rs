@@ -10,12 +10,16 @@
 //! So changes are put into the stream only once their transactions are visible: whoever sees a
 //! change there sees its row.
 
+mod client;
+pub(crate) mod frames;
 mod logged;
+mod login;
 pub(crate) mod packed;
 pub(crate) mod pgoutput;
 mod reader;
 pub(crate) mod short;
 mod slot;
+mod socket;
 mod step;
 
 use std::collections::HashMap;
@@ -23,22 +27,19 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationEvent};
+use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use self::reader::Reader;
+use self::client::Client;
+use self::login::Login;
 use self::step::Step;
 use crate::db::postgres::wire::Native;
-use crate::db::{Arg, Database, PATIENCE, Tx, names};
+use crate::db::{Arg, Database, PATIENCE, Tx, literal, names, quote};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::Table;
 use crate::spec::PostgresUrl;
-use crate::tls::Tunnel;
 
-/// Messages that wait in memory; each is of one row, and of its key alone from version 15 on where
-/// the row does not go the short way.
-const BUFFERED: usize = 1_024;
 /// How long a stream may take to end in order.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The prefix of our own messages in the log.
@@ -119,11 +120,8 @@ enum Watched {
     Noted,
 }
 
-/// What a client gives: `None` at the stream's end.
-type Came = Result<Option<ReplicationEvent>, pgwire_replication::PgWireError>;
-
 struct Stream {
-    client: ReplicationClient,
+    client: Client,
     /// What relations are, as the stream has told it.
     relations: HashMap<u32, pgoutput::Relation>,
     /// Some of them has other types than it had, which nobody was told yet.
@@ -137,12 +135,6 @@ struct Stream {
     /// The server's process behind it, and how far in the log that was when it was asked last.
     walsender: Option<i64>,
     sent: Option<i64>,
-    /// Taken from the client by somebody who only waited for it.
-    waiting: Option<Came>,
-    /// Where it is read. Behind the client, so that that goes first.
-    reader: Reader,
-    /// What the client speaks through. Behind both for the same reason.
-    _tunnel: Option<Tunnel>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -171,15 +163,13 @@ impl Feed {
             drop(inner);
             return std::future::pending().await;
         };
-        if stream.waiting.is_none() {
-            stream.waiting = Some(stream.client.recv().await);
-        }
+        stream.client.ready().await;
     }
 
     /// Has what comes gather for so long before it is read.
     pub(crate) async fn rest(&self, pause: Duration) {
         if let Some(stream) = &self.inner.lock().await.stream {
-            stream.reader.rest(pause);
+            stream.client.rest(pause);
         }
     }
 
@@ -188,8 +178,8 @@ impl Feed {
         let mut inner = self.inner.lock().await;
         // Whoever takes it up asks the databases where it is.
         inner.recorded = 0;
-        if let Some(mut stream) = inner.stream.take()
-            && tokio::time::timeout(FAREWELL, stream.client.shutdown())
+        if let Some(stream) = inner.stream.take()
+            && tokio::time::timeout(FAREWELL, stream.client.leave())
                 .await
                 .is_err()
         {
@@ -292,33 +282,24 @@ impl Database {
     }
 
     /// The next message; `None` when there is none yet and nobody waits for it.
-    async fn event(
-        &self,
-        stream: &mut Stream,
-        patient: bool,
-    ) -> Result<Option<ReplicationEvent>, Error> {
-        let came = if let Some(came) = stream.waiting.take() {
-            came
-        } else if patient {
-            loop {
-                let came = tokio::time::timeout(PATIENCE, stream.client.recv()).await;
-                match came {
-                    Ok(came) => break came,
-                    Err(_) if self.goes_on(stream).await? => {}
-                    Err(_) => return Err(self.stream_error("the replication stream has stopped")),
+    async fn event(&self, stream: &mut Stream, patient: bool) -> Result<Option<Bytes>, Error> {
+        loop {
+            let next = stream.client.next();
+            if let Some(message) = next.map_err(|e| self.stream_error(e))? {
+                return Ok(Some(message));
+            }
+            if !patient {
+                tokio::select! {
+                    biased;
+                    () = stream.client.ready() => continue,
+                    () = std::future::ready(()) => return Ok(None),
                 }
             }
-        } else {
-            tokio::select! {
-                biased;
-                came = stream.client.recv() => came,
-                () = std::future::ready(()) => return Ok(None),
+            let heard = stream.client.heard();
+            let waited = tokio::time::timeout(PATIENCE, stream.client.ready()).await;
+            if waited.is_err() && !self.goes_on(stream).await? && stream.client.heard() == heard {
+                return Err(self.stream_error("the replication stream has stopped"));
             }
-        };
-        match came {
-            Ok(Some(event)) => Ok(Some(event)),
-            Ok(None) => Err(self.stream_error("the replication stream has ended")),
-            Err(e) => Err(self.stream_error(e)),
         }
     }
 
@@ -352,81 +333,68 @@ impl Database {
             let end = "SELECT pg_terminate_backend(CAST(? AS int))::int";
             tx.number(end, &[Arg::from(before)]).await.on(self.side)?;
         }
-        let opening = feed.url.tunnel();
-        let tunnel = tokio::time::timeout(PATIENCE, opening)
+        let login = feed.url.login(Asked {
+            slot: &name,
+            publication: &self.feed_publication(),
+            from: written.max(ahead),
+            binary,
+        });
+        let login = login.map_err(|e| self.stream_error(e))?;
+        // What is ahead of the record is not done.
+        let begun = Client::begin(&feed.url, login, written);
+        let client = tokio::time::timeout(PATIENCE, begun)
             .await
-            .map_err(|_| self.stream_error("TLS for the replication stream does not come"))?
-            .map_err(|cause| self.stream_error(cause))?;
-        let config = feed
-            .url
-            .replication(&name, &self.feed_publication(), tunnel.as_ref())
-            .map_err(|cause| self.stream_error(cause))?
-            .with_start_lsn(Lsn(written.max(ahead)))
-            .with_buffer_size(BUFFERED)
-            .with_binary(binary);
-        let reader = Reader::start().map_err(|e| self.stream_error(e))?;
-        let mut client = reader
-            .connect(config)
-            .await
+            .map_err(|_| self.stream_error("the replication stream does not start"))?
             .map_err(|e| self.stream_error(e))?;
-        let started = tokio::time::timeout(PATIENCE, client.wait_started()).await;
-        match started {
-            Ok(Ok(())) => {
-                let walsender = self.walsender(&name).await?;
-                let stream = Stream {
-                    client,
-                    relations: HashMap::new(),
-                    reshaped: false,
-                    binary,
-                    unread: false,
-                    written,
-                    walsender,
-                    sent: None,
-                    waiting: None,
-                    reader,
-                    _tunnel: tunnel,
-                };
-                Ok((stream, walsender))
-            }
-            Ok(Err(e)) => Err(self.stream_error(e)),
-            Err(_) => Err(self.stream_error("the replication stream does not start")),
-        }
+        let walsender = self.walsender(&name).await?;
+        let stream = Stream {
+            client,
+            relations: HashMap::new(),
+            reshaped: false,
+            binary,
+            unread: false,
+            written,
+            walsender,
+            sent: None,
+        };
+        Ok((stream, walsender))
     }
 }
 
-impl PostgresUrl {
-    /// TLS for a stream, as the URL asks for it. A socket needs none.
-    async fn tunnel(&self) -> Result<Option<Tunnel>, String> {
-        let options = self.options().map_err(|e| e.to_string())?;
-        match options.get_socket() {
-            Some(_) => Ok(None),
-            None => Tunnel::open(self.tls(), options.get_host(), options.get_port()).await,
-        }
-    }
+/// What is asked of the server.
+struct Asked<'a> {
+    slot: &'a str,
+    publication: &'a str,
+    /// Nothing that ends before this place in the log is wanted.
+    from: u64,
+    binary: bool,
+}
 
-    /// How to connect for a stream, or why that cannot be.
-    fn replication(
-        &self,
-        slot: &str,
-        publication: &str,
-        tunnel: Option<&Tunnel>,
-    ) -> Result<ReplicationConfig, String> {
-        let options = self.options().map_err(|e| e.to_string())?;
-        let host = match (tunnel, options.get_socket()) {
-            (Some(tunnel), _) => tunnel.host().to_owned(),
-            (None, Some(folder)) => folder.to_string_lossy().into_owned(),
-            (None, None) => options.get_host().to_owned(),
-        };
+impl PostgresUrl {
+    /// What is said for a stream, or why that cannot be.
+    fn login(&self, asked: Asked<'_>) -> Result<Login, sqlx::Error> {
+        let options = self.options()?;
+        let Asked {
+            slot,
+            publication,
+            from,
+            binary,
+        } = asked;
+        let wanted = format!(
+            "START_REPLICATION SLOT {} LOGICAL {:X}/{:X} (proto_version '1', \
+             publication_names {}, messages 'true'{})",
+            quote(slot),
+            from >> 32,
+            from & 0xffff_ffff,
+            literal(&quote(publication)),
+            if binary { ", binary 'true'" } else { "" },
+        );
         let user = options.get_username();
-        let database = options.get_database().unwrap_or(user);
-        let password = self.password().unwrap_or_default();
-        let config = ReplicationConfig::new(host, user, password, database, slot, publication)
-            .with_port(options.get_port())
-            .with_status_interval(Duration::from_secs(1))
-            .with_application_name("outgrow")
-            .with_options(
-                "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c extra_float_digits=1",
-            );
-        Ok(config)
+        Ok(Login {
+            user: user.to_owned(),
+            database: options.get_database().unwrap_or(user).to_owned(),
+            password: self.password().unwrap_or_default(),
+            wanted,
+        })
     }
 }

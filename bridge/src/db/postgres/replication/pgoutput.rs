@@ -1,9 +1,23 @@
 //! Decodes the messages of the `pgoutput` plugin, protocol 1 (PostgreSQL manual, "Logical
 //! Replication Message Formats"). Pure; whatever comes in, it answers or says what is wrong.
 
-/// One message of a transaction; its begin and end are the client's business.
+/// One message.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message<'a> {
+    /// A transaction begins: all of it follows, as it was committed at this time.
+    Begin {
+        xid: u32,
+        micros: i64,
+    },
+    /// It has ended, and the log goes on behind this place.
+    Commit {
+        end: u64,
+    },
+    /// Said by `pg_logical_emit_message`, in a transaction.
+    Said {
+        prefix: &'a str,
+        text: &'a [u8],
+    },
     /// What the columns of a relation's rows are, until it is said again.
     Relation(Relation),
     Row(Row<'a>),
@@ -69,6 +83,25 @@ pub(super) struct Malformed(&'static str);
 pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
     let mut from = Reader(data);
     match from.byte()? {
+        b'B' => {
+            let _end = from.u64()?;
+            let (micros, xid) = (from.i64()?, from.u32()?);
+            Ok(Message::Begin { xid, micros })
+        }
+        b'C' => {
+            let (_flags, _place) = (from.byte()?, from.u64()?);
+            let (end, _micros) = (from.u64()?, from.i64()?);
+            Ok(Message::Commit { end })
+        }
+        b'M' => {
+            let (flags, _place) = (from.byte()?, from.u64()?);
+            let (prefix, text) = (from.text()?, sized(&mut from)?);
+            // What is said outside of a transaction is said by nobody here.
+            Ok(match flags & 1 {
+                1 => Message::Said { prefix, text },
+                _ => Message::Other,
+            })
+        }
         b'R' => relation(&mut from).map(Message::Relation),
         b'I' => {
             let relation = from.u32()?;
@@ -100,7 +133,7 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
                 told: &[],
             }))
         }
-        b'Y' | b'O' | b'T' | b'M' => Ok(Message::Other),
+        b'Y' | b'O' | b'T' => Ok(Message::Other),
         _ => Err(Malformed("a message of an unknown kind")),
     }
 }
@@ -221,6 +254,14 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_be_bytes)
+    }
+
     fn tag(&mut self, wanted: u8) -> Result<(), Malformed> {
         if self.byte()? == wanted {
             Ok(())
@@ -314,9 +355,29 @@ mod tests {
         assert!(!relation(&["id", "n"], &[(20, 0), (23, 0)]).agrees(&before));
     }
 
+    #[test]
+    fn transactions_have_their_ends_and_what_is_said_in_them() {
+        let begin = b"B\0\0\0\0\0\0\0\x09\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\x05";
+        let (xid, micros) = (5, -1);
+        assert_eq!(decode(begin), Ok(Message::Begin { xid, micros }));
+        let commit = [b"C\0", &[0; 8][..], &7u64.to_be_bytes(), &[0; 8]].concat();
+        assert_eq!(decode(&commit), Ok(Message::Commit { end: 7 }));
+        let said = |flags: u8| {
+            let text = [b"outgrow\0", &3u32.to_be_bytes()[..], b"own"].concat();
+            [b"M", &[flags][..], &[0; 8], &text].concat()
+        };
+        let (prefix, text) = ("outgrow", &b"own"[..]);
+        assert_eq!(decode(&said(1)), Ok(Message::Said { prefix, text }));
+        assert_eq!(decode(&said(0)), Ok(Message::Other));
+        let cut = Err(Malformed("a message that is cut short"));
+        for whole in [&begin[..], &commit, &said(1)] {
+            assert_eq!(decode(&whole[..whole.len() - 1]), cut);
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in prop::sample::select(b"RIUDYOTMx".to_vec()), rest: Vec<u8>) {
+        fn no_bytes_panic(kind in prop::sample::select(b"BCRIUDYOTMx".to_vec()), rest: Vec<u8>) {
             let mut data = vec![kind];
             data.extend(rest);
             let _ = decode(&data);

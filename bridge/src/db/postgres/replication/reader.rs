@@ -3,12 +3,13 @@
 //! what they say. So this thread can be told to rest. What comes meanwhile gathers in the
 //! connection, and is read at once.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::JoinHandle;
 
 /// Ends when it is dropped, and what runs on it with it.
 #[derive(Debug)]
@@ -27,13 +28,12 @@ impl Reader {
         Ok(Self { tasks, rests })
     }
 
-    /// A client whose reading is done here.
-    pub(super) async fn connect(
+    /// Has this run here, whether its end is waited for or not.
+    pub(super) fn run<T: Send + 'static>(
         &self,
-        config: ReplicationConfig,
-    ) -> Result<ReplicationClient, PgWireError> {
-        let client = self.tasks.spawn(ReplicationClient::connect(config));
-        client.await.map_err(|e| PgWireError::Task(e.to_string()))?
+        what: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tasks.spawn(what)
     }
 
     /// Reads nothing for so long.
@@ -58,10 +58,9 @@ mod tests {
     async fn it_ends_with_whoever_ordered_it() {
         let reader = Reader::start().unwrap();
         reader.rest(Duration::from_millis(1));
-        let tasks = reader.tasks.clone();
-        let runs = tasks.spawn(async { 7 });
+        let runs = reader.run(async { 7 });
         assert_eq!(runs.await.unwrap(), 7, "after a rest it goes on");
-        let held = tasks.spawn(std::future::pending::<()>());
+        let held = reader.run(std::future::pending::<()>());
         drop(reader);
         assert!(held.await.unwrap_err().is_cancelled());
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pgwire_replication::{Lsn, ReplicationEvent};
 use sqlx::{Postgres, Row as _, Transaction};
 
 use super::logged::{Layout, Noted, Told, Unkeyed, before, changes_of, low, note_of, since_1970};
@@ -127,58 +126,18 @@ impl<'a> Step<'a> {
     }
 
     /// Takes in what has come, and puts it into the stream. Whether there was anything to put.
-    pub(super) async fn run(
-        &mut self,
-        stream: &mut Stream,
-        first: ReplicationEvent,
-    ) -> Result<bool, Error> {
+    pub(super) async fn run(&mut self, stream: &mut Stream, first: Bytes) -> Result<bool, Error> {
         self.read(stream, first).await?;
         self.finish(stream).await?;
         Ok(self.gathered.put > 0)
     }
 
     /// Takes in what has come.
-    pub(super) async fn read(
-        &mut self,
-        stream: &mut Stream,
-        first: ReplicationEvent,
-    ) -> Result<Ended, Error> {
+    pub(super) async fn read(&mut self, stream: &mut Stream, first: Bytes) -> Result<Ended, Error> {
         let mut next = Some(first);
         let mut open: Option<Open> = None;
-        while let Some(event) = next {
-            match event {
-                ReplicationEvent::Begin {
-                    xid,
-                    commit_time_micros,
-                    ..
-                } => {
-                    open = Some(Open {
-                        xid,
-                        micros: commit_time_micros,
-                        ours: false,
-                        at: since_1970(commit_time_micros),
-                    });
-                }
-                ReplicationEvent::Message {
-                    transactional: true,
-                    prefix,
-                    content,
-                    ..
-                } if prefix == PREFIX => {
-                    let text = String::from_utf8_lossy(&content);
-                    self.message(&text, open.as_mut());
-                }
-                ReplicationEvent::XLogData { data, .. } => {
-                    self.data(stream, &data, open.as_ref())?;
-                    self.gathered.bytes += data.len();
-                }
-                ReplicationEvent::Commit { end_lsn, .. } => {
-                    if let Some(open) = open.take() {
-                        self.committed(&open, end_lsn.0);
-                    }
-                }
-                _ => {}
-            }
+        while let Some(data) = next {
+            self.message(stream, &data, &mut open)?;
             let gathered = &self.gathered;
             let enough = gathered.waiting.len() >= PUT || gathered.rows >= PUT_BYTES;
             if self.manner == Manner::Put && enough {
@@ -191,6 +150,52 @@ impl<'a> Step<'a> {
             next = self.database.event(stream, open.is_some() || skips).await?;
         }
         Ok(Ended::Whole)
+    }
+
+    fn message(
+        &mut self,
+        stream: &mut Stream,
+        data: &Bytes,
+        open: &mut Option<Open>,
+    ) -> Result<(), Error> {
+        match pgoutput::decode(data).map_err(|e| self.database.stream_error(e))? {
+            Message::Begin { xid, micros } => {
+                *open = Some(Open {
+                    xid,
+                    micros,
+                    ours: false,
+                    at: since_1970(micros),
+                });
+                return Ok(());
+            }
+            Message::Commit { end } => {
+                if let Some(open) = open.take() {
+                    self.committed(&open, end);
+                }
+                return Ok(());
+            }
+            Message::Said { prefix, text } => {
+                if prefix == PREFIX {
+                    self.said(&String::from_utf8_lossy(text), open.as_mut());
+                }
+                return Ok(());
+            }
+            Message::Relation(relation) => {
+                self.layouts.remove(&relation.id);
+                let id = relation.id;
+                if let Some(before) = stream.relations.get(&id) {
+                    stream.reshaped |= !relation.agrees(before);
+                }
+                stream.relations.insert(id, relation);
+            }
+            Message::Row(row) if open.as_ref().is_none_or(|open| !open.ours) => {
+                let at = open.as_ref().map_or_else(now_ms, |open| open.at);
+                self.row(stream, &row, (at, data))?;
+            }
+            Message::Row(_) | Message::Other => {}
+        }
+        self.gathered.bytes += data.len();
+        Ok(())
     }
 
     fn committed(&mut self, open: &Open, end: u64) {
@@ -239,7 +244,7 @@ impl<'a> Step<'a> {
     }
 
     /// What one of our own messages says.
-    fn message(&mut self, text: &str, open: Option<&mut Open>) {
+    fn said(&mut self, text: &str, open: Option<&mut Open>) {
         let slice = self.database.slice.as_str();
         let mut words = text.split(' ');
         if words.next() != Some(slice) {
@@ -266,31 +271,6 @@ impl<'a> Step<'a> {
             }),
             _ => {}
         }
-    }
-
-    fn data(
-        &mut self,
-        stream: &mut Stream,
-        data: &Bytes,
-        open: Option<&Open>,
-    ) -> Result<(), Error> {
-        let message = pgoutput::decode(data).map_err(|e| self.database.stream_error(e))?;
-        match message {
-            Message::Relation(relation) => {
-                self.layouts.remove(&relation.id);
-                let id = relation.id;
-                if let Some(before) = stream.relations.get(&id) {
-                    stream.reshaped |= !relation.agrees(before);
-                }
-                stream.relations.insert(id, relation);
-            }
-            Message::Row(row) if open.is_none_or(|open| !open.ours) => {
-                let at = open.map_or_else(now_ms, |open| open.at);
-                self.row(stream, &row, (at, data))?;
-            }
-            Message::Row(_) | Message::Other => {}
-        }
-        Ok(())
     }
 
     fn row(
@@ -466,7 +446,7 @@ impl<'a> Step<'a> {
         tx.commit().await.on(side)?;
         FaultHook::pass(self.fault, "log-taken");
         stream.written = upto;
-        stream.client.update_applied_lsn(Lsn(upto));
+        stream.client.committed(upto);
         Ok(())
     }
 
