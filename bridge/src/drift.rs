@@ -118,6 +118,7 @@ fn shown(kind: &Kind) -> String {
         }
         .to_owned(),
         Kind::Postgres(Typed { class, base }) | Kind::Mysql(Typed { class, base }) => match class {
+            Class::Bits(Some(width)) => format!("{base} of {width}"),
             Class::Decimal(Some(scale)) => format!("{base} with {scale} decimals"),
             _ => base.clone(),
         },

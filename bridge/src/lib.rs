@@ -20,6 +20,7 @@ mod abreast;
 mod apply;
 mod batch;
 mod beats;
+mod bits;
 mod both;
 mod checksum;
 mod clock;

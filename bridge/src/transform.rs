@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cel::{Context, Env, Program};
 
+use crate::bits;
 use crate::spec::Source;
 use crate::value::Cell;
 
@@ -32,6 +33,11 @@ pub(crate) enum Transform {
         reverse: HashMap<Cell, Cell>,
     },
     LocalTime(i64),
+    /// A bit field on one side, on the legacy one or the other, and its number on the other.
+    Bits {
+        width: u32,
+        legacy: bool,
+    },
     Expr(Box<Expr>),
 }
 
@@ -42,6 +48,7 @@ impl std::fmt::Debug for Transform {
             Self::Cents(_) => "Cents",
             Self::Map { .. } => "Map",
             Self::LocalTime(_) => "LocalTime",
+            Self::Bits { .. } => "Bits",
             Self::Expr(_) => "Expr",
         })
     }
@@ -120,6 +127,7 @@ impl Transform {
             (Self::Cents(scale), value) => cents(value, *scale),
             (Self::Map { name, forward, .. }, value) => translate(name, forward, value),
             (Self::LocalTime(offset), value) => to_utc(value, *offset),
+            (Self::Bits { width, legacy }, value) => bits_or_number(value, *width, *legacy),
             (Self::Expr(expr), value) => expr.run(&expr.forward, value),
         }
     }
@@ -131,8 +139,17 @@ impl Transform {
             (Self::Cents(scale), value) => decimal(value, *scale),
             (Self::Map { name, reverse, .. }, value) => translate(name, reverse, value),
             (Self::LocalTime(offset), value) => to_local(value, *offset),
+            (Self::Bits { width, legacy }, value) => bits_or_number(value, *width, !legacy),
             (Self::Expr(expr), value) => expr.run(&expr.reverse, value),
         }
+    }
+}
+
+fn bits_or_number(value: &Cell, width: u32, from_bits: bool) -> Result<Cell, Unmappable> {
+    if from_bits {
+        bits::to_number(value, width)
+    } else {
+        bits::from_number(value, width)
     }
 }
 

@@ -7,6 +7,7 @@
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
+use crate::bits;
 use crate::value::Cell;
 
 /// What a type's values are, whatever the type is called.
@@ -22,6 +23,8 @@ pub(crate) enum Class {
     Decimal(Option<u32>),
     Text,
     Bytes,
+    /// A text of 0 and 1; how many, where the column fixes it.
+    Bits(Option<u32>),
     Uuid,
     /// `YYYY-MM-DD HH:MM:SS[.ffffff]`, of no zone.
     Timestamp,
@@ -46,6 +49,7 @@ impl Class {
             Self::Int | Self::Bool => "a number",
             Self::Text | Self::Uuid | Self::AsWritten | Self::Timestamp | Self::Instant => "text",
             Self::Bytes => "bytes",
+            Self::Bits(_) => "a bit field",
             Self::Real | Self::Real4 => "a float",
             Self::Decimal(_) => "a decimal",
         }
@@ -76,6 +80,8 @@ impl Typed {
             "uuid" => Class::Uuid,
             "timestamp without time zone" => Class::Timestamp,
             "timestamp with time zone" => Class::Instant,
+            "bit" => Class::Bits(width(full)),
+            "bit varying" => Class::Bits(None),
             _ => Class::AsWritten,
         };
         // Without a length these two mean a length of one, and a cast would cut values short.
@@ -96,7 +102,11 @@ impl Typed {
             // Beyond 63 bits: exact text.
             "bigint" if whole.contains("unsigned") => Class::Decimal(Some(0)),
             "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" => Class::Int,
-            "bit" => Class::Bool,
+            // One place is what a boolean is kept in.
+            "bit" => match width(whole) {
+                None | Some(1) => Class::Bool,
+                width => Class::Bits(width),
+            },
             "decimal" => Class::Decimal(scale),
             "float" => Class::Real4,
             "double" => Class::Real,
@@ -136,6 +146,7 @@ impl Typed {
                 text.make_ascii_lowercase();
                 Cell::Text(text)
             }
+            (Class::Bits(width), cell) => bit_field(cell, width),
             (Class::Timestamp, Cell::Text(text)) => local(text),
             (Class::Instant, Cell::Text(text)) => instant(text),
             (_, other) => other,
@@ -166,6 +177,29 @@ fn scale(full: &str) -> Option<u32> {
     match inside.split_once(',') {
         Some((_, scale)) => scale.trim().parse().ok(),
         None => Some(0),
+    }
+}
+
+/// `8` of `bit(8)`.
+fn width(full: &str) -> Option<u32> {
+    let inside = full
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'));
+    inside.and_then(|(width, _)| width.parse().ok())
+}
+
+/// What is no bit field of this width becomes what is never written: MySQL would make a zero of it.
+fn bit_field(cell: Cell, width: Option<u32>) -> Cell {
+    let unfit = |text: String| Cell::BadText(text.into_bytes());
+    match (cell, width) {
+        (Cell::Text(text), width) if bits::are(&text, width) => Cell::Text(text),
+        (Cell::Text(text), _) => unfit(text),
+        (Cell::Int(number), Some(width)) => {
+            let made = u64::try_from(number).ok();
+            let made = made.and_then(|number| bits::of_number(number, width));
+            made.map_or_else(|| unfit(number.to_string()), Cell::Text)
+        }
+        (other, _) => unfit(other.to_string()),
     }
 }
 

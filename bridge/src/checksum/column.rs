@@ -127,7 +127,7 @@ pub(super) fn own(legacy: &Texts<'_>, extracted: &Texts<'_>) -> Option<(String, 
             "time without time zone" => sent("time_send"),
             _ => None,
         },
-        Class::Int | Class::Decimal(_) | Class::Text => None,
+        Class::Int | Class::Decimal(_) | Class::Text | Class::Bits(_) => None,
     }
 }
 

@@ -71,6 +71,10 @@ fn as_texts(
                 Transform::Cents(scale) => cents(&from, *scale, &extracted)?,
                 Transform::Map { forward, .. } => codes(&from, forward, column)?,
                 Transform::LocalTime(offset) => to_utc(&from, *offset, &extracted)?,
+                Transform::Bits { width, legacy } => match legacy {
+                    true => number(&from, *width, &extracted)?,
+                    false => bit_field(&from, *width)?,
+                },
                 Transform::Expr(_) => return Err("an expression makes it".to_owned()),
             }
         }
@@ -114,7 +118,7 @@ fn constant(value: &Cell, column: &Column) -> Result<Text, String> {
 
 /// A value that keeps its meaning, in the form of another class.
 fn same(from: &Texts<'_>, into: &Texts<'_>, record: bool) -> Result<Text, String> {
-    use Class::{AsWritten, Bool, Bytes, Decimal, Instant, Int, Real, Real4, Text as Chars};
+    use Class::{AsWritten, Bits, Bool, Bytes, Decimal, Instant, Int, Real, Real4, Text as Chars};
     use Class::{Timestamp, Uuid};
     let text = from.text();
     let one = |sql: String| {
@@ -157,6 +161,8 @@ fn same(from: &Texts<'_>, into: &Texts<'_>, record: bool) -> Result<Text, String
         | (Decimal(Some(0)), Int)
         | (Decimal(_) | Chars | Uuid | Timestamp | Instant | AsWritten, Chars | AsWritten)
         | (Uuid, Uuid)
+        | (Bits(_), Bits(_) | Chars | AsWritten)
+        | (Chars | AsWritten, Bits(_))
         | (Bytes, Bytes)
         | (Timestamp, Timestamp)
         | (Instant, Instant) => Ok(text),
@@ -189,6 +195,54 @@ fn zeros(of: &Texts<'_>, digits: &str, scale: u32) -> String {
     }
     let zeros = format!("'.{}'", "0".repeat(scale as usize));
     concat(of, &[digits, &zeros])
+}
+
+/// A bit field as a number.
+fn number(from: &Texts<'_>, width: u32, into: &Texts<'_>) -> Result<Text, String> {
+    let name = &from.name;
+    let digits = match (from.postgres, width) {
+        (false, _) => format!("CAST(CAST({name} AS UNSIGNED) AS CHAR)"),
+        (true, ..64) => format!("{name}::int8::text"),
+        // Its first place is a sign to the cast.
+        (true, _) => {
+            format!("({name}::int8::numeric + get_bit({name}, 0) * 18446744073709551616)::text")
+        }
+    };
+    let sql = match into.class() {
+        Class::Int | Class::Bool | Class::Decimal(None) => digits,
+        Class::Decimal(Some(scale)) => zeros(from, &digits, scale),
+        _ => return Err(format!("a number becomes `{}`", into.kind.base)),
+    };
+    Ok(Text { sql, ..from.text() })
+}
+
+/// A number as a bit field; NULL where it is none of so many bits.
+fn bit_field(from: &Texts<'_>, width: u32) -> Result<Text, String> {
+    let text = from.text();
+    let whole = matches!(
+        from.class(),
+        Class::Int | Class::Bool | Class::Decimal(Some(0))
+    );
+    if !whole || width >= 64 {
+        return Err(format!("`{}` becomes a bit field", from.kind.base));
+    }
+    let (digits, most) = (&text.sql, (1_u64 << width) - 1);
+    let sql = if from.postgres {
+        let made = format!("right(({digits})::int8::bit(64)::text, {width})");
+        format!("CASE WHEN ({digits})::numeric BETWEEN 0 AND {most} THEN {made} END")
+    } else {
+        let made = format!("LPAD(CONV({digits}, 10, 2), {width}, '0')");
+        format!(
+            "CASE WHEN {} BETWEEN 0 AND {most} THEN {made} END",
+            from.name
+        )
+    };
+    Ok(Text {
+        sql,
+        plain: true,
+        fallible: true,
+        ..text
+    })
 }
 
 /// An amount in hundredths or the like; NULL where it is none, or none of 64 bits.
@@ -250,7 +304,7 @@ fn codes(from: &Texts<'_>, pairs: &HashMap<Cell, Cell>, column: &Column) -> Resu
     let text = from.text();
     let number = match from.class() {
         Class::Int | Class::Bool => true,
-        Class::Text | Class::Uuid | Class::AsWritten | Class::Decimal(_) => false,
+        Class::Text | Class::Uuid | Class::AsWritten | Class::Decimal(_) | Class::Bits(_) => false,
         _ => return Err(format!("`{}` is read as a code", from.kind.base)),
     };
     let exact = |sql: &str| match from.postgres {

@@ -110,6 +110,7 @@ fn size(name: &str, kind: &Kind) -> Option<String> {
 
 fn is_large(kind: &Typed) -> bool {
     match kind.class {
+        Class::Bits(width) => width.is_none(),
         Class::Text | Class::Bytes | Class::AsWritten => {
             let small = ["date", "interval", "inet", "cidr", "macaddr", "name"];
             !small.contains(&kind.base.as_str()) && !kind.base.starts_with("time ")

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use super::check::problem;
 use super::{Group, Image, Plan, Problem, Table};
+use crate::bits;
 use crate::db::keys::{key_cell, key_text};
 use crate::pieces::Pieces;
 use crate::spec::{ColumnSpec, Source};
@@ -222,6 +223,11 @@ fn form(
     let (mut by, mut ordered) = (By::Transform(Transform::Same), false);
     match source {
         None | Some(Source::Rename(_)) => match (Shape::of(first), Shape::of(own)) {
+            (Shape::Bits(a), Shape::Bits(b)) if a == b => return Ok(None),
+            // Which would have to be cut at bounds that no bit field is.
+            (Shape::Bits(_), _) | (_, Shape::Bits(_)) => {
+                by = By::Transform(bits::between(first, own)?);
+            }
             (Shape::Number, Shape::Number) | (Shape::Text, Shape::Uuid) if first != own => {
                 ordered = true;
             }

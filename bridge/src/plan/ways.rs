@@ -3,6 +3,7 @@
 use super::check::{pair, problem};
 use super::group::Way;
 use super::{Column, Problem, Table, TableSpec};
+use crate::bits;
 use crate::lookup::{LookupName, Lookups, Wrong};
 use crate::pieces::Pieces;
 use crate::spec::{ColumnSpec, Source};
@@ -75,10 +76,34 @@ impl From<'_> {
                 }
                 let by = match LookupName::of(one) {
                     Some(name) => self.translation(&name, wanted, first)?,
-                    None => Transform::compile(one)?,
+                    None => self.transform(wanted, first)?,
                 };
                 Ok(first.map(|from| Way::By { from, by }))
             }
+        }
+    }
+
+    /// What makes one column of another; bit fields are more than renamed, and codes of them are
+    /// written as they are.
+    fn transform(&self, wanted: &ColumnSpec, from: Option<usize>) -> Result<Transform, Wrong> {
+        let by = Transform::compile(&wanted.source)?;
+        let into = self.extracted.and_then(|table| {
+            let place = table.place(&wanted.extracted)?;
+            Some(&table.columns[place].kind)
+        });
+        let (Some(from), Some(into)) = (from, into) else {
+            return Ok(by);
+        };
+        let from = &self.legacy.columns[from].kind;
+        match (&wanted.source, by) {
+            (Source::Map { pairs, .. }, _) => {
+                let pairs = pairs
+                    .iter()
+                    .map(|(code, meaning)| (bits::code(code, from), bits::code(meaning, into)));
+                Transform::one_to_one("the map", &pairs.collect::<Vec<_>>())
+            }
+            (_, Transform::Same) => bits::between(from, into),
+            (_, by) => Ok(by),
         }
     }
 

@@ -73,16 +73,17 @@ async fn values_of_mariadb() {
     legacy
         .execute(
             "ALTER TABLE vals ADD y text CHARACTER SET latin1, ADD z char(9) CHARACTER SET utf8mb3, \
-             ADD zz enum('a', 'é') CHARACTER SET latin1, ADD zt datetime(3), ADD zd decimal(65, 30)",
+             ADD zz enum('a', 'é') CHARACTER SET latin1, ADD zt datetime(3), ADD zd decimal(65, 30), \
+             ADD zb bit(11)",
         )
         .await;
     legacy
         .execute(
             "UPDATE vals SET y = 'é € ‰', z = 'ab  ', zz = 'é', zt = '2026-02-03 04:05:06.7', \
-             zd = -12345678901234567890.0000000001 WHERE id = 1",
+             zd = -12345678901234567890.0000000001, zb = 1026 WHERE id = 1",
         )
         .await;
-    let columns = [&OF_MARIADB[..], &["y", "z", "zz", "zt", "zd"]].concat();
+    let columns = [&OF_MARIADB[..], &["y", "z", "zz", "zt", "zd", "zb"]].concat();
     alike(legacy, &columns, 3).await;
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // The helpers are tests too.
 
 mod any_history;
+mod bits;
 mod both;
 mod both_random;
 mod bridge_deaths;

@@ -54,7 +54,7 @@ async fn fill(legacy: &Db) {
 }
 
 /// A statement that no trigger notes and no fence refuses, as a broken disk would.
-async fn corrupt(db: &Db, statement: &str) {
+pub(crate) async fn corrupt(db: &Db, statement: &str) {
     let text = match db {
         Db::Pg(_) => format!(
             "SET session_replication_role = replica; {statement}; SET session_replication_role = DEFAULT"

@@ -51,7 +51,7 @@ async fn between(legacy: Db, extracted: Db, columns: &[&str], exact: &[&str]) {
     captured(Capture::Triggers, (legacy, extracted), columns, exact).await;
 }
 
-async fn captured(
+pub(crate) async fn captured(
     capture: Capture,
     (legacy, extracted): (Db, Db),
     columns: &[&str],

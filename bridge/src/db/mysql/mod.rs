@@ -136,6 +136,10 @@ pub(crate) fn canonical(class: Class, name: &str) -> String {
         Class::Bytes => format!("HEX({name})"),
         Class::Timestamp => moment(" "),
         Class::Instant => format!("CONCAT({}, 'Z')", moment("T")),
+        Class::Bits(width) => format!(
+            "LPAD(BIN(CAST({name} AS UNSIGNED)), {}, '0')",
+            width.unwrap_or(1)
+        ),
         Class::Decimal(_) | Class::Text | Class::Uuid | Class::AsWritten => {
             format!("CAST({name} AS CHAR CHARACTER SET utf8mb4)")
         }
@@ -147,6 +151,7 @@ pub(super) fn mark(class: Class) -> &'static str {
     match class {
         Class::Instant => "CAST(REPLACE(REPLACE(?, 'T', ' '), 'Z', '') AS DATETIME(6))",
         Class::Bool => "CAST(? AS UNSIGNED)",
+        Class::Bits(_) => "CAST(CONV(?, 2, 10) AS UNSIGNED)",
         _ => "?",
     }
 }

@@ -65,7 +65,7 @@ impl Element {
             Class::Timestamp => Self::Timestamp,
             Class::Uuid => Self::Uuid,
             Class::Bytes => Self::Bytes,
-            Class::Decimal(_) | Class::Text | Class::AsWritten => Self::Text,
+            Class::Decimal(_) | Class::Text | Class::Bits(_) | Class::AsWritten => Self::Text,
         }
     }
 

@@ -291,7 +291,7 @@ pub(crate) fn canonical(class: Class, name: &str) -> String {
             "{} || 'Z'",
             utc(&format!("({name} AT TIME ZONE 'UTC')"), "\"T\"")
         ),
-        Class::Decimal(_) | Class::Text | Class::Uuid | Class::AsWritten => {
+        Class::Decimal(_) | Class::Text | Class::Bits(_) | Class::Uuid | Class::AsWritten => {
             format!("{name}::text")
         }
     }

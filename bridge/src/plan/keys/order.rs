@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::bits;
 use crate::typed::{Class, Typed};
 use crate::value::{Affinity, Cell, Kind};
 
@@ -12,6 +13,8 @@ pub(super) enum Shape {
     Text,
     Uuid,
     Bytes,
+    /// Of this width, if of one.
+    Bits(Option<u32>),
     Float,
     /// Times, and what else is compared as its text.
     AsWritten,
@@ -29,6 +32,7 @@ impl Shape {
                 Class::Text => Self::Text,
                 Class::Uuid => Self::Uuid,
                 Class::Bytes => Self::Bytes,
+                Class::Bits(width) => Self::Bits(width),
                 Class::Real | Class::Real4 => Self::Float,
                 Class::Timestamp | Class::Instant | Class::AsWritten => Self::AsWritten,
             },
@@ -55,6 +59,7 @@ pub(super) fn fits(cell: &Cell, kind: &Kind) -> bool {
         (Class::Bool, Cell::Int(i)) => matches!(i, 0 | 1),
         (Class::Decimal(_), Cell::Text(text)) => Number::of(text).is_some(),
         (Class::Uuid, Cell::Text(text)) => is_uuid(text),
+        (Class::Bits(width), Cell::Text(text)) => bits::are(text, width),
         (Class::Text | Class::AsWritten | Class::Timestamp | Class::Instant, Cell::Text(_)) => true,
         (Class::Bytes, Cell::Blob(_)) | (Class::Real | Class::Real4, Cell::Real(_)) => true,
         _ => false,
@@ -100,7 +105,7 @@ pub(super) fn floor(value: Cell, kind: &Kind) -> Cell {
             Cell::Text(text) => Cell::Text(last_uuid(&text)),
             other => other,
         },
-        Shape::Text | Shape::Bytes | Shape::Float | Shape::AsWritten => value,
+        Shape::Text | Shape::Bytes | Shape::Bits(_) | Shape::Float | Shape::AsWritten => value,
     }
 }
 

@@ -78,7 +78,7 @@ fn cell(kind: &Kind, charset: Option<&str>, logged: &Logged, bytes: &[u8]) -> Op
             let bytes = <[u8; 4]>::try_from(bytes).ok()?;
             Some(Cell::Real(f64::from(f32::from_le_bytes(bytes))))
         }
-        Class::Int | Class::Bool if bytes.len() > 8 => None,
+        Class::Int | Class::Bool | Class::Bits(_) if bytes.len() > 8 => None,
         _ => match part(kind, logged, bytes)? {
             Part::Null => Some(Cell::Null),
             Part::Stored(text) => Some(key_cell(&Cell::Text(text))),

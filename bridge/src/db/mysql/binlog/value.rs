@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use super::event::{Logged, code};
 use super::rows::DIGITS;
 use super::wire::{high, low};
+use crate::bits;
 use crate::db::keys::hex;
 use crate::typed::{Class, Typed};
 
@@ -34,6 +35,7 @@ pub(super) fn part(kind: &Typed, column: &Logged, bytes: &[u8]) -> Option<Part> 
         Class::Int | Class::Bool => stored('i', number(column, bytes)?),
         Class::Decimal(_) if column.code == code::DECIMAL => stored('t', decimal(column, bytes)?),
         Class::Decimal(_) => stored('t', number(column, bytes)?),
+        Class::Bits(Some(width)) => stored('t', bits::of_number(high(bytes), width)?),
         Class::Text => text(column, bytes).map(Part::Foreign),
         Class::Bytes => stored('b', hex(&padded(column, bytes)?)),
         Class::Uuid => stored('t', uuid(&padded(column, bytes)?)?),
@@ -41,7 +43,7 @@ pub(super) fn part(kind: &Typed, column: &Logged, bytes: &[u8]) -> Option<Part> 
         Class::Instant => stored('t', instant(column, bytes)?),
         Class::AsWritten if kind.base == "date" => stored('t', date(column, bytes)?),
         Class::AsWritten if kind.base == "time" => stored('t', clock(column, bytes)?),
-        Class::AsWritten | Class::Real | Class::Real4 => None,
+        Class::AsWritten | Class::Bits(None) | Class::Real | Class::Real4 => None,
     }
 }
 
