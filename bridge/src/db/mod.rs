@@ -367,7 +367,7 @@ impl Database {
     pub(crate) async fn write(&self) -> Result<Tx, Error> {
         match &self.pool() {
             Pool::Sqlite(pool) => sqlite::write(pool).await.map(Tx::Sqlite),
-            Pool::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
+            Pool::Postgres(pool) => postgres::write(pool).await.map(Tx::Postgres),
             Pool::Mysql(pool) => mysql::write(pool).await.map(Tx::Mysql),
         }
         .on(self.side)
@@ -514,10 +514,20 @@ impl Database {
         self.release().await;
         // A pool is closed once every connection is back.
         self.end_line();
-        match &self.pool() {
-            Pool::Sqlite(pool) => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
-            Pool::Mysql(pool) => pool.close().await,
+        let pool = self.pool();
+        let closing = async {
+            match &pool {
+                Pool::Sqlite(pool) => pool.close().await,
+                Pool::Postgres(pool) => pool.close().await,
+                Pool::Mysql(pool) => pool.close().await,
+            }
+        };
+        if tokio::time::timeout(self.bounds.busy, closing)
+            .await
+            .is_err()
+        {
+            tracing::warn!(slice = %self.slice, side = %self.side,
+                "a connection to the database does not end by itself: it is left");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::{AssertSqlSafe, MySql, PgConnection, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Sqlite, Transaction};
 
 use super::{Dialect, keys, mysql, postgres, sqlite};
 use crate::value::{Cell, Key};
@@ -12,7 +12,7 @@ use crate::value::{Cell, Key};
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
-    Mysql(Transaction<'static, MySql>),
+    Mysql(mysql::Transaction),
 }
 
 /// A value for a statement. Its type belongs to its place in the statement's text, also where it
@@ -113,8 +113,8 @@ impl Tx {
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
             Self::Mysql(tx) => {
-                let query = bound!(text, args);
-                Ok(query.execute(&mut **tx).await?.rows_affected())
+                let done = bound!(text, args).execute(tx.ask()?).await;
+                Ok(tx.answered(done)?.rows_affected())
             }
         }
     }
@@ -130,10 +130,11 @@ impl Tx {
                 .execute(&mut **tx)
                 .await
                 .map(drop),
-            Self::Mysql(tx) => sqlx::raw_sql(AssertSqlSafe(text))
-                .execute(&mut **tx)
-                .await
-                .map(drop),
+            Self::Mysql(tx) => {
+                let text = sqlx::raw_sql(AssertSqlSafe(text));
+                let done = text.execute(tx.ask()?).await;
+                tx.answered(done).map(drop)
+            }
         }
     }
 
@@ -156,9 +157,8 @@ impl Tx {
                 rows.iter().map(postgres::cells).collect()
             }
             Self::Mysql(tx) => {
-                let query = bound!(text, args);
-                let rows = query.fetch_all(&mut **tx).await?;
-                rows.iter().map(mysql::cells).collect()
+                let rows = bound!(text, args).fetch_all(tx.ask()?).await;
+                tx.answered(rows)?.iter().map(mysql::cells).collect()
             }
         }
     }

@@ -8,12 +8,13 @@ pub(crate) mod capture;
 mod emptied;
 mod ids;
 pub(crate) mod introspect;
+mod transaction;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlPoolOptions, MySqlRow};
-use sqlx::{AssertSqlSafe, Executor, MySql, MySqlPool, Row as _, Transaction, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Executor, MySqlPool, Row as _, TypeInfo, ValueRef};
 
 use super::rows;
 use super::tx::Fetched;
@@ -24,6 +25,7 @@ use crate::typed::Class;
 use crate::value::{Cell, Key};
 pub(crate) use ids::id_step;
 pub(in crate::db) use ids::sequence;
+pub(crate) use transaction::Transaction;
 
 /// Marks the session as the bridge's, for one slice; taken back before the commit. A session that
 /// dies or is undone in between is one of ours and writes nothing else.
@@ -65,31 +67,31 @@ pub(super) fn pool(url: &MysqlUrl, busy: Duration, stall: Duration) -> MySqlPool
 }
 
 /// One moment for everything that is read.
-pub(super) async fn read(pool: &MySqlPool) -> Result<Transaction<'static, MySql>, sqlx::Error> {
-    pool.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+pub(super) async fn read(pool: &MySqlPool) -> Result<Transaction, sqlx::Error> {
+    let tx = Transaction::on(pool).await?;
+    tx.begin("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         .await
 }
 
 /// Each statement sees what is committed when it begins, and locks only what it writes.
-pub(super) async fn write(pool: &MySqlPool) -> Result<Transaction<'static, MySql>, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    connection
-        .execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        .await?;
-    Transaction::begin(connection, None).await
+pub(super) async fn write(pool: &MySqlPool) -> Result<Transaction, sqlx::Error> {
+    let mut tx = Transaction::on(pool).await?;
+    let text = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED";
+    tx.run(text).await?;
+    tx.begin("BEGIN").await
 }
 
 pub(super) async fn write_rows(
     pool: &MySqlPool,
     references: References,
-) -> Result<Transaction<'static, MySql>, sqlx::Error> {
+) -> Result<Transaction, sqlx::Error> {
     let mut tx = write(pool).await?;
     // There is nothing like a check at the commit; the order of tables does it.
     let switch = match references {
         References::Unchecked => "SET SESSION foreign_key_checks = 0",
         References::AtCommit | References::AtOnce => "SET SESSION foreign_key_checks = 1",
     };
-    tx.execute(switch).await?;
+    tx.run(switch).await?;
     Ok(tx)
 }
 

@@ -19,7 +19,8 @@ use std::time::Duration;
 use outgrow_rollout::Side;
 use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, Transaction, TypeInfo, ValueRef,
+    AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _, SqlSafeStr, Transaction, TypeInfo,
+    ValueRef,
 };
 
 use super::keys::hex;
@@ -86,10 +87,24 @@ pub(super) fn pool(url: &PostgresUrl, bounds: &Bounds) -> PgPool {
         .connect_lazy_with(options)
 }
 
+/// Begins a transaction, also where nobody waits for it any more: left amid its beginning, the client
+/// library would give back a connection that is in it, perhaps in one that only reads.
+async fn begin(
+    pool: &PgPool,
+    statement: impl SqlSafeStr + Send + 'static,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
+}
+
 /// One moment for everything that is read.
 pub(super) async fn read(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await
+    begin(pool, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+}
+
+pub(super) async fn write(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    begin(pool, "BEGIN").await
 }
 
 /// What another transaction reads that lasts still.
@@ -107,7 +122,7 @@ pub(super) async fn write_rows(
     pool: &PgPool,
     references: References,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = write(pool).await?;
     match references {
         // Moves only those that were declared deferrable; the order of tables does the rest.
         References::AtCommit => {
@@ -142,7 +157,7 @@ impl Database {
             text.push_str("; ");
             text.push_str(LATER);
         }
-        let begun = pool.begin_with(AssertSqlSafe(text)).await;
+        let begun = begin(pool, AssertSqlSafe(text)).await;
         if begun.is_err() {
             // The client library does not know that a transaction may have begun.
             self.spoil();
@@ -160,7 +175,7 @@ impl Database {
     ) -> Result<(), Error> {
         let text = "BEGIN; SELECT set_config('synchronous_commit', 'local', true) \
                     WHERE current_setting('synchronous_commit') = 'off'";
-        let begun = pool.begin_with(text).await;
+        let begun = begin(pool, text).await;
         if begun.is_err() {
             self.spoil();
         }

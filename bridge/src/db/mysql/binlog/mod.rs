@@ -70,6 +70,8 @@ use crate::spec::MysqlUrl;
 
 /// A server that has nothing to tell says so every five seconds.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long the connection may take to end in order.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// A last look, where nothing seems to have come.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 const STOPPED: &str = "its binary log has stopped coming";
@@ -217,10 +219,14 @@ impl Feed {
 
     /// Lets go of the connection.
     pub(crate) async fn stop(&self) {
-        if let Some(stream) = self.inner.lock().await.stream.take()
-            && let Err(e) = stream.log.close().await
-        {
-            tracing::debug!(error = %e, "the connection for the log ended badly");
+        let Some(stream) = self.inner.lock().await.stream.take() else {
+            return;
+        };
+        match tokio::time::timeout(FAREWELL, stream.log.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::debug!(error = %e, "the connection for the log ended badly"),
+            // Dropped, it is cut off.
+            Err(_) => tracing::debug!("the connection for the log did not end by itself"),
         }
     }
 }
