@@ -35,6 +35,7 @@ pub use jwt::{Algorithm, TokenRule};
 pub use keys::ApiKeys;
 pub use policy::Demand;
 
+use ask::Asked;
 use introspect::Introspector;
 pub(crate) use issuer::Issuer;
 use issuer::Unproven;
@@ -75,6 +76,8 @@ pub enum Way {
         path: PathAndQuery,
         /// Fields of its answer that the request gets.
         copy: Vec<HeaderName>,
+        /// What fields of its answer say of the caller.
+        claims: Vec<Saying>,
     },
 }
 
@@ -97,6 +100,15 @@ impl Means {
     fn has_tokens(&self) -> bool {
         !self.issuers.is_empty() || self.introspection.is_some()
     }
+}
+
+/// A field of an answer that is a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saying {
+    pub field: HeaderName,
+    pub claim: String,
+    /// Its value is a list, with commas.
+    pub list: bool,
 }
 
 /// Claims of somebody whose credentials are right.
@@ -232,7 +244,17 @@ pub(crate) async fn admit(
             service,
             path,
             copy,
-        } => return ask::ask(core, service, path, (&copy[..], parts)).await,
+            claims,
+        } => {
+            let what = (&copy[..], &claims[..]);
+            return match ask::ask(core, (service, path), what, parts).await? {
+                Asked::Answered(answer) => Ok(Entry::Answered(answer)),
+                Asked::Passes(claims) => {
+                    policy::check(&rule.demands, &claims)?;
+                    Ok(Entry::Open(caller(rule, &claims)))
+                }
+            };
+        }
     };
     let doorman = &core.shared.doorman;
     let fields = &mut parts.headers;

@@ -63,7 +63,7 @@ mod wire;
 pub use access::{AccessLog, LogFormat};
 pub use auth::{
     Algorithm, ApiKeys, AuthRule, AuthSettings, Credentials, Demand, IntrospectionSettings,
-    IssuerSettings, KeySource, Means, TokenRule, Way,
+    IssuerSettings, KeySource, Means, Saying, TokenRule, Way,
 };
 pub use cache::{CacheRule, CacheSettings};
 pub use dial::{ReachError, reach};

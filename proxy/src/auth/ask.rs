@@ -10,15 +10,17 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, request};
 use http_body_util::{BodyExt, Limited};
+use serde_json::{Map, Value};
 use tracing::warn;
 
-use super::{Denial, Entry};
+use super::{Denial, Saying};
 use crate::body::Body;
 use crate::core::Core;
 use crate::error::Refusal;
 use crate::headers;
 use crate::limits::Allowed;
 use crate::pool::{Client, Outgoing};
+use crate::reply::Reply;
 
 /// Bytes of an answer that goes to the client in place of the one it asked for.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -39,24 +41,33 @@ const NOT_ASKED: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// What a service has said.
+pub(super) enum Asked {
+    Answered(Reply<Body>),
+    /// With what it says of the caller.
+    Passes(Map<String, Value>),
+}
+
 /// Asks about a request, by its own fields.
 pub(super) async fn ask(
     core: &Rc<Core>,
-    service: &str,
-    path: &PathAndQuery,
-    (copy, parts): (&[HeaderName], &mut request::Parts),
-) -> Result<Entry, Refusal> {
+    (service, path): (&str, &PathAndQuery),
+    (copy, claims): (&[HeaderName], &[Saying]),
+    parts: &mut request::Parts,
+) -> Result<Asked, Refusal> {
     let failed = |why: &dyn std::fmt::Display| {
         warn!(service, %why, "a request could not be judged");
         Denial::Unavailable("whoever decides it gives no answer")
     };
     // Only that service may say these.
-    for name in copy {
+    let own = copy.iter().chain(claims.iter().map(|said| &said.field));
+    for name in own.clone() {
         parts.headers.remove(name);
     }
-    headers::drop_twins(&mut parts.headers, copy.iter());
-    if !copy.is_empty() {
-        parts.extensions.insert(headers::Apart(copy.into()));
+    headers::drop_twins(&mut parts.headers, own.clone());
+    if own.clone().next().is_some() {
+        let own = headers::Apart(own.cloned().collect());
+        parts.extensions.insert(own);
     }
     let cluster = core
         .named(service)
@@ -83,7 +94,7 @@ pub(super) async fn ask(
                 parts.headers.append(name, value.clone());
             }
         }
-        return Ok(Entry::Open(None));
+        return Ok(Asked::Passes(said_of_caller(said, claims)));
     }
     let decided = status.is_redirection()
         || matches!(
@@ -95,7 +106,29 @@ pub(super) async fn ask(
     }
     headers::strip_hop_by_hop(answer.headers_mut());
     // The length of what a client that asked with HEAD does not get is left as it is said.
-    Ok(Entry::Answered(answer.with(Body::Full(Some(body)))))
+    Ok(Asked::Answered(answer.with(Body::Full(Some(body)))))
+}
+
+/// What the fields of an answer say. One that is empty, or no text, says nothing.
+fn said_of_caller(fields: &HeaderMap, claims: &[Saying]) -> Map<String, Value> {
+    let mut found = Map::new();
+    for Saying { field, claim, list } in claims {
+        let lines = fields.get_all(field).iter();
+        let lines = lines.filter_map(|line| std::str::from_utf8(line.as_bytes()).ok());
+        let parts = lines.flat_map(|line| match list {
+            true => line.split(',').collect(),
+            false => vec![line],
+        });
+        let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+        let mut parts: Vec<Value> = parts.map(Value::from).collect();
+        let value = match (parts.len(), list) {
+            (0, _) => continue,
+            (1, false) => parts.remove(0),
+            _ => Value::Array(parts),
+        };
+        found.insert(claim.clone(), value);
+    }
+    found
 }
 
 fn question(path: &PathAndQuery, asked: &request::Parts) -> Result<request::Parts, http::Error> {
@@ -110,4 +143,49 @@ fn question(path: &PathAndQuery, asked: &request::Parts) -> Result<request::Part
     let (mut parts, ()) = request.body(())?.into_parts();
     parts.headers = fields;
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_of_an_answer_are_claims() {
+        let saying = |field: &'static str, claim: &str, list| Saying {
+            field: HeaderName::from_static(field),
+            claim: claim.to_owned(),
+            list,
+        };
+        let claims = [
+            saying("x-user", "sub", false),
+            saying("x-name", "name", false),
+            saying("x-groups", "groups", true),
+            saying("x-none", "none", false),
+            saying("x-empty", "empty", true),
+            saying("x-odd", "odd", false),
+            saying("x-two", "two", false),
+        ];
+        let mut fields = HeaderMap::new();
+        for (name, value) in [
+            ("x-user", &b"ann"[..]),
+            ("x-name", "J\u{f6}rg, the second".as_bytes()),
+            ("x-groups", b"a, b,"),
+            ("x-groups", b"c"),
+            ("x-empty", b" , "),
+            ("x-odd", b"\xff"),
+            ("x-two", b"1"),
+            ("x-two", b"2"),
+            ("x-other", b"3"),
+        ] {
+            let name = HeaderName::from_static(name);
+            fields.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let found = Value::Object(said_of_caller(&fields, &claims));
+        let expected = json!({
+            "sub": "ann", "name": "J\u{f6}rg, the second", "groups": ["a", "b", "c"],
+            "two": ["1", "2"],
+        });
+        assert_eq!(found, expected);
+    }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
 use outgrow_proxy::{
-    AuthRule, CacheRule, CacheSettings, Edit, Edits, Filters, KeySource, Means, PathRule, Secret,
-    ServiceSettings, Way,
+    AuthRule, CacheRule, CacheSettings, Edit, Edits, Filters, KeySource, Means, PathRule, Saying,
+    Secret, ServiceSettings, Way,
 };
 use outgrow_testkit::Upstream;
 
@@ -20,6 +20,7 @@ fn by_the_gate() -> AuthRule {
             service: "gate".to_owned(),
             path: "/check".parse().unwrap(),
             copy: vec![HeaderName::from_static("x-user")],
+            claims: Vec::new(),
         },
         optional: false,
         demands: Vec::new(),
@@ -167,22 +168,33 @@ async fn nobody_says_behind_a_body_who_they_are() {
     settings
         .services
         .push(ServiceSettings::new("gate", vec![authority(&gate)]));
-    settings.filters = Some(Arc::new(Filters {
-        auth: Some(by_the_gate()),
-        ..Filters::default()
-    }));
-    let front = start(settings);
-    let answer = front
-        .raw(
-            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\
-             trailer: x-sum, x-outgrow-identity, x_outgrow_side, x-user, X_User, cookie, x-forwarded-for\r\n\
-             connection: close\r\n\r\n3\r\nabc\r\n0\r\nx-outgrow-identity: v1.forged.x\r\n\
-             x_outgrow_side: extracted\r\nx-user: root\r\nX_User: root\r\ncookie: a=b\r\n\
-             x-forwarded-for: 9.9.9.9\r\nx-sum: 42\r\n\r\n",
-        )
-        .await;
-    assert!(answer.ends_with("yes"), "{answer}");
-    front.stop().await;
+    let mut claiming = by_the_gate();
+    if let Way::Asked { copy, claims, .. } = &mut claiming.way {
+        let said = copy.drain(..).map(|field| Saying {
+            field,
+            claim: "sub".to_owned(),
+            list: false,
+        });
+        claims.extend(said);
+    }
+    for rule in [by_the_gate(), claiming] {
+        settings.filters = Some(Arc::new(Filters {
+            auth: Some(rule),
+            ..Filters::default()
+        }));
+        let front = start(settings.clone());
+        let answer = front
+            .raw(
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\
+                 trailer: x-sum, x-outgrow-identity, x_outgrow_side, x-user, X_User, cookie, x-forwarded-for\r\n\
+                 connection: close\r\n\r\n3\r\nabc\r\n0\r\nx-outgrow-identity: v1.forged.x\r\n\
+                 x_outgrow_side: extracted\r\nx-user: root\r\nX_User: root\r\ncookie: a=b\r\n\
+                 x-forwarded-for: 9.9.9.9\r\nx-sum: 42\r\n\r\n",
+            )
+            .await;
+        assert!(answer.ends_with("yes"), "{answer}");
+        front.stop().await;
+    }
 }
 
 /// A write is of the URL that its client has asked, whatever a side calls that.

@@ -29,6 +29,7 @@ mod faults;
 mod filtering;
 mod frames;
 mod fronted;
+mod gating;
 mod guarding;
 mod harness;
 mod hinting;

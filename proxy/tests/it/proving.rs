@@ -476,6 +476,7 @@ async fn a_service_may_be_asked_and_no_answer_is_a_no() {
                 HeaderName::from_static("x-user"),
                 HeaderName::from_static("x-role"),
             ],
+            claims: Vec::new(),
         },
         ..shown(None)
     };

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
-use outgrow_proxy::{AuthRule, Demand, Edit, Edits, Means, Way};
+use outgrow_proxy::{AuthRule, Demand, Edit, Edits, Means, Saying, Way};
 
 use super::super::problem::{Findings, Place};
 use super::super::section::{Node, Section};
@@ -37,7 +37,7 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
         || certificate
         || introspection.is_some()
         || issuers.as_ref().is_some_and(|names| !names.is_empty());
-    let alone = demands.is_empty() && identity.is_none() && optional != Some(true);
+    let alone = demands.is_empty() && identity.is_none();
     let fix = "write issuers = [\"NAME\"], introspection = \"NAME\", api_key = \"x-api-key\", certificate = true, or service = \"NAME\"";
     let way = match (shown, asked) {
         (false, None) => {
@@ -57,10 +57,15 @@ pub(super) fn read(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Optio
             certificate,
         }),
         (false, Some(asked)) => {
-            if !alone {
-                let rule =
-                    "`service` decides alone: `require`, `identity`, `optional` are for tokens";
-                findings.lack(&place, rule, "leave them out");
+            let says = matches!(&asked, Some(Way::Asked { claims, .. }) if !claims.is_empty());
+            if optional == Some(true) {
+                let rule = "`service` decides alone: `optional` is for tokens";
+                findings.lack(&place, rule, "leave it out");
+            }
+            if !alone && !says {
+                let rule = "`service` decides alone: without `claims` there is nothing for `require` and `identity`";
+                let fix = "add claims = { x-user = \"sub\" }, or leave them out";
+                findings.lack(&place, rule, fix);
             }
             asked?
         }
@@ -107,14 +112,50 @@ fn asked(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Option<Optio
         .into_iter()
         .filter_map(read)
         .collect();
+    let claims = section.get("claims");
+    if let (Some(node), None) = (&claims, &service) {
+        let rule = "no service is asked for what it says of the caller";
+        findings.refuse(&node.place, rule, "add service = \"NAME\", or leave it out");
+    }
+    let claims = sayings(claims, findings);
     let service = service?.word(findings);
     let way = |service, path| Way::Asked {
         service,
         path,
         copy,
+        claims,
     };
     let path = path.unwrap_or(Some(PathAndQuery::from_static("/")));
     Some(service.zip(path).map(|(service, path)| way(service, path)))
+}
+
+/// What fields of its answer say of the caller.
+fn sayings(node: Option<Node<'_>>, findings: &mut Findings<'_>) -> Vec<Saying> {
+    let fields = node.and_then(|node| node.section(findings));
+    let fields = fields.map(|section| section.entries()).unwrap_or_default();
+    let mut found: Vec<Saying> = Vec::new();
+    for (name, place, node) in fields {
+        let list = !node.is_text();
+        let claim = match list {
+            false => node.word(findings),
+            true => node.section(findings).and_then(|mut section| {
+                let fix = "write \"CLAIM\", or { list = \"CLAIM\" } for values with commas";
+                let claim = section.need(findings, "list", fix);
+                let claim = claim.and_then(|node| node.word(findings));
+                section.finish(findings);
+                claim
+            }),
+        };
+        let (Some(field), Some(claim)) = (header(&place, &name, findings), claim) else {
+            continue;
+        };
+        if found.iter().any(|said| said.claim == claim) {
+            let rule = format!("two fields would say `{claim}`");
+            findings.refuse(&place, rule, "keep one of them");
+        }
+        found.push(Saying { field, claim, list });
+    }
+    found
 }
 
 /// A field that is not one of the proxy's own.

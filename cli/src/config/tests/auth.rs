@@ -64,6 +64,43 @@ fn api_keys_and_services_may_be_asked_for() {
 }
 
 #[test]
+fn what_a_service_says_of_a_caller_may_be_claims() {
+    let text = "auth = { service = \"catalog\", identity = \"sub\", require = { groups = [\"staff\"] }, \
+                claims = { X-User = \"sub\", x-groups = { list = \"groups\" } } }";
+    let config = good(&with(LOGIN, text));
+    let rule = config.slices[0].routes[0].filters.clone().unwrap();
+    let rule = rule.auth.clone().unwrap();
+    assert_eq!(
+        (rule.demands.len(), rule.identity.as_deref()),
+        (1, Some("sub"))
+    );
+    let Way::Asked { claims, .. } = rule.way else {
+        panic!("a service is asked");
+    };
+    let mut claims: Vec<_> = claims
+        .iter()
+        .map(|said| (said.field.as_str(), said.claim.as_str(), said.list))
+        .collect();
+    claims.sort_unstable();
+    assert_eq!(
+        claims,
+        [("x-groups", "groups", true), ("x-user", "sub", false)]
+    );
+    golden(
+        "auth_claims",
+        &with(
+            LOGIN,
+            "auth = { service = \"catalog\", identity = \"sub\", optional = true }\n\
+             [[slices.catalog.route_filters]]\nroutes = [\"GET /api/products\"]\n\
+             auth = { service = \"catalog\", claims = { x-a = \"sub\", x-b = { list = \"sub\" }, cookie = \"c\", \
+             x-c = 1, x-d = { lists = \"a\" } } }\n\
+             [[slices.catalog.route_filters]]\nroutes = [\"GET /api/categories\"]\n\
+             auth = { issuers = [\"login\"], claims = { x-a = \"sub\" } }",
+        ),
+    );
+}
+
+#[test]
 fn what_cannot_be_asked_for_is_refused() {
     golden(
         "auth_issuer",
