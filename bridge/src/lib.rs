@@ -61,6 +61,7 @@ mod value;
 mod verify;
 mod watch;
 mod worker;
+mod zone;
 
 pub use both::Conflicts;
 pub use both::{Both, Policy, SettleReport, Settled, Which, Writes};
@@ -77,3 +78,4 @@ pub use spec::{
 };
 pub use value::{Cell, Key};
 pub use verify::{ColumnDifference, Difference, RepairReport, VerifyReport};
+pub use zone::{Ambiguous, Zone};

@@ -7,13 +7,14 @@ use outgrow_rollout::Side;
 use serde::Serialize;
 
 use crate::batch::images;
-use crate::db::rows;
+use crate::db::{now_ms, rows};
 use crate::error::{Error, OnSide};
-use crate::plan::{Group, Image, Plan};
+use crate::plan::{Group, Image, Plan, Way};
 use crate::portion;
 use crate::shared::Shared;
 use crate::spec::DatabaseUrl;
 use crate::tls::way_out;
+use crate::transform::Transform;
 use crate::value::{Key, key_text};
 
 /// One thing that must be mended before the link can run.
@@ -146,6 +147,7 @@ impl Shared {
                 fix,
             }));
         }
+        found.advice.extend(plan.groups.iter().flat_map(clocks));
         found.problems.extend(self.check_both(plan).await?);
         self.sample(plan, found).await
     }
@@ -190,6 +192,30 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Columns whose clock shows times that are no instant.
+fn clocks(group: &Group) -> impl Iterator<Item = Problem> {
+    let parts = group.tables(Side::Extracted).iter().enumerate();
+    parts.flat_map(move |(part, table)| {
+        let ways = group.ways(part).iter().zip(&table.columns);
+        ways.filter_map(move |(way, column)| {
+            let Way::By {
+                by: Transform::ZonedTime(wall),
+                ..
+            } = way
+            else {
+                return None;
+            };
+            let (what, fix) = wall.advice(now_ms())?;
+            Some(Problem {
+                table: format!("{} -> {}", group.name(), table.name),
+                column: Some(column.name.clone()),
+                what,
+                fix,
+            })
+        })
+    })
 }
 
 fn broken(e: &Error) -> Problem {

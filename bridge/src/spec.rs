@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::fault::FaultHook;
 use crate::tls::{Options, Tls};
 use crate::value::Cell;
+use crate::zone::{Ambiguous, Zone};
 
 /// One slice's tables on both sides.
 #[derive(Debug, Clone)]
@@ -358,6 +359,12 @@ pub enum Source {
         from: String,
         offset: i32,
     },
+    /// As [`Self::LocalTime`], by the clocks of a zone.
+    ZonedTime {
+        from: String,
+        zone: Zone,
+        ambiguous: Ambiguous,
+    },
     Const(Cell),
     /// CEL over the variable `value`, both ways.
     Expr {
@@ -412,6 +419,7 @@ impl Source {
             | Self::Cents { from, .. }
             | Self::Map { from, .. }
             | Self::LocalTime { from, .. }
+            | Self::ZonedTime { from, .. }
             | Self::Lookup { from, .. }
             | Self::Part { of: from, .. }
             | Self::Expr { from, .. } => vec![from],

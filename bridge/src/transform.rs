@@ -9,6 +9,7 @@ use cel::{Context, Env, Program};
 use crate::bits;
 use crate::spec::Source;
 use crate::value::Cell;
+use crate::zone::Wall;
 
 /// Largest scale that keeps a 64-bit integer meaningful.
 const SCALE_MAX: u32 = 12;
@@ -33,6 +34,7 @@ pub(crate) enum Transform {
         reverse: HashMap<Cell, Cell>,
     },
     LocalTime(i64),
+    ZonedTime(Wall),
     /// A bit field on one side, on the legacy one or the other, and its number on the other.
     Bits {
         width: u32,
@@ -48,6 +50,7 @@ impl std::fmt::Debug for Transform {
             Self::Cents(_) => "Cents",
             Self::Map { .. } => "Map",
             Self::LocalTime(_) => "LocalTime",
+            Self::ZonedTime(_) => "ZonedTime",
             Self::Bits { .. } => "Bits",
             Self::Expr(_) => "Expr",
         })
@@ -86,6 +89,12 @@ impl Transform {
                 format!("{offset} seconds is not an offset from UTC"),
                 "use -24:00 to +24:00".to_owned(),
             )),
+            Source::ZonedTime {
+                zone, ambiguous, ..
+            } => Ok(Self::ZonedTime(Wall {
+                zone: zone.clone(),
+                ambiguous: *ambiguous,
+            })),
             Source::Map { pairs, .. } if pairs.is_empty() => {
                 Err(("the map is empty".to_owned(), "name every code".to_owned()))
             }
@@ -127,6 +136,7 @@ impl Transform {
             (Self::Cents(scale), value) => cents(value, *scale),
             (Self::Map { name, forward, .. }, value) => translate(name, forward, value),
             (Self::LocalTime(offset), value) => to_utc(value, *offset),
+            (Self::ZonedTime(wall), value) => wall.to_utc(value),
             (Self::Bits { width, legacy }, value) => bits_or_number(value, *width, *legacy),
             (Self::Expr(expr), value) => expr.run(&expr.forward, value),
         }
@@ -139,6 +149,7 @@ impl Transform {
             (Self::Cents(scale), value) => decimal(value, *scale),
             (Self::Map { name, reverse, .. }, value) => translate(name, reverse, value),
             (Self::LocalTime(offset), value) => to_local(value, *offset),
+            (Self::ZonedTime(wall), value) => wall.to_local(value),
             (Self::Bits { width, legacy }, value) => bits_or_number(value, *width, !legacy),
             (Self::Expr(expr), value) => expr.run(&expr.reverse, value),
         }
@@ -266,7 +277,11 @@ fn decimal(value: &Cell, scale: u32) -> Result<Cell, Unmappable> {
 }
 
 /// The two texts of a clock time, without a zone in the text itself.
-fn parse_time(text: &str, middle: char, end: &str) -> Option<(time::PrimitiveDateTime, String)> {
+pub(crate) fn parse_time(
+    text: &str,
+    middle: char,
+    end: &str,
+) -> Option<(time::PrimitiveDateTime, String)> {
     let text = text.strip_suffix(end)?;
     let head = text.get(..19)?;
     let rest = text.get(19..)?;
@@ -292,7 +307,12 @@ fn parse_time(text: &str, middle: char, end: &str) -> Option<(time::PrimitiveDat
     Some((time::PrimitiveDateTime::new(date, clock), rest.to_owned()))
 }
 
-fn print_time(at: time::PrimitiveDateTime, middle: char, rest: &str, end: &str) -> String {
+pub(crate) fn print_time(
+    at: time::PrimitiveDateTime,
+    middle: char,
+    rest: &str,
+    end: &str,
+) -> String {
     format!(
         "{:04}-{:02}-{:02}{middle}{:02}:{:02}:{:02}{rest}{end}",
         at.year(),

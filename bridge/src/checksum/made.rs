@@ -75,6 +75,9 @@ fn as_texts(
                     true => number(&from, *width, &extracted)?,
                     false => bit_field(&from, *width)?,
                 },
+                Transform::ZonedTime(_) => {
+                    return Err("times of a named zone make it".to_owned());
+                }
                 Transform::Expr(_) => return Err("an expression makes it".to_owned()),
             }
         }

@@ -171,6 +171,7 @@ pub(super) fn makes_key(source: &Source, of: &str) -> bool {
             | Source::Cents { .. }
             | Source::Map { .. }
             | Source::LocalTime { .. }
+            | Source::ZonedTime { .. }
             | Source::Expr { .. }
             | Source::Join { .. }
     );

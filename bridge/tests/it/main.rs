@@ -60,3 +60,4 @@ mod verifying;
 mod waiting_bytes;
 mod wide;
 mod zero_dates;
+mod zones;

@@ -101,7 +101,7 @@ token_file = "admin.token"      # made by `outgrow serve` when it is missing
 # title = "name"
 # amount_cents = {{ from = "price", cents = 2 }}
 # state = {{ from = "status", map = {{ A = "active", D = "discontinued" }} }}
-# created_at = {{ from = "created_at", local_time = "+01:00" }}
+# created_at = {{ from = "created_at", local_time = "Europe/Berlin" }}
 #
 # [slices.catalog.shadow]
 # sample = 1.0

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use outgrow_bridge::{Ambiguous, Zone};
 use serde_json::Value;
 
 use super::model::Source;
@@ -19,6 +20,9 @@ const PARTS_MAX: u64 = 64;
 const FORMS: &str = "write \"legacy_column\", or a table with `from` and one of `map`, `cents`, \
                      `local_time`, `forward` with `reverse`, `lookup` with `key` and `value`, or { join = [..], with = \"..\" }, \
                      { template = \"..\" }, { part = N, of = \"..\", at = \"..\" }, { const = VALUE }";
+
+/// The ways to write a legacy clock, for fixes.
+const CLOCKS: &str = "write the offset of the legacy clock, e.g. \"+01:00\", or its time zone, e.g. \"Europe/Berlin\"";
 
 /// The keys of one column.
 #[derive(Debug)]
@@ -55,7 +59,7 @@ const ALL: [Form; 9] = [
     },
     Form {
         said_by: &["local_time"],
-        with: &["from"],
+        with: &["from", "ambiguous"],
         read: local_time,
     },
     Form {
@@ -195,14 +199,38 @@ fn local_time(keys: &Keys<'_>, findings: &mut Findings<'_>) -> Option<Source> {
     let from = keys.from(findings);
     let node = keys.get("local_time")?;
     let text = node.word(findings)?;
-    let refused = |rule| {
-        let fix = "write the offset of the legacy clock, e.g. \"+01:00\"";
-        findings.refuse(&node.place, rule, fix);
-    };
-    let offset = scalar::offset(&text).map_err(refused).ok()?;
-    Some(Source::LocalTime {
+    let ambiguous = keys.get("ambiguous");
+    if !text.starts_with(char::is_alphabetic) {
+        let refused = |rule| findings.refuse(&node.place, rule, CLOCKS);
+        let offset = scalar::offset(&text).map_err(refused).ok();
+        if let Some(node) = ambiguous {
+            let fix = "remove `ambiguous`, or write the name of a zone";
+            findings.refuse(&node.place, "an offset shows every time once", fix);
+        }
+        let offset = offset.filter(|_| ambiguous.is_none())?;
+        return Some(Source::LocalTime {
+            from: from?,
+            offset,
+        });
+    }
+    let refused = |rule| findings.refuse(&node.place, rule, CLOCKS);
+    let zone = text.parse::<Zone>().map_err(refused).ok();
+    let ambiguous = ambiguous.map_or(Some(Ambiguous::Park), |node| {
+        Some(match node.text(findings)? {
+            "park" => Ambiguous::Park,
+            "earlier" => Ambiguous::Earlier,
+            "later" => Ambiguous::Later,
+            _ => {
+                let fix = "write \"park\", \"earlier\" or \"later\"";
+                findings.refuse(&node.place, "there is no such choice", fix);
+                return None;
+            }
+        })
+    });
+    Some(Source::ZonedTime {
         from: from?,
-        offset,
+        zone: zone?,
+        ambiguous: ambiguous?,
     })
 }
 

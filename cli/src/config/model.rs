@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outgrow_bridge::{Ambiguous, Zone};
 use outgrow_proxy::Source as Upstream;
 use outgrow_proxy::{AccessLog, DnsSettings, TlsSettings, TraceSettings, Trust, UpstreamRules};
 use outgrow_rollout::{BuildName, GuardLimits, Plan, SliceId};
@@ -341,6 +342,12 @@ pub(crate) enum Source {
     LocalTime {
         from: String,
         offset: i32,
+    },
+    /// Local time text on the legacy side, by the clocks of a zone.
+    ZonedTime {
+        from: String,
+        zone: Zone,
+        ambiguous: Ambiguous,
     },
     Const(serde_json::Value),
     /// CEL over `value`, both ways.

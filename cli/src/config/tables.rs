@@ -299,6 +299,7 @@ fn from(source: &Source) -> Vec<&str> {
         | Source::Cents { from, .. }
         | Source::Map { from, .. }
         | Source::LocalTime { from, .. }
+        | Source::ZonedTime { from, .. }
         | Source::Lookup { from, .. }
         | Source::Part { of: from, .. }
         | Source::Expr { from, .. } => vec![from],

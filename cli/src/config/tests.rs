@@ -1,5 +1,6 @@
 //! Golden texts of what a bad config is told, and the config of the bundled shop.
 
+use outgrow_bridge::Ambiguous;
 use std::path::Path;
 use std::time::Duration;
 
@@ -156,6 +157,18 @@ fn columns_of_the_shop() {
             offset: 3_600
         })
     );
+    let zoned = SHOP.replace(
+        "from = \"created_at\", local_time = \"+01:00\"",
+        "from = \"created_at\", local_time = \"Europe/Berlin\", ambiguous = \"later\"",
+    );
+    let zoned = good(&zoned);
+    let columns = &zoned.slice("catalog").unwrap().tables[0].columns;
+    assert!(columns.iter().any(|column| column.source
+        == Source::ZonedTime {
+            from: "created_at".to_owned(),
+            zone: "Europe/Berlin".parse().unwrap(),
+            ambiguous: Ambiguous::Later,
+        }));
     assert_eq!(
         source(1, "amount_cents"),
         Some(Source::Cents {
@@ -339,8 +352,23 @@ fn mappings_that_cannot_be_inverted() {
     refused(
         "offset",
         "{ from = \"updated_at\", local_time = \"+01:00\" }",
-        "{ from = \"updated_at\", local_time = \"CET\" }",
+        "{ from = \"updated_at\", local_time = \"+1:00\" }",
     );
+    for (name, said) in [
+        ("zone", "local_time = \"Europe/Bern\""),
+        ("ambiguous", "local_time = \"CET\", ambiguous = \"first\""),
+        (
+            "ambiguous_offset",
+            "local_time = \"+01:00\", ambiguous = \"later\"",
+        ),
+        ("ambiguous_alone", "ambiguous = \"later\""),
+    ] {
+        refused(
+            name,
+            "{ from = \"updated_at\", local_time = \"+01:00\" }",
+            &format!("{{ from = \"updated_at\", {said} }}"),
+        );
+    }
     refused(
         "two_transforms",
         "cents = 2",

@@ -311,6 +311,15 @@ fn source(source: &Source) -> anyhow::Result<outgrow_bridge::Source> {
             from: from.clone(),
             offset: *offset,
         },
+        Source::ZonedTime {
+            from,
+            zone,
+            ambiguous,
+        } => Link::ZonedTime {
+            from: from.clone(),
+            zone: zone.clone(),
+            ambiguous: *ambiguous,
+        },
         Source::Const(value) => Link::Const(cell(value)?),
         Source::Expr {
             from,
