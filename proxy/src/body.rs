@@ -284,7 +284,12 @@ impl Answer {
                 }
             }
             // What broke off is not kept.
-            Some(Err(_)) => (self.lent, self.keep) = (None, None),
+            Some(Err(error)) => {
+                if !error.is_clients() {
+                    self.broke_off(false);
+                }
+                (self.lent, self.keep) = (None, None);
+            }
             None => self.finish(None),
         }
         Poll::Ready(frame)
@@ -292,6 +297,22 @@ impl Answer {
 }
 
 impl Answer {
+    /// Counts an answer that is not what its head promised. One that breaks off while its request is still
+    /// on its way up may do so because the client has.
+    #[cold]
+    fn broke_off(&self, silent: bool) {
+        let (Some(verdict), Some(lent)) = (&self.verdict, &self.lent) else {
+            return;
+        };
+        let known = !lent.flow.goes_up();
+        if known {
+            lent.broke_off();
+        }
+        if known || silent {
+            verdict.fail();
+        }
+    }
+
     /// Ends an answer that takes longer than it may, or whose side has fallen silent; that is a failure
     /// of the side. Its upstream is told so.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
@@ -302,9 +323,7 @@ impl Answer {
                 return Poll::Pending;
             };
             ready!(lent.flow.poll_idle(idle, cx));
-            if let Some(verdict) = &self.verdict {
-                verdict.fail();
-            }
+            self.broke_off(true);
         }
         (self.lent, self.keep) = (None, None);
         Poll::Ready(Some(match late && self.calls {

@@ -457,7 +457,7 @@ fn hand_down(
         let idle = own.or_else(|| usual.filter(|_| !answer.is_open(&response)));
         answer.idle = idle.filter(|idle| !idle.is_zero()).map(Idle::new);
         // Of an answer that is a failure by its head nothing more is to be said.
-        if later || answer.idle.is_some() && !response.status().is_server_error() {
+        if later || !response.status().is_server_error() {
             answer.verdict = Some(verdict());
         }
     }

@@ -136,9 +136,17 @@ impl Lent {
         answer.status().is_server_error() || self.is_stream() && failed()
     }
 
-    /// Puts the connection back, if it can carry another request.
+    /// The answer has broken off, or fallen silent. It was counted as a good one when its head came.
+    pub(crate) fn broke_off(&self) {
+        let cluster = &self.slot.cluster;
+        let of = (&*self.slot.member.endpoint, cluster.all.get());
+        cluster.service.broke_off(cluster.core, of, Instant::now());
+    }
+
+    /// Of an answer that has come whole. Puts the connection back, if it can carry another request.
     pub(crate) fn give_back(self, now: Instant) {
         let Self { slot, flow, .. } = self;
+        slot.cluster.service.came_whole(&slot.member.endpoint);
         // A stream is over with its answer; its connection never was the request's alone.
         let Flow::Line(mut wire) = flow else {
             return;

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::dial::Dialer;
-use crate::rules::ServiceSettings;
+use crate::rules::{Ejection, ServiceSettings};
 use crate::tls::CertificateError;
 use address::Address;
 use balance::Set;
@@ -138,19 +138,50 @@ impl Service {
         if all.len() < 2 || endpoint.has_left() {
             return;
         }
-        let (outlier, index) = (&endpoint.outlier, endpoint.index);
+        let outlier = &endpoint.outlier;
         if !failed {
             outlier.succeeded();
             return;
         }
+        if outlier.failed(rule) {
+            self.eject(rule, (endpoint, all), now);
+        }
+    }
+
+    /// Leaves an upstream alone, if it may be.
+    fn eject(&self, rule: &Ejection, (endpoint, all): (&Endpoint, Set), now: Instant) {
+        let (outlier, index) = (&endpoint.outlier, endpoint.index);
         let (healthy, ejected) = (self.healthy.load(Relaxed), self.ejected.load(Relaxed));
-        if outlier.failed(rule)
-            && !Set(ejected).has(index)
+        if !Set(ejected).has(index)
             && outlier::may_eject(rule, all, Set(healthy), Set(ejected), index)
         {
             outlier.eject(rule, self.since_start(now));
             // Whoever sees it in the set sees its time, too.
             self.ejected.fetch_or(Set::of(index).0, Release);
+        }
+    }
+
+    /// An answer that looked well by its head did not come whole. Called on the core's own thread only.
+    pub(crate) fn broke_off(&self, core: usize, of: (&Endpoint, Set), now: Instant) {
+        let (endpoint, all) = of;
+        if let Some(tally) = endpoint.tally(core) {
+            tally.fail();
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.broke_off(core, self.since_start(now));
+        }
+        let rule = self.settings.rules.ejection.as_ref();
+        let rule = rule.filter(|_| all.len() > 1 && !endpoint.has_left());
+        if let Some(rule) = rule.filter(|rule| endpoint.outlier.broke_off(rule)) {
+            self.eject(rule, of, now);
+        }
+    }
+
+    /// An answer has come whole.
+    pub(crate) fn came_whole(&self, endpoint: &Endpoint) {
+        endpoint.outlier.came_whole();
+        if let Some(breaker) = &self.breaker {
+            breaker.came_whole();
         }
     }
 

@@ -307,6 +307,11 @@ impl Wire {
         self.since
     }
 
+    /// The request was not through when the head of its answer came.
+    pub(crate) fn goes_up(&self) -> bool {
+        !matches!(self.io, Io::Whole(_))
+    }
+
     /// The answer's body has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.framing == Framing::Over

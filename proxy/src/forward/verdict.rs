@@ -1,5 +1,5 @@
 //! Answers that turn out to be failures behind their heads: calls that say so at their end (gRPC), and
-//! upstreams that fall silent.
+//! upstreams that fall silent or break off.
 
 use std::rc::Rc;
 

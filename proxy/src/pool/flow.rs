@@ -43,6 +43,14 @@ impl Flow {
         }
     }
 
+    /// The request is still on its way up.
+    pub(crate) fn goes_up(&self) -> bool {
+        match self {
+            Self::Line(wire) => wire.goes_up(),
+            Self::Stream(answer) => answer.goes_up(),
+        }
+    }
+
     /// The answer's body has ended.
     pub(crate) fn is_over(&self) -> bool {
         match self {

@@ -31,6 +31,8 @@ pub(crate) struct Breaker {
     state: AtomicU8,
     /// In a row.
     failures: AtomicU32,
+    /// Answers in a row that broke off behind good heads, which end the other row.
+    broken: AtomicU32,
     /// In a row.
     openings: AtomicU32,
     until: AtomicU64,
@@ -70,6 +72,11 @@ impl Drop for Probe {
     }
 }
 
+/// A counter that one core alone writes.
+fn raise(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
 /// How long it stays open, the `number`th time in a row, from 0.
 fn term(rule: &BreakerRule, number: u32) -> Duration {
     let factor = 2_u32.saturating_pow(number);
@@ -88,6 +95,7 @@ impl Breaker {
             rule,
             state: AtomicU8::new(CLOSED),
             failures: AtomicU32::new(0),
+            broken: AtomicU32::new(0),
             openings: AtomicU32::new(0),
             until: AtomicU64::new(0),
             closings: AtomicU32::new(0),
@@ -118,9 +126,6 @@ impl Breaker {
     /// How a request ended. Called on the core's own thread only.
     pub(crate) fn record(&self, core: usize, pass: Pass, failed: bool, now: u64) {
         if let Some(calls) = self.calls.get(core) {
-            let raise = |counter: &AtomicU64| {
-                counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
-            };
             raise(&calls.requests);
             if failed {
                 raise(&calls.failures);
@@ -150,6 +155,23 @@ impl Breaker {
                 self.open(PROBING, now);
                 drop(probe);
             }
+        }
+    }
+
+    /// An answer that was recorded as good has broken off. Called on the core's own thread only.
+    pub(crate) fn broke_off(&self, core: usize, now: u64) {
+        if let Some(calls) = self.calls.get(core) {
+            raise(&calls.failures);
+        }
+        let row = self.broken.fetch_add(1, Relaxed).saturating_add(1);
+        if self.rule.failures > 0 && row >= self.rule.failures {
+            self.trip(now);
+        }
+    }
+
+    pub(crate) fn came_whole(&self) {
+        if self.broken.load(Relaxed) != 0 {
+            self.broken.store(0, Relaxed);
         }
     }
 

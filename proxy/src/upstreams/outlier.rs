@@ -13,6 +13,8 @@ use crate::rules::Ejection;
 pub(crate) struct Outlier {
     /// In a row.
     failures: AtomicU32,
+    /// Answers in a row that broke off behind good heads, which end the other row.
+    broken: AtomicU32,
     /// In a row, each soon after the one before.
     ejections: AtomicU32,
     /// Milliseconds since the start; the end of the present or last ejection.
@@ -55,10 +57,18 @@ impl Outlier {
 
     /// Counts a failure; true when there were enough of them in a row.
     pub(crate) fn failed(&self, rule: &Ejection) -> bool {
-        let failures = self.failures.load(Relaxed).saturating_add(1);
-        // Two cores at once may count one failure less: it takes one more then.
-        self.failures.store(failures, Relaxed);
-        failures >= rule.failures
+        raise(&self.failures) >= rule.failures
+    }
+
+    /// The same of an answer that breaks off.
+    pub(crate) fn broke_off(&self, rule: &Ejection) -> bool {
+        raise(&self.broken) >= rule.failures
+    }
+
+    pub(crate) fn came_whole(&self) {
+        if self.broken.load(Relaxed) != 0 {
+            self.broken.store(0, Relaxed);
+        }
     }
 
     /// Begins an ejection at `now`, in milliseconds since the start.
@@ -88,9 +98,17 @@ impl Outlier {
 
     /// Takes it back on trial: one more failure is enough.
     pub(crate) fn try_again(&self, rule: &Ejection) {
-        self.failures
-            .store(rule.failures.saturating_sub(1), Relaxed);
+        for row in [&self.failures, &self.broken] {
+            row.store(rule.failures.saturating_sub(1), Relaxed);
+        }
     }
+}
+
+/// Two cores at once may count one less: it takes one more then.
+fn raise(row: &AtomicU32) -> u32 {
+    let count = row.load(Relaxed).saturating_add(1);
+    row.store(count, Relaxed);
+    count
 }
 
 #[cfg(test)]
@@ -127,6 +145,26 @@ mod tests {
         assert!(outlier.failed(&rule), "on trial");
         outlier.eject(&rule, 1_030_001);
         assert_eq!(outlier.left(1_030_001), 60_000);
+    }
+
+    /// The head of an answer says nothing of its end.
+    #[test]
+    fn a_row_of_broken_answers_is_ended_by_a_whole_one() {
+        let (rule, outlier) = (Ejection::default(), Outlier::default());
+        for _ in 0..4 {
+            outlier.succeeded();
+            assert!(!outlier.broke_off(&rule));
+        }
+        outlier.came_whole();
+        for _ in 0..4 {
+            outlier.succeeded();
+            assert!(!outlier.broke_off(&rule));
+        }
+        assert!(outlier.broke_off(&rule));
+        outlier.came_whole();
+        outlier.try_again(&rule);
+        outlier.succeeded();
+        assert!(outlier.broke_off(&rule), "on trial");
     }
 
     proptest! {

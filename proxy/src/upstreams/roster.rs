@@ -82,6 +82,11 @@ impl Tally {
             .store(u32::try_from(idle).unwrap_or(u32::MAX), Relaxed);
     }
 
+    /// One that was counted as well has failed after all.
+    pub(super) fn fail(&self) {
+        raise(&self.failures);
+    }
+
     pub(super) fn count(&self, failed: bool) {
         raise(&self.requests);
         if failed {

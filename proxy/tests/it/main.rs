@@ -52,6 +52,7 @@ mod remembering;
 mod rewriting;
 mod routing;
 mod secured;
+mod severing;
 mod silence;
 mod succeeding;
 mod updating;

@@ -85,6 +85,11 @@ impl MuxAnswer {
         self.since
     }
 
+    /// The request was not through when the head of its answer came.
+    pub(crate) fn goes_up(&self) -> bool {
+        self.upload.is_some()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
