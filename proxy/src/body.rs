@@ -6,7 +6,7 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -61,6 +61,8 @@ pub(crate) struct Answer {
     pub(crate) verdict: Option<Verdict>,
     /// How long the side may say nothing.
     pub(crate) idle: Option<Idle>,
+    /// How long the client may take nothing, where its route says it.
+    pub(crate) client_idle: Option<Duration>,
     /// When all of it must have come, where somebody says so.
     end: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -135,6 +137,7 @@ impl Answer {
             ending: None,
             verdict: None,
             idle: None,
+            client_idle: None,
             end: None,
             deadline: None,
             calls: false,
@@ -348,6 +351,7 @@ impl Body {
             ending: None,
             verdict: None,
             idle: None,
+            client_idle: None,
             end,
             deadline: None,
             calls: until.is_some(),
@@ -375,6 +379,14 @@ impl Body {
         match self {
             Self::Empty | Self::Full(_) => None,
             Self::Answer(answer) => answer.end,
+        }
+    }
+
+    /// How long its client may take nothing of it, where its route says it.
+    pub(crate) fn client_idle(&self) -> Option<Duration> {
+        match self {
+            Self::Empty | Self::Full(_) => None,
+            Self::Answer(answer) => answer.client_idle,
         }
     }
 

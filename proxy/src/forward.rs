@@ -431,7 +431,10 @@ fn hand_down(
         && let Some(client) = client
     {
         let protocol = headers::upgrade(response.headers());
-        tunnel::join(client, lent);
+        let own = filters.and_then(|filters| filters.allowance.tunnel_idle);
+        let idle = own.or(lent.allowance().tunnel_idle);
+        let core = verdict().core;
+        tunnel::join(core, client, lent, idle.filter(|idle| !idle.is_zero()));
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(protocol) = protocol {
             let fields = response.headers_mut();
@@ -456,6 +459,7 @@ fn hand_down(
         let own = filters.and_then(|filters| filters.allowance.answer_idle);
         let idle = own.or_else(|| usual.filter(|_| !answer.is_open(&response)));
         answer.idle = idle.filter(|idle| !idle.is_zero()).map(Idle::new);
+        answer.client_idle = filters.and_then(|filters| filters.allowance.client_idle);
         // Of an answer that is a failure by its head nothing more is to be said.
         if later || !response.status().is_server_error() {
             answer.verdict = Some(verdict());

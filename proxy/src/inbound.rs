@@ -388,14 +388,18 @@ impl Inbound<'_> {
 
     /// Whether the client has taken nothing for too long.
     fn gives_up(&mut self, cx: &mut Context<'_>, down: &mut Down, moved: bool) -> bool {
-        let idle = self.core.shared.settings.limits.client_idle;
         let timed = std::mem::replace(&mut down.timed, down.stuck);
-        if !down.stuck || (idle.is_zero() && down.end.is_none()) {
+        if !down.stuck {
+            return false;
+        }
+        let usual = self.core.shared.settings.limits.allowance.client_idle;
+        let idle = down.idle.or(usual).filter(|idle| !idle.is_zero());
+        if idle.is_none() && down.end.is_none() {
             return false;
         }
         if moved || !timed {
             let now = Instant::now();
-            let idle = (!idle.is_zero()).then(|| now + idle);
+            let idle = idle.map(|idle| now + idle);
             self.deadline.set(earliest((idle, down.end)).unwrap_or(now));
         }
         down.given_up = self.deadline.poll(cx).is_ready();

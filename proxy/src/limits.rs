@@ -30,8 +30,6 @@ pub struct Limits {
     pub headers_max: usize,
     /// Bytes of a request's head. Over HTTP/2 64 KB at the most, for each stream may bring one.
     pub head_max: usize,
-    /// Between two parts of an answer that a client takes; zero is for ever. As long as nginx waits.
-    pub client_idle: Duration,
     /// What is said of no route in particular.
     pub allowance: Allowance,
 }
@@ -46,17 +44,24 @@ pub struct Allowance {
     /// Between two parts of an answer's body that the upstream sends. What is open by its nature
     /// (events, calls) may stay silent where only the proxy says a time, and not the route.
     pub answer_idle: Option<Duration>,
+    /// Between two parts of an answer's body that the client takes.
+    pub client_idle: Option<Duration>,
+    /// Of a tunnel, in which neither side says anything.
+    pub tunnel_idle: Option<Duration>,
     /// From a request's head to the end of its answer.
     pub total: Option<Duration>,
 }
 
 impl Allowance {
     /// By default a body may be as long as the side takes: to cut off what the monolith has taken
-    /// so far is nothing that a proxy in front of it should begin with. A minute is what nginx waits.
+    /// so far is nothing that a proxy in front of it should begin with. A minute is what nginx waits. Who has
+    /// something to say in a tunnel says it, or asks whether the other one is there, within the hour.
     pub const USUAL: Self = Self {
         body_max: None,
         upload_idle: Some(Duration::from_secs(60)),
         answer_idle: Some(Duration::from_secs(60)),
+        client_idle: Some(Duration::from_secs(60)),
+        tunnel_idle: Some(Duration::from_secs(3_600)),
         total: None,
     };
 
@@ -110,7 +115,6 @@ impl Default for Limits {
             pool_max: 1_024,
             headers_max: 256,
             head_max: 256 * 1_024,
-            client_idle: Duration::from_secs(60),
             allowance: Allowance::USUAL,
         }
     }

@@ -34,19 +34,18 @@ pub(super) fn of_proxy(section: &mut Section<'_>, findings: &mut Findings<'_>) -
     let fields_max = fields_max.and_then(|node| node.integer(findings, FIELDS));
     let times = SECOND / 10..=DAY / 24;
     let head_timeout = section.duration(findings, "head_timeout", usual.head_timeout, times);
-    let any = Duration::ZERO..=DAY;
-    let client_idle = section.duration(findings, "client_idle", usual.client_idle, any);
     let own = keys(&mut section, findings);
     section.finish(findings);
     Limits {
         head_max: head_max.map_or(usual.head_max, |found| count(found, usual.head_max)),
         headers_max: fields_max.map_or(usual.headers_max, |found| count(found, usual.headers_max)),
         head_timeout,
-        client_idle,
         allowance: Allowance {
             body_max: own.body_max.or(usual.allowance.body_max),
             upload_idle: own.upload_idle.or(usual.allowance.upload_idle),
             answer_idle: own.answer_idle.or(usual.allowance.answer_idle),
+            client_idle: own.client_idle.or(usual.allowance.client_idle),
+            tunnel_idle: own.tunnel_idle.or(usual.allowance.tunnel_idle),
             total: own.total.or(usual.allowance.total),
         },
         ..usual
@@ -71,11 +70,14 @@ fn keys(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Allowance {
         node?.duration(findings, Duration::ZERO..=DAY)
     };
     let (upload_idle, answer_idle) = (time("upload_idle"), time("answer_idle"));
+    let (client_idle, tunnel_idle) = (time("client_idle"), time("tunnel_idle"));
     let total = time("total");
     Allowance {
         body_max: body_max.and_then(|node| node.size(findings, BODY)),
         upload_idle,
         answer_idle,
+        client_idle,
+        tunnel_idle,
         total,
     }
 }

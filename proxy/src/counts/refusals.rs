@@ -12,9 +12,11 @@ pub(crate) const HANDSHAKE: &str = "handshake";
 pub(crate) const PREFACE: &str = "proxy-protocol";
 /// One that ended, or was given up, within a request's head.
 pub(crate) const UNFINISHED: &str = "unfinished-head";
+/// A tunnel that neither side had used for too long.
+pub(crate) const TUNNEL: &str = "tunnel-idle";
 
 /// Where there was no request to answer.
-const NO_REQUEST: [&str; 3] = [HANDSHAKE, PREFACE, UNFINISHED];
+const NO_REQUEST: [&str; 4] = [HANDSHAKE, PREFACE, UNFINISHED, TUNNEL];
 
 const CODES: usize = ERROR_CODES.len() + NO_REQUEST.len();
 

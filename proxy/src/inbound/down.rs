@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
@@ -93,6 +93,8 @@ pub(super) struct Down {
     pub(super) given_up: bool,
     /// When all of the answer must have come, where somebody says so.
     pub(super) end: Option<Instant>,
+    /// How long the client may take nothing, where the route says it.
+    pub(super) idle: Option<Duration>,
 }
 
 impl Down {
@@ -119,7 +121,7 @@ impl Down {
             date,
         );
         let body = answer.into_body();
-        let end = body.end();
+        let (end, idle) = (body.end(), body.client_idle());
         let ended = coding == Coding::Nothing || body.is_end_stream();
         let mut down = Self {
             gathered: out,
@@ -137,6 +139,7 @@ impl Down {
             timed: false,
             given_up: false,
             end,
+            idle,
         };
         if ended && coding == Coding::Chunked {
             down.gathered.extend_from_slice(b"0\r\n\r\n");

@@ -263,7 +263,9 @@ async fn exchange(
     let sent = match begun {
         Ok(_) if over => return,
         Ok(mut stream) => {
-            let idle = core.shared.settings.limits.client_idle;
+            let usual = core.shared.settings.limits.allowance.client_idle;
+            let idle = body.client_idle().or(usual);
+            let idle = idle.filter(|idle| !idle.is_zero());
             let mut reader = Reader::new(idle, body.end());
             send(&mut stream, &mut body, &mut reader).await
         }
@@ -389,15 +391,15 @@ async fn has_room(stream: &mut SendStream<Bytes>, reader: &mut Reader) -> Result
 /// How long a client may take nothing of an answer.
 #[derive(Debug)]
 struct Reader {
-    /// Zero is for ever.
-    idle: Duration,
+    /// None is for ever.
+    idle: Option<Duration>,
     /// When all of the answer must have gone, where somebody says so.
     end: Option<Instant>,
     deadline: Option<Deadline>,
 }
 
 impl Reader {
-    fn new(idle: Duration, end: Option<Instant>) -> Self {
+    fn new(idle: Option<Duration>, end: Option<Instant>) -> Self {
         Self {
             idle,
             end,
@@ -408,7 +410,7 @@ impl Reader {
     /// Ready when it is over. `begins`: from now on the client is waited for.
     fn poll(&mut self, cx: &mut Context<'_>, begins: bool) -> Poll<()> {
         if begins {
-            let idle = (!self.idle.is_zero()).then(|| Instant::now() + self.idle);
+            let idle = self.idle.map(|idle| Instant::now() + idle);
             let Some(until) = earliest((idle, self.end)) else {
                 return Poll::Pending;
             };

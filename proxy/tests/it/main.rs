@@ -55,4 +55,5 @@ mod secured;
 mod severing;
 mod silence;
 mod succeeding;
+mod tunnelling;
 mod updating;

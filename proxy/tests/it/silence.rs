@@ -198,14 +198,25 @@ async fn endless(gone: mpsc::Sender<()>) -> Upstream {
     .await
 }
 
-/// By the time of a pause, and by that of the whole.
-fn bounded(upstream: &Upstream) -> [Settings; 2] {
-    [0, 1].map(|which| {
+/// By the time of a pause, of the proxy or of the route, and by that of the whole.
+fn bounded(upstream: &Upstream) -> [Settings; 3] {
+    [0, 1, 2].map(|which| {
         let mut settings = plain(upstream);
         match which {
-            0 => settings.limits.client_idle = SHORT,
+            0 => settings.limits.allowance.client_idle = Some(SHORT),
+            1 => {
+                let allowance = Allowance {
+                    client_idle: Some(SHORT),
+                    ..Allowance::default()
+                };
+                settings.limits.allowance.client_idle = Some(Duration::ZERO);
+                settings.filters = Some(Arc::new(Filters {
+                    allowance,
+                    ..Filters::default()
+                }));
+            }
             _ => {
-                settings.limits.client_idle = Duration::ZERO;
+                settings.limits.allowance.client_idle = Some(Duration::ZERO);
                 settings.limits.allowance.total = Some(SHORT);
             }
         }
@@ -245,7 +256,7 @@ async fn a_client_that_reads_slowly_is_waited_for() {
     const IDLE: Duration = Duration::from_millis(500);
     let upstream = Upstream::always(200, vec![b'x'; LENGTH]).await;
     let mut settings = plain(&upstream);
-    settings.limits.client_idle = IDLE;
+    settings.limits.allowance.client_idle = Some(IDLE);
     let front = start(settings);
     let mut stream = TcpStream::connect(front.at).await.unwrap();
     say(&mut stream, GET).await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::{REFERENCE, golden, good, parse};
 
+const SECOND: Duration = Duration::from_secs(1);
+
 #[test]
 fn limits_are_of_the_proxy_or_of_a_route() {
     let two = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[legacy]\nurls = [\"http://[::1]:9\"]\n";
@@ -14,12 +16,13 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     assert_eq!((allowance.body_max, allowance.total), (None, None));
     let idle = (allowance.upload_idle, allowance.answer_idle);
     assert_eq!(idle, (minute, minute));
-    assert_eq!(Some(usual.client_idle), minute);
+    assert_eq!(allowance.client_idle, minute);
+    assert_eq!(allowance.tunnel_idle, Some(60 * 60 * SECOND));
     let text = "[proxy.limits]\nhead_max = \"16KiB\"\nfields_max = 64\nhead_timeout = \"5s\"\n\
                 body_max = \"10MiB\"\nupload_idle = \"0s\"\nanswer_idle = \"2m\"\n\
-                client_idle = \"0s\"\ntotal = \"1h\"\n\
+                client_idle = \"0s\"\ntunnel_idle = \"2h\"\ntotal = \"1h\"\n\
                 [proxy.filters.limits]\nbody_max = \"1GiB\"\nanswer_idle = \"0s\"\n\
-                total = \"0s\"\n";
+                total = \"0s\"\nclient_idle = \"1s\"\ntunnel_idle = \"0s\"\n";
     let config = good(&format!("{two}{text}"));
     let limits = config.proxy.limits;
     assert_eq!((limits.head_max, limits.headers_max), (16 << 10, 64));
@@ -32,10 +35,9 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     let off = Some(Duration::ZERO);
     assert_eq!((own.answer_idle, own.total), (off, off));
     let hour = Some(Duration::from_secs(3_600));
-    assert_eq!(
-        (limits.client_idle, allowance.total),
-        (Duration::ZERO, hour)
-    );
+    assert_eq!((allowance.client_idle, allowance.total), (off, hour));
+    assert_eq!(allowance.tunnel_idle, Some(120 * 60 * SECOND));
+    assert_eq!((own.client_idle, own.tunnel_idle), (Some(SECOND), off));
     assert_eq!(allowance.answer_idle, Some(Duration::from_secs(120)));
 }
 
@@ -55,6 +57,7 @@ body_max = "12"
 upload_idle = "48h"
 answer_idle = "soon"
 client_idle = "25h"
+tunnel_idle = "-1s"
 total = 5
 idle = "1s"
 
@@ -62,6 +65,8 @@ idle = "1s"
 body_max = 10
 head_max = "16KiB"
 upload_idle = 60
+client_idle = "2d"
+tunnel_idle = 5
 
 [legacy]
 urls = ["http://127.0.0.1:9000"]
@@ -77,7 +82,7 @@ fn every_key_of_limits_is_in_the_reference() {
     let told = parse(text).expect_err("a bad config").to_string();
     let keys = told.split("the keys here are ").nth(1).unwrap();
     let keys: Vec<&str> = keys.lines().next().unwrap().split(", ").collect();
-    assert_eq!(keys.len(), 8, "{keys:?}");
+    assert_eq!(keys.len(), 9, "{keys:?}");
     for key in keys {
         assert!(section.contains(&format!("| `{key}`")), "{key}");
     }
