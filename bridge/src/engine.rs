@@ -214,7 +214,9 @@ impl Engine {
         let copy = self.copies.iter().find(|c| !c.done)?;
         let limits = self.shared.limits();
         let waits = self.shared.status(|s| {
-            s.copy_waits = self.pace.waits(Instant::now(), s.lag_ms(), limits);
+            s.copy_waits = self
+                .pace
+                .waits(Instant::now(), s.lag_ms(), s.load.busy(), limits);
             s.copy_waits
         });
         if waits.is_some() {
@@ -233,6 +235,9 @@ impl Engine {
     }
 
     async fn take(&self, changes: u32, bytes: usize, beyond: bool) -> Result<Option<Batch>, Error> {
+        if !self.copied() {
+            self.shared.ask_load().await?;
+        }
         let chunk = self.chunk();
         if let Some(Chunk { copy, .. }) = chunk {
             self.shared.status(|s| {

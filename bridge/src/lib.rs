@@ -36,6 +36,7 @@ mod fault;
 pub mod fuzz;
 mod holds;
 mod link;
+mod load;
 mod logs;
 mod lookup;
 mod pace;
@@ -70,6 +71,7 @@ pub use error::Error;
 pub use fail_over::Moved;
 pub use fault::FaultHook;
 pub use link::Link;
+pub use load::MaxRunning;
 pub use preflight::{Preflight, Problem};
 pub use scan::{TableWay, VerifyOptions};
 pub use spec::{

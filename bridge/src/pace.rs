@@ -1,8 +1,11 @@
-//! How fast a backfill may go: so many rows a second, and not while following is behind. Pure.
+//! How fast a backfill may go: so many rows a second, and not while following is behind or a database
+//! is busy. Pure.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use crate::load::Busy;
 use crate::spec::Limits;
 
 /// Chunks of a limited backfill in a second: it is to load the databases evenly.
@@ -15,14 +18,15 @@ const LATE: Duration = Duration::from_secs(1);
 pub(crate) enum Wait {
     Rate,
     Lag,
+    Load(Busy),
 }
 
-impl Wait {
-    /// In words, for people.
-    pub(crate) fn text(self) -> &'static str {
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rate => "its rate",
-            Self::Lag => "following to catch up",
+            Self::Rate => f.write_str("its rate"),
+            Self::Lag => f.write_str("following to catch up"),
+            Self::Load(busy) => busy.fmt(f),
         }
     }
 }
@@ -35,9 +39,18 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Whether the next chunk has to wait, and for what.
-    pub(crate) fn waits(&self, now: Instant, lag_ms: Option<u64>, limits: &Limits) -> Option<Wait> {
+    pub(crate) fn waits(
+        &self,
+        now: Instant,
+        lag_ms: Option<u64>,
+        busy: Option<Busy>,
+        limits: &Limits,
+    ) -> Option<Wait> {
         if lag_ms.is_some_and(|lag| u128::from(lag) > limits.copy_lag.as_millis()) {
             return Some(Wait::Lag);
+        }
+        if let Some(busy) = busy {
+            return Some(Wait::Load(busy));
         }
         let early = limits.copy_rate.is_some() && self.due.is_some_and(|due| now < due);
         early.then_some(Wait::Rate)
@@ -106,7 +119,7 @@ mod tests {
         let mut pace = Pace::default();
         let (mut now, mut copied) = (began, 0);
         while copied < 10_000 {
-            if pace.waits(now, None, &limits).is_none() {
+            if pace.waits(now, None, None, &limits).is_none() {
                 now += Duration::from_millis(100);
                 pace.took(now, 250, limits.copy_rate);
                 copied += 250;
@@ -124,9 +137,9 @@ mod tests {
         let now = Instant::now();
         pace.took(now, 100, limits.copy_rate);
         let later = now + Duration::from_secs(3_600);
-        assert_eq!(pace.waits(later, None, &limits), None);
+        assert_eq!(pace.waits(later, None, None, &limits), None);
         pace.took(later, 100, limits.copy_rate);
-        assert_eq!(pace.waits(later, None, &limits), Some(Wait::Rate));
+        assert_eq!(pace.waits(later, None, None, &limits), Some(Wait::Rate));
     }
 
     #[test]
@@ -134,9 +147,12 @@ mod tests {
         let limits = Limits::default();
         let pace = Pace::default();
         let now = Instant::now();
-        assert_eq!(pace.waits(now, Some(10_001), &limits), Some(Wait::Lag));
-        assert_eq!(pace.waits(now, Some(10_000), &limits), None);
-        assert_eq!(pace.waits(now, None, &limits), None);
+        assert_eq!(
+            pace.waits(now, Some(10_001), None, &limits),
+            Some(Wait::Lag)
+        );
+        assert_eq!(pace.waits(now, Some(10_000), None, &limits), None);
+        assert_eq!(pace.waits(now, None, None, &limits), None);
     }
 
     #[test]

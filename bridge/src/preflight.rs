@@ -147,6 +147,7 @@ impl Shared {
                 fix,
             }));
         }
+        found.problems.extend(self.load_unseen().await?);
         found.advice.extend(plan.groups.iter().flat_map(clocks));
         found.problems.extend(self.check_both(plan).await?);
         self.sample(plan, found).await

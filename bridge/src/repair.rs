@@ -65,6 +65,7 @@ impl Link {
                 for (group, key) in some {
                     by_group.entry(*group).or_default().push(key.clone());
                 }
+                inner.shared.until_idle(|_| ()).await?;
                 // The lock is let go between transactions, so that following goes on.
                 let mut engine = inner.engine.lock().await;
                 let engine = engine.as_mut().ok_or_else(|| inner.not_started())?;

@@ -166,7 +166,7 @@ impl Verifier<'_> {
         }
         let mut unkept = 0;
         loop {
-            pace.wait().await;
+            pace.wait().await?;
             let until = self
                 .nth(
                     group,

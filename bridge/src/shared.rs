@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::events::{Desk, Events};
 use crate::fault::FaultHook;
 use crate::holds::Holds;
+use crate::load;
 use crate::lookup::Known;
 use crate::plan::{Plan, Schema};
 use crate::preflight::Problem;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     readers: Arc<AtomicUsize>,
     /// What they need of it.
     pub(crate) holds: Holds,
+    pub(crate) load_asked: load::Asked,
 }
 
 /// While it lives, every change goes by the stream.
@@ -81,6 +83,7 @@ impl Shared {
             events: events.map(Desk::new),
             readers: Arc::default(),
             holds: Holds::default(),
+            load_asked: load::Asked::default(),
             spec,
         }
     }

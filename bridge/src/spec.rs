@@ -15,6 +15,7 @@ use crate::both::Writes;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::fault::FaultHook;
+use crate::load::MaxRunning;
 use crate::tls::{Options, Tls};
 use crate::value::Cell;
 use crate::zone::{Ambiguous, Zone};
@@ -459,6 +460,8 @@ pub struct Limits {
     pub copy_rate: Option<NonZeroU32>,
     /// A backfill waits while the target is further behind the source than this.
     pub copy_lag: Duration,
+    /// Beyond, whatever copies or compares rows waits.
+    pub max_running: MaxRunning,
     /// Changes taken in one step while there is a backlog.
     pub batch_changes: u32,
     /// Between two looks at the change table.
@@ -503,6 +506,7 @@ impl Default for Limits {
             chunk_bytes: 16 << 20,
             copy_rate: None,
             copy_lag: Duration::from_secs(10),
+            max_running: MaxRunning::default(),
             batch_changes: 2_000,
             poll: Duration::from_millis(20),
             heartbeat: Duration::from_millis(150),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::both::Carried;
 use crate::db::now_ms;
+use crate::load::Seen;
 use crate::pace::Wait;
 use crate::scan::{LastVerify, Verifying};
 use crate::verify::VerifyReport;
@@ -106,6 +107,7 @@ pub(crate) struct Status {
     pub(crate) failed: Option<String>,
     /// Bytes of its log that a server keeps for us.
     pub(crate) log_kept: BTreeMap<Side, u64>,
+    pub(crate) load: Seen,
     pub(crate) both: BothWays,
 }
 
@@ -173,6 +175,7 @@ impl Status {
             trouble: None,
             failed: None,
             log_kept: BTreeMap::new(),
+            load: Seen::default(),
             both: BothWays::default(),
         }
     }
@@ -213,6 +216,7 @@ impl Status {
             verified,
             verified_age_ms: age,
             log_kept_bytes: self.log_kept.clone(),
+            load: self.load.of_now(),
         }
     }
 
@@ -300,8 +304,9 @@ impl Status {
             "foreign_writes": self.foreign,
             "refused_writes": self.refused,
             "log_kept_bytes": self.log_kept,
+            "load": evidence.load,
             "verify": self.describe_verify(),
-            "copy_waits_for": self.copy_waits.map(Wait::text),
+            "copy_waits_for": self.copy_waits.map(|wait| wait.to_string()),
             "waiting_for": self.trouble,
             "failed": self.failed,
         })

@@ -146,6 +146,17 @@ pub struct SyncEvidence {
     /// Bytes of its log that a database keeps for the link, where its changes are read from there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub log_kept_bytes: BTreeMap<Side, u64>,
+    /// Where the statements of others that run are limited, and somebody copies or compares rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub load: BTreeMap<Side, SideLoad>,
+}
+
+/// Statements of others that ran on a side when it was asked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideLoad {
+    pub running: u32,
+    /// With more, copies and verifications wait.
+    pub most: u32,
 }
 
 /// Rows of one table pair, as the last verification found them.

@@ -28,8 +28,8 @@ pub use builds::{
 };
 pub use evidence::{
     Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference, FieldFault,
-    LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideTimes, SpanFigures,
-    SyncEvidence, TableRows,
+    LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideLoad, SideTimes,
+    SpanFigures, SyncEvidence, TableRows,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{

@@ -129,6 +129,7 @@ mod tests {
             verified: None,
             verified_age_ms: None,
             log_kept_bytes: BTreeMap::new(),
+            load: BTreeMap::new(),
         }
     }
 

@@ -60,7 +60,7 @@ pub(crate) struct Database {
     /// Some connection is out of step with its server: none of the pool is to be used again.
     spoiled: Arc<AtomicBool>,
     /// Where changes are found in the database's log, not by triggers.
-    feed: Option<Feed>,
+    pub(crate) feed: Option<Feed>,
     /// Whether changes are noted with their rows.
     noting_rows: bool,
     clock: Clock,
@@ -85,7 +85,7 @@ struct Bounds {
 
 /// A log that changes are taken from.
 #[derive(Debug, Clone)]
-enum Feed {
+pub(crate) enum Feed {
     Postgres(Arc<replication::Feed>),
     Mysql(Arc<binlog::Feed>),
 }

@@ -69,7 +69,7 @@ impl Verifier<'_> {
         for (part, table) in parts.iter().enumerate() {
             let mut after = None;
             loop {
-                pace.wait().await;
+                pace.wait().await?;
                 let mut tx = self.shared.extracted.read().await?;
                 let keys = rows::keys_after(&mut tx, table, after.as_ref(), KEYS).await;
                 let keys = keys.on(Side::Extracted)?;

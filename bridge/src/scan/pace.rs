@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Found, VerifyOptions};
 use crate::db::now_ms;
+use crate::error::Error;
+use crate::load::Busy;
 use crate::shared::Shared;
 use crate::verify::VerifyReport;
 
@@ -89,15 +91,25 @@ impl<'a> Pace<'a> {
     }
 
     /// Returns when the next stride may be looked at.
-    pub(super) async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) -> Result<(), Error> {
+        self.shared
+            .until_idle(|busy| {
+                self.shared.status(|s| {
+                    if let Some(verifying) = &mut s.verifying {
+                        verifying.waits = busy;
+                    }
+                });
+            })
+            .await?;
         if !self.gently {
-            return;
+            return Ok(());
         }
         tokio::time::sleep(self.since.elapsed().saturating_mul(REST)).await;
         while self.shared.status(|s| s.running && s.backlog > BACKLOG) {
             tokio::time::sleep(LOOK).await;
         }
         self.since = Instant::now();
+        Ok(())
     }
 }
 
@@ -110,6 +122,7 @@ pub(crate) struct Verifying {
     before: u64,
     looked_at: u64,
     left_out: u64,
+    waits: Option<Busy>,
 }
 
 impl Verifying {
@@ -127,6 +140,7 @@ impl Verifying {
             "left_out": self.left_out,
             "rows_per_second": per_second(self.looked_at.saturating_sub(before)),
             "seconds_left": left,
+            "waits_for": self.waits.map(|busy| busy.to_string()),
         })
     }
 }
@@ -173,6 +187,7 @@ impl<'a> Shown<'a> {
             before: found.looked_at + found.left_out,
             looked_at: found.looked_at,
             left_out: found.left_out,
+            waits: None,
         };
         shared.status(|s| s.verifying = Some(verifying));
         Self { shared, began }
@@ -225,6 +240,7 @@ mod tests {
             before: 0,
             looked_at: 500,
             left_out: 500,
+            waits: None,
         };
         let told = verifying.describe(3_000);
         let left = told["seconds_left"].as_u64().unwrap();

@@ -19,6 +19,7 @@ mod events_before_values;
 mod given_up;
 mod huge;
 mod large;
+mod loads;
 mod logins;
 mod long_keys;
 mod loose_keys;

@@ -272,6 +272,13 @@ fn one(status: &SyncStatus) -> String {
             );
             rows.push(("log", what));
         }
+        for (side, load) in sync.load.iter().filter(|(_, l)| l.running > l.most) {
+            let what = format!(
+                "{} of {} statements run on the {side} side: copies and verifications wait",
+                load.running, load.most
+            );
+            rows.push(("load", what));
+        }
         if let Some(last) = &sync.last_foreign {
             let age = sync.foreign_write_age_ms.map_or("?".to_owned(), millis);
             rows.push(("last foreign write", format!("{last}, {age} ago")));

@@ -211,6 +211,8 @@ pub(crate) struct SliceSync {
     pub(crate) copy_parallel: std::num::NonZeroU32,
     /// The backfill waits while following is further behind.
     pub(crate) copy_lag: std::time::Duration,
+    /// Statements of others beyond which copies and verifications wait.
+    pub(crate) max_running: outgrow_bridge::MaxRunning,
     /// Bytes of its log that a server may keep for the link.
     pub(crate) log_limit: u64,
 }

@@ -193,6 +193,10 @@ impl<'d> Node<'d> {
         self.value.is_str()
     }
 
+    pub(crate) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     pub(crate) fn is_list(&self) -> bool {
         self.value.is_array()
     }

@@ -9,7 +9,9 @@ use super::Surroundings;
 use super::comparing;
 use super::events::{self, Events};
 use super::filters;
-use super::model::{Cohort, Legacy, Route, Service, Slice, SliceShadow, SliceSync, Table};
+use super::model::{
+    Cohort, Database, Legacy, Route, Service, Slice, SliceShadow, SliceSync, Table,
+};
 use super::plan;
 use super::problem::{Findings, Place, nearest};
 use super::process::Services;
@@ -30,6 +32,7 @@ pub(super) struct Draft {
     cohort: Vec<Cohort>,
     tables: Vec<(Place, Option<Table>)>,
     sync: SliceSync,
+    load_place: Place,
     shadow: SliceShadow,
     shadow_place: Place,
     plan: outgrow_rollout::Plan,
@@ -122,7 +125,7 @@ fn slice(
         })
         .collect();
     tables::cross_check(&tables, findings);
-    let sync = sync::read(&mut section, findings, !tables.is_empty());
+    let (sync, load_place) = sync::read(&mut section, findings, !tables.is_empty());
     let shadow_place = section.at("shadow");
     let shadow = comparing::read(&mut section, findings, around, &routes);
     let is_fenced = !tables.is_empty() && sync.writes == outgrow_bridge::Writes::One;
@@ -153,6 +156,7 @@ fn slice(
         cohort,
         tables,
         sync,
+        load_place,
         shadow,
         shadow_place,
         plan,
@@ -223,6 +227,7 @@ pub(super) fn cross_check(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Find
     check_routes(drafts, findings);
     check_tables(drafts, rest, findings);
     check_sandboxes(drafts, rest, findings);
+    check_load(drafts, rest, findings);
     for draft in drafts {
         let cutover = draft.plan.cutover_timeout;
         let Some(hold) = rest.hold_timeout.filter(|hold| *hold < cutover) else {
@@ -279,6 +284,31 @@ fn check_sandboxes(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_
             legacy.chain(named),
             findings,
         );
+    }
+}
+
+/// SQLite does not tell what others do.
+fn check_load(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) {
+    for draft in drafts.iter().filter(|draft| !draft.tables.is_empty()) {
+        let most = draft.sync.max_running;
+        let legacy = rest.legacy.and_then(|legacy| legacy.database.as_ref());
+        let service = draft.service.as_ref();
+        let service = service.and_then(|(_, name)| rest.services.get(name)?.1.as_ref());
+        let extracted = service.and_then(|service| service.database.as_ref());
+        for (limit, database, side, other) in [
+            (most.legacy, legacy, "legacy", "extracted"),
+            (most.extracted, extracted, "extracted", "legacy"),
+        ] {
+            if limit.is_some() && matches!(database, Some(Database::Sqlite(_))) {
+                findings.refuse(
+                    &draft.load_place,
+                    format!(
+                        "the {side} database is SQLite, which does not tell how many statements run"
+                    ),
+                    format!("limit the other side alone, {{ {other} = N }}, or none"),
+                );
+            }
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use outgrow_bridge::{Both, Limits, Policy, Watch, Writes};
+use outgrow_bridge::{Both, Limits, MaxRunning, Policy, Watch, Writes};
 
 use super::model::SliceSync;
-use super::problem::Findings;
+use super::problem::{Findings, Place};
 use super::section::{Node, Section};
 
 const POLICIES: &str =
@@ -24,6 +24,9 @@ const LAG: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_ho
 /// Well beyond what a chunk takes, and well before people wait.
 const LAG_DEFAULT: Duration = Duration::from_secs(10);
 
+/// A server that runs more at a time is past saving.
+const RUNNING: RangeInclusive<u64> = 1..=100_000;
+
 /// Of a server's log, for a link that reads it: on most disks less than what is free, and hours of a
 /// busy database.
 const LOG: u64 = 64 << 30;
@@ -37,22 +40,25 @@ const EVERY_MOST: Duration = Duration::from_hours(365 * 24);
 /// Of the rows, so that all have been looked at about once a day.
 const SHARE: f64 = 0.05;
 
+/// What the section says, and where it speaks of the load.
 pub(super) fn read(
     slice: &mut Section<'_>,
     findings: &mut Findings<'_>,
     has_tables: bool,
-) -> SliceSync {
+) -> (SliceSync, Place) {
     let mut sync = SliceSync {
         writes: Writes::One,
         verify: None,
         copy_rate: None,
         copy_parallel: Limits::default().copy_parallel,
         copy_lag: LAG_DEFAULT,
+        max_running: MaxRunning::default(),
         log_limit: LOG,
     };
     let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
-        return sync;
+        return (sync, slice.at("sync"));
     };
+    let load = section.at("max_running");
     let verify = section.get("verify");
     sync.verify = verify.and_then(|node| watch(&node, findings));
     let rate = section
@@ -71,9 +77,37 @@ pub(super) fn read(
         sync.copy_parallel = parallel;
     }
     sync.copy_lag = section.duration(findings, "copy_lag", LAG_DEFAULT, LAG);
+    let running = section.get("max_running");
+    sync.max_running =
+        running.map_or_else(MaxRunning::default, |node| max_running(&node, findings));
     sync.log_limit = section.size(findings, "log_limit", LOG, LOG_RANGE);
     sync.writes = writes(section, findings, has_tables);
-    sync
+    (sync, load)
+}
+
+/// One number for both sides, or one for each that has a limit.
+fn max_running(node: &Node<'_>, findings: &mut Findings<'_>) -> MaxRunning {
+    let read = |node: &Node<'_>, findings: &mut Findings<'_>| {
+        let most = node.integer(findings, RUNNING)?;
+        u32::try_from(most).ok().and_then(NonZeroU32::new)
+    };
+    if !node.is_table() {
+        let most = read(node, findings);
+        return MaxRunning {
+            legacy: most,
+            extracted: most,
+        };
+    }
+    let Some(mut section) = node.section(findings) else {
+        return MaxRunning::default();
+    };
+    let mut side = |name| section.get(name).and_then(|node| read(&node, findings));
+    let limits = MaxRunning {
+        legacy: side("legacy"),
+        extracted: side("extracted"),
+    };
+    section.finish(findings);
+    limits
 }
 
 fn watch(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Watch> {

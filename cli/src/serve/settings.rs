@@ -229,6 +229,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             copy_rate: slice.sync.copy_rate,
             copy_parallel: slice.sync.copy_parallel,
             copy_lag: slice.sync.copy_lag,
+            max_running: slice.sync.max_running,
             log_bytes: slice.sync.log_limit,
             watch: slice.sync.verify,
             ..LinkLimits::default()

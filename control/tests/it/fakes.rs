@@ -410,6 +410,13 @@ impl Bridge for World {
             last_foreign: None,
             verified_age_ms: verified.as_ref().map(|_| 0),
             log_kept_bytes: BTreeMap::from([(Side::Legacy, 5)]),
+            load: BTreeMap::from([(
+                Side::Legacy,
+                outgrow_rollout::SideLoad {
+                    running: 3,
+                    most: 25,
+                },
+            )]),
             verified,
         })
     }

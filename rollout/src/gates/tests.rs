@@ -68,6 +68,7 @@ fn sync() -> SyncEvidence {
         )])),
         verified_age_ms: Some(1_000),
         log_kept_bytes: BTreeMap::new(),
+        load: BTreeMap::new(),
     }
 }
 

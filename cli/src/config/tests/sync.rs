@@ -62,6 +62,34 @@ fn a_backfill_is_held_to_a_rate_and_waits_for_a_lag() {
 }
 
 #[test]
+fn copies_wait_for_a_busy_server() {
+    use outgrow_bridge::MaxRunning;
+    let servers = |text: &str| {
+        with_sync(text)
+            .replace("sqlite:data/shop.db", "postgres://me:x@db/shop")
+            .replace("sqlite:data/catalog.db", "mysql://me:x@db/catalog")
+    };
+    let most = |text: &str| good(&servers(text)).slices[0].sync.max_running;
+    let of = |legacy, extracted| {
+        let [legacy, extracted] = [legacy, extracted].map(std::num::NonZeroU32::new);
+        MaxRunning { legacy, extracted }
+    };
+    assert_eq!(most(""), of(0, 0));
+    assert_eq!(most("max_running = 25"), of(25, 25));
+    assert_eq!(most("max_running = { legacy = 25 }"), of(25, 0));
+    assert_eq!(
+        most("max_running = { legacy = 25, extracted = 1_000 }"),
+        of(25, 1_000)
+    );
+    golden("sync_load", &servers("max_running = 0"));
+    golden(
+        "sync_load_sides",
+        &servers("max_running = { legacy = \"few\", both = 7 }"),
+    );
+    golden("sync_load_sqlite", &with_sync("max_running = 25"));
+}
+
+#[test]
 fn both_sides_may_take_writes() {
     use outgrow_bridge::{Both, Policy, Writes};
     let writes = |text: &str| good(&with_sync(text)).slices[0].sync.writes.clone();

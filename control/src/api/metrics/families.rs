@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use outgrow_rollout::{
-    BuildTimes, DataPhase, LinesLost, RouteTimes, SliceId, SliceState, SpanFigures, SyncEvidence,
+    BuildTimes, DataPhase, LinesLost, RouteTimes, SideLoad, SliceId, SliceState, SpanFigures,
+    SyncEvidence,
 };
 use prometheus_client::metrics::MetricType;
 
@@ -343,9 +344,32 @@ pub(super) fn of_links(told: &[Told]) -> Vec<Family> {
             logs.collect(),
         ),
     ];
+    families.extend(of_loads(&links));
     families.extend(of_rows(&links));
     families.extend(of_verifications(&links));
     families
+}
+
+fn of_loads(links: &[(&SliceId, &SyncEvidence)]) -> [Family; 2] {
+    let each = |figure: fn(&SideLoad) -> u32| -> Vec<Sample> {
+        let sides = links.iter().flat_map(|(slice, link)| {
+            let loads = link.load.iter();
+            loads.map(|(side, load)| now(with(slice, "side", side), u64::from(figure(load))))
+        });
+        sides.collect()
+    };
+    [
+        gauge(
+            "outgrow_link_running_statements",
+            "Statements of others that run on a side, while rows are copied or compared.",
+            each(|load| load.running),
+        ),
+        gauge(
+            "outgrow_link_running_statements_limit",
+            "With more of them, copies and verifications wait.",
+            each(|load| load.most),
+        ),
+    ]
 }
 
 fn of_rows(links: &[(&SliceId, &SyncEvidence)]) -> Vec<Family> {
