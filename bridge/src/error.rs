@@ -289,6 +289,11 @@ fn code(error: &sqlx::Error) -> Option<Code> {
             1205 | 1040 | 1053 | 1927 | 1317 | 1290 | 1836 | 1969 | 3024 | 1412 | 1020 => {
                 return Some(Code::State("40001".to_owned()));
             }
+            // A full disk, as the server, its files and its tables say it.
+            3 | 20 | 1021 | 1026 | 1114 | 1878 => return Some(Code::State("53100".to_owned())),
+            1030 if mysql.message().contains("error 28 ") => {
+                return Some(Code::State("53100".to_owned()));
+            }
             _ => {}
         }
     }

@@ -7,6 +7,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
+use crate::disk::Disk;
+
 /// As long as the product waits for another writer.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -25,7 +27,10 @@ impl TempDatabase {
     /// # Panics
     /// Panics when there is no room for a temporary file.
     pub async fn new() -> Self {
-        let dir = tempfile::tempdir().expect("there is room for a temporary directory");
+        Self::at(tempfile::tempdir().expect("there is room for a temporary directory")).await
+    }
+
+    async fn at(dir: TempDir) -> Self {
         let path = dir.path().join("test.db");
         let pool = open(&path).await;
         Self {
@@ -33,6 +38,15 @@ impl TempDatabase {
             path,
             _dir: dir,
         }
+    }
+
+    /// An empty database on a disk that others may fill.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub async fn on_disk(disk: &Disk) -> Self {
+        let dir = tempfile::tempdir_in(disk.path()).expect("there is room on the disk");
+        Self::at(dir).await
     }
 
     /// A database after these statements.

@@ -11,10 +11,11 @@ use sqlx::{AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
 use crate::certificates::{Authority, ServerFiles, Signed};
+use crate::disk::Disk;
 use crate::eventually;
 use crate::process::free_address;
 use crate::relay::Relay;
-use crate::servers::{binary, give, installed, other_user, run};
+use crate::servers::{binary, give, installed, other_user, run, run_on, small};
 
 const INSTALL: &str = "MariaDB (Debian: mariadb-server)";
 const USERS: [&str; 2] = ["mysql", "nobody"];
@@ -44,6 +45,8 @@ pub struct Mariadb {
     options: Vec<String>,
     server: Child,
     pool: MySqlPool,
+    /// Behind the server, which it outlives.
+    disk: Option<Disk>,
 }
 
 impl Mariadb {
@@ -52,7 +55,7 @@ impl Mariadb {
     /// # Panics
     /// Panics, saying what to install, when there is no MariaDB on this machine.
     pub async fn start() -> Self {
-        Self::begin(None, &[]).await
+        Self::begin(None, &[], None).await
     }
 
     /// A server with the row log on, after these statements.
@@ -60,9 +63,25 @@ impl Mariadb {
     /// # Panics
     /// As [`Self::start`], and when a statement fails.
     pub async fn logged(statements: &str) -> Self {
-        let server = Self::begin(None, &LOGGED).await;
+        let server = Self::begin(None, &LOGGED, None).await;
         server.execute(statements).await;
         server
+    }
+
+    /// A server whose files are on a disk of so many megabytes.
+    ///
+    /// # Panics
+    /// As [`Self::start`], and where this machine lets nobody mount.
+    pub async fn on_disk(megabytes: u32) -> Self {
+        Self::begin(None, &[], Some(megabytes)).await
+    }
+
+    /// The disk of a server that has one of its own.
+    ///
+    /// # Panics
+    /// Panics where it has none.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("it was started on one")
     }
 
     /// A server with TLS, and a user `strict` that must come with a certificate of this
@@ -72,7 +91,7 @@ impl Mariadb {
     /// As [`Self::start`].
     pub async fn strict(authority: &Authority, signed: Signed) -> Self {
         let ca = authority.file();
-        let server = Self::begin(Some(ServerFiles { ca, signed }), &LOGGED).await;
+        let server = Self::begin(Some(ServerFiles { ca, signed }), &LOGGED, None).await;
         server
             .execute("CREATE USER strict@'%' REQUIRE X509; GRANT ALL ON *.* TO strict@'%'")
             .await;
@@ -92,7 +111,7 @@ impl Mariadb {
             "--server-id=8",
             "--log-slave-updates",
         ];
-        let server = Self::begin(None, &own).await;
+        let server = Self::begin(None, &own, None).await;
         let port = primary.port;
         let follow = format!(
             "RESET MASTER; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, \
@@ -120,7 +139,7 @@ impl Mariadb {
         self.execute("STOP SLAVE; RESET SLAVE ALL").await;
     }
 
-    async fn begin(tls: Option<ServerFiles>, options: &[&str]) -> Self {
+    async fn begin(tls: Option<ServerFiles>, options: &[&str], disk: Option<u32>) -> Self {
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let user = other_user(&USERS);
@@ -131,9 +150,11 @@ impl Mariadb {
         installed(&program, user, &dir.path().join("data"), || {
             install(user, &program, dir.path());
         });
+        let disk = disk.map(|megabytes| small(&dir.path().join("data"), megabytes));
         let tls = tls.map(|files| files.install(dir.path(), user));
         let port = free_address().port();
-        let server = serve(user, dir.path(), port, tls.as_ref(), &options);
+        let place = (dir.path(), disk.as_ref());
+        let server = serve(user, place, port, tls.as_ref(), &options);
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(2))
@@ -147,6 +168,7 @@ impl Mariadb {
             options,
             server,
             pool,
+            disk,
         };
         made.ready().await;
         made
@@ -230,7 +252,8 @@ impl Mariadb {
     /// Panics when it does not come back.
     pub async fn go_on(&mut self) {
         let (tls, options) = (self.tls.as_ref(), &self.options);
-        self.server = serve(self.user, self.dir.path(), self.port, tls, options);
+        let place = (self.dir.path(), self.disk.as_ref());
+        self.server = serve(self.user, place, self.port, tls, options);
         self.ready().await;
     }
 
@@ -339,7 +362,7 @@ fn url_of(port: u16) -> String {
 
 fn serve(
     user: Option<&str>,
-    dir: &Path,
+    (dir, disk): (&Path, Option<&Disk>),
     port: u16,
     tls: Option<&ServerFiles>,
     options: &[String],
@@ -351,7 +374,7 @@ fn serve(
         .expect("a log file");
     let at = |name: &str| dir.join(name).display().to_string();
     let program = binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL);
-    let mut server = run(user, &program, dir);
+    let mut server = run_on(disk, user, &program, dir);
     server.args([
         "--no-defaults",
         "--bind-address=127.0.0.1",

@@ -11,10 +11,11 @@ use sqlx::{AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
 use crate::certificates::{Authority, ServerFiles, Signed};
+use crate::disk::Disk;
 use crate::eventually;
 use crate::process::free_address;
 use crate::relay::Relay;
-use crate::servers::{binary, give, installed, other_user, run};
+use crate::servers::{binary, give, installed, other_user, run, run_on, small};
 
 const INSTALL: &str = "PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN";
 /// Users that run the server when we are root.
@@ -31,6 +32,8 @@ pub struct Postgres {
     tls: Option<ServerFiles>,
     server: Child,
     pool: PgPool,
+    /// Behind the server, which it outlives.
+    disk: Option<Disk>,
 }
 
 /// Who may connect to a server with TLS: the test by the socket, all others with a certificate in
@@ -44,7 +47,7 @@ impl Postgres {
     /// # Panics
     /// Panics, saying what to install, when there is no PostgreSQL on this machine.
     pub async fn start() -> Self {
-        Self::begin(None).await
+        Self::begin(None, None).await
     }
 
     /// A server that takes connections only over TLS, from clients with a certificate of this
@@ -54,10 +57,31 @@ impl Postgres {
     /// As [`Self::start`].
     pub async fn strict(authority: &Authority, signed: Signed) -> Self {
         let ca = authority.file();
-        Self::begin(Some(ServerFiles { ca, signed })).await
+        Self::begin(Some(ServerFiles { ca, signed }), None).await
     }
 
-    async fn begin(tls: Option<ServerFiles>) -> Self {
+    /// A server whose files are on a disk of so many megabytes.
+    ///
+    /// # Panics
+    /// As [`Self::start`], and where this machine lets nobody mount.
+    pub async fn on_disk(megabytes: u32) -> Self {
+        Self::begin(None, Some(megabytes)).await
+    }
+
+    /// The disk of a server that has one of its own.
+    ///
+    /// # Panics
+    /// Panics where it has none.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("it was started on one")
+    }
+
+    /// Whether it runs: a server whose log cannot be written ends.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.server.try_wait(), Ok(None))
+    }
+
+    async fn begin(tls: Option<ServerFiles>, disk: Option<u32>) -> Self {
         let dir = tempfile::tempdir().expect("there is room for a temporary directory");
         let user = other_user(&USERS);
         let data = dir.path().join("data");
@@ -65,12 +89,14 @@ impl Postgres {
         installed(&program("initdb"), user, &data, || {
             install(user, dir.path(), &data);
         });
+        let disk = disk.map(|megabytes| small(&data, megabytes));
         let tls = tls.map(|files| files.install(dir.path(), user));
         if tls.is_some() {
             std::fs::write(data.join("pg_hba.conf"), STRICT).expect("its rules can be written");
         }
         let port = free_address().port();
-        let server = serve(user, dir.path(), port, tls.as_ref(), &[]);
+        let place = (dir.path(), disk.as_ref());
+        let server = serve(user, place, port, tls.as_ref(), &[]);
         let options = PgConnectOptions::new_without_pgpass().port(port);
         let options = options.username("outgrow").database("postgres");
         let options = match &tls {
@@ -87,6 +113,7 @@ impl Postgres {
             tls,
             server,
             pool,
+            disk,
         };
         made.ready().await;
         made
@@ -161,8 +188,9 @@ impl Postgres {
         // Of the postmaster alone: its children see its end and stop by themselves.
         let _ = self.server.kill();
         let _ = self.server.wait();
-        let pid = self.dir.path().join("data/postmaster.pid");
-        let _ = std::fs::remove_file(pid);
+        let data = self.dir.path().join("data");
+        let data = self.disk.as_ref().map_or(data, Disk::path);
+        let _ = std::fs::remove_file(data.join("postmaster.pid"));
         eventually("the old processes to be gone", START, || async {
             let port = self.port;
             std::net::TcpListener::bind(("127.0.0.1", port)).ok()
@@ -175,7 +203,8 @@ impl Postgres {
         let mut tries = 0;
         loop {
             let tls = self.tls.as_ref();
-            self.server = serve(self.user, self.dir.path(), self.port, tls, settings);
+            let place = (self.dir.path(), self.disk.as_ref());
+            self.server = serve(self.user, place, self.port, tls, settings);
             tokio::time::sleep(Duration::from_millis(300)).await;
             if self.server.try_wait().ok().flatten().is_none() {
                 break;
@@ -261,7 +290,7 @@ fn url_of(port: u16) -> String {
 
 fn serve(
     user: Option<&str>,
-    dir: &Path,
+    (dir, disk): (&Path, Option<&Disk>),
     port: u16,
     tls: Option<&ServerFiles>,
     settings: &[&str],
@@ -271,7 +300,7 @@ fn serve(
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
-    let mut server = run(user, &program("postgres"), dir);
+    let mut server = run_on(disk, user, &program("postgres"), dir);
     if let Some(files) = tls {
         let paths = [
             ("ssl_ca_file", &files.ca),

@@ -1,8 +1,11 @@
 //! What database servers of a test's own have in common: who runs them, where their programs are.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
+
+use crate::disk::Disk;
 
 /// The other user, if we are root: servers refuse to run as root.
 pub(crate) fn other_user(candidates: &[&'static str]) -> Option<&'static str> {
@@ -22,22 +25,53 @@ pub(crate) fn other_user(candidates: &[&'static str]) -> Option<&'static str> {
 
 /// A program, as a user that may run it, in a folder that the user may read.
 pub(crate) fn run(user: Option<&str>, program: &Path, dir: &Path) -> Command {
-    let mut command = match user {
-        None => Command::new(program),
-        Some(user) => {
-            let group = Command::new("id").args(["-g", user]).output();
-            let group = group.expect("id can be run");
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid", user, "--regid"])
-                .arg(String::from_utf8_lossy(&group.stdout).trim())
-                .arg("--clear-groups")
-                .arg(program);
-            command
-        }
-    };
-    command.current_dir(dir);
+    let mut words = words(user, program).into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).current_dir(dir);
     command
+}
+
+/// As [`run`], with the disk in its place where there is one.
+pub(crate) fn run_on(
+    disk: Option<&Disk>,
+    user: Option<&str>,
+    program: &Path,
+    dir: &Path,
+) -> Command {
+    let Some(disk) = disk else {
+        return run(user, program, dir);
+    };
+    let mut command = disk.beside(dir);
+    command.args(words(user, program));
+    command
+}
+
+/// What runs a program as this user.
+fn words(user: Option<&str>, program: &Path) -> Vec<OsString> {
+    let Some(user) = user else {
+        return vec![program.into()];
+    };
+    let group = Command::new("id").args(["-g", user]).output();
+    let group = group.expect("id can be run");
+    let group = String::from_utf8_lossy(&group.stdout).trim().to_owned();
+    let before = [
+        "setpriv",
+        "--reuid",
+        user,
+        "--regid",
+        &group,
+        "--clear-groups",
+    ];
+    let before = before.iter().map(OsString::from);
+    before.chain([program.into()]).collect()
+}
+
+/// A small disk over a server's files, which are put on it.
+pub(crate) fn small(data: &Path, megabytes: u32) -> Disk {
+    let disk = Disk::at(data, megabytes);
+    // Only those beside the disk see it there: here is what was there before. As it is, owner and all.
+    copy(&data.join("."), &disk.path());
+    disk
 }
 
 pub(crate) fn give(path: &Path, user: Option<&str>) {

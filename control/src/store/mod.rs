@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use outgrow_rollout::{Revision, SliceId, SliceState};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Row, Sqlite, SqlitePool, Transaction};
 
 pub use journal::{Draft, JournalEntry, Verified};
 pub use lease::{LEASE_MS, Lease};
@@ -110,6 +110,9 @@ impl Store {
         let opened = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(2 * BUSY_TIMEOUT)
+            // A full disk ends a transaction by itself; the client library counts it still, and begins
+            // no other on that connection.
+            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
             .connect_with(options)
             .await;
         let pool = opened.map_err(|error| match StoreError::from(error) {

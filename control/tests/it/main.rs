@@ -7,6 +7,7 @@ mod builds;
 mod crash;
 mod cutover;
 mod fakes;
+mod full_disk;
 mod lease;
 mod metrics;
 mod operations;

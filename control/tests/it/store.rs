@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::fakes::{Home, catalog};
 
-fn draft(action: &str) -> Draft {
+pub(crate) fn draft(action: &str) -> Draft {
     Draft {
         by: "ana".to_owned(),
         action: action.to_owned(),
@@ -17,7 +17,7 @@ fn draft(action: &str) -> Draft {
     }
 }
 
-async fn shift(
+pub(crate) async fn shift(
     store: &Store,
     lease: &Lease,
     before: &SliceState,

@@ -29,6 +29,7 @@ mod faults;
 mod filtering;
 mod frames;
 mod fronted;
+mod full_disk;
 mod gating;
 mod guarding;
 mod harness;

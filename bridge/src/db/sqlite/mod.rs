@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{Decode, Row as _, Sqlite, SqlitePool, Transaction, TypeInfo, ValueRef};
+use sqlx::{
+    Connection as _, Decode, Row as _, Sqlite, SqlitePool, Transaction, TypeInfo, ValueRef,
+};
 
 use super::tx::Fetched;
 use super::{Arg, CONNECTIONS, References, Tx};
@@ -28,6 +30,9 @@ pub(super) fn pool(path: &Path, busy: Duration) -> SqlitePool {
         // A local file does not go away between two uses; asking first would cost as much
         // as the poll itself.
         .test_before_acquire(false)
+        // A full disk ends a transaction by itself; the client library counts it still, and begins no
+        // other on that connection.
+        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
         .acquire_timeout(busy.saturating_mul(4))
         .connect_lazy_with(options)
 }
