@@ -93,7 +93,7 @@ pub use sources::{
 };
 pub use spans::{SpanExport, endpoint};
 pub use spelling::FieldNames;
-pub use tls::{CertificateError, CertificateFiles, ClientAuth, TlsSettings};
+pub use tls::{CertificateError, CertificateFiles, ClientAuth, Revocation, TlsSettings};
 pub use trace::{Timing, TraceSettings};
 pub use trust::{Network, Trust};
 pub use upstreams::address::{Address, AddressError};

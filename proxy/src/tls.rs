@@ -2,10 +2,12 @@
 
 pub(crate) mod client;
 pub(crate) mod files;
+mod revoked;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,11 +21,13 @@ use rustls::server::{
     ServerConfig,
 };
 use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 pub use client::ClientAuth;
 use files::{Loaded, Seen};
+pub use revoked::Revocation;
 
 /// Where and how clients are served over TLS.
 #[derive(Debug, Clone)]
@@ -73,6 +77,16 @@ pub enum CertificateError {
     NoAuthority,
     #[error("`{0}` is no name that a certificate is for")]
     Name(String),
+    #[error("{} holds a revocation list that cannot be read: {source}", path.display())]
+    List {
+        path: PathBuf,
+        source: webpki::Error,
+    },
+    #[error("{} holds a revocation list that has expired: the next one was due {since}", path.display())]
+    Expired {
+        path: PathBuf,
+        since: OffsetDateTime,
+    },
     #[error("certificates of clients cannot be checked: {0}")]
     Clients(rustls::server::VerifierBuilderError),
     #[error("TLS cannot be set up: {0}")]
@@ -153,6 +167,7 @@ impl Certificates {
     /// The first that cannot be used; or there is no randomness for the key of session tickets.
     pub(crate) fn load(settings: &TlsSettings) -> Result<Arc<Self>, CertificateError> {
         let clients = settings.clients.clone();
+        clients.as_ref().map(ClientAuth::check).transpose()?;
         let (held, begun) = load(&settings.certificates, clients.as_ref())?;
         let shows = Arc::new(Shows(ArcSwap::from_pointee(held.pairs)));
         Ok(Arc::new(Self {
@@ -179,7 +194,13 @@ impl Certificates {
             Ok(held) => self.change(held),
             Err(why) => warn!(%why, "certificates have changed and cannot be used"),
         };
-        let load = move || load(&files, clients.as_ref());
+        let told = Arc::new(AtomicBool::new(false));
+        let load = move || {
+            if let Some(clients) = &clients {
+                clients.tell_of_age(&told);
+            }
+            load(&files, clients.as_ref())
+        };
         files::watch(self.reload, self.begun.clone(), load, tell).await;
     }
 

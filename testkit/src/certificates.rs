@@ -1,10 +1,12 @@
 //! Certificates of a test's own: an authority, and what it signs for servers and clients.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
 };
 use tempfile::TempDir;
 
@@ -59,7 +61,34 @@ impl Authority {
     pub fn client(&self, name: &str) -> Signed {
         let mut params = params(&[], name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(serial(name));
         self.sign(params, name)
+    }
+
+    /// The file of a list on which these clients' certificates are. The next one is due when this year begins.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn revokes(&self, names: &[&str], until: i32) -> PathBuf {
+        let long_ago = rcgen::date_time_ymd(2000, 1, 1);
+        let revoked = |name: &&str| RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: long_ago,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: long_ago,
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("it can sign");
+        let file = self.dir.path().join("crl.pem");
+        write(&file, &list.pem().expect("a list is text"));
+        file
     }
 
     fn sign(&self, params: CertificateParams, name: &str) -> Signed {
@@ -74,6 +103,14 @@ impl Authority {
         write(&signed.key, &key.serialize_pem());
         signed
     }
+}
+
+/// The same for the same client.
+fn serial(name: &str) -> SerialNumber {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    // Positive, and of eight bytes.
+    SerialNumber::from(hasher.finish() >> 2 | 1 << 60)
 }
 
 fn key() -> KeyPair {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use outgrow_proxy::{CertificateFiles, ClientAuth, TlsSettings};
+use outgrow_proxy::{CertificateFiles, ClientAuth, Revocation, TlsSettings};
 
 use super::Surroundings;
-use super::problem::Findings;
+use super::problem::{Findings, Place};
 use super::process::{Reported, needed_addresses};
 use super::section::{Node, Section};
 use super::transport;
@@ -51,6 +51,7 @@ fn clients(
     around: Surroundings<'_>,
 ) -> Result<Option<ClientAuth>, Reported> {
     let (ca, auth) = (section.get("client_ca"), section.get("client_auth"));
+    let lists = revocation(section, findings, around)?;
     let required = match &auth {
         None => true,
         Some(node) => match &*node.word(findings).ok_or(Reported)? {
@@ -64,20 +65,66 @@ fn clients(
         },
     };
     let Some(ca) = ca else {
-        let Some(auth) = auth else {
+        let place = auth.map(|auth| auth.place);
+        let Some(place) = place.or(lists.map(|(place, _)| place)) else {
             return Ok(None);
         };
         let rule = "it is not said whose certificates are believed";
-        findings.refuse(&auth.place, rule, "add client_ca = \"clients.pem\"");
+        findings.refuse(&place, rule, "add client_ca = \"clients.pem\"");
         return Err(Reported);
     };
     let path = around.dir.join(ca.word(findings).ok_or(Reported)?);
-    let clients = ClientAuth { ca: path, required };
+    let mut clients = ClientAuth {
+        ca: path,
+        required,
+        revocation: None,
+    };
     if let Err(error) = clients.check() {
         findings.refuse(&ca.place, error.to_string(), transport::fix(&error));
         return Err(Reported);
     }
+    let Some((place, lists)) = lists else {
+        return Ok(Some(clients));
+    };
+    clients.revocation = Some(lists);
+    if let Err(error) = clients.check() {
+        findings.refuse(&place, error.to_string(), transport::fix(&error));
+        return Err(Reported);
+    }
     Ok(Some(clients))
+}
+
+/// Which of them were taken back.
+fn revocation(
+    section: &mut Section<'_>,
+    findings: &mut Findings<'_>,
+    around: Surroundings<'_>,
+) -> Result<Option<(Place, Revocation)>, Reported> {
+    let (lists, age) = (section.get("client_crl"), section.get("client_crl_expired"));
+    let expired = match &age {
+        None => false,
+        Some(node) => match &*node.word(findings).ok_or(Reported)? {
+            "refuse" => false,
+            "accept" => true,
+            _ => {
+                let fix = "write \"refuse\" or \"accept\"";
+                findings.refuse(&node.place, "an old list cannot be taken so", fix);
+                return Err(Reported);
+            }
+        },
+    };
+    match (lists, age) {
+        (None, None) => Ok(None),
+        (None, Some(age)) => {
+            let fix = "add client_crl = \"revoked.pem\"";
+            findings.refuse(&age.place, "there is no list that could expire", fix);
+            Err(Reported)
+        }
+        (Some(node), _) => {
+            let lists = around.dir.join(node.word(findings).ok_or(Reported)?);
+            Ok(Some((node.place, Revocation { lists, expired })))
+        }
+    }
 }
 
 fn certificate(

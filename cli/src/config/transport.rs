@@ -133,6 +133,10 @@ pub(super) fn fix(error: &CertificateError) -> &'static str {
         CertificateError::Pem { .. } => "a file in PEM form has lines `-----BEGIN ..-----`",
         CertificateError::Pair { .. } => "give the key that the certificate was made for",
         CertificateError::Authority { .. } => "give the certificate of who has signed theirs",
+        CertificateError::List { .. } => "give the list that the authority of clients publishes",
+        CertificateError::Expired { .. } => {
+            "fetch the next list, or write client_crl_expired = \"accept\""
+        }
         CertificateError::NoAuthority => "add tls = { ca = \"ca.pem\" }",
         CertificateError::Name(_) => "write the name that the certificate is for",
         CertificateError::Setup(_) | CertificateError::Clients(_) => "leave out what is not needed",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use http::HeaderValue;
 use rustls::crypto::ring;
@@ -10,9 +11,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use super::CertificateError;
 use super::files::{self, Seen};
+use super::revoked::Revocation;
 use crate::auth::Claims;
 
 /// Longer texts of subjects and names are left out: what a service is told goes into each request.
@@ -25,6 +28,8 @@ pub struct ClientAuth {
     pub ca: PathBuf,
     /// Who shows none is not served; else it is, as nobody.
     pub required: bool,
+    /// Which of them were taken back; `None` asks nobody.
+    pub revocation: Option<Revocation>,
 }
 
 impl ClientAuth {
@@ -33,19 +38,50 @@ impl ClientAuth {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), CertificateError> {
-        self.load().map(|_| ())
+        self.load()?;
+        match &self.revocation {
+            Some(revocation) if !revocation.expired => revocation.stale(),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn load(&self) -> Result<(Arc<dyn ClientCertVerifier>, Seen), CertificateError> {
         let (roots, print) = files::roots(Some(&self.ca))?;
+        let mut prints: Seen = print.into_iter().collect();
         let ring = Arc::new(ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+        if let Some(revocation) = &self.revocation {
+            let (lists, print) = revocation.load()?;
+            prints.push(print);
+            verifier = verifier.with_crls(lists);
+            if !revocation.expired {
+                verifier = verifier.enforce_revocation_expiration();
+            }
+        }
         let verifier = match self.required {
             true => verifier,
             false => verifier.allow_unauthenticated(),
         };
         let verifier = verifier.build().map_err(CertificateError::Clients)?;
-        Ok((verifier, print.into_iter().collect()))
+        Ok((verifier, prints))
+    }
+
+    /// Says, once, that a list of those that were taken back is too old. `told`: it was said.
+    pub(super) fn tell_of_age(&self, told: &AtomicBool) {
+        let Some(revocation) = &self.revocation else {
+            return;
+        };
+        // What cannot be read is said elsewhere.
+        let stale = match revocation.stale() {
+            Err(why @ CertificateError::Expired { .. }) => Some(why),
+            _ => None,
+        };
+        if !told.swap(stale.is_some(), Relaxed)
+            && let Some(why) = stale
+        {
+            let refused = !revocation.expired;
+            warn!(%why, refused, "the list of revoked certificates of clients is too old");
+        }
     }
 }
 
@@ -149,13 +185,13 @@ fn names(mut der: &[u8]) -> Option<Vec<Name>> {
     Some(found)
 }
 
-fn tagged<'a>(der: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
+pub(super) fn tagged<'a>(der: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
     let (tag, value) = take(der)?;
     (tag == wanted).then_some(value)
 }
 
 /// The next value, and its tag.
-fn take<'a>(der: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+pub(super) fn take<'a>(der: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let [tag, first, rest @ ..] = *der else {
         return None;
     };
@@ -163,6 +199,11 @@ fn take<'a>(der: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
         (short @ ..=0x7f, rest) => (usize::from(short), rest),
         (0x81, [length, rest @ ..]) => (usize::from(*length), rest),
         (0x82, [high, low, rest @ ..]) => (usize::from(*high) << 8 | usize::from(*low), rest),
+        // Lists are long.
+        (0x83, [top, high, low, rest @ ..]) => {
+            let length = [*top, *high, *low].map(usize::from);
+            (length[0] << 16 | length[1] << 8 | length[2], rest)
+        }
         _ => return None,
     };
     let (value, left) = rest.split_at_checked(length)?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use outgrow_proxy::{
-    AuthRule, ClientAuth, Demand, Filters, IdentitySettings, Means, Proxy, Secret, Settings, Way,
+    AuthRule, ClientAuth, Demand, Filters, IdentitySettings, Means, Proxy, Revocation, Secret,
+    Settings, Way,
 };
 use outgrow_rollout::Weight;
 use outgrow_testkit::certificates::{Authority, Signed};
@@ -48,6 +49,7 @@ impl Set {
             tls.clients = Some(ClientAuth {
                 ca: self.clients.file(),
                 required,
+                revocation: None,
             });
         }
         settings
@@ -278,4 +280,83 @@ async fn authorities_of_clients_are_changed_under_way() {
         refused.to_string().contains("holds no certificate"),
         "{refused}"
     );
+}
+
+/// The settings, with the lists of a file.
+fn revoking(set: &Set, upstream: &Upstream, lists: PathBuf, expired: bool) -> Settings {
+    let mut settings = set.settings(upstream, true);
+    let clients = settings.tls.as_mut().and_then(|tls| tls.clients.as_mut());
+    clients.unwrap().revocation = Some(Revocation { lists, expired });
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_was_taken_back_lets_nobody_in() {
+    let (upstream, set) = (named("upstream").await, Set::new());
+    let (ann, eve) = (set.clients.client("ann"), set.clients.client("eve"));
+    let lists = set.clients.revokes(&["eve"], 2090);
+    let front = start(revoking(&set, &upstream, lists.clone(), false));
+    for more in [&[][..], &["--tls-max", "1.2"]] {
+        set.ask(&front, Some(&ann), more).await.unwrap();
+        assert!(set.ask(&front, Some(&eve), more).await.is_err(), "{more:?}");
+    }
+    assert_eq!(refused(&front), [("handshake", 2)]);
+    // What cannot be used changes nothing; what can is used from then on.
+    let ca = &set.server.file();
+    let (ann, eve) = (showing(ca, &ann), showing(ca, &eve));
+    std::fs::write(&lists, "rubbish").unwrap();
+    assert!(shaken(&front, &ann).await.is_some());
+    assert!(shaken(&front, &eve).await.is_none());
+    set.clients.revokes(&["ann"], 2090);
+    eventually("the new list", WAIT, || async {
+        shaken(&front, &ann).await.is_none().then_some(())
+    })
+    .await;
+    assert!(shaken(&front, &eve).await.is_some());
+    front.stop().await;
+    std::fs::write(&lists, "rubbish").unwrap();
+    let refused = Proxy::bind(revoking(&set, &upstream, lists, true), None).unwrap_err();
+    assert!(
+        refused.to_string().contains("holds no revocation list"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_too_old_is_none_unless_the_config_says_so() {
+    let (upstream, set) = (named("upstream").await, Set::new());
+    let (ann, eve) = (set.clients.client("ann"), set.clients.client("eve"));
+    let old = set.clients.revokes(&["eve"], 2020);
+    let refused = Proxy::bind(revoking(&set, &upstream, old.clone(), false), None).unwrap_err();
+    assert!(refused.to_string().contains("has expired"), "{refused}");
+    let front = start(revoking(&set, &upstream, old.clone(), true));
+    set.ask(&front, Some(&ann), &[]).await.unwrap();
+    assert!(set.ask(&front, Some(&eve), &[]).await.is_err());
+    front.stop().await;
+    // One that has become too old under way: who may come in nobody knows.
+    set.clients.revokes(&["eve"], 2090);
+    let front = start(revoking(&set, &upstream, old, false));
+    let ann = showing(&set.server.file(), &ann);
+    assert!(shaken(&front, &ann).await.is_some());
+    set.clients.revokes(&["eve"], 2020);
+    eventually("the old list", WAIT, || async {
+        shaken(&front, &ann).await.is_none().then_some(())
+    })
+    .await;
+    front.stop().await;
+}
+
+/// A list says nothing of certificates that another authority has signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_those_of_the_authority() {
+    let (upstream, set) = (named("upstream").await, Set::new());
+    let others = Authority::new("others");
+    // The same name, and another key.
+    let forger = Authority::new("clients");
+    let ann = set.clients.client("ann");
+    for lists in [others.revokes(&[], 2090), forger.revokes(&[], 2090)] {
+        let front = start(revoking(&set, &upstream, lists, false));
+        assert!(set.ask(&front, Some(&ann), &[]).await.is_err());
+        front.stop().await;
+    }
 }

@@ -102,3 +102,57 @@ fn clients_may_be_asked_for_certificates() {
         assert!(refused.contains(rule), "{rule}: {refused}");
     }
 }
+
+#[test]
+fn certificates_of_clients_may_be_taken_back() {
+    let ca = Authority::new("ca");
+    let signed = ca.server(&["shop.example"]);
+    let (cert, key) = (signed.certificate.display(), signed.key.display());
+    let text = |more: &str| {
+        with(&format!(
+            "listen = [\"127.0.0.1:8443\"]\ncertificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n{more}"
+        ))
+    };
+    let file = ca.file();
+    let own = format!("client_ca = \"{}\"", file.display());
+    let lists = |until| {
+        let file = ca.revokes(&["eve"], until);
+        format!("{own}\nclient_crl = \"{}\"", file.display())
+    };
+    for (more, accepted) in [("", false), ("\nclient_crl_expired = \"accept\"", true)] {
+        let config = good(&text(&format!("{}{more}", lists(2090))));
+        let clients = config.proxy.tls.unwrap().clients.unwrap();
+        assert_eq!(clients.revocation.unwrap().expired, accepted);
+    }
+    let old = lists(2020);
+    good(&text(&format!("{old}\nclient_crl_expired = \"accept\"")));
+    for (text, rule) in [
+        (
+            text(&old),
+            "holds a revocation list that has expired: the next one was due 2020-01-01",
+        ),
+        (
+            text(&format!("{own}\nclient_crl = \"{}\"", file.display())),
+            "holds no revocation list",
+        ),
+        (
+            text(&format!("{own}\nclient_crl = \"none.pem\"")),
+            "cannot be read",
+        ),
+        (
+            text(&format!("{old}\nclient_crl_expired = \"maybe\"")),
+            "an old list cannot be taken so",
+        ),
+        (
+            text(&format!("{own}\nclient_crl_expired = \"accept\"")),
+            "no list that could expire",
+        ),
+        (
+            text(old.strip_prefix(&own).unwrap()),
+            "whose certificates are believed",
+        ),
+    ] {
+        let refused = parse(&text).unwrap_err().to_string();
+        assert!(refused.contains(rule), "{rule}: {refused}");
+    }
+}
