@@ -33,7 +33,31 @@ const SIGNED_SECONDS: u64 = 60;
 #[derive(Debug)]
 pub(crate) struct Identities {
     settings: IdentitySettings,
-    known: RefCell<HashMap<String, (Instant, Option<HeaderValue>)>>,
+    known: RefCell<HashMap<String, Known>>,
+}
+
+/// What was said of a session. How long that is believed goes by the monotonic clock, which nobody sets; what
+/// is signed, by the wall's, which services have, too.
+#[derive(Debug)]
+struct Known {
+    since: Instant,
+    caller: Option<Caller>,
+    signed: Option<Signed>,
+}
+
+/// A header, and when it ends, in seconds since 1970.
+#[derive(Debug, Clone)]
+struct Signed {
+    header: HeaderValue,
+    expires: u64,
+}
+
+impl Signed {
+    /// Whether it is good for a while yet, and for no longer than one that is signed now. It is not where it is
+    /// old, or where somebody has set the clock.
+    fn is_good(&self, now: u64) -> bool {
+        (now + SIGNED_SECONDS / 2..=now + SIGNED_SECONDS).contains(&self.expires)
+    }
 }
 
 impl Identities {
@@ -50,9 +74,22 @@ impl Identities {
     }
 
     fn fresh(&self, session: &str) -> Option<Option<HeaderValue>> {
-        let known = self.known.borrow();
-        let (since, header) = known.get(session)?;
-        (since.elapsed() < self.settings.ttl).then(|| header.clone())
+        self.fresh_at(session, (Instant::now(), seconds()))
+    }
+
+    fn fresh_at(&self, session: &str, (now, wall): (Instant, u64)) -> Option<Option<HeaderValue>> {
+        let mut known = self.known.borrow_mut();
+        let known = known.get_mut(session)?;
+        if now.saturating_duration_since(known.since) >= self.settings.ttl {
+            return None;
+        }
+        let Some(caller) = &known.caller else {
+            return Some(None);
+        };
+        if !known.signed.as_ref().is_some_and(|own| own.is_good(wall)) {
+            known.signed = self.sign(caller, wall);
+        }
+        Some(known.signed.as_ref().map(|signed| signed.header.clone()))
     }
 
     /// The signed header of the caller; `None` for an anonymous one.
@@ -67,20 +104,36 @@ impl Identities {
         if let Some(known) = self.fresh(session) {
             return Ok(known);
         }
-        let found = self.ask(legacy, headers).await?;
+        let caller = self.ask(legacy, headers).await?;
+        Ok(self.learn(session, caller, (Instant::now(), seconds())))
+    }
+
+    fn learn(
+        &self,
+        session: &str,
+        caller: Option<Caller>,
+        (since, wall): (Instant, u64),
+    ) -> Option<HeaderValue> {
+        let signed = caller.as_ref().and_then(|caller| self.sign(caller, wall));
+        let header = signed.as_ref().map(|signed| signed.header.clone());
         let mut known = self.known.borrow_mut();
         if known.len() >= SESSIONS_MAX {
             known.clear();
         }
-        known.insert(session.to_owned(), (Instant::now(), found.clone()));
-        Ok(found)
+        let learnt = Known {
+            since,
+            caller,
+            signed,
+        };
+        known.insert(session.to_owned(), learnt);
+        header
     }
 
     async fn ask(
         &self,
         legacy: &Rc<Cluster>,
         headers: &HeaderMap,
-    ) -> Result<Option<HeaderValue>, Refusal> {
+    ) -> Result<Option<Caller>, Refusal> {
         let failed = |why: &str| Refusal::Identity(format!("{}: {why}", self.settings.whoami));
         let mut request = Request::get(self.settings.whoami.as_str());
         for name in [COOKIE, HOST] {
@@ -111,19 +164,26 @@ impl Identities {
             StatusCode::UNAUTHORIZED => return Ok(None),
             other => return Err(failed(&format!("it answered {other}"))),
         }
-        let caller: Caller = serde_json::from_slice(&body).map_err(|e| failed(&e.to_string()))?;
-        Ok(self.signed(&caller))
+        let caller = serde_json::from_slice(&body).map_err(|e| failed(&e.to_string()))?;
+        Ok(Some(caller))
     }
 
     /// The header that tells services of a caller.
     pub(crate) fn signed(&self, caller: &Caller) -> Option<HeaderValue> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        let expires = now + SIGNED_SECONDS;
-        sign(caller, expires, self.settings.secret.bytes())
+        Some(self.sign(caller, seconds())?.header)
     }
+
+    fn sign(&self, caller: &Caller, now: u64) -> Option<Signed> {
+        let expires = now + SIGNED_SECONDS;
+        let header = sign(caller, expires, self.settings.secret.bytes())?;
+        Some(Signed { header, expires })
+    }
+}
+
+/// By the wall's clock, since 1970.
+fn seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 /// Who calls: what the monolith says of a session, or a token of itself.
@@ -152,4 +212,80 @@ fn sign(caller: &Caller, expires: u64, secret: &[u8]) -> Option<HeaderValue> {
     let mut header = HeaderValue::try_from(format!("{signed}.{signature}")).ok()?;
     header.set_sensitive(true);
     Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::settings::Secret;
+
+    const NOON: u64 = 1_800_000_000;
+
+    fn identities(ttl: u64) -> Identities {
+        Identities::new(IdentitySettings {
+            cookie: "sid".to_owned(),
+            whoami: "/me".to_owned(),
+            secret: Secret::new("0123456789abcdef"),
+            ttl: Duration::from_secs(ttl),
+        })
+    }
+
+    fn caller() -> Option<Caller> {
+        serde_json::from_str(r#"{"user_id": 7}"#).unwrap()
+    }
+
+    fn ends(header: &HeaderValue) -> u64 {
+        let payload = header.to_str().unwrap().split('.').nth(1).unwrap();
+        let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
+        let payload: Value = serde_json::from_slice(&payload).unwrap();
+        payload["exp"].as_u64().unwrap()
+    }
+
+    /// However long an answer is believed, and whatever somebody does to the clock: what services get is good
+    /// for half a minute at least, and for a minute at the most.
+    #[test]
+    fn what_is_told_is_good_by_the_clock_of_the_moment() {
+        let (all, begun) = (identities(300), Instant::now());
+        let at = |after: u64| begun + Duration::from_secs(after);
+        all.learn("a", caller(), (begun, NOON));
+        for (after, wall) in [
+            (0, NOON),
+            (29, NOON + 29),
+            (31, NOON + 31),
+            (61, NOON + 61),
+            (299, NOON + 299),
+            (299, NOON + 100_000),
+            (299, NOON - 100_000),
+            (299, 0),
+            (299, NOON),
+        ] {
+            let told = all.fresh_at("a", (at(after), wall)).unwrap().unwrap();
+            let left = ends(&told).checked_sub(wall).unwrap();
+            assert!((30..=60).contains(&left), "{after} {wall}: {left}");
+        }
+        assert!(
+            all.fresh_at("a", (at(300), NOON)).is_none(),
+            "its time is over"
+        );
+    }
+
+    /// No clock that is set keeps an answer for longer, or throws it away.
+    #[test]
+    fn an_answer_is_believed_for_its_time_whatever_the_wall_says() {
+        let (all, begun) = (identities(5), Instant::now());
+        all.learn("a", caller(), (begun, NOON));
+        all.learn("b", None, (begun, NOON));
+        for wall in [NOON - 1_000_000, NOON, NOON + 1_000_000] {
+            let at = |millis| (begun + Duration::from_millis(millis), wall);
+            assert!(all.fresh_at("a", at(4_999)).unwrap().is_some());
+            assert_eq!(all.fresh_at("b", at(4_999)), Some(None));
+            assert!(all.fresh_at("a", at(5_000)).is_none());
+            assert!(all.fresh_at("b", at(5_000)).is_none());
+        }
+        assert!(all.fresh_at("c", (begun, NOON)).is_none());
+    }
 }

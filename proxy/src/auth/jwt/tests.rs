@@ -116,6 +116,30 @@ fn claims_are_checked_each_by_its_rule() {
     check(json!({"aud": null}), Err(TokenError::Audience));
 }
 
+/// Nothing is remembered of a token: wherever the clock is set to, it is what its own times say then.
+#[test]
+fn the_clock_may_jump() {
+    let signer = Signer::new();
+    let mut claims = claims();
+    claims["nbf"] = json!(NOW - 60);
+    let token = signer.token(&head(), &claims);
+    let (rule, keys) = (rule(), signer.keys());
+    let hour = 3_600;
+    for (now, expected) in [
+        (NOW, Ok(())),
+        (NOW + hour, Err(TokenError::Expired)),
+        (NOW, Ok(())),
+        (NOW - hour, Err(TokenError::Early)),
+        (0, Err(TokenError::Early)),
+        (u64::MAX, Err(TokenError::Expired)),
+        (NOW + 89, Ok(())),
+        (NOW + 90, Err(TokenError::Expired)),
+    ] {
+        let found = verify(&token, &rule, &keys, now).map(|_| ());
+        assert_eq!(found, expected, "{now}");
+    }
+}
+
 #[test]
 fn the_config_says_what_signs_and_never_the_token() {
     let signer = Signer::new();
