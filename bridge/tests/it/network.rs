@@ -192,6 +192,40 @@ async fn different(link: &Link) -> u64 {
     .await
 }
 
+/// Once the network is back, what is asked first is answered: a connection that died meanwhile, unnoticed,
+/// is nobody's failure.
+async fn asked_first_after_a_cut(capture: Capture) {
+    let far = far(capture).await;
+    let link = Link::open(far.spec.clone()).await.unwrap();
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    copied(&link).await;
+    for round in 0..6 {
+        // Several connections lie ready then.
+        let (one, other) = (Box::pin(link.verify()), Box::pin(link.verify()));
+        let (one, other) = tokio::join!(one, other);
+        assert_eq!((one.unwrap().different, other.unwrap().different), (0, 0));
+        let relay = [&far.legacy, &far.extracted][round % 2];
+        let text = format!("UPDATE item SET note = 'round {round}' WHERE id < 20");
+        far.cut(&link, relay, (&far.pair.legacy, &text)).await;
+        let report = Box::pin(link.verify()).await;
+        assert_eq!(report.unwrap().different, 0, "in round {round}");
+    }
+    far.pair.equal().await;
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_right_after_a_cut_is_answered() {
+    asked_first_after_a_cut(Capture::Triggers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_right_after_a_cut_of_a_log_is_answered() {
+    asked_first_after_a_cut(Capture::Replication).await;
+}
+
 /// What is asked for from outside, while a side is cut off: it ends, says so, and can be asked for again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_is_cut_at_every_step_is_no_harm() {

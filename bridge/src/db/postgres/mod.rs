@@ -88,14 +88,39 @@ pub(super) fn pool(url: &PostgresUrl, bounds: &Bounds) -> PgPool {
 }
 
 /// Begins a transaction, also where nobody waits for it any more: left amid its beginning, the client
-/// library would give back a connection that is in it, perhaps in one that only reads.
+/// library would give back a connection that is in it, perhaps in one that only reads. A connection that
+/// has died since it was used last is found to be so here, before anything is read or written, and is no
+/// reason to fail while there are others.
 async fn begin(
     pool: &PgPool,
-    statement: impl SqlSafeStr + Send + 'static,
+    statement: impl SqlSafeStr,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let pool = pool.clone();
-    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    let (pool, statement) = (pool.clone(), statement.into_sql_str());
+    let begun = tokio::spawn(async move {
+        let mut left = pool.size();
+        loop {
+            match pool.begin_with(statement.clone()).await {
+                Err(error) if left > 0 && has_ended(&error) => left -= 1,
+                begun => return begun,
+            }
+        }
+    });
     begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
+}
+
+/// Whether this is said by a connection that has ended, or of one.
+fn has_ended(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        // A session that was ended by somebody, or with its server.
+        sqlx::Error::Database(told) => {
+            matches!(
+                told.code().as_deref(),
+                Some("57P01" | "57P02" | "57P05" | "25P03")
+            )
+        }
+        _ => false,
+    }
 }
 
 /// One moment for everything that is read.
