@@ -47,7 +47,21 @@ pub(crate) fn child_between(
     point: &str,
     after: u32,
 ) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    process_between(legacy, extracted, what, point, after)
+        .spawn()
+        .unwrap()
+}
+
+/// The same before it is started.
+pub(crate) fn process_between(
+    legacy: &str,
+    extracted: &str,
+    what: &str,
+    point: &str,
+    after: u32,
+) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "crash::the_child", "--ignored", "--nocapture"])
         .env(LEGACY, legacy)
         .env(CATALOG, extracted)
@@ -56,9 +70,8 @@ pub(crate) fn child_between(
         .env(DO, what)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        .kill_on_drop(true);
+    command
 }
 
 /// Whether a child died at its point, not of anything that it ran into.

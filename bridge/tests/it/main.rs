@@ -45,6 +45,7 @@ mod postgres_faults;
 mod postgres_replication;
 mod postgres_rounds;
 mod postgres_short;
+mod postgres_streamed;
 mod postgres_values;
 mod preflight;
 mod references;

@@ -450,6 +450,7 @@ mod tests {
             id: 1,
             columns: vec!["n".to_owned(), "id".to_owned()],
             types: types.map(|id| (id, u32::MAX)).to_vec(),
+            came: 0,
         };
         Arc::new(Layout::of(&table(), Some(&relation), false))
     }

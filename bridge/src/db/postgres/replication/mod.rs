@@ -21,6 +21,7 @@ pub(crate) mod short;
 mod slot;
 mod socket;
 mod step;
+mod streamed;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -33,6 +34,7 @@ use tokio::sync::Mutex;
 use self::client::Client;
 use self::login::Login;
 use self::step::Step;
+use self::streamed::{Kept, Streamed};
 use crate::db::postgres::wire::Native;
 use crate::db::{Arg, Database, PATIENCE, Tx, literal, names, quote};
 use crate::error::{Error, OnSide};
@@ -73,6 +75,8 @@ struct Inner {
     ahead: Option<short::Ahead>,
     /// Some value came in a binary form that is not known here, so all is to come as text.
     as_text: bool,
+    /// Transactions are to come once they are committed, and not while they run.
+    at_once: bool,
     /// A place that was on record when the last stream was lost.
     recorded: u64,
 }
@@ -82,6 +86,7 @@ impl Inner {
     fn lose_stream(&mut self) {
         if let Some(stream) = self.stream.take() {
             self.as_text |= stream.unread;
+            self.at_once |= stream.unkept;
             self.recorded = self.recorded.max(stream.written);
         }
     }
@@ -130,11 +135,33 @@ struct Stream {
     binary: bool,
     /// It has told of a key in a form that is not known here.
     unread: bool,
+    /// What transactions that run have said so far.
+    streamed: Streamed,
+    /// They cannot be kept.
+    unkept: bool,
+    /// Looked at, and left for whoever comes next.
+    held: Option<Bytes>,
     /// Up to here all is in the stream, by its committed record.
     written: u64,
     /// The server's process behind it, and how far in the log that was when it was asked last.
     walsender: Option<i64>,
     sent: Option<i64>,
+}
+
+impl Stream {
+    /// Goes back to the tables as they were known, but for what a transaction has described since.
+    fn adopt(&mut self, before: HashMap<u32, pgoutput::Relation>, kept: &Kept) {
+        for (id, relation) in std::mem::replace(&mut self.relations, before) {
+            let came = kept.described(id);
+            let known = self.relations.get(&id);
+            if known.is_some_and(|known| known.came > came) {
+                continue;
+            }
+            self.reshaped |= known.is_some_and(|known| !relation.agrees(known));
+            let relation = pgoutput::Relation { came, ..relation };
+            self.relations.insert(id, relation);
+        }
+    }
 }
 
 impl std::fmt::Debug for Stream {
@@ -163,7 +190,9 @@ impl Feed {
             drop(inner);
             return std::future::pending().await;
         };
-        stream.client.ready().await;
+        if stream.held.is_none() {
+            stream.client.ready().await;
+        }
     }
 
     /// Has what comes gather for so long before it is read.
@@ -273,7 +302,8 @@ impl Database {
             self.log_goes_on(inner.recorded, ahead).await?;
             // Keys alone are noted as text.
             let binary = feed.rows && inner.reads_binary();
-            let connected = self.connect(feed, inner.walsender, ahead, binary);
+            let form = (binary, !inner.at_once);
+            let connected = self.connect(feed, inner.walsender, ahead, form);
             let (stream, walsender) = connected.await?;
             inner.stream = Some(stream);
             inner.walsender = walsender;
@@ -283,6 +313,9 @@ impl Database {
 
     /// The next message; `None` when there is none yet and nobody waits for it.
     async fn event(&self, stream: &mut Stream, patient: bool) -> Result<Option<Bytes>, Error> {
+        if let Some(held) = stream.held.take() {
+            return Ok(Some(held));
+        }
         loop {
             let next = stream.client.next();
             if let Some(message) = next.map_err(|e| self.stream_error(e))? {
@@ -325,7 +358,7 @@ impl Database {
         feed: &Feed,
         before: Option<i64>,
         ahead: u64,
-        binary: bool,
+        (binary, early): (bool, bool),
     ) -> Result<(Stream, Option<i64>), Error> {
         let (name, written) = self.slot_in_order().await?;
         if before.is_some() && self.walsender(&name).await? == before {
@@ -338,6 +371,7 @@ impl Database {
             publication: &self.feed_publication(),
             from: written.max(ahead),
             binary,
+            early,
         });
         let login = login.map_err(|e| self.stream_error(e))?;
         // What is ahead of the record is not done.
@@ -353,6 +387,9 @@ impl Database {
             reshaped: false,
             binary,
             unread: false,
+            streamed: Streamed::default(),
+            unkept: false,
+            held: None,
             written,
             walsender,
             sent: None,
@@ -368,6 +405,8 @@ struct Asked<'a> {
     /// Nothing that ends before this place in the log is wanted.
     from: u64,
     binary: bool,
+    /// Large transactions are told of while they run.
+    early: bool,
 }
 
 impl PostgresUrl {
@@ -379,15 +418,17 @@ impl PostgresUrl {
             publication,
             from,
             binary,
+            early,
         } = asked;
         let wanted = format!(
-            "START_REPLICATION SLOT {} LOGICAL {:X}/{:X} (proto_version '1', \
-             publication_names {}, messages 'true'{})",
+            "START_REPLICATION SLOT {} LOGICAL {:X}/{:X} (proto_version '2', \
+             publication_names {}, messages 'true'{}{})",
             quote(slot),
             from >> 32,
             from & 0xffff_ffff,
             literal(&quote(publication)),
             if binary { ", binary 'true'" } else { "" },
+            if early { ", streaming 'on'" } else { "" },
         );
         let user = options.get_username();
         Ok(Login {

@@ -1,4 +1,4 @@
-//! Decodes the messages of the `pgoutput` plugin, protocol 1 (PostgreSQL manual, "Logical
+//! Decodes the messages of the `pgoutput` plugin, protocol 2 (PostgreSQL manual, "Logical
 //! Replication Message Formats"). Pure; whatever comes in, it answers or says what is wrong.
 
 /// One message.
@@ -12,6 +12,22 @@ pub(super) enum Message<'a> {
     /// It has ended, and the log goes on behind this place.
     Commit {
         end: u64,
+    },
+    /// Some of a transaction that runs still follows, up to [`Self::Stop`].
+    Start {
+        xid: u32,
+    },
+    Stop,
+    /// One that was told of while it ran has ended, as [`Self::Begin`] and [`Self::Commit`] say it.
+    Committed {
+        xid: u32,
+        end: u64,
+        micros: i64,
+    },
+    /// Such a one, or a part of it, is none any more.
+    RolledBack {
+        xid: u32,
+        part: u32,
     },
     /// Said by `pg_logical_emit_message`, in a transaction.
     Said {
@@ -31,6 +47,8 @@ pub(super) struct Relation {
     pub(super) columns: Vec<String>,
     /// Type and modifier of each.
     pub(super) types: Vec<(u32, u32)>,
+    /// Its number among all that have come.
+    pub(super) came: u64,
 }
 
 impl Relation {
@@ -93,6 +111,20 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
             let (end, _micros) = (from.u64()?, from.i64()?);
             Ok(Message::Commit { end })
         }
+        b'S' => {
+            let (xid, _first) = (from.u32()?, from.byte()?);
+            Ok(Message::Start { xid })
+        }
+        b'E' => Ok(Message::Stop),
+        b'c' => {
+            let (xid, _flags, _place) = (from.u32()?, from.byte()?, from.u64()?);
+            let (end, micros) = (from.u64()?, from.i64()?);
+            Ok(Message::Committed { xid, end, micros })
+        }
+        b'A' => {
+            let (xid, part) = (from.u32()?, from.u32()?);
+            Ok(Message::RolledBack { xid, part })
+        }
         b'M' => {
             let (flags, _place) = (from.byte()?, from.u64()?);
             let (prefix, text) = (from.text()?, sized(&mut from)?);
@@ -134,14 +166,63 @@ pub(super) fn decode(data: &[u8]) -> Result<Message<'_>, Malformed> {
             }))
         }
         b'Y' | b'O' | b'T' => Ok(Message::Other),
-        _ => Err(Malformed("a message of an unknown kind")),
+        _ => Err(UNKNOWN),
     }
+}
+
+const UNKNOWN: Malformed = Malformed("a message of an unknown kind");
+
+/// A message of a transaction that runs.
+#[derive(Debug, PartialEq)]
+pub(super) struct Inside<'a> {
+    /// The part of the transaction, which may be rolled back by itself.
+    pub(super) xid: u32,
+    /// The message as it would be without that.
+    pub(super) kind: u8,
+    pub(super) rest: &'a [u8],
+    /// The table that it describes.
+    pub(super) relation: Option<u32>,
+}
+
+/// Takes a message of a transaction that runs apart; `None` where it says nothing that is needed.
+///
+/// # Errors
+/// When it is cut short, or not of this protocol.
+pub(super) fn inside(data: &[u8]) -> Result<Option<Inside<'_>>, Malformed> {
+    let mut from = Reader(data);
+    let kind = from.byte()?;
+    match kind {
+        b'R' | b'I' | b'U' | b'D' | b'M' => {}
+        // The origin says whose it is before all.
+        b'Y' | b'T' | b'O' => return Ok(None),
+        _ => return Err(UNKNOWN),
+    }
+    let xid = from.u32()?;
+    let rest = from.0;
+    let relation = match kind {
+        b'R' => Some(from.u32()?),
+        _ => None,
+    };
+    Ok(Some(Inside {
+        xid,
+        kind,
+        rest,
+        relation,
+    }))
+}
+
+/// Whether it ends what is told of a transaction that runs.
+pub(super) fn stops(data: &[u8]) -> bool {
+    data.first() == Some(&b'E')
 }
 
 /// See [`crate::fuzz`].
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(data: &[u8]) {
     let _ = decode(data);
+    if let Ok(Some(Inside { kind, rest, .. })) = inside(data) {
+        let _ = decode(&[&[kind], rest].concat());
+    }
 }
 
 fn relation(from: &mut Reader<'_>) -> Result<Relation, Malformed> {
@@ -155,7 +236,12 @@ fn relation(from: &mut Reader<'_>) -> Result<Relation, Malformed> {
         columns.push(from.text()?.to_owned());
         types.push((from.u32()?, from.u32()?));
     }
-    Ok(Relation { id, columns, types })
+    Ok(Relation {
+        id,
+        columns,
+        types,
+        came: 0,
+    })
 }
 
 fn update<'a>(from: &mut Reader<'a>) -> Result<Row<'a>, Malformed> {
@@ -341,7 +427,8 @@ mod tests {
             Ok(Message::Relation(Relation {
                 id: 7,
                 columns,
-                types
+                types,
+                came: 0,
             }))
         );
         assert_eq!(decode(&text[..12]), Err(Malformed("a name without an end")));
@@ -349,6 +436,7 @@ mod tests {
             id: 7,
             columns: columns.iter().map(|name| (*name).to_owned()).collect(),
             types: types.to_vec(),
+            came: 0,
         };
         let before = relation(&["id", "n"], &[(20, 0), (25, 0)]);
         assert!(relation(&["n", "more"], &[(25, 0), (16, 0)]).agrees(&before));
@@ -369,18 +457,54 @@ mod tests {
         let (prefix, text) = ("outgrow", &b"own"[..]);
         assert_eq!(decode(&said(1)), Ok(Message::Said { prefix, text }));
         assert_eq!(decode(&said(0)), Ok(Message::Other));
+        let start = b"S\0\0\0\x05\x01";
+        assert_eq!(decode(start), Ok(Message::Start { xid: 5 }));
+        assert_eq!((decode(b"E"), stops(b"E")), (Ok(Message::Stop), true));
+        let abort = b"A\0\0\0\x05\0\0\0\x06";
+        let rolled_back = Message::RolledBack { xid: 5, part: 6 };
+        assert_eq!(decode(abort), Ok(rolled_back));
+        let end = 7;
+        let ended = [b"c", &5u32.to_be_bytes()[..], &[0; 9], &7u64.to_be_bytes()].concat();
+        let ended = [ended, (-1i64).to_be_bytes().to_vec()].concat();
+        let committed = Message::Committed { xid, end, micros };
+        assert_eq!(decode(&ended), Ok(committed));
         let cut = Err(Malformed("a message that is cut short"));
-        for whole in [&begin[..], &commit, &said(1)] {
+        for whole in [&begin[..], &commit, &said(1), start, abort, &ended] {
             assert_eq!(decode(&whole[..whole.len() - 1]), cut);
         }
     }
 
+    #[test]
+    fn messages_of_a_transaction_that_runs_say_of_which_part() {
+        let within = |kind, rest| Inside {
+            xid: 6,
+            kind,
+            rest,
+            relation: None,
+        };
+        let row = b"D\0\0\0\x06\0\0\0\x07K\0\x01n";
+        assert_eq!(inside(row), Ok(Some(within(b'D', &row[5..]))));
+        let table = b"R\0\0\0\x06\0\0\0\x07public\0item\0d\0\0";
+        let described = Inside {
+            relation: Some(7),
+            ..within(b'R', &table[5..])
+        };
+        assert_eq!(inside(table), Ok(Some(described)));
+        assert_eq!(inside(b"O\0"), Ok(None));
+        assert_eq!(inside(b"B\0\0\0\x06"), Err(UNKNOWN));
+        let cut = Err(Malformed("a message that is cut short"));
+        assert_eq!(
+            (inside(b"I\0\0"), inside(&table[..7])),
+            (cut, Err(Malformed("a message that is cut short")))
+        );
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in prop::sample::select(b"BCRIUDYOTMx".to_vec()), rest: Vec<u8>) {
+        fn no_bytes_panic(kind in prop::sample::select(b"BCSEcARIUDYOTMx".to_vec()), rest: Vec<u8>) {
             let mut data = vec![kind];
             data.extend(rest);
-            let _ = decode(&data);
+            fuzz(&data);
         }
     }
 }

@@ -143,9 +143,13 @@ impl Database {
     pub(in crate::db) async fn gather(&self, feed: &Feed, most: usize) -> Result<Next, Error> {
         let mut inner = feed.inner.lock().await;
         let gathered = self.gather_once(feed, &mut inner, most).await;
-        if !matches!(gathered, Ok(Next::Nothing | Next::Taken(_))) {
+        let held = inner.stream.as_ref().is_some_and(|s| s.held.is_some());
+        match gathered {
+            Ok(Next::Nothing | Next::Taken(_)) => {}
+            // Nothing of it was looked at yet.
+            Ok(Next::TooLarge) if held => {}
             // What was read comes again.
-            inner.lose_stream();
+            Ok(Next::TooLarge) | Err(_) => inner.lose_stream(),
         }
         gathered
     }

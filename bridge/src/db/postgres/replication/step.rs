@@ -9,6 +9,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 
 use super::logged::{Layout, Noted, Told, Unkeyed, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
+use super::streamed::Unkept;
 use super::{PREFIX, Stream, Watched};
 use crate::db::images::{COLUMNS, PUT_BYTES, Texts};
 use crate::db::keys::key_text;
@@ -21,6 +22,9 @@ use crate::plan::KEY_COLUMNS;
 const PUT: usize = 2_000;
 /// Changes after which a step ends at the next end of a transaction.
 const ENOUGH: usize = 10_000;
+/// Bytes put aside of transactions that run, after which a step ends, so that they keep us from
+/// nothing else.
+const ASIDE: usize = 16 << 20;
 /// Between two looks whether a transaction has become visible.
 const VISIBLE: Duration = Duration::from_millis(2);
 
@@ -30,6 +34,8 @@ pub(super) struct Gathered {
     pub(super) waiting: Vec<Noted>,
     /// Bytes of the rows that are noted with them.
     pub(super) rows: usize,
+    /// Bytes put aside of transactions that run.
+    pub(super) aside: usize,
     /// Bytes of the messages of these.
     pub(super) bytes: usize,
     pub(super) put: usize,
@@ -68,7 +74,7 @@ pub(super) enum Manner {
 pub(super) enum Ended {
     /// At the end of a transaction, or with none.
     Whole,
-    /// Within a transaction that is too large to be gathered.
+    /// At a transaction that is too large to be gathered, or within it.
     TooLarge,
     /// The transaction up to which it was to be skipped is not in the log.
     Missed,
@@ -81,6 +87,17 @@ struct Open {
     /// Made by the bridge itself for this slice.
     ours: bool,
     at: i64,
+}
+
+impl Open {
+    fn of(xid: u32, micros: i64) -> Self {
+        Self {
+            xid,
+            micros,
+            ours: false,
+            at: since_1970(micros),
+        }
+    }
 }
 
 /// Takes in transactions until none is there, or enough.
@@ -137,12 +154,27 @@ impl<'a> Step<'a> {
         let mut next = Some(first);
         let mut open: Option<Open> = None;
         while let Some(data) = next {
-            self.message(stream, &data, &mut open)?;
-            let gathered = &self.gathered;
-            let enough = gathered.waiting.len() >= PUT || gathered.rows >= PUT_BYTES;
-            if self.manner == Manner::Put && enough {
-                self.put().await?;
+            if stream.streamed.is_within() && !pgoutput::stops(&data) {
+                self.put_aside(stream, &data).await?;
+            } else {
+                match pgoutput::decode(&data).map_err(|e| self.database.stream_error(e))? {
+                    Message::Committed { xid, end, micros } => {
+                        if self.is_too_large(stream, xid) {
+                            stream.held = Some(data);
+                            return Ok(match self.gathered.last {
+                                Some(_) => Ended::Whole,
+                                None => Ended::TooLarge,
+                            });
+                        }
+                        let open = Open::of(xid, micros);
+                        if !Box::pin(self.replay(stream, open, end)).await? {
+                            return Ok(Ended::TooLarge);
+                        }
+                    }
+                    message => self.message(stream, (&data, message), &mut open)?,
+                }
             }
+            self.put_enough().await?;
             if let Some(ended) = self.ended(open.is_some()) {
                 return Ok(ended);
             }
@@ -155,17 +187,14 @@ impl<'a> Step<'a> {
     fn message(
         &mut self,
         stream: &mut Stream,
-        data: &Bytes,
+        (data, message): (&Bytes, Message<'_>),
         open: &mut Option<Open>,
     ) -> Result<(), Error> {
-        match pgoutput::decode(data).map_err(|e| self.database.stream_error(e))? {
+        match message {
             Message::Begin { xid, micros } => {
-                *open = Some(Open {
-                    xid,
-                    micros,
-                    ours: false,
-                    at: since_1970(micros),
-                });
+                // It is told whole, whatever was told of it before.
+                stream.streamed.take(xid);
+                *open = Some(Open::of(xid, micros));
                 return Ok(());
             }
             Message::Commit { end } => {
@@ -180,21 +209,97 @@ impl<'a> Step<'a> {
                 }
                 return Ok(());
             }
-            Message::Relation(relation) => {
+            Message::Start { xid } => stream.streamed.begins(xid),
+            Message::Stop => stream.streamed.stops(),
+            Message::RolledBack { xid, part } => {
+                let known = stream.streamed.rolled_back(xid, part);
+                known.map_err(|e| self.unkept(stream, &e))?;
+            }
+            Message::Relation(mut relation) => {
                 self.layouts.remove(&relation.id);
                 let id = relation.id;
                 if let Some(before) = stream.relations.get(&id) {
                     stream.reshaped |= !relation.agrees(before);
                 }
+                relation.came = stream.streamed.describes();
                 stream.relations.insert(id, relation);
             }
             Message::Row(row) if open.as_ref().is_none_or(|open| !open.ours) => {
                 let at = open.as_ref().map_or_else(now_ms, |open| open.at);
                 self.row(stream, &row, (at, data))?;
             }
-            Message::Row(_) | Message::Other => {}
+            Message::Row(_) | Message::Committed { .. } | Message::Other => {}
         }
         self.gathered.bytes += data.len();
+        Ok(())
+    }
+
+    /// Keeps what a transaction that runs has said.
+    async fn put_aside(&mut self, stream: &mut Stream, data: &Bytes) -> Result<(), Error> {
+        let full = stream.streamed.keep(data);
+        if full.map_err(|e| self.unkept(stream, &e))? {
+            let written = Box::pin(stream.streamed.write()).await;
+            self.gathered.aside += written.map_err(|e| self.unkept(stream, &e))?;
+            self.database.moves();
+        }
+        Ok(())
+    }
+
+    /// Whether a transaction that was told of while it ran is too large for what is gathered, or
+    /// for all that may be.
+    fn is_too_large(&self, stream: &Stream, xid: u32) -> bool {
+        let Manner::Gather { bytes, .. } = self.manner else {
+            return false;
+        };
+        let (messages, size) = stream.streamed.size(xid);
+        let gathered = &self.gathered;
+        gathered.waiting.len().saturating_add(messages) >= ENOUGH
+            || gathered.bytes.saturating_add(size) >= bytes.saturating_mul(2)
+    }
+
+    /// Takes in a transaction that was told of while it ran. `false` where it is too large.
+    async fn replay(&mut self, stream: &mut Stream, open: Open, end: u64) -> Result<bool, Error> {
+        let (kept, mut open) = (stream.streamed.take(open.xid), Some(open));
+        if let Some(mut kept) = kept
+            && !matches!(self.manner, Manner::Skip(_))
+        {
+            let before = std::mem::take(&mut stream.relations);
+            self.layouts.clear();
+            let rewound = kept.rewind().await;
+            rewound.map_err(|e| self.unkept(stream, &e))?;
+            loop {
+                let next = kept.next().await;
+                let Some(data) = next.map_err(|e| self.unkept(stream, &e))? else {
+                    break;
+                };
+                let message = pgoutput::decode(&data).map_err(|e| self.database.stream_error(e))?;
+                self.message(stream, (&data, message), &mut open)?;
+                self.put_enough().await?;
+                if self.ended(true) == Some(Ended::TooLarge) {
+                    return Ok(false);
+                }
+            }
+            self.layouts.clear();
+            stream.adopt(before, &kept);
+        }
+        if let Some(open) = open {
+            self.committed(&open, end);
+        }
+        Ok(true)
+    }
+
+    /// A transaction that runs cannot be kept: from now on it comes once it is committed.
+    fn unkept(&self, stream: &mut Stream, cause: &Unkept) -> Error {
+        stream.unkept |= !matches!(cause, Unkept::Malformed(_));
+        self.database.stream_error(cause)
+    }
+
+    async fn put_enough(&mut self) -> Result<(), Error> {
+        let gathered = &self.gathered;
+        let enough = gathered.waiting.len() >= PUT || gathered.rows >= PUT_BYTES;
+        if self.manner == Manner::Put && enough {
+            self.put().await?;
+        }
         Ok(())
     }
 
@@ -216,6 +321,9 @@ impl<'a> Step<'a> {
     /// Whether this is enough, within a transaction or not.
     fn ended(&self, within: bool) -> Option<Ended> {
         let gathered = &self.gathered;
+        if !within && gathered.aside >= ASIDE && !matches!(self.manner, Manner::Skip(_)) {
+            return Some(Ended::Whole);
+        }
         match self.manner {
             Manner::Put => (!within && gathered.put >= ENOUGH).then_some(Ended::Whole),
             Manner::Gather { most, bytes } => {
