@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +20,16 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::run_in;
+
 /// A step waits for its evidence, on a busy machine, in a debug build.
 const STEP: Duration = Duration::from_secs(40);
 /// Few enough to leave the processes room, enough that something is always under way.
 const WRITERS: u64 = 3;
 const READERS: u64 = 6;
+
+/// As many as a person would read.
+const FAILURES_MAX: usize = 20;
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +223,21 @@ impl Shop {
         status.json()["state"]["revision"].clone()
     }
 
+    /// Changes the share of the reads, whatever the gates say.
+    pub(crate) async fn flip(&self, to: &str) {
+        let flip = [
+            "route", "flip", "catalog", to, "--force", "--reason", "test",
+        ];
+        let ended = run_in(self.dir.path(), &flip).await;
+        assert_eq!(
+            ended.code,
+            0,
+            "{to}: {}\n{}",
+            ended.stderr,
+            self.outgrow.log()
+        );
+    }
+
     /// Every row, not only those that the writers wrote.
     pub(crate) async fn check_rows(&self) {
         let verified = self
@@ -288,31 +309,61 @@ pub(crate) struct Writers {
     clients: JoinSet<()>,
     stop: CancellationToken,
     acknowledged: Arc<Mutex<BTreeSet<String>>>,
+    looked: Arc<AtomicUsize>,
+    failures: Failures,
+}
+
+/// Requests that went wrong, where nobody is killed nor should.
+type Failures = Arc<Mutex<Vec<String>>>;
+
+fn note(failures: &Failures, asked: &str, answer: &Result<Answer, String>) {
+    let why = match answer {
+        Ok(answer) if answer.status.is_success() => return,
+        Ok(answer) => format!("{asked}: {} {}", answer.status, answer.text()),
+        Err(why) => format!("{asked}: {why}"),
+    };
+    let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+    // Where somebody is killed, thousands of them.
+    if failures.len() < FAILURES_MAX {
+        failures.push(why);
+    }
 }
 
 impl Writers {
     fn start(shop: SocketAddr) -> Self {
         let stop = CancellationToken::new();
         let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+        let (looked, failures) = (Arc::new(AtomicUsize::new(0)), Failures::default());
         let mut clients = JoinSet::new();
         for writer in 0..WRITERS {
             let (stop, book) = (stop.clone(), Arc::clone(&acknowledged));
+            let failures = Arc::clone(&failures);
             clients.spawn(async move {
-                stop.run_until_cancelled(change_prices(shop, writer, book))
+                stop.run_until_cancelled(change_prices(shop, writer, book, failures))
                     .await;
             });
         }
         for reader in 0..READERS {
             let stop = stop.clone();
+            let seen = (Arc::clone(&looked), Arc::clone(&failures));
             clients.spawn(async move {
-                stop.run_until_cancelled(look_around(shop, reader)).await;
+                stop.run_until_cancelled(look_around(shop, reader, seen))
+                    .await;
             });
         }
         Self {
             clients,
             stop,
             acknowledged,
+            looked,
+            failures,
         }
+    }
+
+    /// How many reads were answered well, and what went wrong.
+    pub(crate) fn seen(&self) -> (usize, Vec<String>) {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.looked.load(Relaxed), failures.clone())
     }
 
     /// Waits until some more writes have been acknowledged.
@@ -344,7 +395,12 @@ impl Writers {
     }
 }
 
-async fn change_prices(shop: SocketAddr, writer: u64, book: Arc<Mutex<BTreeSet<String>>>) {
+async fn change_prices(
+    shop: SocketAddr,
+    writer: u64,
+    book: Arc<Mutex<BTreeSet<String>>>,
+    failures: Failures,
+) {
     let mut cookie = None;
     for number in 0u64.. {
         let Some(sid) = &cookie else {
@@ -360,7 +416,9 @@ async fn change_prices(shop: SocketAddr, writer: u64, book: Arc<Mutex<BTreeSet<S
             ("content-type", "application/json"),
         ];
         let request = client::request(Method::PUT, &url, &headers, Bytes::from(price.to_string()));
-        match client::try_send(request).await {
+        let answer = client::try_send(request).await;
+        note(&failures, &url, &answer);
+        match answer {
             Ok(answer) if answer.status.is_success() => {
                 book.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -385,7 +443,7 @@ pub(crate) async fn log_in(shop: SocketAddr, user: u64) -> Option<String> {
     cookie.split(';').next().map(str::to_owned)
 }
 
-async fn look_around(shop: SocketAddr, reader: u64) {
+async fn look_around(shop: SocketAddr, reader: u64, seen: (Arc<AtomicUsize>, Failures)) {
     for number in 0u64.. {
         let product = 1 + (number * 7 + reader) % 300;
         let path = match number % 5 {
@@ -397,7 +455,10 @@ async fn look_around(shop: SocketAddr, reader: u64) {
         let visitor = format!("visitor-{}", number % 500);
         let url = format!("http://{shop}{path}");
         let request = client::request(Method::GET, &url, &[("x-visitor", &visitor)], Bytes::new());
-        let _ = client::try_send(request).await;
+        let answer = client::try_send(request).await;
+        note(&seen.1, &url, &answer);
+        let well = answer.is_ok_and(|answer| answer.status.is_success());
+        seen.0.fetch_add(usize::from(well), Relaxed);
         tokio::task::yield_now().await;
     }
 }

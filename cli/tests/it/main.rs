@@ -22,6 +22,7 @@ mod reloading;
 mod replay;
 mod runbook;
 mod soak;
+mod soak_shop;
 mod starting;
 mod tracing;
 mod tripwire;

@@ -1,4 +1,4 @@
-//! The real process under mixed load, with a flip each second and reloads: no request fails, and
+//! The real process under mixed load, gRPC's trailers among it, with a flip each second and reloads: no request fails, and
 //! neither memory nor descriptors grow. Short in every run; `long_soak` takes minutes.
 
 #![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client;
@@ -39,6 +39,8 @@ const BETWEEN_WORDS: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(6);
 /// Events of a stream, fifty milliseconds apart.
 const EVENTS: usize = 20;
+/// What calls of gRPC are of.
+const CALL: &str = "/shop.Offers/Ask";
 /// Bytes of a large upload, and of its answer.
 const LARGE: usize = 1_000_000;
 
@@ -48,6 +50,8 @@ type Pool = Client<HttpConnector, Full<Bytes>>;
 #[derive(Debug, Clone, Default)]
 struct Seen {
     answered: Arc<AtomicU64>,
+    /// Of gRPC, with its trailers.
+    called: Arc<AtomicU64>,
     /// Requests that were asked again, as their connection of HTTP/2 was left.
     left: Arc<AtomicU64>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -68,17 +72,19 @@ impl Seen {
     #[allow(clippy::print_stdout)] // The figures are what a long run is for.
     fn check(&self, took: Duration) {
         let read = |of: &AtomicU64| of.load(Relaxed);
-        let [requests, left] = [&self.answered, &self.left].map(|of| read(of));
+        let [requests, calls] = [&self.answered, &self.called].map(|of| read(of));
+        let left = read(&self.left);
         let [echoed, cut] = [&self.echoed, &self.cut].map(|of| read(of));
         let reloads = self.reloads.lock().unwrap().len() as u64;
         let seconds = took.as_secs();
         println!(
-            "{requests} requests in {seconds} s, {left} of them sent again; {echoed} words over \
+            "{requests} requests and {calls} calls in {seconds} s, {left} of them sent again; {echoed} words over \
              WebSockets, of which {reloads} reloads have cut {cut}"
         );
         assert!(requests > 100, "{requests}");
+        assert!(calls > 50, "{calls}");
         // Each reload leaves one connection of each client of HTTP/2.
-        assert!(left <= CLIENTS * reloads, "{left} of {reloads} reloads");
+        assert!(left <= 2 * CLIENTS * reloads, "{left} of {reloads} reloads");
         assert!(echoed > 100, "{echoed}");
         assert!(cut <= 2 * CLIENTS * reloads, "{cut} of {reloads} reloads");
     }
@@ -103,11 +109,37 @@ fn echo(request: Request<Bytes>) -> Response<Body> {
     answer
 }
 
+/// As gRPC has it: what was sent, in two parts, and how it went behind them.
+fn call(request: Request<Bytes>) -> Response<Body> {
+    let mut body = request.into_body();
+    let half = body.split_to(body.len() / 2);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    let frames = [
+        Frame::data(half),
+        Frame::data(body),
+        Frame::trailers(trailers),
+    ];
+    let frames = stream::iter(frames.map(Ok::<_, std::io::Error>));
+    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    for (name, value) in [
+        ("content-type", "application/grpc"),
+        ("trailer", "grpc-status"),
+    ] {
+        let value = http::HeaderValue::from_static(value);
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
+
 /// A side that answers with what it was sent, a stream of events, and an echo.
 async fn side(name: &'static str) -> Upstream {
     Upstream::streaming(move |request: Request<Bytes>| async move {
         if request.headers().contains_key("upgrade") {
             return echo(request);
+        }
+        if request.uri().path() == CALL {
+            return call(request);
         }
         if request.uri().path() != "/events" {
             let (head, body) = request.into_parts();
@@ -150,7 +182,7 @@ fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstre
          [control]\nlisten = \"{control}\"\n\
          [services.catalog]\nurls = [\"{}\"]\n[slices.catalog]\nservice = \"catalog\"\n\
          cohort = [\"header:x-visitor\"]\n\
-         routes = [\"GET /api/offers\", \"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n\
+         routes = [\"POST {CALL}\", \"GET /api/offers\", \"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n\
          [[slices.catalog.route_filters]]\nroutes = [\"GET /api/offers\"]\ncache = {{ }}\n",
         30 + n % 2,
         DRAIN.as_secs(),
@@ -241,6 +273,39 @@ async fn asks(at: SocketAddr, client: u64, http2: bool, seen: Seen) {
         match answered.await {
             Ok(()) => drop(seen.answered.fetch_add(1, Relaxed)),
             Err(why) => seen.failed(&format!("{asked}: {why}")),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Calls without pause until the end, over HTTP/2, on a route of the slice.
+async fn calls(at: SocketAddr, client: u64, seen: Seen) {
+    let pool = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    for n in 0_u64.. {
+        let sent = Bytes::from(format!("call {n} of {client}").repeat(20));
+        let request = Request::post(format!("http://{at}{CALL}"))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .header("x-visitor", format!("v{client}"))
+            .body(Full::new(sent.clone()))
+            .unwrap();
+        let called = async {
+            let answer = ask(&pool, request, &seen.left).await?;
+            let body = answer.into_body().collect().await;
+            let body = body.map_err(|error| format!("{error:?}"))?;
+            let status = body.trailers().and_then(|all| all.get("grpc-status"));
+            let well = status.is_some_and(|status| status == "0");
+            let came = body.to_bytes();
+            match well && came == sent {
+                true => Ok(()),
+                false => Err(format!("trailers: {well}, {came:?}")),
+            }
+        };
+        match called.await {
+            Ok(()) => drop(seen.called.fetch_add(1, Relaxed)),
+            Err(why) => seen.failed(&format!("a call: {why}")),
         }
         tokio::task::yield_now().await;
     }
@@ -339,6 +404,7 @@ fn clients(at: SocketAddr, seen: &Seen) -> JoinSet<()> {
         for http2 in [false, true] {
             clients.spawn(asks(at, client, http2, seen.clone()));
         }
+        clients.spawn(calls(at, client, seen.clone()));
         clients.spawn(listens(at, seen.clone()));
         for path in ["/echo", "/api/products/echo"] {
             clients.spawn(echoes(at, path, client, seen.clone()));
