@@ -29,6 +29,7 @@ use crate::headers;
 use crate::inbound::{ClientBody, ClientHalf};
 use crate::kinds::{Asked, Kind, Kinds};
 use crate::limits::{Allowance, Allowed};
+use crate::overrides;
 use crate::pool::{Client, Lent, Outgoing};
 use crate::reply::Reply;
 use crate::routes::{self, Ambiguous, Found};
@@ -80,6 +81,9 @@ pub(crate) async fn carry(
         allowed: Allowed::ALL,
     };
     let found = route(&core, &out.parts.method, &out.parts)?;
+    if kinds.has(Kind::OVERRIDE) {
+        overridden(&core, found, &mut out.parts)?;
+    }
     let chosen = filters(&core, found);
     let fits = allow(&core, chosen, &mut out, is_call);
     let found = found.map(|found| found.route);
@@ -305,6 +309,25 @@ fn route<'a>(
     let elsewhere = core.shared.settings.filters.as_deref();
     let found = table.find((method, host), parts.uri.path(), elsewhere);
     found.map_err(|Ambiguous| Refusal::Malformed("its path can be read as one of another route"))
+}
+
+/// A request that some servers would take for another one.
+#[cold]
+fn overridden(
+    core: &Core,
+    found: Option<&Found>,
+    parts: &mut request::Parts,
+) -> Result<(), Refusal> {
+    let table = &core.shared.table;
+    let elsewhere = core.shared.settings.filters.as_deref();
+    let host = parts.headers.get(HOST).cloned();
+    let host = host.as_ref().and_then(|host| host.to_str().ok());
+    let find = |method: &Method, path: &str| {
+        let found = table.find((method, host), path, elsewhere);
+        found.map(|found| found.map(|found| found.route))
+    };
+    let guards = |other| table.guards(found, other, elsewhere);
+    overrides::apply(core, found, parts, find, guards)
 }
 
 /// Whether the override secret came with the request.

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Version, request};
 use crate::core::{Certificate, Peer};
 use crate::error::Refusal;
 use crate::kinds::{Asked, Kind};
+use crate::overrides::is_override;
 use crate::trust::Word;
 
 /// Says who calls; only the proxy may.
@@ -104,9 +105,12 @@ impl Apart {
     }
 }
 
-/// What says of a client who it is, or comes from the proxy alone. Some servers take what follows a body
+/// What says of a client who it is, or of its request what it is, or comes from the proxy alone. Some servers take what follows a body
 /// for fields of the head.
 pub(crate) fn says_who(name: &HeaderName) -> bool {
+    if is_override(name) {
+        return true;
+    }
     let name = name.as_str();
     let begins = |ours: &str| {
         name.get(..ours.len())

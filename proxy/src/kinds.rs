@@ -8,6 +8,7 @@ use http::header::{
 use http::{HeaderMap, request};
 
 use crate::headers::{self, is_hop_by_hop, is_ours};
+use crate::overrides::is_override;
 
 /// A set of kinds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ impl Kind {
     pub(crate) const OURS: Self = Self(1 << 6);
     pub(crate) const COOKIE: Self = Self(1 << 7);
     pub(crate) const FORWARDED: Self = Self(1 << 8);
+    /// Some servers take a request for another one by it.
+    pub(crate) const OVERRIDE: Self = Self(1 << 9);
 
     /// Of a name alone.
     pub(crate) fn of(name: &HeaderName) -> Self {
@@ -38,6 +41,7 @@ impl Kind {
                 | one(*name == UPGRADE, Self::UPGRADE)
                 | one(is_ours(name, false), Self::OURS)
                 | one(*name == COOKIE, Self::COOKIE)
+                | one(is_override(name), Self::OVERRIDE)
                 | one(
                     *name == FORWARDED || headers::X_FORWARDED.contains(name),
                     Self::FORWARDED,

@@ -32,6 +32,7 @@ mod inbound;
 mod kinds;
 mod limit;
 mod limits;
+mod overrides;
 mod pages;
 mod pool;
 mod preface;
@@ -77,6 +78,7 @@ pub use guard::{Act, Lowered, TakenBack};
 pub use handle::{Explanation, Handle};
 pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::{Allowance, Limits};
+pub use overrides::Overrides;
 pub use pages::{ERROR_CODES, ErrorPage};
 pub use press::Coding;
 pub use rules::{

@@ -65,6 +65,11 @@ impl RouteTable {
         self.hosts
     }
 
+    /// There is nothing but the legacy side.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// A route by its number.
     pub(crate) fn route(&self, number: usize) -> &Found {
         &self.all[number]
@@ -184,6 +189,16 @@ impl RouteTable {
             found.iter().all(|other| guards(one, *other, elsewhere))
         };
         found.iter().find(guards_all).copied().ok_or(Ambiguous)
+    }
+
+    /// Whether a request that is on the first route may be taken for one of the other, by their numbers.
+    pub(crate) fn guards(
+        &self,
+        one: Option<&Found>,
+        other: Option<usize>,
+        elsewhere: Option<&Filters>,
+    ) -> bool {
+        guards(one, other.map(|other| self.route(other)), elsewhere)
     }
 
     fn exactly(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Found> {

@@ -16,6 +16,7 @@ use crate::cache::CacheSettings;
 use crate::filters::Filters;
 use crate::limit::Limiter;
 use crate::limits::Limits;
+use crate::overrides::Overrides;
 use crate::pages::ErrorPage;
 use crate::routes::RouteTable;
 use crate::rules::ServiceSettings;
@@ -58,6 +59,8 @@ pub struct Settings {
     /// What the proxy's own cookies are signed with: by the first one; those of the others are known, too.
     /// Proxies that are to decide alike have the same. Without any, no cookies are issued.
     pub cookie_keys: Vec<Secret>,
+    /// What becomes of fields by which some servers take a request for another one.
+    pub overrides: Overrides,
     /// Lets testers choose a side by header; `None` turns that off.
     pub override_secret: Option<Secret>,
     /// `None`: requests are not logged.

@@ -82,6 +82,8 @@ pub(crate) struct Proxy {
     pub(crate) error_pages: Vec<outgrow_proxy::ErrorPage>,
     /// Sign the proxy's own cookies, the first one anew; none where the program has a key of its own.
     pub(crate) cookie_keys: Vec<Secret>,
+    /// What becomes of fields by which some servers take a request for another one.
+    pub(crate) overrides: outgrow_proxy::Overrides,
     /// Allows testers to choose a side by header; `None` turns that off.
     pub(crate) override_secret: Option<Secret>,
     /// `None`: the extracted services are told nothing of the caller.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_bridge::Capture;
-use outgrow_proxy::{Limits, Network, TlsSettings, Trust};
+use outgrow_proxy::{Limits, Network, Overrides, TlsSettings, Trust};
 
 use super::Surroundings;
 use super::access_log;
@@ -125,6 +125,7 @@ pub(super) fn proxy(
         held_bytes: held.1,
         ..limits::of_proxy(&mut section, findings)
     };
+    let overrides = overrides(&mut section, findings);
     let limit = filters::limit(section.get("rate_limit"), findings);
     let cache = filters::store(section.get("cache"), findings);
     let filters = filters::of_proxy(&mut section, findings);
@@ -160,6 +161,7 @@ pub(super) fn proxy(
         auth,
         error_pages,
         cookie_keys: cookie_keys?,
+        overrides,
         override_secret: override_secret.ok()?,
         // A section that is there but wrong must not pass as one that is not there.
         identity: identity.map_or(Some(None), |found| found.map(Some))?,
@@ -168,6 +170,21 @@ pub(super) fn proxy(
         dns,
         access_log: access_log.map_or(Some(None), |found| found.map(Some))?,
     })
+}
+
+/// What becomes of fields by which some servers take a request for another one.
+fn overrides(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Overrides {
+    let Some(node) = section.get("overrides") else {
+        return Overrides::default();
+    };
+    let text = node.text(findings).unwrap_or("check");
+    let found = Overrides::ALL.iter().find(|(name, _)| *name == text);
+    let Some((_, found)) = found else {
+        let fix = "write \"check\", \"strip\" or \"pass\"";
+        findings.refuse(&node.place, "such fields cannot be treated so", fix);
+        return Overrides::default();
+    };
+    *found
 }
 
 fn networks(

@@ -109,6 +109,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
                 ttl: identity.ttl,
             }),
         cookie_keys: cookie_keys(config)?,
+        overrides: config.proxy.overrides,
         override_secret: config.proxy.override_secret.as_ref().map(secret),
         trace: config.proxy.trace,
         spans: config.proxy.spans.clone(),

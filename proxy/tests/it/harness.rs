@@ -49,6 +49,7 @@ pub(crate) fn plain(legacy: &Upstream) -> Settings {
         error_pages: Vec::new(),
         identity: None,
         cookie_keys: vec![Secret::new("a key of the tests, long enough")],
+        overrides: outgrow_proxy::Overrides::Check,
         override_secret: None,
         access_log: None,
         trace: TraceSettings::default(),

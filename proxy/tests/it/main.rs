@@ -47,6 +47,7 @@ mod mirrored;
 mod multiplexed;
 mod naming;
 mod origins;
+mod overriding;
 mod patience;
 mod proving;
 mod remembering;

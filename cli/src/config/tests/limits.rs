@@ -87,3 +87,37 @@ fn every_key_of_limits_is_in_the_reference() {
         assert!(section.contains(&format!("| `{key}`")), "{key}");
     }
 }
+
+#[test]
+fn writes_wait_within_the_bounds_of_the_file() {
+    let two = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[legacy]\nurls = [\"http://[::1]:9\"]\n";
+    let usual = good(two).proxy.limits;
+    assert_eq!((usual.held_max, usual.held_bytes), (4_096, 64 << 20));
+    let own = "[proxy]\nhold_max = 7\nhold_bytes = \"0MiB\"\noverrides = \"strip\"\n";
+    let proxy = good(&two.replace("[proxy]\n", own)).proxy;
+    assert_eq!((proxy.limits.held_max, proxy.limits.held_bytes), (7, 0));
+    assert_eq!(proxy.overrides, outgrow_proxy::Overrides::Strip);
+    for (name, hold) in [
+        (
+            "hold_low",
+            "hold_max = 0\nhold_bytes = 1\noverrides = \"drop\"",
+        ),
+        (
+            "hold_high",
+            "hold_max = 1000001\nhold_bytes = \"2TiB\"\noverrides = true",
+        ),
+        (
+            "hold_odd",
+            "hold_max = \"many\"\nhold_bytes = \"much\"\noverrides = \"Check\"",
+        ),
+        (
+            "hold_unknown",
+            "hold_maximum = 5\nhold_byte = \"1MiB\"\noverride = \"pass\"",
+        ),
+    ] {
+        golden(
+            name,
+            &two.replace("[proxy]\n", &format!("[proxy]\n{hold}\n")),
+        );
+    }
+}
