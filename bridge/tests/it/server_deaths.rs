@@ -22,6 +22,8 @@ struct Trap {
     armed: Mutex<Option<&'static str>>,
     /// The server's first process.
     pid: AtomicU32,
+    /// How often it is passed before that.
+    left: AtomicU32,
     struck: watch::Sender<bool>,
     passed: Mutex<BTreeSet<&'static str>>,
 }
@@ -31,6 +33,7 @@ impl Trap {
         Arc::new(Self {
             armed: Mutex::default(),
             pid: AtomicU32::new(0),
+            left: AtomicU32::new(0),
             struck: watch::channel(false).0,
             passed: Mutex::default(),
         })
@@ -45,14 +48,20 @@ impl Trap {
         self.passed.lock().unwrap().insert(at);
         let mut armed = self.armed.lock().unwrap();
         if *armed == Some(at) {
+            let left = self.left.load(Ordering::Relaxed);
+            if left > 0 {
+                self.left.store(left - 1, Ordering::Relaxed);
+                return;
+            }
             *armed = None;
             kill_server(self.pid.load(Ordering::Relaxed));
             self.struck.send_replace(true);
         }
     }
 
-    fn arm(&self, point: &'static str, pid: u32) {
+    fn arm(&self, (point, left): (&'static str, u32), pid: u32) {
         self.struck.send_replace(false);
+        self.left.store(left, Ordering::Relaxed);
         self.pid.store(pid, Ordering::Relaxed);
         *self.armed.lock().unwrap() = Some(point);
     }
@@ -83,14 +92,25 @@ impl Trap {
 pub(crate) enum Points {
     /// One each side of a commit.
     Some,
-    /// Each that is passed.
-    All,
+    /// Each that is passed; in each lap one pass later.
+    All(u32),
 }
 
+/// Of the long tests: ten times what every run does, each at other moments.
+pub(crate) const LAPS: u32 = 10;
+
 impl Points {
+    /// The lap in which each point is tried.
+    pub(crate) fn lap(self) -> Option<u32> {
+        match self {
+            Self::Some => None,
+            Self::All(lap) => Some(lap),
+        }
+    }
+
     fn of(self, passed: BTreeSet<&'static str>) -> Vec<&'static str> {
         let few = ["after-rows", "before-commit"];
-        let chosen = |point: &&str| self == Self::All || few.contains(point);
+        let chosen = |point: &&str| self.lap().is_some() || few.contains(point);
         passed.into_iter().filter(chosen).collect()
     }
 }
@@ -143,9 +163,9 @@ impl World {
         }
     }
 
-    fn arm(&mut self, point: &'static str) {
+    fn arm(&mut self, point: &'static str, left: u32) {
         let pid = self.victim().pid();
-        self.trap.arm(point, pid);
+        self.trap.arm((point, left), pid);
     }
 
     /// One statement on the side that takes writes.
@@ -214,7 +234,7 @@ impl World {
             link.close().await.unwrap();
             link.shutdown().await;
             self.pair.extracted.execute("DELETE FROM article").await;
-            self.arm(point);
+            self.arm(point, 0);
             link = Link::open(self.spec()).await.unwrap();
             // Where the server dies while the link is begun, that fails, and is asked for again.
             let begun = link.ensure(DataPhase::Copying, Side::Legacy).await.is_ok();
@@ -240,7 +260,7 @@ impl World {
         let points = self.points.of(self.trap.passed());
         assert!(!points.is_empty());
         for point in points {
-            self.arm(point);
+            self.arm(point, self.points.lap().unwrap_or(0));
             self.written_until_struck(source, point).await;
             self.revived(link).await;
             self.write(source).await;
@@ -256,7 +276,7 @@ impl World {
         }
         let mut place = 0;
         for step in ["fence", "drain", "turn"] {
-            if self.points == Points::All || step == "drain" {
+            if self.points.lap().is_some() || step == "drain" {
                 kill_server(self.victim().pid());
                 // What is asked for meanwhile fails or is done; it can be asked for again.
                 let _ = match step {
@@ -278,7 +298,7 @@ impl World {
             }
         }
         for point in ["half-turned", "turned"] {
-            self.arm(point);
+            self.arm(point, 0);
             let _ = link.turn(to).await;
             if self.trap.disarm() {
                 self.restart().await;
@@ -358,9 +378,12 @@ async fn long_each_server_dies_at_every_point_by_logs() {
 }
 
 async fn every_point(capture: Capture) {
-    for victim in [Side::Legacy, Side::Extracted] {
-        deaths(postgres_to_mariadb(capture).await, victim, Points::All).await;
-        deaths(mariadb_to_postgres(capture).await, victim, Points::All).await;
+    for lap in 0..LAPS {
+        for victim in [Side::Legacy, Side::Extracted] {
+            let points = Points::All(lap);
+            deaths(postgres_to_mariadb(capture).await, victim, points).await;
+            deaths(mariadb_to_postgres(capture).await, victim, points).await;
+        }
     }
 }
 
@@ -378,7 +401,7 @@ async fn amid_copies(capture: Capture, deaths: &[(&'static str, Side)]) {
             Side::Legacy => &mut wares.legacy,
             Side::Extracted => &mut wares.extracted,
         };
-        trap.arm(point, server.pid());
+        trap.arm((point, 0), server.pid());
         let link = Link::open(spec).await.unwrap();
         let begun = link.ensure(DataPhase::Copying, Side::Legacy).await.is_ok();
         let struck = tokio::time::timeout(WAIT, trap.strikes()).await;
