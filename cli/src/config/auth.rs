@@ -240,6 +240,24 @@ fn unknown<'a>(
     ))
 }
 
+/// Services that are asked who may ask, or about tokens.
+pub(super) fn asked<'a>(
+    proxy: Option<&Proxy>,
+    routes: impl Iterator<Item = (&'a Place, &'a Route)>,
+) -> Vec<String> {
+    let of_routes = routes.filter_map(|(_, route)| route.filters.as_deref());
+    let of_proxy = proxy.and_then(|proxy| proxy.filters.as_deref());
+    let rules = of_proxy.into_iter().chain(of_routes);
+    let rules = rules.filter_map(|filters| filters.auth.as_ref());
+    let gates = rules.filter_map(|rule| match &rule.way {
+        Way::Asked { service, .. } => Some(service.clone()),
+        Way::Shown(_) => None,
+    });
+    let about_tokens = proxy.map_or(&[][..], |proxy| &proxy.auth.introspection);
+    let about_tokens = about_tokens.iter().map(|one| one.service.clone());
+    gates.chain(about_tokens).collect()
+}
+
 /// Whether those who are asked about tokens are there.
 pub(super) fn check_asked<T>(
     settings: &AuthSettings,

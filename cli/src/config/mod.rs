@@ -154,7 +154,9 @@ fn read(
         findings.refuse(place, rule, "call the service by another one");
     }
     let slices = slices::read(&mut root, findings, around);
+    let routes = slices.iter().flat_map(slices::Draft::routes);
     let rest = slices::Rest {
+        asked: auth::asked(proxy.as_ref(), routes),
         legacy_database: legacy
             .as_ref()
             .is_none_or(|legacy| legacy.database.is_some()),

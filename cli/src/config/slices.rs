@@ -213,6 +213,8 @@ pub(super) fn cohort(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Cohort
 
 /// What the slices are checked against.
 pub(super) struct Rest<'a> {
+    /// Services that decide who may ask.
+    pub(super) asked: Vec<String>,
     /// Whether `[legacy]` names a database; `true` where that is reported already.
     pub(super) legacy_database: bool,
     pub(super) legacy: Option<&'a Legacy>,
@@ -223,7 +225,7 @@ pub(super) struct Rest<'a> {
 
 /// Checks the slices against one another and the rest of the file.
 pub(super) fn cross_check(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Findings<'_>) {
-    check_services(drafts, rest.services, findings);
+    check_services(drafts, (rest.services, &rest.asked), findings);
     check_routes(drafts, findings);
     check_tables(drafts, rest, findings);
     check_sandboxes(drafts, rest, findings);
@@ -248,8 +250,12 @@ pub(super) fn cross_check(drafts: &[Draft], rest: &Rest<'_>, findings: &mut Find
     }
 }
 
-fn check_services(drafts: &[Draft], services: &Services, findings: &mut Findings<'_>) {
-    let mut used = BTreeSet::new();
+fn check_services(
+    drafts: &[Draft],
+    (services, asked): (&Services, &[String]),
+    findings: &mut Findings<'_>,
+) {
+    let mut used: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
     for (place, name) in drafts.iter().filter_map(|draft| draft.service.as_ref()) {
         used.insert(name.as_str());
         if services.contains_key(name) {
@@ -263,7 +269,7 @@ fn check_services(drafts: &[Draft], services: &Services, findings: &mut Findings
     }
     for (name, (place, _)) in services {
         if !used.contains(name.as_str()) {
-            findings.warn(place, "no slice uses this service", "remove it, or use it");
+            findings.warn(place, "nothing uses this service", "remove it, or use it");
         }
     }
 }

@@ -221,3 +221,28 @@ fn every_key_of_introspection_is_in_the_reference() {
         assert!(section.contains(&format!("| `{key}`")), "{key}");
     }
 }
+
+/// Nobody is told to remove a service that decides who may ask.
+#[test]
+fn a_service_that_is_asked_is_used() {
+    let more = "[services.catalog]";
+    let gate = "[services.gate]\nurls = [\"http://127.0.0.1:9\"]\n\n[services.catalog]";
+    let warned = |auth: &str| {
+        let config = good(&with(LOGIN, auth).replace(more, gate));
+        let told = config.warnings.iter().map(ToString::to_string);
+        told.filter(|text| text.contains("services.gate")).count()
+    };
+    assert_eq!(warned("auth = { issuers = [\"login\"] }"), 1);
+    assert_eq!(warned("auth = { service = \"gate\" }"), 0);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "0123456789abcdef").unwrap();
+    let asked = format!("{ASKED}\nbearer_file = \"{}\"", file.display()).replace("catalog", "gate");
+    let text = asking(&asked, "auth = { introspection = \"sessions\" }").replace(more, gate);
+    let warnings = good(&text).warnings;
+    assert!(
+        !warnings
+            .iter()
+            .any(|w| w.to_string().contains("services.gate"))
+    );
+}
