@@ -7,6 +7,7 @@
 //! same, sums differ and the rows are compared, which finds nothing.
 
 mod column;
+pub(crate) mod joined;
 mod made;
 
 use outgrow_rollout::Side;

@@ -3,7 +3,7 @@
 //! Where both databases can, a stride is compared by sums of hashes that they compute: equal sums
 //! prove it equal, and no row leaves a server. Sums that differ prove nothing, for both sides move:
 //! the stride is looked at again in pieces, a piece once more when the stream is past what the
-//! source had, and then row by row.
+//! source had, and then row by row. Two SQLite files are asked by a join in place of sums.
 
 mod apart;
 mod kept;
@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use outgrow_rollout::{Side, TableRows};
 use serde::{Deserialize, Serialize};
+use sqlx::SqlitePool;
 
-use crate::checksum::Sums;
+use crate::checksum::{Sums, joined};
 use crate::db::now_ms;
+use crate::db::sqlite;
 use crate::db::sums::{self, Range};
 use crate::error::{Error, OnSide};
 use crate::plan::Group;
+use crate::spec::DatabaseUrl;
 use crate::value::Key;
 use crate::verify::{Verifier, VerifyReport};
 pub(crate) use pace::{LastVerify, Verifying};
@@ -53,9 +56,9 @@ pub struct VerifyOptions {
 /// How a table was compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableWay {
-    /// `checksums` or `rows`.
+    /// `checksums`, `joins` (of two SQLite files) or `rows`.
     pub by: String,
-    /// Why not by checksums.
+    /// Why rows are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -78,6 +81,25 @@ pub(crate) struct Found {
     /// When it began, and for how long it ran in other processes.
     pub(crate) began_ms: i64,
     pub(crate) millis: u64,
+}
+
+/// What the databases are asked in place of rows.
+enum Asked {
+    Sums(Sums),
+    /// Two SQLite files, for a join: per extracted table the condition of rows that are equal.
+    Joins {
+        pool: SqlitePool,
+        conditions: Vec<String>,
+    },
+}
+
+impl Asked {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Sums(_) => "checksums",
+            Self::Joins { .. } => "joins",
+        }
+    }
 }
 
 /// What two sums said.
@@ -212,7 +234,7 @@ impl Verifier<'_> {
             self.strangers(at, picker, pace, found).await?;
         }
         let way = TableWay {
-            by: if sums.is_ok() { "checksums" } else { "rows" }.to_owned(),
+            by: sums.as_ref().map_or("rows", Asked::name).to_owned(),
             why: sums.err(),
         };
         for table in group.tables(Side::Extracted) {
@@ -226,13 +248,16 @@ impl Verifier<'_> {
         &self,
         group: &Group,
         options: &VerifyOptions,
-    ) -> Result<Result<Sums, String>, Error> {
+    ) -> Result<Result<Asked, String>, Error> {
         if options.by_rows {
             return Ok(Err("asked for".to_owned()));
         }
         if group.keys_apart() {
             let why = "the other side writes its keys otherwise, in another order";
             return Ok(Err(why.to_owned()));
+        }
+        if let Some(joins) = self.joins(group) {
+            return Ok(joins);
         }
         let (legacy, extracted) = (&self.shared.legacy, &self.shared.extracted);
         if legacy.encoding().await? != extracted.encoding().await? {
@@ -241,7 +266,21 @@ impl Verifier<'_> {
         }
         let engines = (legacy.dialect(), extracted.dialect());
         let alike = self.alike_hashed().await?;
-        Ok(Sums::of(group, self.source, engines, alike))
+        Ok(Sums::of(group, self.source, engines, alike).map(Asked::Sums))
+    }
+
+    /// A join over both, where both are SQLite files; or why there is none.
+    fn joins(&self, group: &Group) -> Option<Result<Asked, String>> {
+        let (DatabaseUrl::Sqlite(legacy), DatabaseUrl::Sqlite(extracted)) = (
+            self.shared.url(Side::Legacy),
+            self.shared.url(Side::Extracted),
+        ) else {
+            return None;
+        };
+        let busy = self.shared.limits().busy;
+        let pool = sqlite::joined::pool(legacy, extracted, busy)?;
+        let conditions = joined::conditions(group, self.source);
+        Some(conditions.map(|conditions| Asked::Joins { pool, conditions }))
     }
 
     /// Whether both servers have hash functions of rows, and the same ones.
@@ -262,7 +301,7 @@ impl Verifier<'_> {
         &self,
         at: usize,
         range: &Range,
-        sums: &mut Result<Sums, String>,
+        sums: &mut Result<Asked, String>,
         found: &mut Found,
     ) -> Result<(), Error> {
         let Ok(asked) = sums else {
@@ -301,7 +340,7 @@ impl Verifier<'_> {
         &self,
         at: usize,
         range: &Range,
-        sums: &Sums,
+        sums: &Asked,
         found: &mut Found,
     ) -> Result<(), Error> {
         let group = &self.plan.groups[at];
@@ -316,14 +355,66 @@ impl Verifier<'_> {
         self.rows(at, range, found).await
     }
 
-    /// Whether both sides' sums of a range are equal; its rows are counted then.
+    /// Whether both sides' rows of a range are proven equal; they are counted then.
     async fn equal(
+        &self,
+        group: &Group,
+        asked: &Asked,
+        range: &Range,
+        found: &mut Found,
+    ) -> Result<Said, Error> {
+        let rows = match asked {
+            Asked::Sums(hashes) => self.equal_sums(group, hashes, range).await,
+            Asked::Joins { pool, conditions } => {
+                self.equal_rows(group, (pool, conditions), range).await
+            }
+        };
+        let rows = match rows {
+            Ok(Some(rows)) => rows,
+            Ok(None) => return Ok(Said::Differ),
+            Err(e) if e.passes() => return Err(e),
+            Err(e) => return Ok(Said::Cannot(e.to_string())),
+        };
+        let parts = group.tables(Side::Extracted);
+        for (table, rows) in parts.iter().zip(&rows) {
+            let counts = found.tables.entry(table.name.clone()).or_default();
+            counts.legacy += rows;
+            counts.extracted += rows;
+        }
+        found.looked_at += match group.is_partial() {
+            true => rows.iter().sum(),
+            false => rows.iter().copied().max().unwrap_or(0),
+        };
+        Ok(Said::Equal)
+    }
+
+    /// The rows of each extracted table, where all are equal.
+    async fn equal_rows(
+        &self,
+        group: &Group,
+        (pool, conditions): (&SqlitePool, &[String]),
+        range: &Range,
+    ) -> Result<Option<Vec<u64>>, Error> {
+        let mut all = Vec::with_capacity(conditions.len());
+        let parts = group.tables(Side::Extracted).iter().zip(conditions);
+        for (part, (table, condition)) in parts.enumerate() {
+            let both = (&group.legacy_of(part), table);
+            let rows = sqlite::joined::equal_rows(pool, both, range, condition).await;
+            match rows.on(Side::Legacy)? {
+                Some(rows) => all.push(rows),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// As [`Self::equal_rows`], by the sums of both sides.
+    async fn equal_sums(
         &self,
         group: &Group,
         hashes: &Sums,
         range: &Range,
-        found: &mut Found,
-    ) -> Result<Said, Error> {
+    ) -> Result<Option<Vec<u64>>, Error> {
         let parts = group.tables(Side::Extracted);
         let legacy = async {
             let mut tx = self.shared.legacy.read().await?;
@@ -344,25 +435,9 @@ impl Verifier<'_> {
             }
             Ok(all)
         };
-        let (legacy, extracted) = match tokio::try_join!(legacy, extracted) {
-            Ok(sums) => sums,
-            Err(e) if e.passes() => return Err(e),
-            Err(e) => return Ok(Said::Cannot(e.to_string())),
-        };
-        if !legacy.iter().zip(&extracted).all(|(a, b)| a.proves(b)) {
-            return Ok(Said::Differ);
-        }
-        for (table, sum) in parts.iter().zip(&legacy) {
-            let counts = found.tables.entry(table.name.clone()).or_default();
-            counts.legacy += sum.rows;
-            counts.extracted += sum.rows;
-        }
-        let rows = legacy.iter().map(|sum| sum.rows);
-        found.looked_at += match group.is_partial() {
-            true => rows.sum(),
-            false => rows.max().unwrap_or(0),
-        };
-        Ok(Said::Equal)
+        let (legacy, extracted) = tokio::try_join!(legacy, extracted)?;
+        let equal = legacy.iter().zip(&extracted).all(|(a, b)| a.proves(b));
+        Ok(equal.then(|| legacy.iter().map(|sum| sum.rows).collect()))
     }
 
     /// Waits until the target is past what the source has now, if anything brings it there.

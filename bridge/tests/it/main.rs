@@ -57,6 +57,7 @@ mod tls;
 mod turning;
 mod values_between;
 mod verify_checksums;
+mod verify_joins;
 mod verify_killed;
 mod verify_ways;
 mod verifying;

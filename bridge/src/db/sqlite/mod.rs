@@ -3,6 +3,7 @@
 pub(crate) mod capture;
 mod images;
 pub(crate) mod introspect;
+pub(crate) mod joined;
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,15 +17,18 @@ use super::tx::Fetched;
 use super::{Arg, CONNECTIONS, References, Tx};
 use crate::value::Cell;
 
-pub(super) fn pool(path: &Path, busy: Duration) -> SqlitePool {
-    let options = SqliteConnectOptions::new()
+fn options(path: &Path, busy: Duration) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
         // A position must never survive a power cut that its rows, or the changes that
         // it stands for, did not.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(busy);
+        .busy_timeout(busy)
+}
+
+pub(super) fn pool(path: &Path, busy: Duration) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
         // A local file does not go away between two uses; asking first would cost as much
@@ -34,7 +38,7 @@ pub(super) fn pool(path: &Path, busy: Duration) -> SqlitePool {
         // other on that connection.
         .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
         .acquire_timeout(busy.saturating_mul(4))
-        .connect_lazy_with(options)
+        .connect_lazy_with(options(path, busy))
 }
 
 /// The one writer of this database, from now on. A deferred transaction that turns into a writer
