@@ -30,7 +30,10 @@ async fn rights_that_are_missing_are_named_with_their_grant() {
              CREATE USER other@'%'; GRANT ALL ON other.* TO other@'%'; GRANT SELECT, LOCK TABLES ON shop.* TO other@'%'; \
              CREATE USER every@'%'; GRANT ALL ON *.* TO every@'%'; \
              CREATE ROLE clerk; GRANT ALL ON shop.* TO clerk; CREATE USER played@'%'; GRANT clerk TO played@'%'; \
-             SET DEFAULT ROLE clerk FOR played@'%';",
+             SET DEFAULT ROLE clerk FOR played@'%'; \
+             CREATE ROLE below; GRANT SELECT, INSERT, UPDATE, DELETE ON shop.* TO below; CREATE ROLE above; GRANT below TO above; \
+             GRANT CREATE, DROP ON shop.* TO above; CREATE USER nested@'%'; GRANT above TO nested@'%'; \
+             SET DEFAULT ROLE above FOR nested@'%'; CREATE USER idle@'%'; GRANT clerk TO idle@'%'; GRANT USAGE ON shop.* TO idle@'%';",
         )
         .await;
     for user in ["reader", "other"] {
@@ -41,14 +44,23 @@ async fn rights_that_are_missing_are_named_with_their_grant() {
         assert!(problems.contains(&way), "{problems}");
         link.shutdown().await;
     }
+    let (link, problems) = said(&pair, &server, "nested").await;
+    assert_eq!(
+        problems
+            .matches("GRANT TRIGGER ON `shop`.* TO 'nested'@'%'")
+            .count(),
+        1,
+        "{problems}"
+    );
+    link.shutdown().await;
     let (link, problems) = said(&pair, &server, "writer").await;
     let way = "GRANT TRIGGER ON `shop`.* TO 'writer'@'%'";
     assert!(problems.contains(way), "{problems}");
     link.shutdown().await;
     server
-        .execute("GRANT TRIGGER ON shop.item TO writer@'%'")
+        .execute("GRANT TRIGGER ON shop.item TO writer@'%'; GRANT TRIGGER ON shop.item TO below")
         .await;
-    for user in ["writer", "every", "played"] {
+    for user in ["writer", "every", "played", "nested"] {
         let (link, problems) = said(&pair, &server, user).await;
         assert_eq!(problems, "", "{user}");
         link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();

@@ -1,5 +1,6 @@
 //! Reads what a database declares. Changes nothing.
 
+use super::grants::{self, Grant};
 use crate::db::{Arg, Database, Feed, Tx};
 use crate::plan::{ColumnSchema, Plan, TableSchema};
 use crate::typed::Typed;
@@ -85,6 +86,20 @@ async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<Vec<String>>, sqlx::Erro
     Ok(plain.map(|(_, columns, _)| columns).collect())
 }
 
+/// What the roles in force give. MariaDB has one at a time, with those that it has itself; MySQL some,
+/// which are to be named.
+async fn by_roles(tx: &mut Tx, roles: &str) -> Result<Vec<Grant>, sqlx::Error> {
+    let version = tx.fetch("SELECT CAST(VERSION() AS CHAR)", &[]).await?;
+    let version = version.first().and_then(|row| row.maybe_text(0));
+    let text = match version.is_some_and(|version| version.contains("MariaDB")) {
+        true => "SHOW GRANTS FOR CURRENT_ROLE".to_owned(),
+        false => format!("SHOW GRANTS FOR CURRENT_USER() USING {roles}"),
+    };
+    let lines = tx.fetch(&text, &[]).await?;
+    let lines = lines.iter().filter_map(|row| row.maybe_text(0));
+    Ok(lines.filter_map(|line| Grant::read(&line)).collect())
+}
+
 impl Database {
     /// What InnoDB does behind everybody's back, what engines cannot do, and what reading the
     /// log needs.
@@ -130,8 +145,8 @@ impl Database {
         Ok(missing)
     }
 
-    /// Rights to make tables and triggers of ours and to write rows. Those that a role gives are not
-    /// told to everybody: with one, the server has the word.
+    /// Rights to make tables and triggers of ours and to write rows, the user's own and those of the
+    /// roles that are in force when it connects.
     async fn missing_grants(
         &self,
         tx: &mut Tx,
@@ -142,9 +157,10 @@ impl Database {
         let rows = tx.fetch(who, &[]).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let (user, schema) = (row.text(0)?, row.text(1)?);
-        if row.text(2)? != "NONE" {
-            return Ok(Vec::new());
-        }
+        let by_roles = match row.text(2)?.as_str() {
+            "NONE" => Vec::new(),
+            roles => grants::in_force(by_roles(tx, roles).await?, &schema),
+        };
         let (name, host) = user.rsplit_once('@').unwrap_or((&user, "%"));
         let grantee = format!("'{name}'@'{host}'");
         let text = "SELECT CAST(privilege_type AS CHAR) FROM information_schema.user_privileges \
@@ -157,9 +173,11 @@ impl Database {
             found
                 .iter()
                 .any(|row| row.maybe_text(0).as_deref() == Some(right))
+                || by_roles.iter().any(|grant| grant.gives(right, &schema))
         };
         let mut lacks: Vec<&str> = RIGHTS.into_iter().filter(|right| !has(right)).collect();
-        if !has("TRIGGER") && !self.triggers_of_each(tx, plan, &grantee).await? {
+        let own = (grantee.as_str(), schema.as_str());
+        if !has("TRIGGER") && !self.triggers_of_each(tx, plan, own, &by_roles).await? {
             lacks.push("TRIGGER");
         }
         if lacks.is_empty() {
@@ -178,11 +196,16 @@ impl Database {
         &self,
         tx: &mut Tx,
         plan: &Plan,
-        grantee: &str,
+        (grantee, schema): (&str, &str),
+        by_roles: &[Grant],
     ) -> Result<bool, sqlx::Error> {
         let text = "SELECT count(*) FROM information_schema.table_privileges WHERE grantee = ? \
                     AND table_schema = DATABASE() AND table_name = ? AND privilege_type = 'TRIGGER'";
         for table in plan.tables(self.side) {
+            let role = |grant: &Grant| grant.gives_on("TRIGGER", schema, &table.name);
+            if by_roles.iter().any(role) {
+                continue;
+            }
             let args = [Arg::from(grantee), Arg::from(&table.name)];
             if tx.number(text, &args).await?.unwrap_or(0) == 0 {
                 return Ok(false);

@@ -6,6 +6,7 @@
 pub(crate) mod binlog;
 pub(crate) mod capture;
 mod emptied;
+mod grants;
 mod ids;
 pub(crate) mod introspect;
 mod transaction;
