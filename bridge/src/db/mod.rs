@@ -16,6 +16,7 @@ pub(crate) mod sizes;
 pub(crate) mod sqlite;
 pub(crate) mod stream;
 pub(crate) mod sums;
+mod taking;
 mod tx;
 
 use std::collections::HashMap;

@@ -218,9 +218,10 @@ async fn running_transactions_need_no_room_for_files() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
+    // The server counts what it has told early, but not what broke off: nothing would be equal if it went on.
     pair.legacy.execute(&rows(1_000, 4_000)).await;
     pair.equal().await;
-    let told = told_early(&pair.legacy, 0).await;
+    let told = pair.legacy.number(TOLD).await;
     pair.legacy.execute(&rows(10_000, 13_000)).await;
     pair.equal().await;
     assert_eq!(pair.legacy.number(TOLD).await, told);

@@ -180,6 +180,11 @@ impl Database {
     /// the lock has waited for those who were at it.
     pub(in crate::db) async fn fence_postgres(&self, tx: &mut Tx, on: bool) -> Result<(), Error> {
         let side = self.side;
+        if !on {
+            // A fence that nobody waits for any more may be at its commit.
+            let text = format!("SELECT fenced FROM {} FOR UPDATE", self.own("control"));
+            tx.fetch(&text, &[]).await.on(side)?;
+        }
         let name = self.trigger("fence");
         let text = "SELECT tgrelid::regclass::text, tgenabled <> 'D' FROM pg_trigger \
                     WHERE tgname = ? ORDER BY tgrelid";

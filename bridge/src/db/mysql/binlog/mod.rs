@@ -62,6 +62,7 @@ pub(crate) use self::needs::missing_for_rows_mysql;
 use self::noted::Shape;
 use self::place::{Begin, Place, Sight};
 use self::step::Step;
+use crate::db::taking::{Leaves, Taking};
 use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -91,6 +92,12 @@ struct Inner {
     stream: Option<Stream>,
     /// The stream's head as this process knows it.
     head: i64,
+}
+
+impl Leaves for Inner {
+    fn lose_stream(&mut self) {
+        self.stream = None;
+    }
 }
 
 impl Inner {
@@ -241,15 +248,20 @@ fn came(next: Option<mysql_async::Result<Raw>>) -> Result<Raw, Broken> {
 impl Database {
     /// Takes in what has come, without waiting for more.
     pub(in crate::db) async fn take_in_binlog(&self, feed: &Feed) -> Result<(), Error> {
-        let mut inner = feed.inner.lock().await;
-        self.pump_binlog(feed, &mut inner, None).await
+        let mut inner = Taking::of(feed.inner.lock().await);
+        Box::pin(self.pump_binlog(feed, &mut inner, None)).await?;
+        inner.keep_stream();
+        Ok(())
     }
 
     /// Takes in everything that was committed before now.
     pub(in crate::db) async fn catch_up_binlog(&self, feed: &Feed) -> Result<(), Error> {
-        let mut inner = feed.inner.lock().await;
+        let inner = feed.inner.lock().await;
         let mark = self.barrier().await?;
-        self.pump_binlog(feed, &mut inner, Some(mark)).await
+        let mut inner = Taking::of(inner);
+        Box::pin(self.pump_binlog(feed, &mut inner, Some(mark))).await?;
+        inner.keep_stream();
+        Ok(())
     }
 
     /// An empty transaction, in the log behind all that is committed. Its number.
@@ -272,20 +284,6 @@ impl Database {
     }
 
     async fn pump_binlog(
-        &self,
-        feed: &Feed,
-        inner: &mut Inner,
-        mark: Option<u64>,
-    ) -> Result<(), Error> {
-        let pumped = Box::pin(self.pump_binlog_once(feed, inner, mark)).await;
-        if pumped.is_err() {
-            // What was read and not committed comes again.
-            inner.stream = None;
-        }
-        pumped
-    }
-
-    async fn pump_binlog_once(
         &self,
         feed: &Feed,
         inner: &mut Inner,

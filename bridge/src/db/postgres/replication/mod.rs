@@ -36,6 +36,7 @@ use self::login::Login;
 use self::step::Step;
 use self::streamed::{Kept, Streamed};
 use crate::db::postgres::wire::Native;
+use crate::db::taking::{Leaves, Taking};
 use crate::db::{Arg, Database, PATIENCE, Tx, literal, names, quote};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
@@ -81,8 +82,7 @@ struct Inner {
     recorded: u64,
 }
 
-impl Inner {
-    /// Leaves the stream: what was read and not committed comes again.
+impl Leaves for Inner {
     fn lose_stream(&mut self) {
         if let Some(stream) = self.stream.take() {
             self.as_text |= stream.unread;
@@ -90,7 +90,9 @@ impl Inner {
             self.recorded = self.recorded.max(stream.written);
         }
     }
+}
 
+impl Inner {
     /// Has these tables watched from now on.
     fn watch(&mut self, tables: HashMap<u32, Watched>) {
         self.tables = Arc::new(tables);
@@ -183,6 +185,10 @@ impl Feed {
         }
     }
 
+    async fn taking(&self) -> Taking<'_, Inner> {
+        Taking::of(self.inner.lock().await)
+    }
+
     /// Returns once something has come. Cancel safe.
     pub(crate) async fn changed(&self) {
         let mut inner = self.inner.lock().await;
@@ -225,15 +231,20 @@ impl Database {
 
     /// Takes in what has come, without waiting for more. Whether any of it is in the stream now.
     pub(in crate::db) async fn take_in(&self, feed: &Feed) -> Result<bool, Error> {
-        let mut inner = feed.inner.lock().await;
-        self.pump(feed, &mut inner, None).await
+        let mut inner = feed.taking().await;
+        let put = self.pump(feed, &mut inner, None).await?;
+        inner.keep_stream();
+        Ok(put)
     }
 
     /// Takes in everything that was committed before now.
     pub(in crate::db) async fn catch_up(&self, feed: &Feed) -> Result<(), Error> {
         let mut inner = feed.inner.lock().await;
         let mark = self.order_mark(feed, &mut inner).await?;
-        self.pump(feed, &mut inner, Some(mark)).await.map(drop)
+        let mut inner = Taking::of(inner);
+        self.pump(feed, &mut inner, Some(mark)).await?;
+        inner.keep_stream();
+        Ok(())
     }
 
     /// Puts a mark into the log, behind all that is committed; no standby needs to have it.
@@ -263,19 +274,6 @@ impl Database {
     }
 
     async fn pump(&self, feed: &Feed, inner: &mut Inner, mark: Option<u64>) -> Result<bool, Error> {
-        let pumped = self.pump_once(feed, inner, mark).await;
-        if pumped.is_err() {
-            inner.lose_stream();
-        }
-        pumped
-    }
-
-    async fn pump_once(
-        &self,
-        feed: &Feed,
-        inner: &mut Inner,
-        mark: Option<u64>,
-    ) -> Result<bool, Error> {
         self.connected(feed, inner).await?;
         let mut put = false;
         loop {

@@ -17,6 +17,7 @@ pub(crate) use super::logged::Told;
 pub(crate) use super::packed::Packed;
 use super::step::{Commit, Ended, Gathered, Manner, Step};
 use super::{Feed, Inner};
+use crate::db::taking::Leaves as _;
 use crate::db::{Arg, Database, PATIENCE, Tx};
 use crate::error::{Error, OnSide};
 use crate::value::Cell;
@@ -141,17 +142,14 @@ impl Feed {
 impl Database {
     /// Whole transactions that have come, without waiting for more.
     pub(in crate::db) async fn gather(&self, feed: &Feed, most: usize) -> Result<Next, Error> {
-        let mut inner = feed.inner.lock().await;
-        let gathered = self.gather_once(feed, &mut inner, most).await;
+        let mut inner = feed.taking().await;
+        let next = self.gather_once(feed, &mut inner, most).await?;
+        // What is too large comes again, if it was looked at.
         let held = inner.stream.as_ref().is_some_and(|s| s.held.is_some());
-        match gathered {
-            Ok(Next::Nothing | Next::Taken(_)) => {}
-            // Nothing of it was looked at yet.
-            Ok(Next::TooLarge) if held => {}
-            // What was read comes again.
-            Ok(Next::TooLarge) | Err(_) => inner.lose_stream(),
+        if held || !matches!(next, Next::TooLarge) {
+            inner.keep_stream();
         }
-        gathered
+        Ok(next)
     }
 
     async fn gather_once(
@@ -201,12 +199,10 @@ impl Database {
 
     /// Puts into the stream what was not applied. All before it is on record.
     pub(in crate::db) async fn put_back(&self, feed: &Feed, taken: Taken) -> Result<(), Error> {
-        let mut inner = feed.inner.lock().await;
-        let done = self.put_back_once(feed, &mut inner, taken).await;
-        if done.is_err() {
-            inner.lose_stream();
-        }
-        done
+        let mut inner = feed.taking().await;
+        self.put_back_once(feed, &mut inner, taken).await?;
+        inner.keep_stream();
+        Ok(())
     }
 
     async fn put_back_once(
@@ -228,16 +224,13 @@ impl Database {
 
     /// Has on record what was applied, once all of it can be seen.
     pub(in crate::db) async fn record_taken(&self, feed: &Feed) -> Result<(), Error> {
-        let mut inner = feed.inner.lock().await;
-        if inner.ahead.is_none() {
-            return Ok(());
+        let mut inner = feed.taking().await;
+        if inner.ahead.is_some() {
+            self.record_once(feed, &mut inner).await?;
+            inner.ahead = None;
         }
-        let done = self.record_once(feed, &mut inner).await;
-        match done {
-            Ok(()) => inner.ahead = None,
-            Err(_) => inner.lose_stream(),
-        }
-        done
+        inner.keep_stream();
+        Ok(())
     }
 
     async fn record_once(&self, feed: &Feed, inner: &mut Inner) -> Result<(), Error> {
@@ -266,10 +259,10 @@ impl Database {
                 return Ok(());
             }
             drop(tx);
-            let mut inner = feed.inner.lock().await;
+            // It leaves the stream in any case.
+            let mut inner = feed.taking().await;
             inner.ahead = None;
             let done = self.overtake_once(feed, &mut inner, place).await;
-            inner.lose_stream();
             drop(inner);
             match done {
                 // A process before us may have the slot still.
