@@ -49,10 +49,10 @@ impl Binaries {
             .filter(|name| !folder.join(name).is_file())
             .collect();
         if !missing.is_empty() {
-            let profile = if folder.ends_with("release") {
-                " --release"
-            } else {
-                ""
+            let profile = match folder.file_name().and_then(|name| name.to_str()) {
+                Some("release") => " --release",
+                Some("quick") => " --profile quick",
+                _ => "",
             };
             bail!(
                 "the shop's binaries are not beside this one ({} in {}); build them with \
