@@ -8,6 +8,7 @@ use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{Disk, Mariadb, Postgres, TempDatabase, eventually};
 
 use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
+use crate::passing_errors::whole;
 use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
 use crate::shop::{WAIT, copied};
 
@@ -55,15 +56,6 @@ async fn says_that_it_waits(link: &Link) {
     let said = eventually("the link to say what it waits for", 2 * WAIT, waits);
     let said = tokio::time::timeout(WAIT, said).await;
     assert!(said.is_ok(), "it does not wait: {}", link.describe());
-}
-
-async fn whole(pair: &Pair, link: &Link) {
-    pair.equal().await;
-    let seen = link.evidence().unwrap();
-    assert_eq!((seen.parked, seen.foreign_writes), (0, 0));
-    assert_eq!(link.verify().await.unwrap().different, 0);
-    assert!(link.failures().borrow().is_none());
-    link.shutdown().await;
 }
 
 /// Rows that need room: much more than a full disk's last pages have.

@@ -40,7 +40,8 @@ async fn says(link: &Link, part: &str) {
     assert!(said.is_ok(), "{} {failed:?}", seen.lock().unwrap());
 }
 
-async fn whole(pair: &Pair, link: &Link) {
+/// Nothing was lost, nothing is parked, and the link goes on.
+pub(crate) async fn whole(pair: &Pair, link: &Link) {
     pair.equal().await;
     let seen = link.evidence().unwrap();
     assert_eq!((seen.parked, seen.foreign_writes), (0, 0));

@@ -1,6 +1,7 @@
 //! TLS towards clients.
 
 use outgrow_testkit::Authority;
+use outgrow_testkit::certificates::Signed;
 
 use super::*;
 
@@ -60,18 +61,26 @@ fn every_key_of_tls_is_in_the_reference() {
     }
 }
 
+/// A certificate of this authority, and the line that has clients show one of it, too.
+fn own(ca: &Authority) -> (Signed, String) {
+    let own = format!("client_ca = \"{}\"", ca.file().display());
+    (ca.server(&["shop.example"]), own)
+}
+
+/// A config with a door that has this certificate, and more.
+fn door(signed: &Signed, more: &str) -> String {
+    let (cert, key) = (signed.certificate.display(), signed.key.display());
+    with(&format!(
+        "listen = [\"127.0.0.1:8443\"]\ncertificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n{more}"
+    ))
+}
+
 #[test]
 fn clients_may_be_asked_for_certificates() {
     let ca = Authority::new("ca");
-    let signed = ca.server(&["shop.example"]);
-    let (cert, key) = (signed.certificate.display(), signed.key.display());
-    let text = |more: &str| {
-        with(&format!(
-            "listen = [\"127.0.0.1:8443\"]\ncertificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n{more}"
-        ))
-    };
-    let file = ca.file();
-    let own = format!("client_ca = \"{}\"", file.display());
+    let (signed, own) = own(&ca);
+    let (file, key) = (ca.file(), signed.key.display());
+    let text = |more: &str| door(&signed, more);
     for (more, required) in [("", true), ("\nclient_auth = \"optional\"", false)] {
         let config = good(&text(&format!("{own}{more}")));
         let clients = config.proxy.tls.unwrap().clients.unwrap();
@@ -106,15 +115,9 @@ fn clients_may_be_asked_for_certificates() {
 #[test]
 fn certificates_of_clients_may_be_taken_back() {
     let ca = Authority::new("ca");
-    let signed = ca.server(&["shop.example"]);
-    let (cert, key) = (signed.certificate.display(), signed.key.display());
-    let text = |more: &str| {
-        with(&format!(
-            "listen = [\"127.0.0.1:8443\"]\ncertificates = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n{more}"
-        ))
-    };
+    let (signed, own) = own(&ca);
     let file = ca.file();
-    let own = format!("client_ca = \"{}\"", file.display());
+    let text = |more: &str| door(&signed, more);
     let lists = |until| {
         let file = ca.revokes(&["eve"], until);
         format!("{own}\nclient_crl = \"{}\"", file.display())
