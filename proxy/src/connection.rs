@@ -42,6 +42,14 @@ impl Ends {
         Open(self.open.clone())
     }
 
+    /// Ready when no connection can come any more.
+    pub(crate) async fn shut(&self) {
+        let mut tick = tokio::time::interval(LOOK);
+        while self.doors.load(SeqCst) > 0 {
+            tick.tick().await;
+        }
+    }
+
     /// Ready when no connection is open, and none can come any more.
     pub(crate) async fn drained(&self) {
         let mut tick = tokio::time::interval(LOOK);

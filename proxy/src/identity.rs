@@ -10,10 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use http::header::{COOKIE, HOST, HeaderValue};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use sha2::Sha256;
 
-use crate::body::Body;
+use crate::asking;
 use crate::cohort::cookie;
 use crate::error::Refusal;
 use crate::limits::Allowed;
@@ -22,9 +21,6 @@ use crate::settings::IdentitySettings;
 
 /// Sessions remembered per core. At the limit all are forgotten: asking again is cheap.
 const SESSIONS_MAX: usize = 10_000;
-
-/// Bytes of a whoami answer; a longer one is no identity.
-const ANSWER_MAX: usize = 64 * 1024;
 
 /// A signed identity is good for this long; services see it within milliseconds.
 const SIGNED_SECONDS: u64 = 60;
@@ -153,12 +149,12 @@ impl Identities {
             hints: None,
             allowed: Allowed::ALL,
         };
-        let sent = legacy.send(&mut out, Client::Nobody, Instant::now());
+        let begun = Instant::now();
+        let sent = legacy.send(&mut out, Client::Nobody, begun);
         let (answer, lent) = sent.await?;
         let status = answer.status();
-        let body = Limited::new(Body::answer(lent, None), ANSWER_MAX);
-        let body = body.collect().await;
-        let body = body.map_err(|error| failed(&error.to_string()))?.to_bytes();
+        let body = asking::whole(legacy, lent, begun).await;
+        let body = body.map_err(|why| failed(&why))?;
         match status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Ok(None),

@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod asking;
 mod auth;
 mod body;
 mod cache;

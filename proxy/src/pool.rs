@@ -240,6 +240,11 @@ impl Cluster {
         cluster
     }
 
+    /// To the head of an answer, all tries included.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sees to it that the members are those of the roster in force. Costs a look at one word
     /// where nothing has changed.
     fn refresh(&self) {

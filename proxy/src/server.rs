@@ -46,6 +46,9 @@ const ACTS_MAX: usize = 256;
 /// What is under way in a retired proxy when its time is over.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// By then a core that is at work has seen that it is to let nobody in.
+const SHUT: Duration = Duration::from_secs(1);
+
 /// A pause when no more connections can be accepted (no descriptors), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -291,14 +294,25 @@ impl Running {
         DrainReport { open, cut }
     }
 
-    /// Leaves the field to a [successor](Proxy::succeed) that has started. Each connection ends
+    /// Lets nobody else in, for a [successor](Proxy::succeed) that has started does. Ready when whoever comes is the
+    /// successor's; a core that is so busy that it does not see to its doors is not waited for.
+    ///
+    /// Cancel safe: nobody is let in all the same.
+    pub async fn leave(&self) {
+        self.retired.store(true, SeqCst);
+        self.ends.leaving.store(true, SeqCst);
+        self.ends.leave.cancel();
+        if tokio::time::timeout(SHUT, self.ends.shut()).await.is_err() {
+            warn!("an earlier proxy may let clients in still");
+        }
+    }
+
+    /// [Leaves](Self::leave) the field to a successor. Each connection ends
     /// behind its next answer, so no client writes into one that was just closed; who is still
     /// idle after `grace`, or when `hurry` is cancelled, is closed, and the rest cut off.
     pub async fn retire(self, grace: Duration, hurry: CancellationToken) -> DrainReport {
         let open = self.ends.open.load(SeqCst);
-        self.retired.store(true, SeqCst);
-        self.ends.leaving.store(true, SeqCst);
-        self.ends.leave.cancel();
+        self.leave().await;
         tokio::select! {
             () = self.ends.drained() => {}
             () = tokio::time::sleep(grace) => {}
@@ -390,6 +404,8 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
     let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
+            // In this order: nobody is let in behind the end.
+            biased;
             () = ends.leave.cancelled() => return,
             accepted = listener.accept() => accepted,
         };

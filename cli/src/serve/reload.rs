@@ -231,7 +231,9 @@ impl Server {
             successor.dismiss().await;
             return Err(error);
         }
-        successor.take(&present.field.handle).await
+        let leaving = successor.take(&present.field.handle).await?;
+        present.running.leave().await;
+        Ok(leaving)
     }
 
     /// Cancelled where the last connections have no time left.
@@ -299,6 +301,8 @@ impl Server {
             admin,
             office: Some(office),
         };
+        // Whoever asked is told when nobody comes in under the present config any more.
+        self.present.running.leave().await;
         self.replace(next);
         Ok(told)
     }

@@ -9,11 +9,11 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, request};
-use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
 use tracing::warn;
 
 use super::{Denial, Saying};
+use crate::asking;
 use crate::body::Body;
 use crate::core::Core;
 use crate::error::Refusal;
@@ -21,9 +21,6 @@ use crate::headers;
 use crate::limits::Allowed;
 use crate::pool::{Client, Outgoing};
 use crate::reply::Reply;
-
-/// Bytes of an answer that goes to the client in place of the one it asked for.
-const ANSWER_MAX: usize = 64 * 1024;
 
 const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
@@ -80,13 +77,13 @@ pub(super) async fn ask(
         hints: None,
         allowed: Allowed::ALL,
     };
-    let sent = cluster.send(&mut out, Client::Nobody, Instant::now()).await;
+    let begun = Instant::now();
+    let sent = cluster.send(&mut out, Client::Nobody, begun).await;
     let (mut answer, lent) = sent.map_err(|error| failed(&error))?;
     let status = answer.status();
-    let body = Limited::new(Body::answer(lent, None), ANSWER_MAX)
-        .collect()
-        .await;
-    let body = body.map_err(|error| failed(&error))?.to_bytes();
+    // Also one that goes to the client in place of the one it asked for.
+    let body = asking::whole(cluster, lent, begun).await;
+    let body = body.map_err(|why| failed(&why))?;
     if status.is_success() {
         let said = answer.headers();
         for name in copy {
@@ -136,6 +133,8 @@ fn question(path: &PathAndQuery, asked: &request::Parts) -> Result<request::Part
     for name in NOT_ASKED {
         fields.remove(name);
     }
+    // Many read `_` as `-`, and would be told of another request.
+    headers::drop_twins(&mut fields, [&METHOD, &TARGET].into_iter());
     let target = asked.uri.path_and_query().map_or("/", |t| t.as_str());
     fields.insert(METHOD, HeaderValue::from_str(asked.method.as_str())?);
     fields.insert(TARGET, HeaderValue::from_str(target)?);

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use outgrow_proxy::{Act, Fallback, Filters, IdentitySettings, Secret};
 use outgrow_rollout::{Live, Side, Weight};
 use outgrow_testkit::{Upstream, client, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{WAIT, live, named, slice_id, sliced, start, text};
 
@@ -309,6 +311,35 @@ async fn services_learn_who_calls_from_a_signed_field() {
         (identity(1), None, None)
     );
     assert_eq!(legacy.seen().len(), 2, "asked once a session");
+    front.stop().await;
+}
+
+/// Nobody waits for ever for a monolith that begins to say who asks and falls silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_session_it_is_must_be_said_in_time() {
+    let legacy = Upstream::raw(|mut stream| async move {
+        let mut part = [0; 4_096];
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{";
+        while let Ok(1..) = stream.read(&mut part).await {
+            let _ = stream.write_all(head).await;
+        }
+    })
+    .await;
+    let extracted = named("extracted").await;
+    let mut settings = sliced(&legacy, &extracted);
+    settings.legacy.rules.timeout = Some(Duration::from_millis(300));
+    settings.identity = Some(IdentitySettings {
+        cookie: "sid".to_owned(),
+        whoami: "/api/me".to_owned(),
+        secret: Secret::new("a secret of sixteen"),
+        ttl: WAIT,
+    });
+    let front = start(settings);
+    front.weigh(1, Weight::FULL);
+    let answer = front.get("/api/items", &[("cookie", "sid=ann")]).await;
+    let code = answer.header("x-outgrow-error");
+    assert_eq!((answer.status.as_u16(), code), (503, Some("identity")));
+    assert!(extracted.seen().is_empty());
     front.stop().await;
 }
 

@@ -90,6 +90,25 @@ async fn no_request_fails_while_proxies_follow_each_other() {
     front.stop().await;
 }
 
+/// Whoever was told that other settings are in force finds them so.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_the_leave_everybody_is_the_next_ones() {
+    let (old, new) = (named("old upstream").await, named("new upstream").await);
+    let front = start(of(2, &old));
+    let next = Proxy::succeed(&front.running, of(2, &new), None).unwrap();
+    let next = Front {
+        at: front.at,
+        handle: next.handle(),
+        running: next.start(),
+    };
+    front.running.leave().await;
+    for _ in 0..100 {
+        assert_eq!(next.get("/x", &[]).await.text(), "new upstream");
+    }
+    front.stop().await;
+    next.stop().await;
+}
+
 #[tokio::test]
 async fn an_idle_client_has_one_more_answer() {
     let (old, new) = (named("old upstream").await, named("new upstream").await);
