@@ -180,10 +180,11 @@ pub(crate) fn quick() -> Limits {
 }
 
 pub(crate) async fn copied(link: &Link) {
-    eventually("the backfill to be complete", WAIT, || async {
+    let complete = eventually("the backfill to be complete", 2 * WAIT, || async {
         link.copied().then_some(())
-    })
-    .await;
+    });
+    let in_time = tokio::time::timeout(WAIT, complete).await;
+    assert!(in_time.is_ok(), "not complete: {}", link.describe());
 }
 
 pub(crate) fn now_ms() -> i64 {
