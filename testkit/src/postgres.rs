@@ -1,9 +1,13 @@
 //! A PostgreSQL server of a test's own: in a temporary directory, on a free loopback port, gone
 //! with the test. PostgreSQL refuses to run as root, so under root another user runs it.
+//!
+//! `OUTGROW_PG_BIN` names the folder of its programs, or several with `:` between them: the servers
+//! of a test take turns then, so that a test of two has one of each version.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -27,6 +31,8 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Postgres {
     dir: TempDir,
+    /// Its program.
+    program: PathBuf,
     port: u16,
     user: Option<&'static str>,
     tls: Option<ServerFiles>,
@@ -86,8 +92,10 @@ impl Postgres {
         let user = other_user(&USERS);
         let data = dir.path().join("data");
         give(dir.path(), user);
-        installed(&program("initdb"), user, &data, || {
-            install(user, dir.path(), &data);
+        let program = program("postgres", turn());
+        let initdb = program.with_file_name("initdb");
+        installed(&initdb, user, &data, || {
+            install(user, &initdb, dir.path(), &data);
         });
         let disk = disk.map(|megabytes| small(&data, megabytes));
         let tls = tls.map(|files| files.install(dir.path(), user));
@@ -96,7 +104,7 @@ impl Postgres {
         }
         let port = free_address().port();
         let place = (dir.path(), disk.as_ref());
-        let server = serve(user, place, port, tls.as_ref(), &[]);
+        let server = serve(user, &program, place, (port, tls.as_ref()), &[]);
         let options = PgConnectOptions::new_without_pgpass().port(port);
         let options = options.username("outgrow").database("postgres");
         let options = match &tls {
@@ -108,6 +116,7 @@ impl Postgres {
             .connect_lazy_with(options);
         let mut made = Self {
             dir,
+            program,
             port,
             user,
             tls,
@@ -202,9 +211,9 @@ impl Postgres {
         // The shared memory of the old server is still in use until its last child has ended.
         let mut tries = 0;
         loop {
-            let tls = self.tls.as_ref();
+            let way = (self.port, self.tls.as_ref());
             let place = (self.dir.path(), self.disk.as_ref());
-            self.server = serve(self.user, place, self.port, tls, settings);
+            self.server = serve(self.user, &self.program, place, way, settings);
             tokio::time::sleep(Duration::from_millis(300)).await;
             if self.server.try_wait().ok().flatten().is_none() {
                 break;
@@ -290,9 +299,9 @@ fn url_of(port: u16) -> String {
 
 fn serve(
     user: Option<&str>,
+    program: &Path,
     (dir, disk): (&Path, Option<&Disk>),
-    port: u16,
-    tls: Option<&ServerFiles>,
+    (port, tls): (u16, Option<&ServerFiles>),
     settings: &[&str],
 ) -> Child {
     let log = std::fs::File::options()
@@ -300,7 +309,7 @@ fn serve(
         .append(true)
         .open(dir.join("log"))
         .expect("a log file");
-    let mut server = run_on(disk, user, &program("postgres"), dir);
+    let mut server = run_on(disk, user, program, dir);
     if let Some(files) = tls {
         let paths = [
             ("ssl_ca_file", &files.ca),
@@ -326,8 +335,8 @@ fn serve(
 }
 
 /// Makes the files of an empty server.
-fn install(user: Option<&str>, dir: &Path, data: &Path) {
-    let made = run(user, &program("initdb"), dir)
+fn install(user: Option<&str>, initdb: &Path, dir: &Path, data: &Path) {
+    let made = run(user, initdb, dir)
         .args(["--no-sync", "--auth=trust", "--username=outgrow"])
         .args(["--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"])
         .arg(data)
@@ -337,10 +346,28 @@ fn install(user: Option<&str>, dir: &Path, data: &Path) {
     assert!(made.status.success(), "initdb: {said}");
 }
 
-/// A program of the server: of `$OUTGROW_PG_BIN`, of Debian's folders, the newest first, or of the
-/// path.
-fn program(name: &str) -> PathBuf {
-    let own = std::env::var_os("OUTGROW_PG_BIN").map(PathBuf::from);
+/// How many servers were started before.
+fn turn() -> usize {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    STARTED.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A program of the server: of the folder of `$OUTGROW_PG_BIN` whose turn it is, of Debian's folders, the
+/// newest first, or of the path.
+fn program(name: &str, turn: usize) -> PathBuf {
+    let own = std::env::var_os("OUTGROW_PG_BIN").unwrap_or_default();
+    let own: Vec<PathBuf> = std::env::split_paths(&own)
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .collect();
+    if let Some(own) = own.get(turn.checked_rem(own.len()).unwrap_or(0)) {
+        let program = own.join(name);
+        assert!(
+            program.is_file(),
+            "OUTGROW_PG_BIN: no {}",
+            program.display()
+        );
+        return program;
+    }
     let debian = std::fs::read_dir("/usr/lib/postgresql");
     let mut debian: Vec<PathBuf> = debian
         .into_iter()
@@ -349,6 +376,6 @@ fn program(name: &str) -> PathBuf {
         .map(|entry| entry.path().join("bin"))
         .collect();
     debian.sort();
-    let folders = own.into_iter().chain(debian.into_iter().rev()).collect();
+    let folders = debian.into_iter().rev().collect();
     binary(&[name], folders, INSTALL)
 }

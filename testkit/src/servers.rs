@@ -1,6 +1,7 @@
 //! What database servers of a test's own have in common: who runs them, where their programs are.
 
 use std::ffi::OsString;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
@@ -121,9 +122,16 @@ fn kept(program: &Path, user: Option<&str>) -> Option<PathBuf> {
     std::fs::create_dir_all(&folder).ok()?;
     let file = std::fs::metadata(program).ok()?;
     let changed = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    // Those of several versions may be of the same time.
+    let mut place = std::hash::DefaultHasher::new();
+    program.hash(&mut place);
     let name = program.file_name()?.to_string_lossy();
     let user = user.unwrap_or("own");
-    Some(folder.join(format!("{name}-{}-{user}", changed.as_secs())))
+    Some(folder.join(format!(
+        "{name}-{}-{:x}-{user}",
+        changed.as_secs(),
+        place.finish()
+    )))
 }
 
 /// `kill -9` of a server and of the processes it has started, from anywhere, also where nothing can
