@@ -158,8 +158,11 @@ impl Database {
                 let rows = tx.fetch(text, &[]).await.on(self.side)?;
                 let all = rows.first().and_then(|row| row.maybe_text(1));
                 let all: Option<i64> = all.and_then(|all| all.parse().ok());
-                // Who asks is one of them, and so is who sends us the log.
-                let own = 1 + i64::from(matches!(self.feed, Some(Feed::Mysql(_))));
+                // Who asks is one of them, and so are who sends us the log and who starts the server's
+                // own events, which MySQL 8 has by itself.
+                let text = "SELECT @@global.event_scheduler = 'ON'";
+                let daemon = tx.number(text, &[]).await.on(self.side)?.unwrap_or(0);
+                let own = 1 + daemon + i64::from(matches!(self.feed, Some(Feed::Mysql(_))));
                 all.map(|all| all.saturating_sub(own))
             }
         };

@@ -1,5 +1,5 @@
 //! A MariaDB server of a test's own: in a temporary directory, on a free loopback port, gone with
-//! the test.
+//! the test. Where `OUTGROW_MYSQL` is set it is a MySQL server ([`crate::mysql`]).
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::certificates::{Authority, ServerFiles, Signed};
 use crate::disk::Disk;
 use crate::eventually;
+use crate::mysql;
 use crate::process::free_address;
 use crate::relay::Relay;
 use crate::servers::{binary, give, installed, other_user, run, run_on, small};
@@ -58,12 +59,22 @@ impl Mariadb {
         Self::begin(None, &[], None).await
     }
 
+    /// A server without TLS, which MySQL has by itself and MariaDB has not.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn plain() -> Self {
+        let without = ["--tls-version="];
+        let options: &[&str] = if mysql::is_mysql() { &without } else { &[] };
+        Self::begin(None, options, None).await
+    }
+
     /// A server with the row log on, after these statements.
     ///
     /// # Panics
     /// As [`Self::start`], and when a statement fails.
     pub async fn logged(statements: &str) -> Self {
-        let server = Self::begin(None, &LOGGED, None).await;
+        let server = Self::begin(None, &logged(), None).await;
         server.execute(statements).await;
         server
     }
@@ -91,7 +102,7 @@ impl Mariadb {
     /// As [`Self::start`].
     pub async fn strict(authority: &Authority, signed: Signed) -> Self {
         let ca = authority.file();
-        let server = Self::begin(Some(ServerFiles { ca, signed }), &LOGGED, None).await;
+        let server = Self::begin(Some(ServerFiles { ca, signed }), &logged(), None).await;
         server
             .execute("CREATE USER strict@'%' REQUIRE X509; GRANT ALL ON *.* TO strict@'%'")
             .await;
@@ -103,20 +114,19 @@ impl Mariadb {
     /// # Panics
     /// As [`Self::logged`].
     pub async fn replica_of(primary: &Self) -> Self {
-        let [log, format, metadata, _] = LOGGED;
-        let own = [
-            log,
-            format,
-            metadata,
-            "--server-id=8",
-            "--log-slave-updates",
-        ];
+        let mut own = logged();
+        own.extend(["--server-id=8", "--log-slave-updates"]);
         let server = Self::begin(None, &own, None).await;
         let port = primary.port;
-        let follow = format!(
-            "RESET MASTER; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, \
-             MASTER_USER = 'outgrow', MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos; START SLAVE"
-        );
+        server.forget_log().await;
+        let follow = if mysql::is_mysql() {
+            mysql::follow(port)
+        } else {
+            format!(
+                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, \
+                 MASTER_USER = 'outgrow', MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos; START SLAVE"
+            )
+        };
         server.execute(&follow).await;
         server
     }
@@ -126,8 +136,12 @@ impl Mariadb {
     /// # Panics
     /// Panics when that takes too long.
     pub async fn catch_up_with(&self, primary: &Self) {
-        let upto = primary.text("SELECT @@global.gtid_binlog_pos").await;
-        let wait = format!("SELECT MASTER_GTID_WAIT('{upto}', {})", START.as_secs());
+        let upto = primary.gtids().await;
+        let wait = match mysql::is_mysql() {
+            true => "WAIT_FOR_EXECUTED_GTID_SET",
+            false => "MASTER_GTID_WAIT",
+        };
+        let wait = format!("SELECT {wait}('{upto}', {})", START.as_secs());
         assert_eq!(self.number(&wait).await, 0, "the replica has not {upto}");
     }
 
@@ -136,7 +150,71 @@ impl Mariadb {
     /// # Panics
     /// As [`Self::execute`].
     pub async fn promote(&self) {
-        self.execute("STOP SLAVE; RESET SLAVE ALL").await;
+        self.stop_following().await;
+        let reset = match mysql::is_mysql() {
+            true => "RESET REPLICA ALL",
+            false => "RESET SLAVE ALL",
+        };
+        self.execute(reset).await;
+    }
+
+    /// Removes its log, which begins anew.
+    ///
+    /// # Panics
+    /// As [`Self::execute`].
+    pub async fn forget_log(&self) {
+        let version = self.text("SELECT VERSION()").await;
+        self.execute(mysql::reset(&version)).await;
+    }
+
+    /// Has a replica take no more of its server's log.
+    ///
+    /// # Panics
+    /// As [`Self::execute`].
+    pub async fn stop_following(&self) {
+        let stop = match mysql::is_mysql() {
+            true => "STOP REPLICA",
+            false => "STOP SLAVE",
+        };
+        self.execute(stop).await;
+    }
+
+    /// What tells it from other servers, as the bridge says it.
+    ///
+    /// # Panics
+    /// As [`Self::text`].
+    pub async fn identity(&self) -> String {
+        let name = match mysql::is_mysql() {
+            true => "server_uuid",
+            false => "server_id",
+        };
+        let query = format!("SELECT CAST(@@global.{name} AS CHAR)");
+        format!("{name} {}", self.text(&query).await)
+    }
+
+    /// What the names of its own transactions begin with.
+    ///
+    /// # Panics
+    /// As [`Self::text`].
+    pub async fn own_gtids(&self) -> String {
+        let identity = self.identity().await;
+        let name = identity.split(' ').next_back().unwrap_or_default();
+        match mysql::is_mysql() {
+            true => format!("{name}:"),
+            false => format!("0-{name}-"),
+        }
+    }
+
+    /// The transactions that are in its log.
+    ///
+    /// # Panics
+    /// As [`Self::text`].
+    pub async fn gtids(&self) -> String {
+        let name = match mysql::is_mysql() {
+            true => "gtid_executed",
+            false => "gtid_binlog_pos",
+        };
+        self.text(&format!("SELECT @@global.{name}")).await
     }
 
     async fn begin(tls: Option<ServerFiles>, options: &[&str], disk: Option<u32>) -> Self {
@@ -145,11 +223,18 @@ impl Mariadb {
         let user = other_user(&USERS);
         give(dir.path(), user);
         std::fs::write(dir.path().join("init.sql"), INIT).expect("a file");
-        let program = ["mariadb-install-db", "mysql_install_db"];
-        let program = binary(&program, Vec::new(), INSTALL);
-        installed(&program, user, &dir.path().join("data"), || {
-            install(user, &program, dir.path());
-        });
+        let data = dir.path().join("data");
+        if let Some(program) = mysql::program() {
+            installed(&program, user, &data, || {
+                mysql::install(user, &program, dir.path());
+            });
+        } else {
+            let program = ["mariadb-install-db", "mysql_install_db"];
+            let program = binary(&program, Vec::new(), INSTALL);
+            installed(&program, user, &data, || {
+                install(user, &program, dir.path());
+            });
+        }
         let disk = disk.map(|megabytes| small(&dir.path().join("data"), megabytes));
         let tls = tls.map(|files| files.install(dir.path(), user));
         let port = free_address().port();
@@ -291,9 +376,10 @@ impl Mariadb {
     /// Panics, showing the statement, when one fails.
     #[allow(clippy::panic)] // The statement is the message of the failing test.
     pub async fn execute(&self, statements: &str) {
+        let statements = mysql::words(statements);
         // InnoDB undoes one of those that wait for each other, and asks to try again.
         for last in [false, false, false, false, true] {
-            let text = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+            let text = sqlx::raw_sql(AssertSqlSafe(statements.clone().into_owned()));
             match self.pool.execute(text).await {
                 Ok(_) => return,
                 Err(sqlx::Error::Database(e)) if !last && e.code().as_deref() == Some("40001") => {}
@@ -356,6 +442,12 @@ fn install(user: Option<&str>, program: &Path, dir: &Path) {
     assert!(made.status.success(), "mariadb-install-db: {said}");
 }
 
+/// What makes a server log rows as they change, by names of transactions, too.
+fn logged() -> Vec<&'static str> {
+    let named = mysql::NAMED.iter().filter(|_| mysql::is_mysql());
+    LOGGED.iter().chain(named).copied().collect()
+}
+
 fn url_of(port: u16) -> String {
     format!("mysql://outgrow@127.0.0.1:{port}/shop")
 }
@@ -373,7 +465,13 @@ fn serve(
         .open(dir.join("log"))
         .expect("a log file");
     let at = |name: &str| dir.join(name).display().to_string();
-    let program = binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL);
+    let mysql = mysql::program();
+    let known: &[&str] = if mysql.is_some() {
+        &mysql::OPTIONS
+    } else {
+        &[]
+    };
+    let program = mysql.unwrap_or_else(|| binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL));
     let mut server = run_on(disk, user, &program, dir);
     server.args([
         "--no-defaults",
@@ -400,6 +498,7 @@ fn serve(
         ])
         .args(["--innodb-use-native-aio=0"])
         .arg(format!("--tmpdir={}", dir.display()))
+        .args(known)
         .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

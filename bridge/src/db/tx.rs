@@ -112,6 +112,12 @@ impl Tx {
                 let query = bound!(text, args, query, array => query.bind(array));
                 Ok(query.execute(&mut **tx).await?.rows_affected())
             }
+            // MySQL prepares no savepoints, which MariaDB does.
+            Self::Mysql(tx) if args.is_empty() => {
+                let text = sqlx::raw_sql(AssertSqlSafe(text));
+                let done = text.execute(tx.ask()?).await;
+                Ok(tx.answered(done)?.rows_affected())
+            }
             Self::Mysql(tx) => {
                 let done = bound!(text, args).execute(tx.ask()?).await;
                 Ok(tx.answered(done)?.rows_affected())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use outgrow_bridge::{Capture, DatabaseUrl, TableSpec};
 use outgrow_rollout::Side;
+use outgrow_testkit::is_mysql;
 use serde_json::Value;
 
 use crate::events::Broker;
@@ -83,7 +84,11 @@ async fn values_of_mariadb() {
              zd = -12345678901234567890.0000000001, zb = 1026 WHERE id = 1",
         )
         .await;
-    let columns = [&OF_MARIADB[..], &["y", "z", "zz", "zt", "zd", "zb"]].concat();
+    let mut columns = [&OF_MARIADB[..], &["y", "z", "zz", "zt", "zd", "zb"]].concat();
+    if is_mysql() {
+        // In a form of its own in the log, which nobody reads here.
+        columns.retain(|name| *name != "u");
+    }
     alike(legacy, &columns, 3).await;
 }
 

@@ -2,7 +2,8 @@
 
 use outgrow_bridge::{Capture, DatabaseUrl, Link};
 use outgrow_rollout::{DataPhase, Side};
-use outgrow_testkit::eventually;
+use outgrow_testkit::mysql::words;
+use outgrow_testkit::{eventually, is_mysql};
 
 use crate::mysql::{
     EXTRACTED_MY, LEGACY_MY, dying, fenced, histories, late_commit, pool, server_crash,
@@ -192,12 +193,18 @@ async fn a_truncate_of_the_passive_side_is_a_foreign_write() {
 async fn a_commit_that_cannot_be_seen_yet_is_waited_for() {
     let (pair, link) = following(30).await;
     pair.legacy
-        .execute(
+        .execute(if is_mysql() {
+            "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; \
+                 SET GLOBAL rpl_semi_sync_source_wait_point = AFTER_SYNC; \
+                 SET GLOBAL rpl_semi_sync_source_wait_no_replica = ON; \
+                 SET GLOBAL rpl_semi_sync_source_timeout = 600000; \
+                 SET GLOBAL rpl_semi_sync_source_enabled = ON"
+        } else {
             "SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC; \
-             SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON; \
-             SET GLOBAL rpl_semi_sync_master_timeout = 600000; \
-             SET GLOBAL rpl_semi_sync_master_enabled = ON",
-        )
+                 SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON; \
+                 SET GLOBAL rpl_semi_sync_master_timeout = 600000; \
+                 SET GLOBAL rpl_semi_sync_master_enabled = ON"
+        })
         .await;
     let writer = pool(&pair.legacy);
     let hung = tokio::spawn(async move {
@@ -216,7 +223,11 @@ async fn a_commit_that_cannot_be_seen_yet_is_waited_for() {
     let seen = "SELECT count(*) FROM item WHERE note = 'confirmed'";
     assert_eq!(pair.legacy.number(seen).await, 0, "nobody sees it");
     pair.legacy
-        .execute("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+        .execute(if is_mysql() {
+            "SET GLOBAL rpl_semi_sync_source_enabled = OFF"
+        } else {
+            "SET GLOBAL rpl_semi_sync_master_enabled = OFF"
+        })
         .await;
     hung.await.unwrap().unwrap();
     pair.equal().await;
@@ -228,7 +239,7 @@ async fn a_commit_that_cannot_be_seen_yet_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_connection_goes_on_where_it_was() {
     let (pair, link) = following(50).await;
-    let reader = "SELECT coalesce(max(id), 0) FROM information_schema.processlist \
+    let reader = "SELECT CAST(coalesce(max(id), 0) AS SIGNED) FROM information_schema.processlist \
                   WHERE command LIKE 'Binlog%'";
     for round in 0..4 {
         pair.legacy
@@ -268,7 +279,8 @@ async fn a_large_transaction_is_carried_over() {
         "ROLLBACK TO here",
         "DELETE FROM item WHERE id % 3 = 0",
     ] {
-        sqlx::query(text).execute(&mut *tx).await.unwrap();
+        let text = sqlx::raw_sql(sqlx::AssertSqlSafe(words(text).into_owned()));
+        sqlx::Executor::execute(&mut *tx, text).await.unwrap();
     }
     tx.commit().await.unwrap();
     pair.equal().await;
@@ -279,10 +291,12 @@ async fn a_large_transaction_is_carried_over() {
 async fn a_compressed_log_is_read() {
     let (pair, link) = following(10).await;
     pair.legacy
-        .execute(
+        .execute(if is_mysql() {
+            "SET GLOBAL binlog_transaction_compression = ON; FLUSH BINARY LOGS"
+        } else {
             "SET GLOBAL log_bin_compress = ON; SET GLOBAL log_bin_compress_min_len = 10; \
-             FLUSH BINARY LOGS",
-        )
+                 FLUSH BINARY LOGS"
+        })
         .await;
     let texts = "UPDATE item SET note = repeat('long ', 60); INSERT INTO item (id, code, price, \
                  status, made_at) SELECT seq, concat('b', seq), seq, 'A', now() FROM seq_100_to_400; \

@@ -2,7 +2,7 @@
 
 use outgrow_bridge::{Capture, DatabaseUrl, Link};
 use outgrow_rollout::{DataPhase, Side};
-use outgrow_testkit::{Mariadb, eventually};
+use outgrow_testkit::{Mariadb, eventually, is_mysql};
 use sqlx::Row as _;
 
 use crate::mysql::{EXTRACTED_MY, LEGACY_MY, pool};
@@ -58,9 +58,9 @@ async fn a_log_that_was_removed_is_refused() {
 /// The same names of files, and other transactions in them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_began_anew_is_refused() {
-    let (pair, link) = following(10).await;
+    let (mut pair, link) = following(10).await;
     link.shutdown().await;
-    pair.legacy.execute("RESET MASTER").await;
+    server(&mut pair.legacy).forget_log().await;
     let text = refusal(&pair).await;
     assert!(
         text.contains("bytes,") && text.contains("were read"),
@@ -104,6 +104,10 @@ async fn a_server_restored_from_a_backup_is_refused() {
 async fn another_server_is_refused() {
     let (mut pair, link) = following(10).await;
     link.shutdown().await;
+    if is_mysql() {
+        // It has a name that no setting changes: see the tests of fail-overs.
+        return;
+    }
     server(&mut pair.legacy).restart(&["--server-id=8"]).await;
     let text = refusal(&pair).await;
     assert!(

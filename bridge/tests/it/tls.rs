@@ -265,7 +265,7 @@ async fn mariadb_says_why_a_certificate_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_without_tls_are_taken_only_where_it_is_not_asked_for() {
-    let (pg, my) = (Postgres::start().await, Mariadb::start().await);
+    let (pg, my) = (Postgres::start().await, Mariadb::plain().await);
     for url in [
         pg.url_by("127.0.0.1", "sslmode=require"),
         my.url_by("outgrow", "127.0.0.1", "ssl-mode=REQUIRED"),

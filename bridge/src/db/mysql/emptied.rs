@@ -64,8 +64,9 @@ impl Database {
 /// Where this server shows numbers.
 async fn numbers_table(tx: &mut Tx) -> Result<Option<&'static str>, sqlx::Error> {
     for name in NUMBERS {
+        // MySQL writes these names in upper case, and its dictionary tells cases apart.
         let text = "SELECT count(*) FROM information_schema.tables \
-                    WHERE table_schema = 'information_schema' AND table_name = ?";
+                    WHERE table_schema = 'information_schema' AND LOWER(table_name) = ?";
         if tx.number(text, &[Arg::from(name)]).await? == Some(1) {
             return Ok(Some(name));
         }

@@ -43,9 +43,12 @@ pub(super) fn pool(url: &MysqlUrl, busy: Duration, stall: Duration) -> MySqlPool
     let forgotten = stall.as_secs().max(1);
     crate::tls::ready();
     let wait = busy.as_secs().max(1);
+    // A fraction of a second that a column has no room for is left off by MariaDB; MySQL 8 rounds, up
+    // to a second that has not come yet, unless it is told not to. MariaDB skips comments of 8.
     let session = format!(
-        "SET SESSION sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,\
-         NO_AUTO_VALUE_ON_ZERO,NO_BACKSLASH_ESCAPES', time_zone = '+00:00', \
+        "SET SESSION sql_mode = CONCAT('ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_ALL_TABLES,\
+         NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,NO_BACKSLASH_ESCAPES' \
+         /*!80000 , ',TIME_TRUNCATE_FRACTIONAL' */), time_zone = '+00:00', \
          innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, wait_timeout = {forgotten}, \
          transaction_isolation = 'REPEATABLE-READ'"
     );
