@@ -147,6 +147,7 @@ impl Plan {
         lookups: &Lookups,
     ) -> (Option<Self>, Vec<Problem>) {
         let mut problems = check::names(spec);
+        problems.extend(check::shapes(spec, legacy, extracted));
         let mut by_legacy: Vec<(&str, Vec<&TableSpec>)> = Vec::new();
         for table in &spec.tables {
             match by_legacy.iter_mut().find(|(name, _)| *name == table.legacy) {

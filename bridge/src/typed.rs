@@ -126,6 +126,22 @@ impl Typed {
         }
     }
 
+    /// Whether it is a type of MySQL for places and shapes.
+    pub(crate) fn is_shape(&self) -> bool {
+        matches!(
+            self.base.as_str(),
+            "geometry"
+                | "point"
+                | "linestring"
+                | "polygon"
+                | "multipoint"
+                | "multilinestring"
+                | "multipolygon"
+                | "geometrycollection"
+                | "geomcollection"
+        )
+    }
+
     /// What a column of this type makes of a value. What does not fit is left as it is: the
     /// database refuses it, and its row is parked.
     pub(crate) fn store(&self, cell: Cell) -> Cell {

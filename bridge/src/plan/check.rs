@@ -4,6 +4,7 @@ use super::keys::makes_key;
 use super::{Column, ColumnSchema, KEY_COLUMNS, Schema, Table, TableSchema, TableSpec};
 use crate::preflight::Problem;
 use crate::spec::LinkSpec;
+use crate::value::Kind;
 
 pub(super) fn problem(table: &str, column: Option<&str>, what: String, fix: &str) -> Problem {
     Problem {
@@ -43,6 +44,35 @@ pub(super) fn names(spec: &LinkSpec) -> Vec<Problem> {
                 let what = "it is fed twice".to_owned();
                 let column = Some(column.extracted.as_str());
                 problems.push(problem(&label, column, what, "keep one of them"));
+            }
+        }
+    }
+    problems
+}
+
+/// Shapes and places of MySQL, which no statement of ours reads or writes as text.
+pub(super) fn shapes(spec: &LinkSpec, legacy: &Schema, extracted: &Schema) -> Vec<Problem> {
+    let shape = |schema: &Schema, table: &str, name: &str| {
+        let columns = &schema.get(table)?.columns;
+        let found = columns.iter().find(|column| column.name == name)?;
+        match &found.kind {
+            Kind::Mysql(kind) if kind.is_shape() => Some(kind.base.clone()),
+            _ => None,
+        }
+    };
+    let mut problems = Vec::new();
+    for table in &spec.tables {
+        for column in &table.columns {
+            let own = shape(extracted, &table.extracted, &column.extracted);
+            let sources = column.source.from();
+            let mut read = sources
+                .iter()
+                .filter_map(|from| shape(legacy, &table.legacy, from));
+            if let Some(kind) = own.or_else(|| read.next()) {
+                let what = format!("`{kind}` is not carried over");
+                let name = Some(column.extracted.as_str());
+                let fix = "leave it out of the mapping; its legacy column, if there is one, into `defaults`";
+                problems.push(problem(&pair(table), name, what, fix));
             }
         }
     }

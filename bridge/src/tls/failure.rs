@@ -15,6 +15,8 @@ const IDENTITY: &str = "the server asks for a client certificate that it trusts:
      `sslkey=FILE` (MySQL: `ssl-cert`, `ssl-key`)";
 const LOGIN: &str = "check user, password and rights; this user may have to come by TLS, or with a \
      client certificate (`ssl-cert=FILE` and `ssl-key=FILE`)";
+const PASSWORD: &str = "let the server have TLS, and leave `ssl-mode=DISABLED` out; or give this user \
+     `mysql_native_password`, which MySQL 9 has not";
 const OTHER: &str = "mend the server's TLS, or turn it off for this URL: `sslmode=disable` (MySQL: \
      `ssl-mode=DISABLED`)";
 
@@ -26,6 +28,9 @@ pub(crate) fn told(cause: &sqlx::Error) -> String {
     match (handshake(cause), cause) {
         (Some(error), _) => words(error),
         (None, sqlx::Error::Tls(error)) => format!("TLS: {error}"),
+        (None, cause) if wants_tls(cause) => {
+            "this user's password is sent over TLS only (`caching_sha2_password`)".to_owned()
+        }
         (None, cause) => cause.to_string(),
     }
 }
@@ -39,6 +44,7 @@ pub(crate) fn way_out(error: &Error) -> Option<&'static str> {
         return Some(advice(error));
     }
     match cause {
+        cause if wants_tls(cause) => Some(PASSWORD),
         sqlx::Error::Tls(error) if error.to_string().contains("not support TLS") => Some(NO_TLS),
         sqlx::Error::Tls(_) => Some(OTHER),
         sqlx::Error::Database(error) => {
@@ -55,6 +61,12 @@ pub(crate) fn way_out(error: &Error) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether a password was to be sent without TLS, encrypted with the server's key: for that the
+/// driver would need a library with an open advisory.
+fn wants_tls(cause: &sqlx::Error) -> bool {
+    matches!(cause, sqlx::Error::Configuration(error) if error.to_string().contains("RSA auth backend"))
 }
 
 fn handshake(cause: &sqlx::Error) -> Option<&rustls::Error> {

@@ -30,6 +30,7 @@ mod mapping_keys;
 mod mapping_lookup;
 mod mapping_rows;
 mod mysql;
+mod mysql_8;
 mod mysql_binlog;
 mod mysql_binlog_fail_over;
 mod mysql_binlog_keys;

@@ -69,3 +69,35 @@ async fn rights_that_are_missing_are_named_with_their_grant() {
         link.shutdown().await;
     }
 }
+
+/// With the binary log on, as it is in MySQL 8 by itself, the right to make triggers is not enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_make_no_triggers_beside_the_log_is_told_so() {
+    let server = Mariadb::logged(LEGACY_MY).await;
+    let pair = Pair::of(Db::lite("").await, Db::my(EXTRACTED_MY).await);
+    server
+        .execute(
+            "CREATE USER app@'%'; GRANT ALL ON shop.* TO app@'%'; CREATE USER boss@'%'; \
+             GRANT ALL ON shop.* TO boss@'%'; GRANT SUPER ON *.* TO boss@'%'",
+        )
+        .await;
+    let (link, problems) = said(&pair, &server, "app").await;
+    assert!(
+        problems.contains("user `app@%` may make no triggers while the binary log is on"),
+        "{problems}"
+    );
+    let way = "SET GLOBAL log_bin_trust_function_creators = 1";
+    assert!(problems.contains(way), "{problems}");
+    link.shutdown().await;
+    let works = async |user| {
+        let (link, problems) = said(&pair, &server, user).await;
+        assert_eq!(problems, "", "{user}");
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        link.close().await.unwrap();
+        link.shutdown().await;
+    };
+    works("boss").await;
+    server.execute(way).await;
+    works("app").await;
+}

@@ -3,6 +3,7 @@
 
 use outgrow_bridge::{Capture, DatabaseUrl, Link};
 use outgrow_rollout::{DataPhase, Side};
+use outgrow_testkit::is_mysql;
 
 use crate::mapping::{says, spec};
 use crate::postgres::Db;
@@ -117,6 +118,17 @@ pub(crate) const MARIADB: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched
     (2, 0, 127, 0, 8388607, 9223372036854775807, 0, 0.0001, -3.4e38, -0.5, '', '', '', x'', x'ff', '1000-01-01', '00:00:00', 1901, \
     '1000-01-01 00:00:00', '1970-01-01 00:00:01', 'sad', '', '[]', 0, 0, '00000000-0000-0000-0000-000000000000'), \
     (3, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)";
+/// What MySQL makes of a document, which MariaDB keeps as it was written.
+fn of_json(condition: &str) -> String {
+    match is_mysql() {
+        true => condition.replace(
+            "{\"b\": 1,  \"a\": [1.10, null]}",
+            "{\"a\": [1.1, null], \"b\": 1}",
+        ),
+        false => condition.to_owned(),
+    }
+}
+
 pub(crate) const OF_MARIADB: [&str; 25] = [
     "id", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
     "s", "t", "u", "v", "w", "x",
@@ -136,6 +148,8 @@ async fn mariadb_to_postgres() {
         "r = '2024-02-29 18:29:59.123456Z' AND s = 'it''s ok' AND t = 'x,z' AND u::text = '{\"b\": 1,  \"a\": [1.10, null]}' AND v AND w",
         "a IS NULL AND e IS NULL AND j IS NULL AND q IS NULL AND r IS NULL AND v IS NULL AND x IS NULL",
     ];
+    let exact = exact.map(of_json);
+    let exact: Vec<&str> = exact.iter().map(String::as_str).collect();
     between(Db::my(MARIADB).await, extracted.await, &OF_MARIADB, &exact).await;
 }
 
@@ -181,11 +195,13 @@ async fn postgres_to_mariadb() {
         "g = concat('tab', char(9), ' ''s'' é 😀') AND hex(j) = '00FF10' AND l = '2024-02-29' AND m = '23:59:59' AND p = 1",
         "n = '2024-02-29 23:59:59.1' AND s = '{1,NULL,3}'",
         "u = '10.0.0.1/8' AND t LIKE '%1%2%5.6%'",
-        "k = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' AND q = '{\"b\": 1,  \"a\": [1.10, null]}'",
+        "k = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' AND CAST(q AS CHAR) = '{\"b\": 1,  \"a\": [1.10, null]}'",
         "a IS NULL AND d IS NULL AND g IS NULL AND j IS NULL AND o IS NULL AND p IS NULL",
     ];
+    let exact = exact.map(of_json);
+    let exact: Vec<&str> = exact.iter().map(String::as_str).collect();
     between(
-        Db::pg(POSTGRES).await,
+        Db::pg(&of_json(POSTGRES)).await,
         extracted.await,
         &OF_POSTGRES,
         &exact,

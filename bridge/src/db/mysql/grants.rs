@@ -47,6 +47,11 @@ impl Grant {
         self.table.is_none() && self.is_of(database) && self.has(right)
     }
 
+    /// Whether it gives a right that is of the server, not of a database.
+    pub(super) fn gives_everywhere(&self, right: &str) -> bool {
+        self.schema.is_none() && self.has(right)
+    }
+
     /// Whether it gives a right on just this table.
     pub(super) fn gives_on(&self, right: &str, database: &str, table: &str) -> bool {
         self.table.as_deref() == Some(table) && self.is_of(database) && self.has(right)
@@ -175,6 +180,9 @@ mod tests {
         ] {
             assert!(!gives(line, "SELECT"), "{line}");
         }
+        let of_all = |line: &str| Grant::read(line).unwrap().gives_everywhere("SUPER");
+        assert!(of_all("GRANT PROCESS, SUPER ON *.* TO `clerk`"));
+        assert!(!of_all("GRANT ALL PRIVILEGES ON `shop_1`.* TO `clerk`"));
         let one = Grant::read("GRANT SELECT, TRIGGER ON `shop_1`.`it``em` TO `clerk`").unwrap();
         assert!(one.gives_on("TRIGGER", "shop_1", "it`em"));
         assert!(!one.gives_on("TRIGGER", "shopx1", "it`em"), "no pattern");

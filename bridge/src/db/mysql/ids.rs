@@ -53,6 +53,42 @@ async fn counted(tx: &mut Tx, table: &str) -> Result<Option<(String, i64)>, sqlx
     Ok(Some((row.text(0)?, (1 << bits) - 2)))
 }
 
+/// A row of this number. In this form of an insert also one that is refused for a unique value raises the
+/// counter.
+fn one_more(table: &str, column: &str) -> String {
+    let [before, hint] = LAX;
+    format!(
+        "{before} INSERT {hint} INTO {} ({}) SELECT CAST(? AS SIGNED)",
+        quote(table),
+        quote(column)
+    )
+}
+
+/// A row of this number that is like another one, and so passes the checks that MySQL does not leave out;
+/// `None` where there is no other.
+async fn like_another(
+    tx: &mut Tx,
+    table: &str,
+    column: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    let text = "SELECT CAST(column_name AS CHAR) FROM information_schema.columns \
+                WHERE table_schema = DATABASE() AND table_name = ? AND column_name <> ? \
+                AND COALESCE(generation_expression, '') = ''";
+    let args = [Arg::from(table), Arg::from(column)];
+    let others = tx.fetch(text, &args).await?;
+    let others: Vec<String> = others
+        .iter()
+        .filter_map(|row| Some(format!(", {}", quote(&row.maybe_text(0)?))))
+        .collect();
+    let [before, hint] = LAX;
+    let (table, column, others) = (quote(table), quote(column), others.concat());
+    let any = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1) AS one");
+    let text = format!(
+        "{before} INSERT {hint} INTO {table} ({column}{others}) SELECT CAST(? AS SIGNED){others} FROM {table} LIMIT 1"
+    );
+    Ok((tx.number(&any, &[]).await? == Some(1)).then_some(text))
+}
+
 impl Database {
     /// Advances the next value of a generated key past this one. Where that cannot be it is said and
     /// left: ids of rows that are there are never given out again, and no cutover fails for those of
@@ -84,17 +120,18 @@ impl Database {
         if value > most {
             return Ok(false);
         }
-        tx.execute("SAVEPOINT ids", &[]).await.on(side)?;
         self.applying(&mut tx, true).await?;
-        // In this form of an insert also one that is refused for a unique value raises the counter.
-        let [before, hint] = LAX;
-        let text = format!(
-            "{before} INSERT {hint} INTO {} ({}) SELECT CAST(? AS SIGNED)",
-            quote(table),
-            quote(&column)
-        );
-        let inserted = tx.execute(&text, &[Arg::from(value)]).await;
-        tx.execute("ROLLBACK TO ids", &[]).await.on(side)?;
+        let mut texts = vec![one_more(table, &column)];
+        texts.extend(like_another(&mut tx, table, &column).await.on(side)?);
+        let mut inserted = Ok(0);
+        for text in texts {
+            tx.execute("SAVEPOINT ids", &[]).await.on(side)?;
+            inserted = tx.execute(&text, &[Arg::from(value)]).await;
+            tx.execute("ROLLBACK TO ids", &[]).await.on(side)?;
+            if inserted.is_ok() {
+                break;
+            }
+        }
         tx.execute(super::APPLYING, &[Arg::from("")])
             .await
             .on(side)?;

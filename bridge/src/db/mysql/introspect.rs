@@ -1,6 +1,7 @@
 //! Reads what a database declares. Changes nothing.
 
 use super::grants::{self, Grant};
+use crate::db::tx::Fetched;
 use crate::db::{Arg, Database, Feed, Tx};
 use crate::plan::{ColumnSchema, Plan, TableSchema};
 use crate::typed::Typed;
@@ -100,6 +101,12 @@ async fn by_roles(tx: &mut Tx, roles: &str) -> Result<Vec<Grant>, sqlx::Error> {
     Ok(lines.filter_map(|line| Grant::read(&line)).collect())
 }
 
+/// Whether the server lets only those with `SUPER` make triggers.
+async fn distrusts(tx: &mut Tx) -> Result<bool, sqlx::Error> {
+    let text = "SELECT @@global.log_bin = 1 AND @@global.log_bin_trust_function_creators = 0";
+    Ok(tx.number(text, &[]).await? == Some(1))
+}
+
 impl Database {
     /// What InnoDB does behind everybody's back, what engines cannot do, and what reading the
     /// log needs.
@@ -180,15 +187,33 @@ impl Database {
         if !has("TRIGGER") && !self.triggers_of_each(tx, plan, own, &by_roles).await? {
             lacks.push("TRIGGER");
         }
-        if lacks.is_empty() {
-            return Ok(Vec::new());
+        let mut missing = Vec::new();
+        let database = format!("{} database", self.side);
+        if !lacks.is_empty() {
+            let lacks = lacks.join(", ");
+            missing.push((
+                database.clone(),
+                format!("user `{user}` lacks rights in database `{schema}`: {lacks}"),
+                format!("GRANT {lacks} ON `{schema}`.* TO {grantee}"),
+            ));
         }
-        let lacks = lacks.join(", ");
-        Ok(vec![(
-            format!("{} database", self.side),
-            format!("user `{user}` lacks rights in database `{schema}`: {lacks}"),
-            format!("GRANT {lacks} ON `{schema}`.* TO {grantee}"),
-        )])
+        let own = |row: &Fetched| row.maybe_text(0).as_deref() == Some("SUPER");
+        let by_role = |grant: &Grant| grant.gives_everywhere("SUPER");
+        let is_super = found.iter().any(own) || by_roles.iter().any(by_role);
+        if !is_super && distrusts(tx).await? {
+            missing.push((
+                database,
+                format!(
+                    "user `{user}` may make no triggers while the binary log is on, as it is by itself in \
+                     MySQL 8"
+                ),
+                format!(
+                    "SET GLOBAL log_bin_trust_function_creators = 1 and write it into the server's \
+                     file, or GRANT SUPER ON *.* TO {grantee}"
+                ),
+            ));
+        }
+        Ok(missing)
     }
 
     /// Whether triggers may be made on each of the tables, if not on all that there are.
