@@ -9,19 +9,29 @@
 mod column;
 pub(crate) mod joined;
 mod made;
+pub(crate) mod ours;
 
 use outgrow_rollout::Side;
 
 use crate::db::Dialect;
-use crate::plan::Group;
-use column::Text;
+use crate::plan::{Group, Way};
+use column::{Text, Texts};
+use ours::Ours;
 
 /// Per extracted table of a group, what a side sums up over its rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Sums {
-    /// Of a row, as SQL text: a whole number, or NULL where the row cannot be mapped.
-    pub(crate) legacy: Vec<String>,
-    pub(crate) extracted: Vec<String>,
+    pub(crate) legacy: Vec<RowHash>,
+    pub(crate) extracted: Vec<RowHash>,
+}
+
+/// What is summed up of a row.
+#[derive(Debug)]
+pub(crate) enum RowHash {
+    /// SQL text: a whole number, or NULL where the row cannot be mapped.
+    Sql(String),
+    /// SQLite has no hash function; its rows are hashed by us.
+    Ours(Ours),
 }
 
 impl Sums {
@@ -33,14 +43,14 @@ impl Sums {
         (legacy, extracted): (Dialect, Dialect),
         alike: bool,
     ) -> Result<Self, String> {
-        if [legacy, extracted].contains(&Dialect::Sqlite) {
-            return Err("SQLite has no hash function".to_owned());
-        }
         if group.tables(Side::Legacy).len() > 1 {
             return Err("several legacy tables make its rows".to_owned());
         }
         if group.refuses_zero() {
             return Err("its zero dates are refused".to_owned());
+        }
+        if [legacy, extracted].contains(&Dialect::Sqlite) {
+            return Self::with_ours(group, source, (legacy, extracted));
         }
         let hash = match (legacy, extracted) {
             (Dialect::Postgres, Dialect::Postgres) if alike => Hash::Values,
@@ -65,11 +75,57 @@ impl Sums {
                 here.push(hash.column(legacy, &a, prefixed));
                 there.push(hash.column(extracted, &b, prefixed));
             }
-            sums.legacy.push(hash.row(legacy, &here));
-            sums.extracted.push(hash.row(extracted, &there));
+            sums.legacy.push(RowHash::Sql(hash.row(legacy, &here)));
+            let there = hash.row(extracted, &there);
+            sums.extracted.push(RowHash::Sql(there));
         }
         Ok(sums)
     }
+
+    /// As [`Self::of`], where one side is SQLite. The other hashes its values as they are, and we hash
+    /// what they must be: the mapping is all on our side.
+    fn with_ours(
+        group: &Group,
+        source: Side,
+        (legacy, extracted): (Dialect, Dialect),
+    ) -> Result<Self, String> {
+        let mut sums = Self {
+            legacy: Vec::new(),
+            extracted: Vec::new(),
+        };
+        for (part, table) in group.tables(Side::Extracted).iter().enumerate() {
+            // What the service makes of a constant has no place on the legacy side.
+            let lost = |at: &usize| source == Side::Extracted && group.is_constant(part, *at);
+            let mut columns: Vec<usize> = (0..table.columns.len()).collect();
+            columns.retain(|at| !lost(at));
+            if legacy == Dialect::Sqlite {
+                sums.legacy
+                    .push(RowHash::Ours(Ours::legacy(group, part, &columns)));
+                let texts = columns.iter().map(|&at| Texts::of(&table.columns[at]));
+                sums.extracted.push(as_they_are(extracted, texts)?);
+            } else {
+                let ways = columns.iter().map(|&at| &group.ways(part)[at]);
+                let mut from: Vec<usize> = ways.flat_map(Way::from).collect();
+                from.sort_unstable();
+                from.dedup();
+                let ours = Ours::extracted(group, part, &columns, &from)?;
+                sums.extracted.push(RowHash::Ours(ours));
+                let texts = from.iter().map(|&at| Texts::legacy(group, at));
+                sums.legacy.push(as_they_are(legacy, texts)?);
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// The hash of a row's values, as the engine itself has them.
+fn as_they_are<'a>(
+    dialect: Dialect,
+    columns: impl Iterator<Item = Result<Texts<'a>, String>>,
+) -> Result<RowHash, String> {
+    let columns = columns.map(|texts| Ok(Hash::Md5.column(dialect, &texts?.exact(), false)));
+    let columns = columns.collect::<Result<Vec<_>, String>>()?;
+    Ok(RowHash::Sql(Hash::Md5.row(dialect, &columns)))
 }
 
 /// Not zero, which is what a NULL is hashed to: the hash of a decimal's zero is one less than the

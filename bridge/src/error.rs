@@ -27,6 +27,14 @@ pub enum Error {
     /// A database did not do its part.
     #[error("the {side} database: {}", told(.cause))]
     Database { side: Side, cause: sqlx::Error },
+    /// As [`Self::Database`], of rows that were read past the client library.
+    #[error("the {side} database: {cause}")]
+    File {
+        side: Side,
+        /// SQLite's result code.
+        code: i32,
+        cause: String,
+    },
     #[error(
         "{0} has no capture by replication: only `postgres://` and `mysql://` databases have; use `triggers`"
     )]
@@ -162,9 +170,9 @@ impl Error {
     /// Whether the same step may succeed later without anybody's help: locks, full disks.
     pub(crate) fn passes(&self) -> bool {
         match self {
+            Self::File { code, .. } => passes(code & 0xff),
             Self::Database { cause, .. } => match code(cause) {
-                // BUSY, LOCKED, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA.
-                Some(Code::Sqlite(code)) => matches!(code, 5 | 6 | 10 | 13 | 14 | 15 | 17),
+                Some(Code::Sqlite(code)) => passes(code),
                 // Connections, rollbacks by the server, resources, locks and cancels, shutdowns.
                 Some(Code::State(state)) => ["08", "40", "53", "55", "57"].contains(&&state[..2]),
                 None => matches!(
@@ -236,6 +244,11 @@ impl Error {
             None => Some(Reason::Postgres(code.into_owned())),
         }
     }
+}
+
+/// BUSY, LOCKED, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA.
+fn passes(code: i32) -> bool {
+    matches!(code, 5 | 6 | 10 | 13 | 14 | 15 | 17)
 }
 
 /// Why exactly a database refused something, as it says it.

@@ -13,6 +13,7 @@ mod dates;
 mod filter;
 mod group;
 mod keys;
+mod single;
 mod straight;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use crate::spec::{LinkSpec, TableSpec};
 use crate::value::{Cell, Kind};
 use beside::Legacy;
 pub(crate) use filter::Filter;
-pub(crate) use group::{Group, Way};
+pub(crate) use group::{Back, Group, Way};
 use keys::KeyForm;
 pub(crate) use keys::{exactly, shown};
 pub(crate) use straight::Straight;

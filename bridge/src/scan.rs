@@ -17,12 +17,13 @@ use outgrow_rollout::{Side, TableRows};
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 
-use crate::checksum::{Sums, joined};
+use crate::checksum::ours::{Ours, Scratch};
+use crate::checksum::{RowHash, Sums, joined};
 use crate::db::now_ms;
 use crate::db::sqlite;
-use crate::db::sums::{self, Range};
+use crate::db::sums::{self, Range, Sum};
 use crate::error::{Error, OnSide};
-use crate::plan::Group;
+use crate::plan::{Group, Table};
 use crate::spec::DatabaseUrl;
 use crate::value::Key;
 use crate::verify::{Verifier, VerifyReport};
@@ -56,7 +57,7 @@ pub struct VerifyOptions {
 /// How a table was compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableWay {
-    /// `checksums`, `joins` (of two SQLite files) or `rows`.
+    /// `checksums` (of a SQLite file the bridge makes them), `joins` (of two SQLite files) or `rows`.
     pub by: String,
     /// Why rows are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -415,29 +416,65 @@ impl Verifier<'_> {
         hashes: &Sums,
         range: &Range,
     ) -> Result<Option<Vec<u64>>, Error> {
-        let parts = group.tables(Side::Extracted);
-        let legacy = async {
-            let mut tx = self.shared.legacy.read().await?;
-            let mut all = Vec::with_capacity(parts.len());
-            for (part, hash) in hashes.legacy.iter().enumerate() {
-                let table = group.legacy_of(part);
-                let sum = sums::sum(&mut tx, &table, range, hash).await;
-                all.push(sum.on(Side::Legacy)?);
-            }
-            Ok::<_, Error>(all)
-        };
-        let extracted = async {
-            let mut tx = self.shared.extracted.read().await?;
-            let mut all = Vec::with_capacity(parts.len());
-            for (table, hash) in parts.iter().zip(&hashes.extracted) {
-                let sum = sums::sum(&mut tx, table, range, hash).await;
-                all.push(sum.on(Side::Extracted)?);
-            }
-            Ok(all)
-        };
+        let legacy = self.sums_of(Side::Legacy, group, &hashes.legacy, range);
+        let extracted = self.sums_of(Side::Extracted, group, &hashes.extracted, range);
         let (legacy, extracted) = tokio::try_join!(legacy, extracted)?;
         let equal = legacy.iter().zip(&extracted).all(|(a, b)| a.proves(b));
         Ok(equal.then(|| legacy.iter().map(|sum| sum.rows).collect()))
+    }
+
+    /// One side's sums, per extracted table.
+    async fn sums_of(
+        &self,
+        side: Side,
+        group: &Group,
+        hashes: &[RowHash],
+        range: &Range,
+    ) -> Result<Vec<Sum>, Error> {
+        let mut tx = self.shared.on(side).read().await?;
+        let mut all = Vec::with_capacity(hashes.len());
+        for (part, hash) in hashes.iter().enumerate() {
+            let legacy;
+            let table = match side {
+                Side::Legacy => {
+                    legacy = group.legacy_of(part);
+                    &legacy
+                }
+                Side::Extracted => &group.tables(Side::Extracted)[part],
+            };
+            all.push(match hash {
+                RowHash::Sql(hash) => sums::sum(&mut tx, table, range, hash).await.on(side)?,
+                RowHash::Ours(ours) => self.our_sum(side, group, (table, ours), range).await?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// The sum of a SQLite table's rows. Were it cut short, their number would differ.
+    async fn our_sum(
+        &self,
+        side: Side,
+        group: &Group,
+        (table, ours): (&Table, &Ours),
+        range: &Range,
+    ) -> Result<Sum, Error> {
+        let mut sum = Sum::begun();
+        let DatabaseUrl::Sqlite(path) = self.shared.url(side) else {
+            return Ok(sum.done());
+        };
+        let mut rows = sqlite::read::rows(path, self.shared.limits().busy, table, range);
+        let mut scratch = Scratch::default();
+        while let Some(some) = rows.recv().await {
+            let some = some.map_err(|refused| Error::File {
+                side,
+                code: refused.code,
+                cause: refused.text,
+            })?;
+            for row in some {
+                sum.add(ours.hash(group, &row, &mut scratch));
+            }
+        }
+        Ok(sum.done())
     }
 
     /// Waits until the target is past what the source has now, if anything brings it there.

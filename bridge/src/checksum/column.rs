@@ -1,7 +1,9 @@
 //! One column's values as text, in the form in which the comparison of rows reads them.
 
+use outgrow_rollout::Side;
+
 use crate::db::{mysql, postgres, quote};
-use crate::plan::Column;
+use crate::plan::{Column, Group};
 use crate::typed::{Class, Typed};
 use crate::value::{Cell, Kind};
 
@@ -31,7 +33,7 @@ pub(super) struct Texts<'a> {
 impl<'a> Texts<'a> {
     pub(super) fn of(column: &'a Column) -> Result<Self, String> {
         let (kind, postgres) = match &column.kind {
-            Kind::Sqlite(_) => return Err("SQLite has no hash function".to_owned()),
+            Kind::Sqlite(_) => return Err("SQLite has no types".to_owned()),
             Kind::Postgres(kind) => (kind, true),
             Kind::Mysql(kind) => (kind, false),
         };
@@ -41,6 +43,15 @@ impl<'a> Texts<'a> {
             kind,
             postgres,
         })
+    }
+
+    /// A column of the only legacy table.
+    pub(super) fn legacy(group: &'a Group, at: usize) -> Result<Self, String> {
+        let mut texts = Self::of(&group.tables(Side::Legacy)[0].columns[at])?;
+        if group.nulls_zero(at) {
+            texts.name = format!("(CASE WHEN {0} = 0 THEN NULL ELSE {0} END)", texts.name);
+        }
+        Ok(texts)
     }
 
     pub(super) fn class(&self) -> Class {
@@ -70,9 +81,25 @@ impl<'a> Texts<'a> {
         Text {
             null: format!("{name} IS NULL"),
             sql,
-            plain: !matches!(class, Class::Text | Class::AsWritten),
+            plain: is_plain_class(class),
             fallible: false,
             own: None,
+        }
+    }
+
+    /// As [`Self::text`], for a value that we hash on the other side: a float as PostgreSQL's bytes of
+    /// it, as it writes it otherwise than we do.
+    pub(super) fn exact(&self) -> Text {
+        let text = self.text();
+        match (self.postgres, self.class()) {
+            (true, class @ (Class::Real | Class::Real4)) => Text {
+                sql: format!(
+                    "encode(float8send({}), 'hex')",
+                    postgres::canonical(class, &self.name)
+                ),
+                ..text
+            },
+            _ => text,
         }
     }
 
@@ -89,6 +116,19 @@ impl<'a> Texts<'a> {
             sql: self.name.clone(),
             ..self.text()
         })
+    }
+}
+
+/// Whether neither `|` nor `^` is ever in a text of this class.
+fn is_plain_class(class: Class) -> bool {
+    !matches!(class, Class::Text | Class::AsWritten)
+}
+
+/// As [`is_plain_class`], of an engine that has types.
+pub(super) fn is_plain(kind: &Kind) -> bool {
+    match kind {
+        Kind::Postgres(kind) | Kind::Mysql(kind) => is_plain_class(kind.class),
+        Kind::Sqlite(_) => false,
     }
 }
 

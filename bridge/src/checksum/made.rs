@@ -48,13 +48,7 @@ fn as_texts(
     record: bool,
 ) -> Result<Both, String> {
     let extracted = Texts::of(column)?;
-    let legacy = |at: usize| {
-        let mut texts = Texts::of(&group.tables(Side::Legacy)[0].columns[at])?;
-        if group.nulls_zero(at) {
-            texts.name = format!("(CASE WHEN {0} = 0 THEN NULL ELSE {0} END)", texts.name);
-        }
-        Ok::<_, String>(texts)
-    };
+    let legacy = |at: usize| Texts::legacy(group, at);
     let made = match way {
         Way::Const(value) => constant(value, column)?,
         Way::By { from, by } => {

@@ -351,7 +351,7 @@ pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<
     Ok(())
 }
 
-fn columns(table: &Table) -> String {
+pub(super) fn columns(table: &Table) -> String {
     let all: Vec<String> = table.columns.iter().map(column).collect();
     all.join(", ")
 }
@@ -469,15 +469,20 @@ fn key_list(dialect: Dialect, table: &Table, count: usize) -> String {
 
 /// The condition of the rows that a table is about, with its values.
 pub(super) fn only(tx: &Tx, table: &Table) -> (String, Vec<Arg>) {
+    only_of(tx.dialect(), table)
+}
+
+/// As [`only`], of an engine.
+pub(super) fn only_of(dialect: Dialect, table: &Table) -> (String, Vec<Arg>) {
     if table.only.is_empty() {
         return ("1 = 1".to_owned(), Vec::new());
     }
     let mut args = Vec::new();
     let mut conditions = Vec::new();
     for filter in &table.only {
-        conditions.push(condition(tx, &table.columns[filter.column], filter));
+        conditions.push(condition(dialect, &table.columns[filter.column], filter));
         let values = filter.values.iter().filter(|value| !value.is_null());
-        args.extend(values.map(|value| match tx.dialect() {
+        args.extend(values.map(|value| match dialect {
             Dialect::Sqlite => Arg::Cell(value.clone()),
             Dialect::Postgres | Dialect::Mysql => Arg::Text(match value {
                 Cell::Text(text) => Some(text.clone()),
@@ -490,9 +495,9 @@ pub(super) fn only(tx: &Tx, table: &Table) -> (String, Vec<Arg>) {
 
 /// One filter as SQL. Values are compared in the form in which they are read, byte for byte,
 /// whatever a collation would call equal.
-fn condition(tx: &Tx, of: &Column, filter: &Filter) -> String {
+fn condition(dialect: Dialect, of: &Column, filter: &Filter) -> String {
     let null = quote(&of.name);
-    let (value, mark) = match tx.dialect() {
+    let (value, mark) = match dialect {
         Dialect::Sqlite => (format!("{null} COLLATE BINARY"), "?"),
         Dialect::Postgres => (
             format!("CAST({} AS text) COLLATE \"C\"", column(of)),

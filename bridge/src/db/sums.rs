@@ -33,6 +33,39 @@ impl Sum {
 /// rows. Those of 60 bits never reach it.
 const NO_HASH: &str = "1000000000000000000000000000000";
 
+impl Sum {
+    /// No rows yet, of a sum that we make.
+    pub(crate) fn begun() -> OurSum {
+        OurSum {
+            rows: 0,
+            sum: Some(0),
+        }
+    }
+}
+
+/// As [`Sum`], while rows are added to it. A sum of numbers of 60 bits outlasts every table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OurSum {
+    rows: u64,
+    sum: Option<u128>,
+}
+
+impl OurSum {
+    /// Adds a row.
+    pub(crate) fn add(&mut self, hash: Option<u64>) {
+        self.rows += 1;
+        self.sum = self.sum.zip(hash).map(|(sum, hash)| sum + u128::from(hash));
+    }
+
+    /// As the other engine shows it.
+    pub(crate) fn done(self) -> Sum {
+        Sum {
+            rows: self.rows,
+            sum: self.sum.map(|sum| sum.to_string()),
+        }
+    }
+}
+
 impl Range {
     /// All keys after one.
     pub(crate) fn after(key: Option<&Key>) -> Self {

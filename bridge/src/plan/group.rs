@@ -170,7 +170,7 @@ impl Group {
     }
 
     /// The value of an extracted column.
-    fn make(
+    pub(super) fn make(
         &self,
         way: &Way,
         table: &Table,
@@ -270,7 +270,7 @@ impl Group {
     }
 
     /// The value of a legacy column.
-    fn unmake(&self, back: &Back, column: usize, row: &Row) -> Result<Cell, Unmappable> {
+    pub(super) fn unmake(&self, back: &Back, column: usize, row: &Row) -> Result<Cell, Unmappable> {
         let (part, ways) = (&self.parts[back.part], &self.forward[back.part]);
         let made = match &back.by {
             Undo::Default(value) | Undo::Implied(value) => return Ok(value.clone()),
@@ -337,7 +337,7 @@ impl Group {
 
 impl Way {
     /// The legacy columns that it needs.
-    pub(super) fn from(&self) -> Vec<usize> {
+    pub(crate) fn from(&self) -> Vec<usize> {
         match self {
             Self::Const(_) => Vec::new(),
             Self::By { from, .. } | Self::Piece { of: from, .. } => vec![*from],
@@ -364,7 +364,7 @@ fn names(table: &Table, at: &[usize]) -> String {
 }
 
 /// The value as its column stores it.
-fn stored(value: Cell, table: &str, column: &Column) -> Result<Cell, Unmappable> {
+pub(super) fn stored(value: Cell, table: &str, column: &Column) -> Result<Cell, Unmappable> {
     match value.stored_in(&column.kind) {
         Cell::BadText(text) => Err(Unmappable(format!(
             "{table}.{}: `{}` does not fit the column without loss",

@@ -60,6 +60,7 @@ mod values_between;
 mod verify_checksums;
 mod verify_joins;
 mod verify_killed;
+mod verify_ours;
 mod verify_ways;
 mod verifying;
 mod waiting_bytes;

@@ -46,7 +46,7 @@ fn found(report: &VerifyReport) -> BTreeSet<(String, Vec<String>)> {
 }
 
 /// What both ways find, which must be the same.
-async fn alike(link: &Link, what: &str) -> BTreeSet<(String, Vec<String>)> {
+pub(crate) async fn alike(link: &Link, what: &str) -> BTreeSet<(String, Vec<String>)> {
     let by_rows = VerifyOptions {
         by_rows: true,
         ..VerifyOptions::default()
@@ -65,7 +65,7 @@ async fn alike(link: &Link, what: &str) -> BTreeSet<(String, Vec<String>)> {
 }
 
 /// Nothing differs, and no row had to be read for that.
-async fn proven(link: &Link, what: &str) {
+pub(crate) async fn proven(link: &Link, what: &str) {
     assert!(alike(link, what).await.is_empty(), "{what}");
     let report = link.verify().await.unwrap();
     assert_eq!((report.different, report.read_rows), (0, 0), "{what}");

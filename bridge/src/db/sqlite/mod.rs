@@ -4,6 +4,7 @@ pub(crate) mod capture;
 mod images;
 pub(crate) mod introspect;
 pub(crate) mod joined;
+pub(crate) mod read;
 
 use std::path::Path;
 use std::time::Duration;
