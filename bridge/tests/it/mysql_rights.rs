@@ -94,6 +94,11 @@ async fn who_may_make_no_triggers_beside_the_log_is_told_so() {
         assert_eq!(problems, "", "{user}");
         link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
         copied(&link).await;
+        // Once they are there, the setting may be as it was.
+        let back = "SET GLOBAL log_bin_trust_function_creators = 0";
+        server.execute(back).await;
+        let found = link.preflight().await.unwrap();
+        assert!(found.ok(), "{:?}", found.problems);
         link.close().await.unwrap();
         link.shutdown().await;
     };

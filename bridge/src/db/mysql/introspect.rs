@@ -200,7 +200,7 @@ impl Database {
         let own = |row: &Fetched| row.maybe_text(0).as_deref() == Some("SUPER");
         let by_role = |grant: &Grant| grant.gives_everywhere("SUPER");
         let is_super = found.iter().any(own) || by_roles.iter().any(by_role);
-        if !is_super && distrusts(tx).await? {
+        if !is_super && distrusts(tx).await? && !self.all_captured(tx, plan).await? {
             missing.push((
                 database,
                 format!(
@@ -214,6 +214,16 @@ impl Database {
             ));
         }
         Ok(missing)
+    }
+
+    /// Whether the triggers are there already, so that none are to be made.
+    async fn all_captured(&self, tx: &mut Tx, plan: &Plan) -> Result<bool, sqlx::Error> {
+        for table in plan.tables(self.side) {
+            if !self.captured_mysql(tx, table).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether triggers may be made on each of the tables, if not on all that there are.
