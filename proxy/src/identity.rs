@@ -19,8 +19,12 @@ use crate::limits::Allowed;
 use crate::pool::{Client, Cluster, Outgoing};
 use crate::settings::IdentitySettings;
 
-/// Sessions remembered per core. At the limit all are forgotten: asking again is cheap.
-const SESSIONS_MAX: usize = 10_000;
+/// Bytes of what a core remembers of sessions; most take half a kilobyte. At the limit all are forgotten: asking
+/// again is cheap. Clients choose how long a cookie is, and the monolith what it says, so they are not counted by number.
+const REMEMBERED_MAX: usize = 8 << 20;
+
+/// Of a session beside what was said: the table, what is signed, the clock.
+const OVERHEAD: usize = 512;
 
 /// A signed identity is good for this long; services see it within milliseconds.
 const SIGNED_SECONDS: u64 = 60;
@@ -29,7 +33,30 @@ const SIGNED_SECONDS: u64 = 60;
 #[derive(Debug)]
 pub(crate) struct Identities {
     settings: IdentitySettings,
-    known: RefCell<HashMap<String, Known>>,
+    known: RefCell<Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    all: HashMap<String, Known>,
+    bytes: usize,
+}
+
+impl Sessions {
+    fn put(&mut self, session: &str, known: Known) {
+        let bytes = known.bytes(session);
+        let before = self.all.remove(session);
+        self.bytes -= before.map_or(0, |before| before.bytes(session));
+        // One that takes as much as hundreds is asked about each time.
+        if bytes > REMEMBERED_MAX / 64 {
+            return;
+        }
+        if self.bytes + bytes > REMEMBERED_MAX {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        self.all.insert(session.to_owned(), known);
+    }
 }
 
 /// What was said of a session. How long that is believed goes by the monotonic clock, which nobody sets; what
@@ -39,6 +66,20 @@ struct Known {
     since: Instant,
     caller: Option<Caller>,
     signed: Option<Signed>,
+}
+
+impl Known {
+    /// The same at all times: what is signed comes and goes, and is about twice as long as what it says.
+    fn bytes(&self, session: &str) -> usize {
+        let said = self.caller.as_ref().map_or(0, |caller| {
+            let id = match &caller.user_id {
+                serde_json::Value::String(text) => text.len(),
+                other => other.to_string().len(),
+            };
+            id + caller.name.len() + caller.role.len()
+        });
+        OVERHEAD + session.len() + 3 * said
+    }
 }
 
 /// A header, and when it ends, in seconds since 1970.
@@ -75,7 +116,7 @@ impl Identities {
 
     fn fresh_at(&self, session: &str, (now, wall): (Instant, u64)) -> Option<Option<HeaderValue>> {
         let mut known = self.known.borrow_mut();
-        let known = known.get_mut(session)?;
+        let known = known.all.get_mut(session)?;
         if now.saturating_duration_since(known.since) >= self.settings.ttl {
             return None;
         }
@@ -112,16 +153,12 @@ impl Identities {
     ) -> Option<HeaderValue> {
         let signed = caller.as_ref().and_then(|caller| self.sign(caller, wall));
         let header = signed.as_ref().map(|signed| signed.header.clone());
-        let mut known = self.known.borrow_mut();
-        if known.len() >= SESSIONS_MAX {
-            known.clear();
-        }
         let learnt = Known {
             since,
             caller,
             signed,
         };
-        known.insert(session.to_owned(), learnt);
+        self.known.borrow_mut().put(session, learnt);
         header
     }
 
@@ -267,6 +304,42 @@ mod tests {
             all.fresh_at("a", (at(300), NOON)).is_none(),
             "its time is over"
         );
+    }
+
+    /// Clients choose the names of sessions, and the monolith says what it likes.
+    #[test]
+    fn what_is_remembered_has_a_bound_whatever_clients_send() {
+        let (all, now) = (identities(300), (Instant::now(), NOON));
+        let session = |n: usize, length: usize| format!("{n:0length$}");
+        let mut most = 0;
+        for n in 0..5_000 {
+            all.learn(
+                &session(n, 3_000),
+                (n % 16 == 0).then(caller).flatten(),
+                now,
+            );
+            let known = all.known.borrow();
+            assert!(known.bytes <= REMEMBERED_MAX);
+            most = most.max(known.all.len());
+        }
+        assert!((2_000..3_000).contains(&most), "{most}");
+        let long = "x".repeat(250_000);
+        all.learn(&long, caller(), now);
+        assert!(all.fresh_at(&long, now).is_none());
+        let talks = caller().map(|caller| Caller {
+            name: "x".repeat(60_000),
+            ..caller
+        });
+        all.learn("talks", talks, now);
+        assert!(all.fresh_at("talks", now).is_none());
+        // What is learnt again is not counted twice.
+        all.learn("again", caller(), now);
+        let bytes = all.known.borrow().bytes;
+        for _ in 0..3 {
+            all.learn("again", caller(), now);
+        }
+        assert_eq!(all.known.borrow().bytes, bytes);
+        assert!(all.fresh_at("again", now).unwrap().is_some());
     }
 
     /// No clock that is set keeps an answer for longer, or throws it away.

@@ -96,31 +96,43 @@ const REFUSED: Refusal =
 /// All methods and paths that a server might take it for, its own first. `None` where nobody could tell.
 fn meant(parts: &request::Parts) -> Option<(Vec<Method>, Vec<String>)> {
     let mut methods = vec![parts.method.clone()];
-    for text in values(&parts.headers, &METHODS)? {
+    for text in values(&parts.headers, &METHODS, |text| text.split(',').collect())? {
         // Servers know no methods in small letters, and forgive them here.
         methods.push(text.to_ascii_uppercase().parse().ok()?);
     }
     let mut paths = vec![parts.uri.path().to_owned()];
-    for text in values(&parts.headers, &PATHS)? {
+    for text in values(&parts.headers, &PATHS, targets)? {
         paths.push(path(text));
     }
     Some((methods, paths))
 }
 
-fn values<'a>(fields: &'a HeaderMap, names: &[&str]) -> Option<Vec<&'a str>> {
+/// All that fields of these names say, each of which may say several things.
+fn values<'a>(
+    fields: &'a HeaderMap,
+    names: &[&str],
+    parts: impl Fn(&'a str) -> Vec<&'a str>,
+) -> Option<Vec<&'a str>> {
     let own = fields
         .iter()
         .filter(|(name, _)| is_one(name.as_str(), names));
     let mut found = Vec::new();
     for (_, value) in own {
-        for text in value.to_str().ok()?.split(',') {
-            let text = text.trim();
-            if !text.is_empty() {
-                found.push(text);
-            }
-        }
+        let all = parts(value.to_str().ok()?).into_iter().map(str::trim);
+        found.extend(all.filter(|text| !text.is_empty()));
     }
     (found.len() <= VALUES_MAX).then_some(found)
+}
+
+/// A field may be the lines of several, put together by somebody before us. But a comma may be a path's own, and in a
+/// query it says nothing: fronts tell the whole target so, and `?ids=1,2,3` is no other path.
+fn targets(text: &str) -> Vec<&str> {
+    let target = text.split(['?', '#']).next().unwrap_or_default();
+    let parts = target.split(',').map(str::trim);
+    let parts = parts.filter(|part| part.starts_with('/') || part.contains("://"));
+    let mut all = vec![target];
+    all.extend(parts.filter(|part| *part != target.trim()));
+    all
 }
 
 /// The path of a target or a whole URL.
@@ -181,7 +193,10 @@ mod tests {
             Some((2, 2))
         );
         assert_eq!(of(&[("x-http-method", "PUT, DELETE")]), Some((3, 1)));
-        assert_eq!(of(&[("x-original-url", "/a,/b,/c,/d")]), Some((1, 5)));
+        assert_eq!(of(&[("x-original-url", "/a,/b,/c")]), Some((1, 5)));
+        assert_eq!(of(&[("x-original-url", "/a,b;c,d,e,f")]), Some((1, 3)));
+        let query = "/a?ids=1,2,3,4,5,6&to=/b,/c";
+        assert_eq!(of(&[("x-original-url", query)]), Some((1, 2)));
         assert_eq!(of(&[("x-original-url", "/a,/b,/c,/d,/e")]), None);
         assert_eq!(of(&[("x-http-method", "a b")]), None);
         assert_eq!(of(&[("x-http-method", "")]), Some((1, 1)));

@@ -204,6 +204,10 @@ pub(super) fn take<'a>(der: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
             let length = [*top, *high, *low].map(usize::from);
             (length[0] << 16 | length[1] << 8 | length[2], rest)
         }
+        (0x84, rest) => {
+            let (length, rest) = rest.split_first_chunk::<4>()?;
+            (usize::try_from(u32::from_be_bytes(*length)).ok()?, rest)
+        }
         _ => return None,
     };
     let (value, left) = rest.split_at_checked(length)?;
@@ -326,6 +330,21 @@ mod tests {
             &part(&[85, 4, 3], 0x1e, &[0]),
         ] {
             assert_eq!(names(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_may_be_long() {
+        for (bytes, found) in [
+            (&[0x30, 0x84, 0, 0, 0, 1, 7, 9][..], Some((0x30, &[7][..]))),
+            (&[0x30, 0x83, 0, 0, 1, 7, 9], Some((0x30, &[7]))),
+            (&[0x30, 0x84, 0, 0, 0], None),
+            (&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 7], None),
+            (&[0x30, 0x85, 0, 0, 0, 0, 1, 7], None),
+        ] {
+            let mut rest = bytes;
+            assert_eq!(take(&mut rest), found, "{bytes:?}");
+            assert!(found.is_none() || rest == [9]);
         }
     }
 

@@ -26,6 +26,19 @@ pub(super) type Lists = Vec<CertificateRevocationListDer<'static>>;
 impl Revocation {
     /// The lists, and what tells the file from another one.
     pub(super) fn load(&self) -> Result<(Lists, [u8; 32]), CertificateError> {
+        let (found, print) = self.read()?;
+        for list in &found {
+            let read = OwnedCertRevocationList::from_der(list);
+            read.map_err(|source| CertificateError::List {
+                path: self.lists.clone(),
+                source,
+            })?;
+        }
+        Ok((found, print))
+    }
+
+    /// The same, as they are written.
+    fn read(&self) -> Result<(Lists, [u8; 32]), CertificateError> {
         let bytes = files::read(&self.lists)?;
         let found: Result<Lists, _> =
             CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
@@ -38,13 +51,6 @@ impl Revocation {
             what: "revocation list",
             source,
         })?;
-        for list in &found {
-            let read = OwnedCertRevocationList::from_der(list);
-            read.map_err(|source| CertificateError::List {
-                path: self.lists.clone(),
-                source,
-            })?;
-        }
         Ok((found, files::fingerprint(&[&bytes])))
     }
 
@@ -52,7 +58,8 @@ impl Revocation {
     pub(super) fn stale(&self) -> Result<(), CertificateError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_secs();
-        let (lists, _) = self.load()?;
+        // Whether each can be used is looked at where they are: they may be long.
+        let (lists, _) = self.read()?;
         match stale(&lists, i64::try_from(now).unwrap_or(i64::MAX)) {
             None => Ok(()),
             Some(since) => Err(expired(&self.lists, since)),

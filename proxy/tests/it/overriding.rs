@@ -40,6 +40,16 @@ async fn a_request_that_could_be_another_routes_is_refused_and_no_other() {
             "/api/items/7?a=b",
             true,
         ),
+        // Commas in it are its own.
+        (
+            &get,
+            "/api/items/7",
+            "x-original-url",
+            "/api/items/7?ids=1,2,3,4,5,6",
+            true,
+        ),
+        (&get, "/login", "x-original-url", "/of,1,2,3,4,5/x", true),
+        (&get, "/login", "x-original-url", "/of,/api/items", false),
         (
             &get,
             "/api/items/7",
@@ -77,7 +87,7 @@ async fn a_request_that_could_be_another_routes_is_refused_and_no_other() {
     assert!(refused(&ask(&front, Method::PUT, "/login", &both).await));
     let seen = legacy.seen();
     assert_eq!(seen[0].header("x-http-method-override"), Some("DELETE"));
-    assert_eq!(seen.len() + extracted.seen().len(), 6);
+    assert_eq!(seen.len() + extracted.seen().len(), 8);
     front.stop().await;
 }
 
