@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    BuildFigures, BuildTimes, BuildsState, CacheFigures, DataPhase, HoldFigures, LinesLost, Live,
-    ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideTimes, SliceId,
-    SpanFigures, SyncEvidence, TableRows,
+    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, DataPhase, HoldFigures,
+    LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideTimes,
+    SliceId, SpanFigures, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -60,6 +60,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn refusals(&self) -> Vec<(&'static str, u64)>;
     /// The store of answers that are given again; `None` where there is none.
     fn cache(&self) -> Option<CacheFigures>;
+    /// Those who are asked who may ask, or about tokens.
+    fn asked(&self) -> Vec<AskedFigures>;
     /// Everything else a person may want to see, for `status`.
     fn describe(&self) -> Value;
     /// Which route, side, bucket and reason a request would get (`route explain`).

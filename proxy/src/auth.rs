@@ -8,20 +8,23 @@ pub(crate) mod jwt;
 mod keys;
 mod policy;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, request};
+use outgrow_rollout::AskedFigures;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
 use crate::body::Body;
 use crate::core::{Core, Peer};
+use crate::counts::asked::{AskedCounts, Came};
 use crate::error::Refusal;
 use crate::headers;
 use crate::identity::Caller;
@@ -158,6 +161,8 @@ impl Denial {
 pub(crate) struct Doorman {
     issuers: Vec<Arc<Issuer>>,
     introspectors: Vec<Introspector>,
+    /// Services that are asked who may ask, by name.
+    gates: Vec<(String, AskedCounts)>,
     keys: Option<(PathBuf, ArcSwap<ApiKeys>)>,
 }
 
@@ -178,8 +183,34 @@ impl Doorman {
         Ok(Arc::new(Self {
             issuers: issuers.collect::<Result<_, _>>()?,
             introspectors: Introspector::all(all)?,
+            gates: gates(all),
             keys,
         }))
+    }
+
+    /// Of all who are asked.
+    pub(crate) fn figures(&self) -> Vec<AskedFigures> {
+        let gates = self.gates.iter().map(|(name, counts)| AskedFigures {
+            kind: "service",
+            name: name.clone(),
+            outcomes: counts.outcomes(),
+            times: counts.times(),
+            tokens: None,
+        });
+        let about_tokens = self.introspectors.iter().map(Introspector::figures);
+        about_tokens.chain(gates).collect()
+    }
+
+    /// What has come of a question to a service.
+    fn counts(&self, core: usize, service: &str, asked: &Result<Asked, Refusal>, begun: Instant) {
+        let came = match asked {
+            Ok(Asked::Passes(_)) => Came::Passed,
+            Ok(Asked::Answered(_)) => Came::Refused,
+            Err(_) => Came::Failed,
+        };
+        if let Some((_, counts)) = self.gates.iter().find(|(name, _)| name == service) {
+            counts.count(core, came, begun);
+        }
     }
 
     /// Looks after keys, on this thread, until its runtime ends.
@@ -223,6 +254,20 @@ impl Doorman {
     }
 }
 
+/// Services that decide, of whichever routes.
+fn gates(all: &Settings) -> Vec<(String, AskedCounts)> {
+    let routes = all.slices.iter().flat_map(|slice| &slice.routes);
+    let filters = routes.filter_map(|route| route.filters.as_deref());
+    let rules = filters.chain(all.filters.as_deref());
+    let names = rules.filter_map(|filters| match &filters.auth.as_ref()?.way {
+        Way::Asked { service, .. } => Some(service.clone()),
+        Way::Shown(_) => None,
+    });
+    let names: BTreeSet<String> = names.collect();
+    let counts = || AskedCounts::new(all.workers.get());
+    names.into_iter().map(|name| (name, counts())).collect()
+}
+
 /// What becomes of a request.
 pub(crate) enum Entry {
     /// It goes on; as whom, where that is known and wanted.
@@ -246,8 +291,12 @@ pub(crate) async fn admit(
             copy,
             claims,
         } => {
-            let what = (&copy[..], &claims[..]);
-            return match ask::ask(core, (service, path), what, parts).await? {
+            let (begun, what) = (Instant::now(), (&copy[..], &claims[..]));
+            let asked = ask::ask(core, (service, path), what, parts).await;
+            core.shared
+                .doorman
+                .counts(core.index, service, &asked, begun);
+            return match asked? {
                 Asked::Answered(answer) => Ok(Entry::Answered(answer)),
                 Asked::Passes(claims) => {
                     policy::check(&rule.demands, &claims)?;

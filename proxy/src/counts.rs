@@ -1,5 +1,6 @@
 //! Requests, errors and times by side, and by build. Each core adds to its own counters; readers sum.
 
+pub(crate) mod asked;
 pub(crate) mod builds;
 pub(crate) mod refusals;
 pub(crate) mod routes;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
-    BuildFigures, BuildName, BuildTimes, BuildsState, CacheFigures, HoldFigures, LinesLost, Live,
-    ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures, bucket,
-    side_for,
+    AskedFigures, BuildFigures, BuildName, BuildTimes, BuildsState, CacheFigures, HoldFigures,
+    LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId,
+    SpanFigures, bucket, side_for,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -176,6 +176,11 @@ impl Handle {
     /// The store of answers; `None` where there is none.
     pub fn cache(&self) -> Option<CacheFigures> {
         Some(self.shared.cache.as_ref()?.figures())
+    }
+
+    /// Those who are asked who may ask, or about tokens.
+    pub fn asked(&self) -> Vec<AskedFigures> {
+        self.shared.doorman.figures()
     }
 
     /// What is in force of all slices, for a proxy in another process.

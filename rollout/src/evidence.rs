@@ -205,6 +205,33 @@ pub struct SpanFigures {
     pub failed: u64,
 }
 
+/// One that is asked who may ask, or about tokens, since the proxy began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedFigures {
+    /// `introspection` or `service`.
+    pub kind: &'static str,
+    /// As the config has it.
+    pub name: String,
+    /// Questions, by what came of them.
+    pub outcomes: Vec<(&'static str, u64)>,
+    /// To a whole answer, or to where there is none; errors are those without one that can be used.
+    pub times: SideTimes,
+    /// Of one that is asked about tokens.
+    pub tokens: Option<TokenFigures>,
+}
+
+/// What is known of tokens without asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFigures {
+    /// Tokens of requests, by where what is said of them came from.
+    pub sources: Vec<(&'static str, u64)>,
+    /// Answers that are kept.
+    pub entries: u64,
+    pub bytes: u64,
+    /// Bytes that they may have.
+    pub size: u64,
+}
+
 /// The store of answers that are given again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheFigures {

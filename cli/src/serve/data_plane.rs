@@ -6,8 +6,8 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
 use outgrow_rollout::{
-    BuildFigures, BuildTimes, BuildsState, CacheFigures, HoldFigures, LinesLost, Live,
-    ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures,
+    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, HoldFigures, LinesLost,
+    Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures,
 };
 use serde_json::Value;
 
@@ -108,6 +108,10 @@ impl DataPlane for Carrier {
 
     fn cache(&self) -> Option<CacheFigures> {
         self.proxy.cache()
+    }
+
+    fn asked(&self) -> Vec<AskedFigures> {
+        self.proxy.asked()
     }
 
     fn describe(&self) -> Value {

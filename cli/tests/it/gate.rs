@@ -205,6 +205,14 @@ async fn a_gate_that_gives_no_answer_lets_nobody_pass() {
     assert_eq!(site.get(&[ANN]).await.status, 200);
     drop(gate);
     unasked("nobody is there").await;
+    for (outcome, expected) in [("passed", 1.0), ("refused", 3.0), ("failed", 4.0)] {
+        let metric = format!(
+            "outgrow_auth_questions_total{{kind=\"service\",name=\"gate\",outcome=\"{outcome}\"}}"
+        );
+        assert_eq!(site.figure(&metric).await, Some(expected), "{outcome}");
+    }
+    let times = "outgrow_auth_question_duration_seconds_count{kind=\"service\",name=\"gate\"}";
+    assert_eq!(site.figure(times).await, Some(8.0));
     for said in [
         // Breaks off within its answer; says nothing more of it; is no HTTP at all.
         "HTTP/1.1 200 OK\r\nx-user: 7\r\ncontent-length: 9\r\n\r\nhalf",

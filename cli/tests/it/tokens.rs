@@ -240,6 +240,28 @@ async fn a_reload_changes_who_may_ask_and_nobody_who_may_is_refused() {
         more().await;
         assert_eq!(told(&site.get(&[eve]).await), (403, "forbidden"));
         assert_eq!(login.server.seen().len(), before);
+        // Ann's token and Eve's, once each since the reload.
+        for (metric, expected) in [
+            (
+                "questions_total{kind=\"introspection\",name=\"sessions\",outcome=\"passed\"}",
+                2.0,
+            ),
+            (
+                "questions_total{kind=\"introspection\",name=\"sessions\",outcome=\"failed\"}",
+                0.0,
+            ),
+            (
+                "question_duration_seconds_count{kind=\"introspection\",name=\"sessions\"}",
+                2.0,
+            ),
+            ("tokens_total{name=\"sessions\",source=\"asked\"}", 2.0),
+            ("kept_answers{name=\"sessions\"}", 2.0),
+        ] {
+            let told = site.figure(&format!("outgrow_auth_{metric}")).await;
+            assert_eq!(told, Some(expected), "{metric}");
+        }
+        let kept = "outgrow_auth_tokens_total{name=\"sessions\",source=\"kept\"}";
+        assert!(site.figure(kept).await.unwrap() > 20.0);
         site.reload("", &everybody).await;
     }
     // What is taken back is taken back at once where each request asks.

@@ -105,6 +105,7 @@ pub(super) async fn metrics(State(controller): State<Controller>) -> Result<Resp
     all.extend(families::of_access_log(ports.data_plane.lines_lost()));
     all.extend(families::of_spans(ports.data_plane.spans()));
     all.extend(services::of_cache(ports.data_plane.cache()));
+    all.extend(services::of_asked(&ports.data_plane.asked()));
     all.extend(families::of_links(&told));
     all.extend(families::of_shadow(&told));
     let mut registry = Registry::default();

@@ -3,6 +3,7 @@
 //! One `World` stands for proxy, bridge and shadow; it outlives a controller, as the databases
 //! and the network outlive a process.
 
+mod figures;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,8 @@ use outgrow_control::ports::{
 };
 use outgrow_control::{Controller, Identity, Note, Ports, ServiceSpec, SliceSpec, Specs, Store};
 use outgrow_rollout::{
-    BuildFigures, BuildTimes, BuildsState, CacheCounts, CacheFigures, CircuitFigures, DataPhase,
-    HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, Side,
+    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheCounts, CacheFigures, CircuitFigures,
+    DataPhase, HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, Side,
     SideCounts, SideTimes, SliceId, SourceFigures, SpanFigures, SyncEvidence, TableRows,
     UpstreamFigures, UpstreamState, Weight,
 };
@@ -322,6 +323,10 @@ impl DataPlane for World {
                 outcomes: vec![("hit", 40), ("miss", 9)],
             }],
         })
+    }
+
+    fn asked(&self) -> Vec<AskedFigures> {
+        figures::asked()
     }
 
     fn times(&self, _: &SliceId, side: Side) -> Option<SideTimes> {

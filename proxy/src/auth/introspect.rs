@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use http::header::COOKIE;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
+use outgrow_rollout::{AskedFigures, TokenFigures};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::warn;
@@ -23,6 +24,7 @@ use tracing::warn;
 use super::jwt::{TOKEN_MAX, Terms, TokenError, check};
 use super::{Claims, Denial, is_of_token, seconds};
 use crate::core::Core;
+use crate::counts::asked::{AskedCounts, Came, From};
 use crate::settings::{Secret, Settings};
 use crate::sources::Source;
 use asking::Question;
@@ -87,6 +89,7 @@ pub(super) struct Introspector {
     settings: IntrospectionSettings,
     question: Question,
     kept: Kept,
+    counts: AskedCounts,
     going: Mutex<HashMap<Hash, Arc<watch::Sender<Word>>>>,
 }
 
@@ -118,6 +121,7 @@ impl Introspector {
         Ok(Self {
             question: Question::new(&settings, named)?,
             kept: Kept::new(settings.size),
+            counts: AskedCounts::new(all.workers.get()),
             settings,
             going: Mutex::default(),
         })
@@ -125,6 +129,22 @@ impl Introspector {
 
     pub(super) fn name(&self) -> &str {
         &self.settings.name
+    }
+
+    pub(super) fn figures(&self) -> AskedFigures {
+        let (entries, bytes) = self.kept.takes();
+        AskedFigures {
+            kind: "introspection",
+            name: self.settings.name.clone(),
+            outcomes: self.counts.outcomes(),
+            times: self.counts.times(),
+            tokens: Some(TokenFigures {
+                sources: self.counts.sources(),
+                entries,
+                bytes,
+                size: self.settings.size,
+            }),
+        }
     }
 
     /// The claims of a token that is in force and for us.
@@ -137,7 +157,10 @@ impl Introspector {
         }
         let hash = Sha256::digest(token).into();
         let said = match self.kept.get(&hash, Instant::now(), seconds()) {
-            Some(said) => Ok(said),
+            Some(said) => {
+                self.counts.finds(core.index, From::Kept);
+                Ok(said)
+            }
             None => self.learn(core, &hash, token).await,
         };
         match said {
@@ -167,7 +190,10 @@ impl Introspector {
             };
             let told = word.wait_for(Option::is_some);
             match tokio::time::timeout_at(until, told).await {
-                Ok(Ok(told)) => return told.clone().unwrap_or(Err(LATE)),
+                Ok(Ok(told)) => {
+                    self.counts.finds(core.index, From::Waited);
+                    return told.clone().unwrap_or(Err(LATE));
+                }
                 // The one that went has left.
                 Ok(Err(_)) => {}
                 Err(_) => return Err(LATE),
@@ -185,8 +211,10 @@ impl Introspector {
         let begun = Instant::now();
         if let Some(said) = self.kept.get(&leads.hash, begun, seconds()) {
             leads.tell(Ok(said.clone()));
+            self.counts.finds(core.index, From::Kept);
             return Ok(said);
         }
+        self.counts.finds(core.index, From::Asked);
         let within = self.settings.timeout;
         let asked = self.question.ask(core, token, begun + within);
         let asked = tokio::time::timeout(within, asked).await;
@@ -205,6 +233,12 @@ impl Introspector {
                 Err("whoever knows the token gives no answer")
             }
         };
+        let came = match &said {
+            Ok(Said::Active(_)) => Came::Passed,
+            Ok(Said::Inactive) => Came::Refused,
+            Err(_) => Came::Failed,
+        };
+        self.counts.count(core.index, came, begun);
         leads.tell(said.clone());
         said
     }

@@ -1,6 +1,11 @@
 //! Metrics of services, their upstreams, and of writes that are held.
 
-use outgrow_rollout::{CacheFigures, HoldFigures, ServiceFigures, UpstreamFigures, UpstreamState};
+use outgrow_rollout::{
+    AskedFigures, CacheFigures, HoldFigures, ServiceFigures, TokenFigures, UpstreamFigures,
+    UpstreamState,
+};
+
+use prometheus_client::metrics::MetricType;
 
 use super::{Family, Figure, Labels, Sample, count, counter, gauge, now};
 
@@ -196,6 +201,66 @@ pub(super) fn of_cache(figures: Option<CacheFigures>) -> Vec<Family> {
             "outgrow_cache_size_bytes",
             "What may be kept.",
             vec![now(vec![], figures.size)],
+        ),
+    ]
+}
+
+/// Of those who are asked who may ask.
+pub(super) fn of_asked(asked: &[AskedFigures]) -> Vec<Family> {
+    let of = |one: &AskedFigures| vec![("kind", one.kind.to_owned()), ("name", one.name.clone())];
+    let questions = asked.iter().flat_map(|one| {
+        let outcomes = one.outcomes.iter();
+        outcomes.map(move |(outcome, n)| count(with(of(one), "outcome", outcome), *n))
+    });
+    let times = asked.iter().map(|one| Sample {
+        labels: of(one),
+        value: super::Value::Times(one.times.clone()),
+    });
+    let named = |one: &AskedFigures| vec![("name", one.name.clone())];
+    let tokens = || {
+        let all = asked.iter();
+        all.filter_map(move |one| Some((named(one), one.tokens.as_ref()?)))
+    };
+    let sources = tokens().flat_map(|(labels, tokens)| {
+        let sources = tokens.sources.iter();
+        sources.map(move |(source, n)| count(with(labels.clone(), "source", source), *n))
+    });
+    let each = |figure: fn(&TokenFigures) -> u64| -> Vec<Sample> {
+        let all = tokens();
+        all.map(|(labels, tokens)| now(labels, figure(tokens)))
+            .collect()
+    };
+    vec![
+        counter(
+            "outgrow_auth_questions",
+            "Questions who may ask, or about tokens, by what came of them.",
+            questions.collect(),
+        ),
+        Family {
+            name: "outgrow_auth_question_duration_seconds",
+            help: "Time to a whole answer, or to where there is none.",
+            kind: MetricType::Histogram,
+            samples: times.collect(),
+        },
+        counter(
+            "outgrow_auth_tokens",
+            "Tokens of requests, by where what is said of them came from.",
+            sources.collect(),
+        ),
+        gauge(
+            "outgrow_auth_kept_answers",
+            "Tokens of which it is known what is said.",
+            each(|tokens| tokens.entries),
+        ),
+        gauge(
+            "outgrow_auth_kept_bytes",
+            "What is kept of what is said of tokens.",
+            each(|tokens| tokens.bytes),
+        ),
+        gauge(
+            "outgrow_auth_kept_size_bytes",
+            "What may be kept.",
+            each(|tokens| tokens.size),
         ),
     ]
 }

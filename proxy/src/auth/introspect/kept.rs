@@ -62,6 +62,14 @@ impl Kept {
         (now < known.until && !ended).then(|| known.said.clone())
     }
 
+    /// How many are kept, and about how many bytes they take.
+    pub(super) fn takes(&self) -> (u64, u64) {
+        let Some(cache) = &self.0 else {
+            return (0, 0);
+        };
+        (cache.len() as u64, cache.weight())
+    }
+
     pub(super) fn put(&self, hash: Hash, said: Said, bytes: usize, until: Instant) {
         let Some(cache) = &self.0 else { return };
         let exp = match &said {
@@ -154,5 +162,6 @@ mod tests {
         let cache = kept.0.as_ref().unwrap();
         assert!(cache.weight() <= 1 << 20);
         assert!(cache.len() > 100);
+        assert_eq!(kept.takes(), (cache.len() as u64, cache.weight()));
     }
 }
