@@ -1,61 +1,12 @@
-//! The one binary: reads the command line, runs one command, and turns its end into an exit
-//! code. The only crate that prints, reads the environment or exits.
+//! The one binary. All of it is in the library beside it.
 
-mod answers;
-mod broker;
-mod client;
-mod commands;
-mod config;
-mod demo;
-mod figures;
-mod logs;
-mod output;
-mod serve;
-
-use std::io::Write;
 use std::process::ExitCode;
-
-use clap::Parser;
-
-use client::ApiError;
-use commands::Cli;
 
 /// A request of the proxy takes about ten pieces of memory, a compared answer thousands: 6 % fewer
 /// instructions a request than with the C library's, at the same memory of an idle connection.
 #[global_allocator]
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Something failed, as against 2 to 6 that say what.
-const FAILED: u8 = 1;
-
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(refusal) => {
-            // Help and version come this way, too; a reader that went away wants neither.
-            let _ = refusal.print();
-            return ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(FAILED));
-        }
-    };
-    cli.global.color.apply();
-    match run(cli) {
-        Ok(code) => code,
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = anstream::stderr().write_all(output::error_text(&error).as_bytes());
-            let code = error.downcast_ref::<ApiError>().map(|e| e.code.exit());
-            ExitCode::from(code.unwrap_or(FAILED))
-        }
-    }
-}
-
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    logs::start(cli.global.log_format, cli.command.log_level())?;
-    let mut builder = if cli.command.is_long() {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    let runtime = builder.enable_all().build()?;
-    runtime.block_on(commands::run(cli))
+    outgrow::main()
 }

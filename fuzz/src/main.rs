@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Each has its seeds in `fuzz/seeds/NAME`, which a test of its crate also reads.
-const TARGETS: [(&str, Target); 17] = [
+const TARGETS: [(&str, Target); 18] = [
     ("shadow-json", outgrow_shadow::fuzz::json),
     ("shadow-body", outgrow_shadow::fuzz::body),
     ("shadow-recording", outgrow_shadow::fuzz::recording),
@@ -29,6 +29,7 @@ const TARGETS: [(&str, Target); 17] = [
     ("bridge-binlog", outgrow_bridge::fuzz::binlog),
     ("bridge-statement", outgrow_bridge::fuzz::statement),
     ("bridge-gtids", outgrow_bridge::fuzz::gtids),
+    ("cli-config", outgrow::fuzz::config),
 ];
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
