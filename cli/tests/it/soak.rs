@@ -1,5 +1,6 @@
-//! The real process under mixed load, gRPC's trailers among it, with a flip each second and reloads: no request fails, and
-//! neither memory nor descriptors grow. Short in every run; `long_soak` takes minutes.
+//! The real process under mixed load, in clear text and over TLS, gRPC's trailers among it, with flips each second, reloads,
+//! and certificates that change: no request fails, and neither memory nor descriptors grow. Short in every run; `long_soak`
+//! takes minutes.
 
 #![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
 
@@ -11,21 +12,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use outgrow_testkit::Upstream;
+use outgrow_testkit::certificates::{Authority, Signed};
 use outgrow_testkit::process::{Process, free_address};
 use outgrow_testkit::upstream::Body;
+use outgrow_testkit::{Upstream, eventually};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::harness::run_in;
+use crate::safe::{self, Dialer};
 use crate::starting::serve;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +39,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const CLIENTS: u64 = 3;
 /// A config is reloaded after so many flips.
 const FLIPS_A_RELOAD: u64 = 4;
+/// Nothing that is waited for takes this long.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Of a WebSocket.
 const BETWEEN_WORDS: Duration = Duration::from_millis(20);
 /// What lives longer is cut when a reload has come; of a soak's many no more than a few are there at once.
@@ -44,7 +52,12 @@ const CALL: &str = "/shop.Offers/Ask";
 /// Bytes of a large upload, and of its answer.
 const LARGE: usize = 1_000_000;
 
-type Pool = Client<HttpConnector, Full<Bytes>>;
+type Pool<C = HttpConnector> = Client<C, Full<Bytes>>;
+
+/// By which a pool of a client connects.
+trait Connects: Connect + Clone + Send + Sync + 'static {}
+
+impl<C: Connect + Clone + Send + Sync + 'static> Connects for C {}
 
 /// What the clients have seen.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +65,8 @@ struct Seen {
     answered: Arc<AtomicU64>,
     /// Of gRPC, with its trailers.
     called: Arc<AtomicU64>,
+    /// Of both, those over TLS.
+    safely: Arc<AtomicU64>,
     /// Requests that were asked again, as their connection of HTTP/2 was left.
     left: Arc<AtomicU64>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -72,19 +87,22 @@ impl Seen {
     #[allow(clippy::print_stdout)] // The figures are what a long run is for.
     fn check(&self, took: Duration) {
         let read = |of: &AtomicU64| of.load(Relaxed);
-        let [requests, calls] = [&self.answered, &self.called].map(|of| read(of));
+        let [requests, calls, safely] =
+            [&self.answered, &self.called, &self.safely].map(|of| read(of));
         let left = read(&self.left);
         let [echoed, cut] = [&self.echoed, &self.cut].map(|of| read(of));
         let reloads = self.reloads.lock().unwrap().len() as u64;
         let seconds = took.as_secs();
         println!(
-            "{requests} requests and {calls} calls in {seconds} s, {left} of them sent again; {echoed} words over \
+            "{requests} requests and {calls} calls in {seconds} s, {safely} of them over TLS, {left} of them sent again; {echoed} words over \
              WebSockets, of which {reloads} reloads have cut {cut}"
         );
         assert!(requests > 100, "{requests}");
         assert!(calls > 50, "{calls}");
-        // Each reload leaves one connection of each client of HTTP/2.
-        assert!(left <= 2 * CLIENTS * reloads, "{left} of {reloads} reloads");
+        assert!(safely > 50, "{safely}");
+        // Each reload leaves one connection of each client of HTTP/2, of which two come over TLS.
+        let clients = 2 * CLIENTS + 2;
+        assert!(left <= clients * reloads, "{left} of {reloads} reloads");
         assert!(echoed > 100, "{echoed}");
         assert!(cut <= 2 * CLIENTS * reloads, "{cut} of {reloads} reloads");
     }
@@ -171,29 +189,74 @@ async fn side(name: &'static str) -> Upstream {
     .await
 }
 
-fn write(dir: &Path, [at, control]: [SocketAddr; 2], [legacy, service]: [&Upstream; 2], n: u64) {
+/// Where it listens: in clear text, its admin API, over TLS; and what it shows there.
+#[derive(Debug)]
+struct Front {
+    at: [SocketAddr; 3],
+    authority: Authority,
+    shown: Signed,
+}
+
+impl Front {
+    fn new() -> Self {
+        let authority = Authority::new("ca");
+        Self {
+            at: [free_address(), free_address(), free_address()],
+            shown: authority.server(&[safe::NAME]),
+            authority,
+        }
+    }
+
+    fn dials(&self, speaks: &[&str]) -> Dialer {
+        Dialer::new(&self.authority.file(), self.at[2], speaks)
+    }
+
+    /// Another certificate in place of the one that is shown.
+    fn rotate(&self) {
+        self.authority.server(&[safe::NAME]);
+    }
+
+    /// Whoever comes is shown what the file has, some time after it was changed.
+    async fn is_rotated(&self, dialer: &Dialer) {
+        let file = CertificateDer::from_pem_file(&self.shown.certificate).unwrap();
+        eventually("the new certificate", PATIENCE, || async {
+            let shown = dialer.look().await.ok()?;
+            (shown == file.as_ref()).then_some(())
+        })
+        .await;
+    }
+}
+
+fn write(dir: &Path, front: &Front, [legacy, service]: [&Upstream; 2], n: u64) {
+    let [at, control, safe] = front.at;
+    let Signed { certificate, key } = &front.shown;
     let url = |side: &Upstream| format!("http://{}", side.addr());
     let text = format!(
         "[proxy]\nlisten = [\"{at}\"]\nworkers = 2\nrequest_timeout = \"{}s\"\n\
          drain_timeout = \"{}s\"\n\
          cache = {{ size = \"1MiB\" }}\n\
          access_log = {{ file = \"access.log\", sample = 0.01 }}\n\
+         [proxy.tls]\nlisten = [\"{safe}\"]\nreload = \"1s\"\n\
+         certificates = [{{ cert = {certificate:?}, key = {key:?} }}]\n\
          [legacy]\nurls = [\"{}\"]\ndatabase = \"sqlite:legacy.db\"\n\
          [control]\nlisten = \"{control}\"\n\
          [services.catalog]\nurls = [\"{}\"]\n[slices.catalog]\nservice = \"catalog\"\n\
          cohort = [\"header:x-visitor\"]\n\
-         routes = [\"POST {CALL}\", \"GET /api/offers\", \"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n\
-         [[slices.catalog.route_filters]]\nroutes = [\"GET /api/offers\"]\ncache = {{ }}\n",
+         routes = [\"GET /api/offers\", \"GET /api/products/{{id}}\", \"POST /api/products\", \"PUT /api/products/{{id}}\"]\n\
+         [[slices.catalog.route_filters]]\nroutes = [\"GET /api/offers\"]\ncache = {{ }}\n\
+         [services.offers]\nurls = [\"{}\"]\nprotocol = \"h2\"\n\
+         [slices.offers]\nservice = \"offers\"\nroutes = [\"POST {CALL}\"]\n",
         30 + n % 2,
         DRAIN.as_secs(),
         url(legacy),
+        url(service),
         url(service)
     );
     std::fs::write(dir.join("outgrow.toml"), text).unwrap();
 }
 
 /// What one client asks next, and what a right answer ends with.
-fn next(at: SocketAddr, client: u64, n: u64) -> (Request<Full<Bytes>>, Option<Bytes>) {
+fn next(origin: &str, client: u64, n: u64) -> (Request<Full<Bytes>>, Option<Bytes>) {
     let large = || "a large one, ".repeat(LARGE / 13);
     let (method, path, body) = match n % 8 {
         0 => (
@@ -216,7 +279,7 @@ fn next(at: SocketAddr, client: u64, n: u64) -> (Request<Full<Bytes>>, Option<By
     let sent = (method != Method::GET && method != Method::HEAD).then(|| Bytes::from(body.clone()));
     let request = Request::builder()
         .method(method)
-        .uri(format!("http://{at}{path}"))
+        .uri(format!("{origin}{path}"))
         .header("x-visitor", format!("v{}", (client * 7 + n) % 500))
         .body(Full::new(Bytes::from(body)))
         .unwrap();
@@ -237,8 +300,8 @@ fn not_taken_up(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Asks, and once more where a connection of HTTP/2 was left before it took the request up; the
 /// connection after it is a new one, which no server leaves at once.
-async fn ask(
-    pool: &Pool,
+async fn ask<C: Connects>(
+    pool: &Pool<C>,
     request: Request<Full<Bytes>>,
     left: &AtomicU64,
 ) -> Result<Response<Incoming>, String> {
@@ -252,63 +315,108 @@ async fn ask(
     .map_err(|error| format!("{error:?}"))
 }
 
-/// Asks without pause until the end; what goes wrong is put down.
-async fn asks(at: SocketAddr, client: u64, http2: bool, seen: Seen) {
-    let pool = Client::builder(TokioExecutor::new())
-        .http2_only(http2)
-        .build_http();
-    for n in 0.. {
-        let (request, sent) = next(at, client, n);
-        let asked = format!("{} {} http2={http2}", request.method(), request.uri());
-        let answered = async {
-            let answer = ask(&pool, request, &seen.left).await?;
-            let status = answer.status();
-            let body = answer.into_body().collect().await;
-            let body = body.map_err(|error| format!("{error:?}"))?.to_bytes();
-            match status.is_success() && sent.is_none_or(|sent| sent == body) {
-                true => Ok(()),
-                false => Err(format!("{status} {body:?}")),
-            }
-        };
-        match answered.await {
-            Ok(()) => drop(seen.answered.fetch_add(1, Relaxed)),
-            Err(why) => seen.failed(&format!("{asked}: {why}")),
+/// Who asks, and where: a pool of its own.
+struct Asker<C> {
+    pool: Pool<C>,
+    origin: String,
+    client: u64,
+}
+
+impl Asker<HttpConnector> {
+    fn plain(at: SocketAddr, client: u64, http2: bool) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        Self {
+            pool: builder.http2_only(http2).build_http(),
+            origin: format!("http://{at}"),
+            client,
         }
-        tokio::task::yield_now().await;
     }
 }
 
-/// Calls without pause until the end, over HTTP/2, on a route of the slice.
-async fn calls(at: SocketAddr, client: u64, seen: Seen) {
-    let pool = Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .build_http();
-    for n in 0_u64.. {
-        let sent = Bytes::from(format!("call {n} of {client}").repeat(20));
-        let request = Request::post(format!("http://{at}{CALL}"))
-            .header("te", "trailers")
-            .header("content-type", "application/grpc")
-            .header("x-visitor", format!("v{client}"))
-            .body(Full::new(sent.clone()))
-            .unwrap();
-        let called = async {
-            let answer = ask(&pool, request, &seen.left).await?;
-            let body = answer.into_body().collect().await;
-            let body = body.map_err(|error| format!("{error:?}"))?;
-            let status = body.trailers().and_then(|all| all.get("grpc-status"));
-            let well = status.is_some_and(|status| status == "0");
-            let came = body.to_bytes();
-            match well && came == sent {
-                true => Ok(()),
-                false => Err(format!("trailers: {well}, {came:?}")),
-            }
-        };
-        match called.await {
-            Ok(()) => drop(seen.called.fetch_add(1, Relaxed)),
-            Err(why) => seen.failed(&format!("a call: {why}")),
+impl Asker<Dialer> {
+    /// What is spoken both sides agree on.
+    fn safe(dialer: Dialer, at: SocketAddr, client: u64) -> Self {
+        Self {
+            pool: Client::builder(TokioExecutor::new()).build(dialer),
+            origin: format!("https://{at}"),
+            client,
         }
-        tokio::task::yield_now().await;
     }
+}
+
+impl<C: Connects> Asker<C> {
+    fn answered(&self, seen: &Seen, of: &AtomicU64) {
+        of.fetch_add(1, Relaxed);
+        if self.origin.starts_with("https") {
+            seen.safely.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Asks without pause until the end; what goes wrong is put down.
+    async fn asks(self, http2: bool, seen: Seen) {
+        let version = if http2 {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        for n in 0.. {
+            let (request, sent) = next(&self.origin, self.client, n);
+            let asked = format!("{} {} http2={http2}", request.method(), request.uri());
+            let answered = async {
+                let answer = ask(&self.pool, request, &seen.left).await?;
+                let status = (answer.status(), answer.version());
+                let body = answer.into_body().collect().await;
+                let body = body.map_err(|error| format!("{error:?}"))?.to_bytes();
+                let well = status.0.is_success() && status.1 == version;
+                match well && sent.is_none_or(|sent| sent == body) {
+                    true => Ok(()),
+                    false => Err(format!("{status:?} {body:?}")),
+                }
+            };
+            match answered.await {
+                Ok(()) => self.answered(&seen, &seen.answered),
+                Err(why) => seen.failed(&format!("{asked}: {why}")),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Calls without pause until the end, over HTTP/2, on a route of a slice whose service speaks that.
+    async fn calls(self, seen: Seen) {
+        for n in 0_u64.. {
+            let (origin, client) = (&self.origin, self.client);
+            let sent = Bytes::from(format!("call {n} of {client}").repeat(20));
+            let request = Request::post(format!("{origin}{CALL}"))
+                .header("te", "trailers")
+                .header("content-type", "application/grpc")
+                .body(Full::new(sent.clone()))
+                .unwrap();
+            let called = async {
+                let answer = ask(&self.pool, request, &seen.left).await?;
+                let body = answer.into_body().collect().await;
+                let body = body.map_err(|error| format!("{error:?}"))?;
+                let status = body.trailers().and_then(|all| all.get("grpc-status"));
+                let well = status.is_some_and(|status| status == "0");
+                let came = body.to_bytes();
+                match well && came == sent {
+                    true => Ok(()),
+                    false => Err(format!("trailers: {well}, {came:?}")),
+                }
+            };
+            match called.await {
+                Ok(()) => self.answered(&seen, &seen.called),
+                Err(why) => seen.failed(&format!("a call to {origin}: {why}")),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Calls that a side was asked over this.
+fn called(side: &Upstream, version: Version) -> usize {
+    let all = side.seen();
+    let calls = all.iter().filter(|seen| seen.target == CALL);
+    calls.filter(|seen| seen.version == version).count()
 }
 
 /// Listens to streams of events, each to its end.
@@ -398,40 +506,104 @@ async fn order(dir: &Path, args: &[&str]) {
     assert_eq!(ended.code, 0, "{args:?}: {}{}", ended.stdout, ended.stderr);
 }
 
-fn clients(at: SocketAddr, seen: &Seen) -> JoinSet<()> {
+/// All of them; those over TLS by these.
+fn clients(front: &Front, [old, new]: &[Dialer; 2], seen: &Seen) -> JoinSet<()> {
+    let [at, _, safe] = front.at;
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         for http2 in [false, true] {
-            clients.spawn(asks(at, client, http2, seen.clone()));
+            clients.spawn(Asker::plain(at, client, http2).asks(http2, seen.clone()));
         }
-        clients.spawn(calls(at, client, seen.clone()));
+        clients.spawn(Asker::plain(at, client, true).calls(seen.clone()));
         clients.spawn(listens(at, seen.clone()));
         for path in ["/echo", "/api/products/echo"] {
             clients.spawn(echoes(at, path, client, seen.clone()));
         }
     }
+    for (dialer, http2) in [(old, false), (new, true)] {
+        let asker = Asker::safe(dialer.clone(), safe, CLIENTS);
+        clients.spawn(asker.asks(http2, seen.clone()));
+    }
+    clients.spawn(Asker::safe(new.clone(), safe, CLIENTS).calls(seen.clone()));
     clients
+}
+
+/// The process, and what is done to it.
+struct Stage {
+    dir: TempDir,
+    front: Front,
+    sides: [Upstream; 2],
+    seen: Seen,
+}
+
+impl Stage {
+    async fn flip(&self, slice: &str, to: &str) {
+        let flip = ["route", "flip", slice, to, "--force", "--reason", "soak"];
+        order(self.dir.path(), &flip).await;
+    }
+
+    fn write(&self, n: u64) {
+        let [legacy, service] = &self.sides;
+        write(self.dir.path(), &self.front, [legacy, service], n);
+    }
+
+    /// A second's.
+    async fn turn(&self, n: u64, dialer: &Dialer) {
+        // Up, back to the legacy side alone, and elsewhere.
+        let steps = ["canary=1", "canary=80", "shadow", "canary=20"];
+        self.flip("catalog", steps[usize::try_from(n % 4).unwrap()])
+            .await;
+        // Calls are writes, which follow the last of the reads over and come back with the first.
+        self.flip(
+            "offers",
+            ["canary=100", "extracted"][usize::try_from(n % 2).unwrap()],
+        )
+        .await;
+        match n % FLIPS_A_RELOAD {
+            0 => {
+                self.write(n);
+                self.seen.reloads.lock().unwrap().push(Instant::now());
+                order(self.dir.path(), &["reload"]).await;
+                self.seen.reloaded.fetch_add(1, Relaxed);
+            }
+            // Long enough behind a reload that the files are looked at by themselves.
+            1 => self.front.rotate(),
+            3 => self.front.is_rotated(dialer).await,
+            _ => {}
+        }
+    }
+
+    /// What came to which side, and over what.
+    fn check(&self, dialers: &[Dialer]) {
+        let [legacy, service] = &self.sides;
+        let calls = [
+            called(legacy, Version::HTTP_11),
+            called(service, Version::HTTP_2),
+        ];
+        assert!(calls.iter().all(|calls| *calls > 10), "{calls:?}");
+        assert_eq!(called(service, Version::HTTP_11), 0);
+        let shown: Vec<_> = dialers.iter().map(Dialer::shown).collect();
+        assert!(shown.iter().all(|shown| *shown > 1), "{shown:?}");
+    }
 }
 
 #[allow(clippy::print_stdout)] // The figures are what a long run is for.
 async fn soak(length: Duration) {
-    let (legacy, service) = (side("legacy").await, side("catalog").await);
-    let dir = tempfile::tempdir().unwrap();
-    let at = [free_address(), free_address()];
-    let sides = [&legacy, &service];
-    write(dir.path(), at, sides, 0);
-    let mut outgrow = serve(dir.path()).await;
-    let forced = ["--force", "--reason", "soak"];
-    let flip = async |to: &str| {
-        order(
-            dir.path(),
-            &[&["route", "flip", "catalog", to][..], &forced].concat(),
-        )
-        .await;
+    let stage = Stage {
+        dir: tempfile::tempdir().unwrap(),
+        front: Front::new(),
+        sides: [side("legacy").await, side("catalog").await],
+        seen: Seen::default(),
     };
-    flip("shadow").await;
-    let seen = Seen::default();
-    let mut clients = clients(at[0], &seen);
+    let seen = &stage.seen;
+    stage.write(0);
+    let mut outgrow = serve(stage.dir.path()).await;
+    for slice in ["catalog", "offers"] {
+        stage.flip(slice, "shadow").await;
+    }
+    stage.flip("offers", "canary=100").await;
+    let dialers = [&["http/1.1"][..], &["h2", "http/1.1"]].map(|speaks| stage.front.dials(speaks));
+    let mut clients = clients(&stage.front, &dialers, seen);
     let begun = Instant::now();
     let (mut ticks, mut warm) = (interval(SECOND), None);
     // On a slow machine there are fewer reloads, not several at a time.
@@ -440,15 +612,7 @@ async fn soak(length: Duration) {
     let warm = loop {
         n += 1;
         ticks.tick().await;
-        // Up, back to the legacy side alone, and elsewhere.
-        let steps = ["canary=1", "canary=80", "shadow", "canary=20"];
-        flip(steps[usize::try_from(n % 4).unwrap()]).await;
-        if n % FLIPS_A_RELOAD == 0 {
-            write(dir.path(), at, sides, n);
-            seen.reloads.lock().unwrap().push(Instant::now());
-            order(dir.path(), &["reload"]).await;
-            seen.reloaded.fetch_add(1, Relaxed);
-        }
+        stage.turn(n, &dialers[0]).await;
         match warm {
             None if begun.elapsed() >= length / 2 => warm = Some(takes(&outgrow)),
             // Where all is slow, too, there is a lap behind the look.
@@ -468,6 +632,7 @@ async fn soak(length: Duration) {
     );
     println!("kilobytes and descriptors: {warm:?}, then {after:?}");
     seen.check(begun.elapsed());
+    stage.check(&dialers);
     // A proxy that ends behind a reload may be there still, or not.
     assert!(
         after.0 < warm.0 * 3 / 2 + 16_384,
