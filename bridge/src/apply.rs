@@ -32,6 +32,9 @@ pub(crate) struct Applier<'a> {
     pub(crate) fault: Option<&'a FaultHook>,
 }
 
+/// Looks at rows that are refused alone, before those that are left change places at once.
+const ALONE: u32 = 3;
+
 /// How rows go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -161,7 +164,10 @@ impl Applier<'_> {
         match manner {
             Manner::EachRow => parked += self.each_row(&mut tx, all).await?,
             Manner::Whole => self.rows(&mut tx, all).await?,
-            Manner::Swap => self.swap(&mut tx, all).await?,
+            Manner::Swap => match self.written_alone(&mut tx, all).await? {
+                Some(rest) => self.swap(&mut tx, &rest).await?,
+                None => self.swap(&mut tx, all).await?,
+            },
         }
         if references == References::Unchecked && manner != Manner::EachRow && !self.filling {
             target.check_references(&mut tx, self.plan, all).await?;
@@ -322,7 +328,6 @@ impl Applier<'_> {
     }
 
     async fn each_row(&self, tx: &mut Tx, work: &[Work]) -> Result<u64, Error> {
-        let side = self.target.side;
         let mut parked = 0;
         // Parents first where rows are written, children first where they go.
         let mut order: Vec<&Work> = work.iter().filter(|w| w.target.is_ok()).collect();
@@ -337,25 +342,31 @@ impl Applier<'_> {
             )
         });
         for work in order {
-            let one = std::slice::from_ref(work);
-            tx.execute("SAVEPOINT one_row", &[]).await.on(side)?;
-            let refused = match self.rows(tx, one).await {
-                Ok(()) => None,
-                Err(e) if e.is_about_rows() => Some(e),
-                Err(e) => return Err(e),
-            };
-            if refused.is_some() {
-                tx.execute("ROLLBACK TO one_row", &[]).await.on(side)?;
-            }
-            tx.execute("RELEASE SAVEPOINT one_row", &[])
-                .await
-                .on(side)?;
+            let refused = self.one_row(tx, work).await?;
             if let Some(Error::Database { cause, .. }) = refused {
                 self.park(tx, work, &cause.to_string()).await?;
                 parked += 1;
             }
         }
         Ok(parked)
+    }
+
+    /// Writes one row, or undoes it and says why it was refused.
+    async fn one_row(&self, tx: &mut Tx, work: &Work) -> Result<Option<Error>, Error> {
+        let side = self.target.side;
+        tx.execute("SAVEPOINT one_row", &[]).await.on(side)?;
+        let refused = match self.rows(tx, std::slice::from_ref(work)).await {
+            Ok(()) => None,
+            Err(e) if e.is_about_rows() => Some(e),
+            Err(e) => return Err(e),
+        };
+        if refused.is_some() {
+            tx.execute("ROLLBACK TO one_row", &[]).await.on(side)?;
+        }
+        tx.execute("RELEASE SAVEPOINT one_row", &[])
+            .await
+            .on(side)?;
+        Ok(refused)
     }
 
     pub(crate) async fn rows(&self, tx: &mut Tx, work: &[Work]) -> Result<(), Error> {
@@ -366,6 +377,35 @@ impl Applier<'_> {
             rows::delete(tx, table, &gone).await.on(side)?;
         }
         self.present(tx, work, &Kept::new()).await
+    }
+
+    /// Where tables have columns that are not the link's: writes the rows that are not refused alone, and
+    /// gives the others, which must be taken out and put back whole. These are few, so few values that
+    /// are nobody's business here have to be read and kept. The target itself says which they are, of
+    /// whatever index: partial ones and those of expressions, too.
+    async fn written_alone(&self, tx: &mut Tx, work: &[Work]) -> Result<Option<Vec<Work>>, Error> {
+        let tables = |w: &Work| self.plan.groups[w.group].tables(self.target.side);
+        let has_others = |w: &Work| tables(w).iter().any(|table| !table.others.is_empty());
+        if !work.iter().any(has_others) {
+            return Ok(None);
+        }
+        let mut rest: Vec<&Work> = work.iter().filter(|w| w.target.is_ok()).collect();
+        // What goes makes room.
+        rest.sort_by_key(|w| !w.gone());
+        for _ in 0..ALONE {
+            let before = rest.len();
+            let mut refused = Vec::new();
+            for one in rest {
+                if self.one_row(tx, one).await?.is_some() {
+                    refused.push(one);
+                }
+            }
+            rest = refused;
+            if rest.is_empty() || rest.len() == before {
+                break;
+            }
+        }
+        Ok(Some(rest.into_iter().cloned().collect()))
     }
 
     /// As [`Self::rows`], with all rows of the batch taken out first. What they have in columns that are

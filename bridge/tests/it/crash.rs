@@ -132,6 +132,9 @@ fn child_spec() -> LinkSpec {
     }
 }
 
+/// Has the process say what it waits for, once it does.
+pub(crate) const TELLS: &str = "OUTGROW_TEST_TELLS";
+
 /// Not a test: the process that is killed.
 #[tokio::test]
 #[ignore = "run by the crash tests in a process of its own"]
@@ -165,6 +168,13 @@ async fn the_child() {
         if link.verify_with(&resume).await.is_err() {
             link.verify_with(&keep).await.unwrap();
         }
+    }
+    if std::env::var_os(TELLS).is_some() {
+        use std::io::Write as _;
+        let said = eventually("what it waits for", 10 * WAIT, || async {
+            link.describe()["waiting_for"].as_str().map(str::to_owned)
+        });
+        writeln!(std::io::stdout(), "{TELLS} {}", said.await).unwrap();
     }
     std::future::pending::<()>().await;
 }

@@ -3,13 +3,18 @@
 //!
 //! `scripts/test` runs these where the machine lets it mount a disk.
 
+use std::process::Stdio;
+
 use outgrow_bridge::Link;
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{Disk, Mariadb, Postgres, TempDatabase, eventually};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+use crate::crash::{TELLS, process_between};
 use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
 use crate::passing_errors::whole;
 use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
+use crate::postgres_streamed as streamed;
 use crate::shop::{WAIT, copied};
 
 /// A server's files as installed, and some megabytes.
@@ -175,4 +180,55 @@ async fn a_full_sqlite_source_is_waited_for() {
     let legacy = sqlite(&disk, LEGACY_SQLITE).await;
     let pair = Pair::of(legacy, Db::pg(EXTRACTED_PG).await);
     a_full_source(pair, Some(disk)).await;
+}
+
+/// Transactions that are told while they run wait in files: where there is no more room for these, the
+/// link says so, and what runs comes once it is committed.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a disk of its own: run by scripts/test"]
+async fn what_runs_finds_no_room_for_its_file() {
+    let test = "full_disk::what_runs_finds_no_room_for_its_file";
+    let Some(disk) = Disk::beside_it(2, test) else {
+        return;
+    };
+    let pair = streamed::pair().await;
+    let (legacy, extracted) = (pair.legacy.url(), pair.extracted.url());
+    let mut process = process_between(&legacy, &extracted, pair.child(), "never", 1)
+        .env("TMPDIR", disk.path())
+        .env(TELLS, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    pair.equal().await;
+    let mut large = streamed::begun(&pair.legacy).await;
+    streamed::run(&mut large, &[&streamed::rows(1_000, 4_000)]).await;
+    streamed::told_early(&pair.legacy, 0).await;
+    disk.fill();
+    streamed::run(&mut large, &[&streamed::rows(10_000, 14_000)]).await;
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let said = loop {
+        let line = tokio::time::timeout(2 * WAIT, lines.next_line()).await;
+        let line = line.expect("it says what is wrong").unwrap().unwrap();
+        if let Some((_, said)) = line.split_once(TELLS) {
+            break said.to_owned();
+        }
+    };
+    let file = "a running transaction cannot wait in a file";
+    assert!(
+        said.contains(file) && said.contains("No space left"),
+        "{said}"
+    );
+    // What is committed does not wait for room, nor for what runs.
+    pair.legacy.execute(&items(70, 80)).await;
+    pair.equal().await;
+    large.commit().await.unwrap();
+    pair.equal().await;
+    disk.clear();
+    pair.legacy.execute(&streamed::rows(20_000, 24_000)).await;
+    pair.equal().await;
+    process.kill().await.unwrap();
+    let link = streamed::followed(&pair).await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    link.shutdown().await;
 }

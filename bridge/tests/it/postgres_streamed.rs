@@ -12,7 +12,7 @@ use crate::crash::{child_between, process_between};
 use crate::postgres::{Db, EXTRACTED_PG, LEGACY_PG, Pair, items};
 use crate::shop::{WAIT, copied};
 
-type Tx = Transaction<'static, Postgres>;
+pub(crate) type Tx = Transaction<'static, Postgres>;
 
 /// The server keeps so little of what runs that some hundred rows are told early.
 const EARLY: &str = "ALTER ROLE outgrow SET logical_decoding_work_mem = '64kB'";
@@ -20,7 +20,7 @@ const EARLY: &str = "ALTER ROLE outgrow SET logical_decoding_work_mem = '64kB'";
 /// How often a part of a running transaction was told.
 const TOLD: &str = "SELECT coalesce(sum(stream_count), 0)::int8 FROM pg_stat_replication_slots";
 
-async fn pair() -> Pair {
+pub(crate) async fn pair() -> Pair {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
     for side in [&legacy, &extracted] {
         side.execute(EARLY).await;
@@ -29,7 +29,7 @@ async fn pair() -> Pair {
     Pair::replicated(legacy, extracted)
 }
 
-async fn followed(pair: &Pair) -> Link {
+pub(crate) async fn followed(pair: &Pair) -> Link {
     let link = Link::open(pair.spec()).await.unwrap();
     link.ensure(DataPhase::Following, Side::Legacy)
         .await
@@ -38,14 +38,14 @@ async fn followed(pair: &Pair) -> Link {
     link
 }
 
-async fn begun(db: &Db) -> Tx {
+pub(crate) async fn begun(db: &Db) -> Tx {
     let Db::Pg(server) = db else {
         unreachable!("these pairs have PostgreSQL");
     };
     server.pool().begin().await.unwrap()
 }
 
-async fn run(tx: &mut Tx, texts: &[&str]) {
+pub(crate) async fn run(tx: &mut Tx, texts: &[&str]) {
     for text in texts {
         let query = sqlx::raw_sql(AssertSqlSafe((*text).to_owned()));
         query.execute(&mut **tx).await.unwrap();
@@ -53,7 +53,7 @@ async fn run(tx: &mut Tx, texts: &[&str]) {
 }
 
 /// Rows with these numbers.
-fn rows(from: u32, to: u32) -> String {
+pub(crate) fn rows(from: u32, to: u32) -> String {
     format!(
         "INSERT INTO item (id, code, price, status, made_at) \
          SELECT n, 'r' || n, n / 100.0, 'A', now() FROM generate_series({from}, {to}) n"
@@ -61,7 +61,7 @@ fn rows(from: u32, to: u32) -> String {
 }
 
 /// Waits until so many parts of running transactions were told, and gives how many there are.
-async fn told_early(db: &Db, before: i64) -> i64 {
+pub(crate) async fn told_early(db: &Db, before: i64) -> i64 {
     eventually("a running transaction to be told of", WAIT, || async {
         let told = db.number(TOLD).await;
         (told > before).then_some(told)

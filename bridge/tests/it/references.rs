@@ -342,6 +342,84 @@ async fn columns_of_ones_own_stay(extracted: Db) {
     link.shutdown().await;
 }
 
+/// Of a batch in which two rows change places, only these are taken out and put back: what the service keeps
+/// beside the others is neither read nor written, whatever index it is that they share.
+async fn only_they_are_taken_out(extracted: Db, index: &[&str], log: &str) {
+    const FILL: &str = "INSERT INTO parent SELECT id + 10, 'r' || id, NULL FROM (SELECT 10 * a.id + b.id AS id \
+        FROM parent AS a, parent AS b) AS pairs";
+    const SWAP: &str = "BEGIN IMMEDIATE; UPDATE parent SET boss = 4; UPDATE parent SET code = 'x' WHERE id = 1; \
+        UPDATE parent SET code = 'a' WHERE id = 2; UPDATE parent SET code = 'b' WHERE id = 1; \
+        UPDATE parent SET code = 'c2' WHERE id = 3; UPDATE parent SET code = 'c' WHERE id = 4; \
+        DELETE FROM parent WHERE id = 21; INSERT INTO parent VALUES (9, 'r11', 4); COMMIT";
+    let legacy = Db::lite(FREE).await;
+    legacy.execute(FILL).await;
+    for text in index {
+        extracted.execute(text).await;
+    }
+    extracted
+        .execute("ALTER TABLE parent ADD COLUMN memo varchar(20)")
+        .await;
+    extracted
+        .execute("CREATE TABLE taken (id integer, memo varchar(20))")
+        .await;
+    let link = begun(spec(&legacy.url(), &extracted.url())).await;
+    link.unfence(Side::Extracted).await.unwrap();
+    extracted
+        .execute("UPDATE parent SET memo = concat('of ', id)")
+        .await;
+    extracted.execute(log).await;
+    legacy.execute(SWAP).await;
+    has(
+        &extracted,
+        "SELECT count(*) FROM parent WHERE id = 9 AND memo IS NULL",
+        1,
+    )
+    .await;
+    let rows = "SELECT count(*) FROM parent WHERE boss = 4 AND memo = concat('of ', id)";
+    assert_eq!(extracted.number(rows).await, 19);
+    for (id, code) in [(1, "b"), (2, "a"), (3, "c2"), (4, "c")] {
+        let row = format!("SELECT count(*) FROM parent WHERE id = {id} AND code = '{code}'");
+        assert_eq!(extracted.number(&row).await, 1, "{row}");
+    }
+    // Two have changed places, and one has gone.
+    assert_eq!(extracted.number("SELECT count(*) FROM taken").await, 3);
+    let gone = "SELECT count(*) FROM taken WHERE id IN (1, 2, 21)";
+    assert_eq!(extracted.number(gone).await, 3);
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
+}
+
+const UNINDEXED: &str = "CREATE TABLE parent (id integer PRIMARY KEY, code varchar(20) NOT NULL, boss integer); \
+    CREATE TABLE child (id integer PRIMARY KEY, parent_id integer NOT NULL, note varchar(20))";
+const LOGGED: &str = "CREATE TRIGGER taken_out AFTER DELETE ON parent FOR EACH ROW";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_rows_that_change_places_are_taken_out_of_sqlite() {
+    let index = ["CREATE UNIQUE INDEX part ON parent (lower(code)) WHERE code <> 'none'"];
+    let log = format!("{LOGGED} BEGIN INSERT INTO taken VALUES (old.id, old.memo); END");
+    only_they_are_taken_out(Db::lite(UNINDEXED).await, &index, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_rows_that_change_places_are_taken_out_of_postgres() {
+    let index = ["CREATE UNIQUE INDEX part ON parent (lower(code)) WHERE code <> 'none'"];
+    let log = "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN INSERT INTO taken VALUES (old.id, old.memo); RETURN NULL; END'; \
+        CREATE TRIGGER taken_out AFTER DELETE ON parent FOR EACH ROW EXECUTE FUNCTION noted(); \
+        ALTER TABLE parent ENABLE ALWAYS TRIGGER taken_out";
+    only_they_are_taken_out(Db::pg(UNINDEXED).await, &index, log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_rows_that_change_places_are_taken_out_of_mariadb() {
+    // Its indexes are of columns, which may be computed.
+    let index = [
+        "ALTER TABLE parent ADD COLUMN lowered varchar(20) AS (lower(code)) PERSISTENT, ADD UNIQUE (lowered)",
+    ];
+    let log = format!("{LOGGED} INSERT INTO taken VALUES (old.id, old.memo)");
+    only_they_are_taken_out(Db::my(UNINDEXED).await, &index, &log).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_of_ones_own_stay_in_sqlite() {
     columns_of_ones_own_stay(Db::lite(FREE_EMPTY).await).await;
