@@ -50,6 +50,8 @@ impl Database {
                 let text = value(tx, "gtid_binlog_pos").await?;
                 Gtids::parse(flavour, &text)
             }
+            // While they are off, or some have none, names of before do not stand for all there is.
+            Flavour::Mysql if value(tx, "gtid_mode").await? != "ON" => None,
             // It may do so later; till then it is under way, which is asked first.
             Flavour::Mysql => {
                 let (under_way, all) = (
