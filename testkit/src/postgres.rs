@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -224,6 +225,40 @@ impl Postgres {
         self.ready().await;
     }
 
+    /// The oldest of the versions that this test's servers may have, as `18`.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn oldest() -> u32 {
+        static OLDEST: OnceLock<u32> = OnceLock::new();
+        let of = |turn| {
+            let said = Command::new(program("postgres", turn))
+                .arg("--version")
+                .output();
+            let said = said.expect("the server can be run").stdout;
+            let said = String::from_utf8_lossy(&said).into_owned();
+            // postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)
+            let number = said
+                .split(") ")
+                .nth(1)
+                .and_then(|rest| rest.split(['.', ' ', 'b']).next());
+            number
+                .and_then(|text| text.trim().parse().ok())
+                .expect("its version")
+        };
+        let all = || (0..folders().len().max(1)).map(of).min();
+        *OLDEST.get_or_init(|| all().expect("there is one"))
+    }
+
+    /// The version of this server, as `18`.
+    ///
+    /// # Panics
+    /// Panics when it does not tell.
+    pub async fn version(&self) -> i64 {
+        self.number("SELECT current_setting('server_version_num')::int8 / 10000")
+            .await
+    }
+
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
@@ -352,13 +387,19 @@ fn turn() -> usize {
     STARTED.fetch_add(1, Ordering::Relaxed)
 }
 
+/// The folders that are named for the servers.
+fn folders() -> Vec<PathBuf> {
+    let named = std::env::var_os("OUTGROW_PG_BIN").unwrap_or_default();
+    let folders = std::env::split_paths(&named);
+    folders
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .collect()
+}
+
 /// A program of the server: of the folder of `$OUTGROW_PG_BIN` whose turn it is, of Debian's folders, the
 /// newest first, or of the path.
 fn program(name: &str, turn: usize) -> PathBuf {
-    let own = std::env::var_os("OUTGROW_PG_BIN").unwrap_or_default();
-    let own: Vec<PathBuf> = std::env::split_paths(&own)
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .collect();
+    let own = folders();
     if let Some(own) = own.get(turn.checked_rem(own.len()).unwrap_or(0)) {
         let program = own.join(name);
         assert!(

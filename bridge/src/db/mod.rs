@@ -320,7 +320,7 @@ impl Database {
     /// A word of ours into the log, as part of a transaction: whose it is, or a heartbeat.
     async fn tell(&self, tx: &mut Tx, what: &str) -> Result<(), Error> {
         match &self.feed {
-            Some(Feed::Postgres(_)) => self.emit(tx, what).await,
+            Some(Feed::Postgres(feed)) => self.emit(feed, tx, what).await,
             Some(Feed::Mysql(_)) => self.mark(tx, what).await,
             None => Ok(()),
         }

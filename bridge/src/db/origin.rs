@@ -125,7 +125,13 @@ impl Database {
     pub(crate) async fn advice(&self, plan: &Plan) -> Result<Vec<(String, String)>, Error> {
         match (&self.feed, self.dialect()) {
             (Some(Feed::Mysql(_)), _) => self.binlog_advice().await,
-            (_, Dialect::Postgres) => self.action_advice(plan).await,
+            (feed, Dialect::Postgres) => {
+                let mut advice = self.action_advice(plan).await?;
+                if feed.is_some() {
+                    advice.extend(self.slot_advice().await?);
+                }
+                Ok(advice)
+            }
             (_, Dialect::Sqlite | Dialect::Mysql) => Ok(Vec::new()),
         }
     }

@@ -56,7 +56,8 @@ pub(crate) fn way_out(error: &Error) -> Option<&'static str> {
             if text.contains("client certificate") {
                 return Some(IDENTITY);
             }
-            text.contains("no encryption")
+            // Before version 14 in other words.
+            (text.contains("no encryption") || text.ends_with("SSL off"))
                 .then_some("the server wants TLS: leave `sslmode=disable` out")
         }
         _ => None,

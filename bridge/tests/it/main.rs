@@ -48,6 +48,7 @@ mod postgres_rounds;
 mod postgres_short;
 mod postgres_streamed;
 mod postgres_values;
+mod postgres_versions;
 mod preflight;
 mod references;
 mod restored;

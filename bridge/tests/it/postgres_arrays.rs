@@ -174,18 +174,36 @@ async fn what_every_server_reads_alike_is_moved_as_it_came() {
     let noted = two.noted().await;
     two.legacy.execute(NATIVE_ROWS).await;
     equal().await;
-    for text in [
-        "UPDATE native SET c = 'Infinity', d = 'NaN', e = '-Infinity', f = 'Infinity', l = 'infinity', \
-         n = '-infinity', o = 'infinity' WHERE id = 1",
-        "UPDATE native SET l = '0044-03-15 BC', n = '0044-03-15 12:00:00 BC', o = '12026-01-01 00:00:00Z' WHERE id = 2",
-        "UPDATE native SET g = repeat('\u{fc}', 900), a = NULL, p = NULL WHERE id = 4",
-        "UPDATE native SET id = id + 10, k = gen_random_uuid() WHERE id = 3",
+    // Before 14 the log tells text, so that values are looked at.
+    let as_it_came = Postgres::oldest() >= 14;
+    for (text, of_all) in [
+        (
+            "UPDATE native SET c = 'Infinity', d = 'NaN', e = '-Infinity', f = 'Infinity', l = 'infinity', \
+             n = '-infinity', o = 'infinity' WHERE id = 1",
+            false,
+        ),
+        (
+            "UPDATE native SET l = '0044-03-15 BC', n = '0044-03-15 12:00:00 BC', o = '12026-01-01 00:00:00Z' WHERE id = 2",
+            false,
+        ),
+        (
+            "UPDATE native SET g = repeat('\u{fc}', 900), a = NULL, p = NULL WHERE id = 4",
+            true,
+        ),
+        (
+            "UPDATE native SET id = id + 10, k = gen_random_uuid() WHERE id = 3",
+            true,
+        ),
     ] {
-        two.legacy.execute(text).await;
-        equal().await;
+        if as_it_came || of_all {
+            two.legacy.execute(text).await;
+            equal().await;
+        }
     }
     assert_eq!(two.noted().await, noted, "all of it by the short way");
-    assert_eq!(two.functions("native").await, (1, 0));
+    if as_it_came {
+        assert_eq!(two.functions("native").await, (1, 0));
+    }
     // Of two tables at once, each row is read.
     two.legacy.execute("DELETE FROM native").await;
     let more = format!("BEGIN; {NATIVE_ROWS}; UPDATE beside SET n = n + 1; COMMIT");

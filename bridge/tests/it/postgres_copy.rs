@@ -187,6 +187,12 @@ async fn rows(server: &Postgres, table: &str, columns: &[&str]) -> Vec<String> {
 }
 
 fn insert(from: u32, to: u32) -> String {
+    // A `numeric` has no infinity before 14.
+    let least = if Postgres::oldest() < 14 {
+        "-1"
+    } else {
+        "-Infinity"
+    };
     format!(
         "INSERT INTO ware (id, code, price, felt, tags, doc, at, day, took, ref, raw, weight, note) \
          SELECT n, 'c\\' || n, CASE WHEN n % 5 > 0 THEN n * 7 + 0.05 END, \
@@ -194,7 +200,7 @@ fn insert(from: u32, to: u32) -> String {
          CASE WHEN n % 3 > 0 THEN ARRAY['a' || n, NULL, 'b,\"'] END, jsonb_build_object('n', n, 'é', 'ü'), \
          '2026-03-01 12:00:00.123456+00'::timestamptz + n * interval '1 hour', DATE '2026-01-01' + n, \
          n * interval '1 day 3 minutes', md5(n::text)::uuid, CASE WHEN n % 4 > 0 THEN decode(md5(n::text), 'hex') END, \
-         CASE n % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE n / 3.0 END, \
+         CASE n % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '{least}' ELSE n / 3.0 END, \
          CASE WHEN n % 6 > 0 THEN repeat('tab' || chr(9) || ' line' || chr(10) || ' \\', 100) END \
          FROM generate_series({from}, {to}) AS n"
     )

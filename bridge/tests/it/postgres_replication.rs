@@ -62,14 +62,14 @@ async fn random_histories_end_equal() {
     histories(Pair::replicated(legacy, extracted)).await;
 }
 
-fn server(db: &Db) -> &Postgres {
+pub(crate) fn server(db: &Db) -> &Postgres {
     match db {
         Db::Pg(server) => server,
         Db::Lite(_) | Db::My(_) => unreachable!("it is PostgreSQL here"),
     }
 }
 
-async fn following(rows: u32) -> (Pair, Link) {
+pub(crate) async fn following(rows: u32) -> (Pair, Link) {
     let (legacy, extracted) = (Db::pg(LEGACY_PG).await, Db::lite(EXTRACTED_SQLITE).await);
     legacy.execute(&items(1, rows)).await;
     let pair = Pair::replicated(legacy, extracted);
@@ -81,7 +81,7 @@ async fn following(rows: u32) -> (Pair, Link) {
     (pair, link)
 }
 
-async fn refusal(pair: &Pair) -> String {
+pub(crate) async fn refusal(pair: &Pair) -> String {
     let link = Link::open(pair.spec()).await.unwrap();
     let refused = link.ensure(DataPhase::Following, Side::Legacy).await;
     let text = refused.err().map(|e| e.to_string()).unwrap_or_default();

@@ -11,6 +11,7 @@ use outgrow_testkit::eventually;
 
 use crate::crash::child_between;
 use crate::postgres::{Db, EXTRACTED_PG, LEGACY_PG, Pair, items};
+use crate::postgres_replication::server;
 use crate::shop::{WAIT, copied};
 use crate::turning::cut_over;
 
@@ -291,7 +292,9 @@ async fn triggers_of_a_version_before_are_made_anew() {
         let bare = "SELECT count(*) FROM pg_trigger WHERE tgname = 'outgrow_items_note'";
         assert_eq!(db.number(bare).await, 1);
         let made = format!("{bare} AND tgqual IS NOT NULL AND tgenabled = 'O'");
-        assert_eq!(db.number(&made).await, 1);
+        // Before 14 that would lock the application's readers out.
+        let stays = std::ptr::eq(db, &pair.extracted) && server(db).version().await < 14;
+        assert_eq!(db.number(&made).await, i64::from(!stays));
     }
     pair.legacy
         .execute("UPDATE item SET note = 'noted' WHERE id < 9")

@@ -225,7 +225,7 @@ async fn postgres_says_why_a_certificate_is_refused() {
     .await;
     refused(
         by("127.0.0.1", "sslmode=disable"),
-        &["no encryption", "leave `sslmode=disable` out"],
+        &["no pg_hba.conf entry", "leave `sslmode=disable` out"],
     )
     .await;
 }

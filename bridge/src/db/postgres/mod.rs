@@ -25,7 +25,7 @@ use sqlx::{
 
 use super::keys::hex;
 use super::tx::Fetched;
-use super::{Arg, Bounds, CONNECTIONS, Database, Lasts, References, Tx, literal};
+use super::{Arg, Bounds, CONNECTIONS, Database, Feed, Lasts, References, Tx, literal};
 use crate::error::{Error, OnSide};
 use crate::spec::PostgresUrl;
 use crate::typed::Class;
@@ -177,7 +177,7 @@ impl Database {
         references: References,
         lasts: Lasts,
     ) -> Result<Tx, Error> {
-        let mut text = format!("BEGIN; {}", self.own_rows_postgres(references));
+        let mut text = format!("BEGIN; {}", self.own_rows_postgres(references).await?);
         if lasts == Lasts::Later {
             text.push_str("; ");
             text.push_str(LATER);
@@ -221,24 +221,22 @@ impl Database {
     }
 
     /// What begins a transaction that writes rows of the link's own.
-    fn own_rows_postgres(&self, references: References) -> String {
+    async fn own_rows_postgres(&self, references: References) -> Result<String, Error> {
         let when = match references {
             References::AtOnce => "IMMEDIATE",
             References::AtCommit | References::Unchecked => "DEFERRED",
         };
-        let whose = format!("{} own", self.slice);
         let tell = match &self.feed {
-            Some(_) => format!(
-                "SELECT pg_logical_emit_message(true, {}, {}); ",
-                literal(replication::PREFIX),
-                literal(&whose)
-            ),
-            None => String::new(),
+            Some(Feed::Postgres(feed)) => {
+                let (tell, _) = self.saying(feed, "own").await?;
+                tell + "; "
+            }
+            Some(Feed::Mysql(_)) | None => String::new(),
         };
-        format!(
+        Ok(format!(
             "SET CONSTRAINTS ALL {when}; {tell}SET LOCAL outgrow.applying = {}",
             literal(self.slice.as_str())
-        )
+        ))
     }
 }
 

@@ -15,8 +15,8 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres};
 use super::binary::{Array, Element};
 use super::replication::packed;
 use super::wire::Native;
-use super::{LATER_BY_CALL, SURE, arrays, numbered_from, replication};
-use crate::db::{Arg, Database, Dialect, Packed, Place, Pool, literal, rows, tx};
+use super::{LATER_BY_CALL, SURE, arrays, numbered_from};
+use crate::db::{Arg, Database, Dialect, Feed, Packed, Place, Pool, literal, rows, tx};
 use crate::error::{Error, OnSide};
 use crate::plan::{Row, Table};
 use crate::value::Key;
@@ -156,7 +156,7 @@ impl Database {
         }
         let what = if which.1 { "move" } else { "write" };
         let name = self.own(&format!("{what}_{}", table.name));
-        let text = self.write_function(&name, table, elements);
+        let text = self.write_function(&name, table, elements).await?;
         let made = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **line);
         made.await.on(self.side)?;
         // A text is prepared once, so it tells types that may come to be others.
@@ -168,7 +168,12 @@ impl Database {
         Ok(call)
     }
 
-    fn write_function(&self, name: &str, table: &Table, elements: &[Element]) -> String {
+    async fn write_function(
+        &self,
+        name: &str,
+        table: &Table,
+        elements: &[Element],
+    ) -> Result<String, Error> {
         let types: Vec<String> = types(elements).collect();
         let (of_key, of_columns) = elements.split_at(table.key.len());
         let (first_key, first_column) = (HEAD.len() + 1, HEAD.len() + 1 + table.key.len());
@@ -194,14 +199,13 @@ impl Database {
             None => rows,
         };
         let own = match &self.feed {
-            Some(_) => format!(
-                "PERFORM pg_logical_emit_message(true, {}, {}); ",
-                literal(replication::PREFIX),
-                literal(&format!("{} own", self.slice))
-            ),
-            None => String::new(),
+            Some(Feed::Postgres(feed)) => {
+                let (_, own) = self.saying(feed, "own").await?;
+                own + "; "
+            }
+            Some(Feed::Mysql(_)) | None => String::new(),
         };
-        format!(
+        Ok(format!(
             "CREATE OR REPLACE FUNCTION {name}({types}) RETURNS void LANGUAGE plpgsql AS $outgrow$ \
              #variable_conflict use_column\n\
              DECLARE written bigint; BEGIN SET CONSTRAINTS ALL DEFERRED; {own}\
@@ -217,7 +221,7 @@ impl Database {
             slice = literal(self.slice.as_str()),
             condition = numbered_from(&condition, first_key),
             position = self.own("position"),
-        )
+        ))
     }
 }
 

@@ -17,6 +17,7 @@ mod login;
 pub(crate) mod packed;
 pub(crate) mod pgoutput;
 mod reader;
+mod says;
 pub(crate) mod short;
 mod slot;
 mod socket;
@@ -37,7 +38,7 @@ use self::step::Step;
 use self::streamed::{Kept, Streamed};
 use crate::db::postgres::wire::Native;
 use crate::db::taking::{Leaves, Taking};
-use crate::db::{Arg, Database, PATIENCE, Tx, literal, names, quote};
+use crate::db::{Arg, Database, PATIENCE, literal, names, quote};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::Table;
@@ -46,7 +47,7 @@ use crate::spec::PostgresUrl;
 /// How long a stream may take to end in order.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The prefix of our own messages in the log.
-pub(super) const PREFIX: &str = "outgrow";
+const PREFIX: &str = "outgrow";
 
 /// One side's log as its changes are taken from it.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(crate) struct Feed {
     rows: bool,
     /// Tells our marks from those that a process before us has left in the log.
     nonce: u64,
+    /// What the server can tell.
+    version: says::Version,
     inner: Mutex<Inner>,
 }
 
@@ -113,7 +116,7 @@ impl Inner {
                 let mut columns = table.columns.iter();
                 columns.all(|column| Native::of(&column.kind).is_some())
             }
-            Watched::Noted => true,
+            Watched::Noted | Watched::Said => true,
         };
         !self.as_text && self.tables.values().all(native)
     }
@@ -125,6 +128,8 @@ enum Watched {
     Table(Table),
     /// Our own, for what no row of the log tells: truncated tables.
     Noted,
+    /// Our own, for what we say where the log tells no messages.
+    Said,
 }
 
 struct Stream {
@@ -181,6 +186,7 @@ impl Feed {
             fault,
             rows,
             nonce: std::hash::RandomState::new().build_hasher().finish(),
+            version: says::Version::default(),
             inner: Mutex::new(Inner::default()),
         }
     }
@@ -256,21 +262,9 @@ impl Database {
             .await
             .on(self.side)?;
         let text = format!("mark {mark} {}", feed.nonce);
-        self.emit(&mut tx, &text).await?;
+        self.emit(feed, &mut tx, &text).await?;
         tx.commit().await.on(self.side)?;
         Ok(mark)
-    }
-
-    /// A message of ours into the log, as part of a transaction.
-    pub(in crate::db) async fn emit(&self, tx: &mut Tx, what: &str) -> Result<(), Error> {
-        let text = format!("{} {what}", self.slice);
-        tx.execute(
-            "SELECT pg_logical_emit_message(true, ?, ?)",
-            &[Arg::from(PREFIX), Arg::from(&text)],
-        )
-        .await
-        .map(drop)
-        .on(self.side)
     }
 
     async fn pump(&self, feed: &Feed, inner: &mut Inner, mark: Option<u64>) -> Result<bool, Error> {
@@ -300,7 +294,12 @@ impl Database {
             self.log_goes_on(inner.recorded, ahead).await?;
             // Keys alone are noted as text.
             let binary = feed.rows && inner.reads_binary();
-            let form = (binary, !inner.at_once);
+            self.learn_version(feed).await?;
+            let form = if feed.tells() {
+                (binary, !inner.at_once)
+            } else {
+                (false, false)
+            };
             let connected = self.connect(feed, inner.walsender, ahead, form);
             let (stream, walsender) = connected.await?;
             inner.stream = Some(stream);
@@ -368,6 +367,7 @@ impl Database {
             slot: &name,
             publication: &self.feed_publication(),
             from: written.max(ahead),
+            tells: feed.tells(),
             binary,
             early,
         });
@@ -402,6 +402,8 @@ struct Asked<'a> {
     publication: &'a str,
     /// Nothing that ends before this place in the log is wanted.
     from: u64,
+    /// The server has protocol 2, with messages.
+    tells: bool,
     binary: bool,
     /// Large transactions are told of while they run.
     early: bool,
@@ -415,16 +417,19 @@ impl PostgresUrl {
             slot,
             publication,
             from,
+            tells,
             binary,
             early,
         } = asked;
         let wanted = format!(
-            "START_REPLICATION SLOT {} LOGICAL {:X}/{:X} (proto_version '2', \
-             publication_names {}, messages 'true'{}{})",
+            "START_REPLICATION SLOT {} LOGICAL {:X}/{:X} (proto_version '{}', \
+             publication_names {}{}{}{})",
             quote(slot),
             from >> 32,
             from & 0xffff_ffff,
+            if tells { 2 } else { 1 },
             literal(&quote(publication)),
+            if tells { ", messages 'true'" } else { "" },
             if binary { ", binary 'true'" } else { "" },
             if early { ", streaming 'on'" } else { "" },
         );

@@ -1,4 +1,4 @@
-//! Decodes the messages of the `pgoutput` plugin, protocol 2 (PostgreSQL manual, "Logical
+//! Decodes the messages of the `pgoutput` plugin, protocols 1 and 2 (PostgreSQL manual, "Logical
 //! Replication Message Formats"). Pure; whatever comes in, it answers or says what is wrong.
 
 /// One message.

@@ -14,6 +14,10 @@ impl Database {
     pub(in crate::db) async fn install_feed(&self, feed: &Feed, plan: &Plan) -> Result<(), Error> {
         let side = self.side;
         let mut tx = self.write().await?;
+        feed.version.set(self.server_version(&mut tx).await?);
+        if !feed.tells() {
+            self.install_said(&mut tx).await?;
+        }
         let (watched, told) = self.publish(feed, &mut tx, plan, None).await?;
         let make = format!(
             "CREATE TABLE IF NOT EXISTS {} (id int PRIMARY KEY CHECK (id = 1), name text NOT NULL, \
@@ -54,10 +58,7 @@ impl Database {
         let mut watched = HashMap::new();
         let mut published = Vec::new();
         let whole_rows = feed.rows && self.control(tx).await?.source == side;
-        let version = tx
-            .number("SELECT current_setting('server_version_num')::int8", &[])
-            .await
-            .on(side)?;
+        let version = self.server_version(tx).await?;
         for table in plan.tables(side) {
             let name = Dialect::Postgres.table(&table.name);
             let text =
@@ -69,7 +70,7 @@ impl Database {
             let keys = table.key.iter().map(|&at| table.columns[at].name.as_str());
             // Only the key need come by the log else, where that can be said. A list of more columns
             // would keep their owner from changing them.
-            published.push(if version.unwrap_or(0) >= 150_000 && !whole && !told {
+            published.push(if version >= 150_000 && !whole && !told {
                 format!("{name} ({})", list(keys))
             } else {
                 name
@@ -79,11 +80,16 @@ impl Database {
                 Watched::Table(table.clone()),
             );
         }
-        let noted = self.own("noted");
-        let text = "SELECT to_regclass(?)::oid::int8";
-        let id = tx.number(text, &[Arg::from(&noted)]).await.on(side)?;
-        watched.insert(relation_id(id.unwrap_or(0)), Watched::Noted);
-        published.push(noted);
+        let mut own = vec![(self.own("noted"), Watched::Noted)];
+        if !feed.tells() {
+            own.push((self.own("said"), Watched::Said));
+        }
+        for (name, what) in own {
+            let text = "SELECT to_regclass(?)::oid::int8";
+            let id = tx.number(text, &[Arg::from(&name)]).await.on(side)?;
+            watched.insert(relation_id(id.unwrap_or(0)), what);
+            published.push(name);
+        }
         let told = published.join(", ");
         if before == Some(told.as_str()) {
             return Ok((watched, told));
@@ -212,9 +218,9 @@ impl Database {
         let mut missing = Vec::new();
         let mut add = |what: String, fix: &str| missing.push((database(), what, fix.to_owned()));
         let triggers = "or write capture = \"triggers\"";
-        if row.int(0)? < 140_000 {
+        if row.int(0)? < 130_000 {
             add(
-                "capture by replication needs PostgreSQL 14".to_owned(),
+                "capture by replication needs PostgreSQL 13".to_owned(),
                 "write capture = \"triggers\"",
             );
         }
@@ -245,6 +251,26 @@ impl Database {
             }
         }
         Ok(missing)
+    }
+
+    /// What may cost us the slot while nobody reads it: (what, the way out).
+    pub(in crate::db) async fn slot_advice(&self) -> Result<Vec<(String, String)>, Error> {
+        // From version 18 on.
+        let text = "SELECT setting || ' s' FROM pg_settings \
+                    WHERE name = 'idle_replication_slot_timeout' AND setting <> '0'";
+        let mut tx = self.read().await?;
+        let rows = tx.fetch(text, &[]).await.on(self.side)?;
+        let advice = |row: &crate::db::tx::Fetched| {
+            let after = row.text(0).on(self.side)?;
+            let what = format!(
+                "the server of the {} database gives a replication slot up that nobody reads for {after}: \
+                 if Outgrow is stopped for longer, the copy is to be started again",
+                self.side
+            );
+            let fix = "set idle_replication_slot_timeout = 0, or write capture = \"triggers\"";
+            Ok((what, fix.to_owned()))
+        };
+        rows.iter().map(advice).collect()
     }
 
     /// How to make the log identify a table's rows by the mapped key, if it does not.
@@ -367,7 +393,8 @@ impl Database {
         };
         let text = format!(
             "SELECT o.name, o.lsn, s.confirmed_flush_lsn - pg_lsn '0/0' > o.lsn, \
-             coalesce(s.wal_status, '') = 'lost', s.slot_name IS NULL \
+             coalesce(s.wal_status, '') = 'lost', s.slot_name IS NULL, \
+             to_jsonb(s) ->> 'invalidation_reason' \
              FROM {} o LEFT JOIN pg_replication_slots s ON s.slot_name = o.name",
             self.own("slot")
         );
@@ -379,9 +406,18 @@ impl Database {
             return discontinued(format!("its replication slot `{name}` is gone"));
         }
         if row.maybe(3) == Some(1) {
+            // Told from version 17 on.
+            let why = match row.maybe_text(5).as_deref() {
+                None | Some("wal_removed") => {
+                    "as it held back more log than `max_slot_wal_keep_size` allows"
+                }
+                Some("idle_timeout") => {
+                    "as nobody read from it for longer than `idle_replication_slot_timeout` allows"
+                }
+                Some(_) => "as it could not be read from any more",
+            };
             return discontinued(format!(
-                "its replication slot `{name}` was given up by the server, as it held back more \
-                 log than `max_slot_wal_keep_size` allows"
+                "its replication slot `{name}` was given up by the server, {why}"
             ));
         }
         if row.maybe(2) == Some(1) {

@@ -10,7 +10,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 use super::logged::{Layout, Noted, Told, Unkeyed, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
 use super::streamed::Unkept;
-use super::{PREFIX, Stream, Watched};
+use super::{PREFIX, Stream, Watched, says};
 use crate::db::images::{COLUMNS, PUT_BYTES, Texts};
 use crate::db::keys::key_text;
 use crate::db::{Database, Tx, now_ms};
@@ -226,7 +226,7 @@ impl<'a> Step<'a> {
             }
             Message::Row(row) if open.as_ref().is_none_or(|open| !open.ours) => {
                 let at = open.as_ref().map_or_else(now_ms, |open| open.at);
-                self.row(stream, &row, (at, data))?;
+                self.row(stream, &row, (at, data), open.as_mut())?;
             }
             Message::Row(_) | Message::Committed { .. } | Message::Other => {}
         }
@@ -386,6 +386,7 @@ impl<'a> Step<'a> {
         stream: &mut Stream,
         row: &Row<'_>,
         (at, data): (i64, &Bytes),
+        open: Option<&mut Open>,
     ) -> Result<(), Error> {
         let relation = stream.relations.get(&row.relation);
         match self.tables.get(&row.relation) {
@@ -423,6 +424,11 @@ impl<'a> Step<'a> {
                 if let Some((id, noted)) = note {
                     self.gathered.notes.push(id);
                     self.gathered.waiting.push(noted);
+                }
+            }
+            Some(Watched::Said) => {
+                if let Some(text) = relation.and_then(|relation| says::words(relation, row)) {
+                    self.said(text, open);
                 }
             }
             // Not mapped any more.
