@@ -374,7 +374,7 @@ impl Verifier<'_> {
             Ok(Some(rows)) => rows,
             Ok(None) => return Ok(Said::Differ),
             Err(e) if e.passes() => return Err(e),
-            Err(e) => return Ok(Said::Cannot(e.to_string())),
+            Err(e) => return Ok(Said::Cannot(no_sums(&e.to_string()))),
         };
         let parts = group.tables(Side::Extracted);
         for (table, rows) in parts.iter().zip(&rows) {
@@ -499,4 +499,13 @@ impl Verifier<'_> {
         }
         Ok(false)
     }
+}
+
+/// Why a database computes no checksums, with the remedy where there is one.
+fn no_sums(cause: &str) -> String {
+    // MySQL has MD5 as a component of its own since 9.6.
+    if cause.contains("MD5 does not exist") {
+        return format!("{cause} (INSTALL COMPONENT 'file://component_classic_hashing')");
+    }
+    cause.to_owned()
 }

@@ -256,6 +256,9 @@ impl Mariadb {
             disk,
         };
         made.ready().await;
+        if mysql::is_mysql() && made.pool.execute("SELECT MD5('')").await.is_err() {
+            made.execute(mysql::HASHES).await;
+        }
         made
     }
 

@@ -37,6 +37,9 @@ pub(crate) const OPTIONS: [&str; 7] = [
     "--sql-mode=STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
 ];
 
+/// What gives a server of 9.6 or newer the hashes that older ones have by themselves.
+pub const HASHES: &str = "INSTALL COMPONENT 'file://component_classic_hashing'";
+
 /// What makes a server name transactions, as MariaDB does by itself.
 pub(crate) const NAMED: [&str; 2] = ["--gtid-mode=ON", "--enforce-gtid-consistency=ON"];
 
