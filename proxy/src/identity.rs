@@ -141,8 +141,10 @@ impl Identities {
         if let Some(known) = self.fresh(session) {
             return Ok(known);
         }
+        // What is said is as old as the question.
+        let asked = Instant::now();
         let caller = self.ask(legacy, headers).await?;
-        Ok(self.learn(session, caller, (Instant::now(), seconds())))
+        Ok(self.learn(session, caller, (asked, seconds())))
     }
 
     fn learn(
@@ -197,8 +199,7 @@ impl Identities {
             StatusCode::UNAUTHORIZED => return Ok(None),
             other => return Err(failed(&format!("it answered {other}"))),
         }
-        let caller = serde_json::from_slice(&body).map_err(|e| failed(&e.to_string()))?;
-        Ok(Some(caller))
+        said(&body).map_err(|why| failed(&why))
     }
 
     /// The header that tells services of a caller.
@@ -220,13 +221,33 @@ fn seconds() -> u64 {
 }
 
 /// Who calls: what the monolith says of a session, or a token of itself.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) user_id: serde_json::Value,
-    #[serde(default)]
     pub(crate) name: String,
-    #[serde(default)]
     pub(crate) role: String,
+}
+
+/// What the monolith's answer says; nobody, where the id is null.
+fn said(body: &[u8]) -> Result<Option<Caller>, String> {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        user_id: serde_json::Value,
+        name: Option<String>,
+        role: Option<String>,
+    }
+    let said: Said = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    if said.user_id.is_null() {
+        return Ok(None);
+    }
+    if !said.user_id.is_string() && !said.user_id.is_number() {
+        return Err("its `user_id` is neither a text nor a number".to_owned());
+    }
+    Ok(Some(Caller {
+        user_id: said.user_id,
+        name: said.name.unwrap_or_default(),
+        role: said.role.unwrap_or_default(),
+    }))
 }
 
 /// `v1.PAYLOAD.SIGNATURE`, both base64url without padding.
@@ -268,7 +289,28 @@ mod tests {
     }
 
     fn caller() -> Option<Caller> {
-        serde_json::from_str(r#"{"user_id": 7}"#).unwrap()
+        said(br#"{"user_id": 7}"#).unwrap()
+    }
+
+    #[test]
+    fn nobody_is_who_has_no_id() {
+        let id = |body: &str| said(body.as_bytes()).map(|who| who.map(|who| who.user_id));
+        assert_eq!(id(r#"{"user_id": null}"#), Ok(None));
+        assert_eq!(
+            id(r#"{"user_id": "7", "name": null, "role": null, "more": 1}"#),
+            Ok(Some(Value::from("7")))
+        );
+        for odd in [
+            r#"{"user_id": true}"#,
+            r#"{"user_id": {"id": 7}}"#,
+            r#"{"user_id": [7]}"#,
+            r#"{"name": "Eve"}"#,
+            "null",
+            "[]",
+            "",
+        ] {
+            assert!(id(odd).is_err(), "{odd}");
+        }
     }
 
     fn ends(header: &HeaderValue) -> u64 {
