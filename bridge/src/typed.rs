@@ -26,9 +26,10 @@ pub(crate) enum Class {
     /// A text of 0 and 1; how many, where the column fixes it.
     Bits(Option<u32>),
     Uuid,
-    /// `YYYY-MM-DD HH:MM:SS[.ffffff]`, of no zone.
+    /// `YYYY-MM-DD HH:MM:SS[.ffffff]`, of no zone. PostgreSQL has more of them: years of up to six
+    /// digits, ` BC` behind all else, `infinity` and `-infinity`.
     Timestamp,
-    /// `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`.
+    /// `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`, and those of PostgreSQL as above.
     Instant,
     /// As the engine writes it: dates, times, JSON kept as text, enums, arrays.
     AsWritten,
@@ -296,7 +297,7 @@ fn trimmed(text: &str) -> &str {
 fn local(text: String) -> Cell {
     let shaped = text.len() >= 19 && text.is_char_boundary(10) && text.is_char_boundary(11);
     if !shaped || !matches!(&text[10..11], "T" | " ") {
-        return Cell::Text(text);
+        return Cell::Text(infinite(&text).map_or(text, str::to_owned));
     }
     if &text[10..11] == " " && trimmed(&text[11..]).len() == text.len() - 11 {
         return Cell::Text(text);
@@ -340,17 +341,90 @@ fn instant(text: String) -> Cell {
         shaped.push_str(":00");
     }
     let Ok(parsed) = OffsetDateTime::parse(&shaped, &Rfc3339) else {
-        return Cell::Text(text);
+        return Cell::Text(far(&text).unwrap_or(text));
     };
-    match parsed.to_offset(UtcOffset::UTC).format(&Rfc3339) {
-        Ok(text) => Cell::Text(text),
-        Err(_) => Cell::Text(text),
+    match parsed.checked_to_offset(UtcOffset::UTC) {
+        Some(utc) => Cell::Text(utc.format(&Rfc3339).unwrap_or(text)),
+        // Beyond the year 9999 there, so that it would come back otherwise.
+        None => Cell::BadText(text.into_bytes()),
     }
+}
+
+/// What stands behind a time before Christ.
+const BEFORE_CHRIST: &str = " BC";
+
+/// An infinite time as PostgreSQL writes it, which reads it in any letters.
+fn infinite(text: &str) -> Option<&'static str> {
+    let forms = ["infinity", "-infinity"];
+    forms
+        .into_iter()
+        .find(|form| form.eq_ignore_ascii_case(text.trim()))
+}
+
+/// An instant of UTC beyond the years 1 to 9999, or an infinite one, as PostgreSQL writes it, in the form
+/// of all others.
+fn far(text: &str) -> Option<String> {
+    if let Some(form) = infinite(text) {
+        return Some(form.to_owned());
+    }
+    let (clock, era) = match text.strip_suffix(BEFORE_CHRIST) {
+        Some(clock) => (clock, BEFORE_CHRIST),
+        None => (text, ""),
+    };
+    let clock = clock.strip_suffix("+00")?;
+    is_far(text).then(|| format!("{}Z{era}", trimmed(&clock.replacen(' ', "T", 1))))
+}
+
+/// Whether a date or a time is beyond the years 1 to 9999, or infinite.
+pub(crate) fn is_far(text: &str) -> bool {
+    let year = text.bytes().take_while(u8::is_ascii_digit).count();
+    let dated = text.as_bytes().get(year) == Some(&b'-');
+    let infinite = matches!(text, "infinity" | "-infinity");
+    infinite || (dated && (year > 4 || (year == 4 && text.ends_with(BEFORE_CHRIST))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_beyond_the_calendar_have_one_form() {
+        let kind = |base| Typed::postgres(base, base);
+        let (instant, local) = (
+            kind("timestamp with time zone"),
+            kind("timestamp without time zone"),
+        );
+        for (text, form) in [
+            ("infinity", "infinity"),
+            ("-infinity", "-infinity"),
+            ("0044-03-15 12:00:00.5+00 BC", "0044-03-15T12:00:00.5Z BC"),
+            ("0044-03-15 12:00:00+00 BC", "0044-03-15T12:00:00Z BC"),
+            ("10000-01-01 00:00:00+00", "10000-01-01T00:00:00Z"),
+            ("10000-01-01T00:00:00Z", "10000-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(instant.store(text.into()), form.into(), "{text}");
+            assert_eq!(instant.store(form.into()), form.into(), "{text}");
+            assert!(is_far(text) && is_far(form), "{text}");
+        }
+        for text in [
+            "-infinity",
+            "0044-03-15 12:00:00.5 BC",
+            "294276-12-31 23:59:59.999999",
+        ] {
+            assert_eq!(local.store(text.into()), text.into());
+            assert!(is_far(text), "{text}");
+        }
+        // Of the year 10000 in UTC, which would come back otherwise.
+        let late = "9999-12-31T23:59:59-05:00";
+        let unfit = Cell::BadText(late.as_bytes().to_vec());
+        assert_eq!(instant.store(late.into()), unfit);
+        for kind in [&instant, &local] {
+            assert_eq!(kind.store(" -Infinity".into()), "-infinity".into());
+        }
+        for text in ["", "BC", "2026-01-02 03:04:05", "9999-12-31", "1e5-", "NaN"] {
+            assert!(!is_far(text), "{text}");
+        }
+    }
 
     /// What is in its form already is left alone, and nothing else is.
     #[test]

@@ -115,8 +115,9 @@ pub(crate) fn place(group: &Group, column: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// Numbers by value, also where they are text, and exactly; times as text of one form, with or
-/// without fractions of a second.
+/// Numbers by value, also where they are text, and exactly; times by their year and then as text of one
+/// form, with or without fractions of a second. An infinite one is a number's text, and first or last
+/// as any text is.
 fn compare(a: &Cell, b: &Cell) -> Ordering {
     if let (Some(a), Some(b)) = (digits(a), digits(b))
         && let Some(order) = exactly(&a, &b)
@@ -127,9 +128,29 @@ fn compare(a: &Cell, b: &Cell) -> Ordering {
         return a.total_cmp(&b);
     }
     match (a, b) {
-        (Cell::Text(a), Cell::Text(b)) => a.trim_end_matches('Z').cmp(b.trim_end_matches('Z')),
+        (Cell::Text(a), Cell::Text(b)) => {
+            if let (Some(a), Some(b)) = (dated(a), dated(b)) {
+                return a.cmp(&b);
+            }
+            a.trim_end_matches('Z').cmp(b.trim_end_matches('Z'))
+        }
         _ => a.cmp(b),
     }
+}
+
+/// A time's year, which is below zero before Christ, and what follows it.
+fn dated(text: &str) -> Option<(i64, &str)> {
+    let (clock, before) = match text.strip_suffix(" BC") {
+        Some(clock) => (clock, true),
+        None => (text, false),
+    };
+    let (year, rest) = clock.split_once('-')?;
+    if year.len() < 4 || !year.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let year: i64 = year.parse().ok()?;
+    let year = if before { -year } else { year };
+    Some((year, rest.trim_end_matches('Z')))
 }
 
 /// What may be a number, as text.
@@ -164,6 +185,28 @@ mod tests {
                 Cell::from("2026-06-01 12:00:07"),
                 Cell::from("2026-06-02 00:00:00"),
             ),
+            (Cell::from("9999-12-31"), Cell::from("10000-01-01")),
+            (
+                Cell::from("0044-03-15T12:00:00Z BC"),
+                Cell::from("0001-12-31T00:00:00Z BC"),
+            ),
+            (
+                Cell::from("0044-03-15 12:00:00 BC"),
+                Cell::from("0044-03-15 12:00:00.5 BC"),
+            ),
+            (
+                Cell::from("0044-03-15 12:00:00 BC"),
+                Cell::from("0001-01-01 00:00:00"),
+            ),
+            (
+                Cell::from("-infinity"),
+                Cell::from("4714-11-24 00:00:00 BC"),
+            ),
+            (
+                Cell::from("294276-12-31T23:59:59.999999Z"),
+                Cell::from("infinity"),
+            ),
+            (Cell::from("-infinity"), Cell::from("infinity")),
         ];
         for (a, b) in less {
             assert_eq!(compare(&a, &b), Ordering::Less, "{a} {b}");

@@ -263,11 +263,11 @@ fn micros(text: &[u8], between: u8) -> Option<i64> {
     }
     let fraction = match &text[19..] {
         [] => 0,
-        [b'.', digits @ ..] if (1..=6).contains(&digits.len()) => {
-            let plain = digits.iter().all(u8::is_ascii_digit);
-            let parsed = number(20, text.len());
+        [b'.', digits @ ..]
+            if (1..=6).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) =>
+        {
             let missing = u32::try_from(6 - digits.len()).ok()?;
-            plain.then(|| parsed * 10i64.pow(missing))?
+            number(20, text.len()) * 10i64.pow(missing)
         }
         _ => return None,
     };
@@ -340,6 +340,8 @@ mod tests {
             "2026-01-01 00:00:00Z",
             "12026-01-01T00:00:00Z",
             "infinity",
+            "0044-03-15T12:00:00.5 BCZ",
+            "2026-01-02T03:04:05. 5Z",
             "",
         ] {
             assert_eq!(instant(text.as_bytes()), None, "{text}");

@@ -314,21 +314,22 @@ fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
     })
 }
 
-/// A column, read in the one form of its class.
+/// A column, read in the one form of its class. A time is as far as the type goes: an infinite one has
+/// its own word, for which `to_char` has none, and one before Christ its era, which `to_char` leaves out.
 pub(crate) fn canonical(class: Class, name: &str) -> String {
-    let utc = |value: &str, between: &str| {
-        format!("rtrim(rtrim(to_char({value}, 'YYYY-MM-DD{between}HH24:MI:SS.US'), '0'), '.')")
+    let time = |value: &str, between: &str, end: &str| {
+        format!(
+            "coalesce(rtrim(rtrim(to_char({value}, 'YYYY-MM-DD{between}HH24:MI:SS.US'), '0'), '.') \
+             || CASE WHEN {value} < timestamp '0001-01-01' THEN '{end} BC' ELSE '{end}' END, {value}::text)"
+        )
     };
     match class {
         Class::Int => format!("{name}::int8"),
         Class::Bool => format!("{name}::int4"),
         Class::Real | Class::Real4 => format!("{name}::float8"),
         Class::Bytes => name.to_owned(),
-        Class::Timestamp => utc(name, " "),
-        Class::Instant => format!(
-            "{} || 'Z'",
-            utc(&format!("({name} AT TIME ZONE 'UTC')"), "\"T\"")
-        ),
+        Class::Timestamp => time(name, " ", ""),
+        Class::Instant => time(&format!("({name} AT TIME ZONE 'UTC')"), "\"T\"", "Z"),
         Class::Decimal(_) | Class::Text | Class::Bits(_) | Class::Uuid | Class::AsWritten => {
             format!("{name}::text")
         }

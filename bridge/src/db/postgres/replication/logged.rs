@@ -11,7 +11,7 @@ use crate::db::images::{self, Texts};
 use crate::db::keys::{key_cell, unhex};
 use crate::db::postgres::wire::{self, Native};
 use crate::plan::{KEY_COLUMNS, Table};
-use crate::typed::{Class, is_clock};
+use crate::typed::{Class, is_clock, is_far};
 use crate::value::{Cell, Kind};
 
 /// A change as `changes` has it.
@@ -296,7 +296,10 @@ fn value(kind: &Kind, text: &str) -> Option<Cell> {
         (Class::Int | Class::Bool, found) => matches!(found, Cell::Int(_)),
         (Class::Real | Class::Real4, found) => matches!(found, Cell::Real(_)),
         (Class::Bytes, found) => matches!(found, Cell::Blob(_)),
-        // Of years with four digits, after Christ, and not `infinity`.
+        (Class::Instant, Cell::Text(text)) if is_far(text) => {
+            text.contains('Z') || text.ends_with("infinity")
+        }
+        (Class::Timestamp, Cell::Text(text)) if is_far(text) => true,
         (Class::Instant, Cell::Text(text)) => dated(text) && text.ends_with('Z'),
         (Class::Timestamp, Cell::Text(text)) => {
             dated(text) && text.ends_with(|last: char| last.is_ascii_digit())
@@ -408,17 +411,28 @@ mod tests {
                 "2026-01-02 03:04:05.120",
                 Cell::from("2026-01-02 03:04:05.12"),
             ),
+            (instant, instant, "infinity", Cell::from("infinity")),
+            (local, local, "-infinity", Cell::from("-infinity")),
+            (
+                instant,
+                instant,
+                "0044-03-15 12:00:00+00 BC",
+                Cell::from("0044-03-15T12:00:00Z BC"),
+            ),
+            (
+                local,
+                local,
+                "12026-01-02 03:04:05",
+                Cell::from("12026-01-02 03:04:05"),
+            ),
         ] {
             assert_eq!(read(full, base, text), Some(expected), "{text} of {full}");
         }
         for (base, text) in [
             ("bytea", "\\000"),
             ("double precision", "much"),
-            (instant, "infinity"),
             (instant, "1890-01-02 03:04:05+00:53:28"),
-            (instant, "0044-03-15 12:00:00+00 BC"),
-            (local, "12026-01-02 03:04:05"),
-            (local, "0044-03-15 12:00:00 BC"),
+            (instant, "0044-03-15 12:00:00+00:53:28 BC"),
         ] {
             assert_eq!(read(base, base, text), None, "{text} of {base}");
         }
