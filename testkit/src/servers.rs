@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use crate::disk::Disk;
@@ -94,6 +95,9 @@ pub(crate) fn binary(names: &[&str], mut folders: Vec<PathBuf>, install: &str) -
         .unwrap_or_else(|| panic!("{names:?} is not on this machine: install {install}"))
 }
 
+/// Of folders that this process has begun to fill.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 /// Puts the files of a freshly installed server at `data`, which is not there yet. Installing takes
 /// a second or more of a core, so it is done once for a build; each test has a copy, kept beside the
 /// test programs. Whoever clears those clears it.
@@ -105,8 +109,9 @@ pub(crate) fn installed(program: &Path, user: Option<&str>, data: &Path, install
         return copy(&kept, data);
     }
     install();
-    // Others may be doing the same: the first that is done is the one that counts.
-    let own = kept.with_extension(std::process::id().to_string());
+    // Others may be doing the same, also threads of this process: the first that is done is the one that counts.
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let own = kept.with_extension(format!("{}-{next}", std::process::id()));
     // Of an earlier process of this number, that was killed in the middle.
     let _ = std::fs::remove_dir_all(&own);
     copy(data, &own);
