@@ -173,8 +173,12 @@ impl Error {
             Self::File { code, .. } => passes(code & 0xff),
             Self::Database { cause, .. } => match code(cause) {
                 Some(Code::Sqlite(code)) => passes(code),
-                // Connections, rollbacks by the server, resources, locks and cancels, shutdowns.
-                Some(Code::State(state)) => ["08", "40", "53", "55", "57"].contains(&&state[..2]),
+                // Connections, rollbacks by the server, resources, locks and cancels, shutdowns; sessions
+                // that PostgreSQL ended, idle within a transaction or after a long one.
+                Some(Code::State(state)) => {
+                    ["08", "40", "53", "55", "57"].contains(&&state[..2])
+                        || ["25P03", "25P04"].contains(&&*state)
+                }
                 None => matches!(
                     cause,
                     sqlx::Error::PoolTimedOut

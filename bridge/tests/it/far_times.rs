@@ -289,6 +289,55 @@ async fn as_keys_by_the_log() {
     as_keys(Capture::Replication).await;
 }
 
+/// A session that writes may show dates and spans of time in its own way: `03/04/2024` names another day.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_keys_in_whatever_way_a_session_shows_them() {
+    let tables = "CREATE TABLE at (d date, span interval, ds tstzrange, price numeric(12,2), PRIMARY KEY (d, span, ds))";
+    let legacy = Db::pg(tables).await;
+    let extracted = Db::pg(&tables.replace("price numeric(12,2)", "cents bigint")).await;
+    let price = Source::Cents {
+        from: "price".to_owned(),
+        scale: 2,
+    };
+    let mut columns: Vec<(&str, Source)> = ["d", "span", "ds"].map(|at| (at, same(at))).into();
+    columns.push(("cents", price));
+    let mut table = entry("at", "at", columns);
+    table.key = ["d", "span", "ds"].map(str::to_owned).into();
+    let link = following(spec(&legacy, &extracted, vec![table])).await;
+    let session = "BEGIN; SET LOCAL datestyle = 'SQL, DMY'; SET LOCAL intervalstyle = 'sql_standard'; \
+                   SET LOCAL timezone = 'Asia/Kathmandu'";
+    let key = |day: &str| format!("'{day}', '1 year -2 days', '[2024-04-03 12:00Z,infinity)'");
+    for (at, day) in ["2024-04-03", "2024-04-13", "infinity", "0044-03-15 BC"]
+        .into_iter()
+        .enumerate()
+    {
+        let text = format!(
+            "{session}; INSERT INTO at VALUES ({}, {at}); COMMIT",
+            key(day)
+        );
+        legacy.execute(&text).await;
+        let there = format!(
+            "SELECT count(*) FROM at WHERE (d, span, ds) = ({}) AND cents = {at}00",
+            key(day)
+        );
+        says(&extracted, &there, 1).await;
+    }
+    verified(&link).await;
+    legacy
+        .execute(&format!(
+            "{session}; DELETE FROM at WHERE isfinite(d); COMMIT"
+        ))
+        .await;
+    says(&extracted, "SELECT count(*) FROM at", 1).await;
+    assert_eq!(
+        link.evidence().unwrap().parked,
+        0,
+        "{}",
+        reasons(&link).await
+    );
+    link.shutdown().await;
+}
+
 /// No clock of an offset shows them for sure, so they are parked in both directions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_time_of_no_calendar_is_parked() {

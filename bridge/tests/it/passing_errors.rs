@@ -6,7 +6,7 @@ use std::time::Duration;
 use outgrow_bridge::Link;
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::mysql::words;
-use outgrow_testkit::{eventually, is_mysql};
+use outgrow_testkit::{Postgres, eventually, is_mysql};
 use sqlx::AssertSqlSafe;
 
 use crate::mysql::EXTRACTED_MY;
@@ -111,6 +111,20 @@ async fn a_statement_that_postgres_cancels_is_run_again() {
         .await;
     let refuse = in_postgres("PERFORM pg_sleep(60)");
     refused(extracted, &refuse, "statement timeout", LET_GO_PG).await;
+}
+
+/// From 17 on a server may end the session of a transaction that takes too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_postgres_ends_is_run_again() {
+    if Postgres::oldest() < 17 {
+        return;
+    }
+    let extracted = Db::pg(EXTRACTED_PG).await;
+    extracted
+        .execute("ALTER ROLE outgrow SET transaction_timeout = '1s'")
+        .await;
+    let refuse = in_postgres("PERFORM pg_sleep(60)");
+    refused(extracted, &refuse, "transaction timeout", LET_GO_PG).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,13 @@
 
 use outgrow_bridge::Link;
 use outgrow_rollout::{DataPhase, Side};
-use outgrow_testkit::eventually;
+use outgrow_testkit::{Postgres, eventually};
 
+use crate::mapping::{says, spec};
+use crate::postgres::Db;
 use crate::postgres_replication::{following, refusal, server};
-use crate::shop::WAIT;
+use crate::postgres_values::same;
+use crate::shop::{WAIT, copied};
 
 /// Before 14 the log tells no messages: what the bridge says there are rows, one for each process of the
 /// server and none for those that are gone.
@@ -73,4 +76,53 @@ async fn a_slot_that_nobody_reads_for_too_long_is_given_up_and_said_so() {
     let text = refusal(&pair).await;
     let why = "longer than `idle_replication_slot_timeout` allows";
     assert!(text.contains(why), "{text}");
+}
+
+/// From 18 on a key may forbid overlaps. No row is written by it, for `ON CONFLICT` has no such keys;
+/// beside another key it is a constraint as any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_overlaps_is_no_key_to_write_by() {
+    if Postgres::oldest() < 18 {
+        return;
+    }
+    let forbidden =
+        "room int4range, during tsrange, note text, %UNIQUE (room, during WITHOUT OVERLAPS)";
+    let stays = |own: &str| {
+        let columns = forbidden.replace('%', own);
+        async move {
+            let tables = format!("CREATE TABLE stay ({columns})");
+            (Db::pg(&tables).await, Db::pg(&tables).await)
+        }
+    };
+    let linked = async |(legacy, extracted): &(Db, Db), key: &[&str], columns: &[&str]| {
+        let tables = vec![same("stay", key, columns)];
+        Link::open(spec(legacy, extracted, tables)).await.unwrap()
+    };
+    let columns = ["room", "during", "note"];
+    let sole = stays("").await;
+    let link = linked(&sole, &columns[..2], &columns).await;
+    let problems = link.preflight().await.unwrap().problems;
+    let said = format!("{problems:?}");
+    assert!(said.contains("unique"), "{said}");
+    link.close().await.unwrap();
+    let beside = stays("id int PRIMARY KEY, ").await;
+    let link = linked(&beside, &["id"], &["id", "room", "during", "note"]).await;
+    let found = link.preflight().await.unwrap();
+    assert!(found.ok(), "{:?}", found.problems);
+    let (legacy, extracted) = &beside;
+    let insert = "INSERT INTO stay SELECT '[1,2)', tsrange(d, d + interval '1 day'), 'x', extract(day FROM d)";
+    let insert = insert.replace("stay SELECT", "stay (room, during, note, id) SELECT");
+    let days = |from: u32, to: u32| {
+        format!(
+            "{insert} FROM generate_series(timestamp '2026-01-{from:02}', '2026-01-{to:02}', '1 day') d"
+        )
+    };
+    legacy.execute(&days(1, 9)).await;
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    copied(&link).await;
+    legacy.execute(&days(10, 20)).await;
+    says(extracted, "SELECT count(*) FROM stay", 20).await;
+    assert_eq!(link.verify().await.unwrap().different, 0);
+    assert_eq!(link.evidence().unwrap().parked, 0);
+    link.shutdown().await;
 }

@@ -12,6 +12,7 @@
 
 use sqlx::{AssertSqlSafe, PgPool};
 
+use super::SHOWN;
 use crate::db::{Arg, Database, Dialect, Tx, literal, names, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan, Table};
@@ -286,9 +287,19 @@ impl Database {
             format!("({old}) COLLATE \"C\" IS DISTINCT FROM ({new}) COLLATE \"C\"")
         });
         let moved = moved.collect::<Vec<_>>().join(" OR ");
+        // A session of the application's may show dates in its own way.
+        let as_written = |&at: &usize| match &table.columns[at].kind {
+            Kind::Postgres(kind) => kind.class == Class::AsWritten,
+            Kind::Sqlite(_) | Kind::Mysql(_) => true,
+        };
+        let shown = SHOWN.map(|(name, value)| format!("SET {name} = '{value}' "));
+        let shown = match table.key.iter().any(as_written) {
+            true => shown.concat(),
+            false => String::new(),
+        };
         format!(
             "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql \
-             SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $outgrow$ BEGIN \
+             SECURITY DEFINER SET search_path = pg_catalog, pg_temp {shown}AS $outgrow$ BEGIN \
              IF current_setting('outgrow.applying', true) = {slice} THEN RETURN NULL; END IF; \
              IF TG_OP = 'TRUNCATE' THEN \
              EXECUTE format('{truncated} FROM %I.%I AS t', TG_TABLE_SCHEMA, TG_TABLE_NAME); \

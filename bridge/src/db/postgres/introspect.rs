@@ -62,12 +62,13 @@ async fn columns(tx: &mut Tx, table: &Arg) -> Result<Vec<ColumnSchema>, sqlx::Er
     Ok(columns)
 }
 
-/// The columns of every unique index that covers all rows and no expression.
+/// The columns of every unique index that covers all rows and no expression, and forbids what is equal,
+/// not what overlaps.
 async fn uniques(tx: &mut Tx, table: &Arg) -> Result<Vec<Vec<String>>, sqlx::Error> {
     let text = "SELECT i.indexrelid::int8, a.attname::text FROM pg_index i \
                 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place) \
                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
-                WHERE i.indrelid = to_regclass(?) AND i.indisunique AND i.indisvalid \
+                WHERE i.indrelid = to_regclass(?) AND i.indisunique AND NOT i.indisexclusion AND i.indisvalid \
                 AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
                 ORDER BY i.indexrelid, k.place";
     let mut found: Vec<(i64, Vec<String>)> = Vec::new();

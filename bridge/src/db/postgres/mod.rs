@@ -49,6 +49,14 @@ pub(super) fn count_own() -> String {
         .to_owned()
 }
 
+/// What decides how a session writes values into text.
+const SHOWN: [(&str, &str); 4] = [
+    ("timezone", "UTC"),
+    ("datestyle", "ISO"),
+    ("intervalstyle", "iso_8601"),
+    ("extra_float_digits", "1"),
+];
+
 /// A session of ours that is lost without a word must not keep its locks for as long as the server
 /// takes to miss it.
 pub(super) fn pool(url: &PostgresUrl, bounds: &Bounds) -> PgPool {
@@ -60,11 +68,8 @@ pub(super) fn pool(url: &PostgresUrl, bounds: &Bounds) -> PgPool {
         .options()
         .unwrap_or_default()
         .application_name("outgrow")
+        .options(SHOWN)
         .options([
-            ("timezone", "UTC"),
-            ("datestyle", "ISO"),
-            ("intervalstyle", "iso_8601"),
-            ("extra_float_digits", "1"),
             ("lock_timeout", lock_timeout.as_str()),
             ("idle_in_transaction_session_timeout", forgotten.as_str()),
             ("tcp_keepalives_idle", "30"),
@@ -116,7 +121,7 @@ fn has_ended(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(told) => {
             matches!(
                 told.code().as_deref(),
-                Some("57P01" | "57P02" | "57P05" | "25P03")
+                Some("57P01" | "57P02" | "57P05" | "25P03" | "25P04")
             )
         }
         _ => false,
