@@ -59,8 +59,8 @@ impl Engine {
     pub(crate) async fn start(shared: Arc<Shared>, phase: DataPhase) -> Result<Self, Error> {
         shared.check_files()?;
         // What an engine before this one had not on record is found by the log.
-        shared.legacy.forget_taken().await;
-        shared.extracted.forget_taken().await;
+        shared.legacy.ask_anew().await;
+        shared.extracted.ask_anew().await;
         let problems = shared.cannot_both();
         if !problems.is_empty() {
             let slice = shared.spec.slice.clone();

@@ -195,15 +195,25 @@ impl Postgres {
     }
 
     async fn kill(&mut self) {
-        // Of the postmaster alone: its children see its end and stop by themselves.
+        // Held first, so that it has no more children than are found.
+        let postmaster = self.server.id().to_string();
+        signal("-STOP", &postmaster);
+        let children = children(&postmaster);
         let _ = self.server.kill();
         let _ = self.server.wait();
+        // By themselves they would see its end, and might write on for a moment.
+        for child in &children {
+            signal("-KILL", child);
+        }
         let data = self.dir.path().join("data");
         let data = self.disk.as_ref().map_or(data, Disk::path);
         let _ = std::fs::remove_file(data.join("postmaster.pid"));
         eventually("the old processes to be gone", START, || async {
+            let gone = !children.iter().any(|child| lives(child));
             let port = self.port;
-            std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+            std::net::TcpListener::bind(("127.0.0.1", port))
+                .ok()
+                .filter(|_| gone)
         })
         .await;
     }
@@ -315,6 +325,27 @@ impl Postgres {
             .await
             .unwrap_or_else(|e| panic!("{e}: {query}"))
     }
+}
+
+fn signal(which: &str, pid: &str) {
+    let _ = Command::new("kill")
+        .args([which, pid])
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// The processes that this one has made, as far as the system tells.
+fn children(pid: &str) -> Vec<String> {
+    let said = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let said = said.unwrap_or_default();
+    said.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether a process runs still; one that has ended may wait for somebody to ask how.
+fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default();
+    !matches!(state.trim_start().chars().next(), None | Some('Z' | 'X'))
 }
 
 impl Drop for Postgres {

@@ -1,12 +1,15 @@
 //! A source that was restored from a backup is not the one that was followed, whatever it has by now:
 //! what the passive side has beyond it would stay there, and what comes has numbers that were applied.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use outgrow_bridge::{Clock, Link, LinkSpec, Policy};
+use outgrow_bridge::{Capture, Clock, DatabaseUrl, FaultHook, Link, LinkSpec, Policy};
 use outgrow_rollout::{DataPhase, Side};
-use outgrow_testkit::{TempDatabase, eventually};
-use sqlx::SqlitePool;
+use outgrow_testkit::{Postgres, Relay, TempDatabase, eventually};
+use sqlx::{Executor as _, SqlitePool};
+use tokio::sync::Notify;
 
 use crate::both::both;
 use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
@@ -124,14 +127,140 @@ async fn backup_of_a_running_link(pair: &mut Pair) {
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
     backup(&mut pair.legacy).await;
-    pair.legacy
-        .execute("UPDATE item SET note = 'after the backup' WHERE id < 4")
-        .await;
+    pair.legacy.execute(AFTER).await;
     pair.equal().await;
     restore(&mut pair.legacy).await;
     let said = stopped(&link).await;
     assert!(said.contains("restored from a backup"), "{said}");
     link.shutdown().await;
+}
+
+/// A link that is kept from its source while that is restored and works on, so that no place tells it any
+/// more: neither the length of its log nor the numbers of its stream.
+struct Away {
+    pair: Pair,
+    relay: Relay,
+    link: Link,
+}
+
+impl Away {
+    async fn of(extracted: Db, capture: Capture, fault: Option<FaultHook>) -> Self {
+        let legacy = Postgres::with(LEGACY_PG).await;
+        let relay = Relay::to(legacy.address()).await;
+        let url: DatabaseUrl = legacy.url_through(&relay).parse().unwrap();
+        let legacy = Db::Pg(Box::new(legacy));
+        let pair = match capture {
+            Capture::Triggers => Pair::of(legacy, extracted),
+            Capture::Replication => Pair::replicated(legacy, extracted),
+        };
+        pair.legacy.execute(&items(1, 40)).await;
+        let mut spec = LinkSpec {
+            legacy: url.capturing(capture).unwrap(),
+            ..pair.spec()
+        };
+        spec.limits.busy = Duration::from_millis(500);
+        spec.limits.fault = fault;
+        let link = Link::open(spec).await.unwrap();
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        Self { pair, relay, link }
+    }
+
+    async fn restored(&mut self) {
+        restore(&mut self.pair.legacy).await;
+        for _ in 0..20 {
+            self.pair.legacy.execute(LATER).await;
+        }
+    }
+
+    async fn noticed(self) {
+        self.relay.mend();
+        let said = stopped(&self.link).await;
+        assert!(said.contains("restored from a backup"), "{said}");
+        self.link.shutdown().await;
+        // What was done last has not made it the right one.
+        let text = refusal(self.pair.spec()).await;
+        assert!(text.contains("restored from a backup"), "{text}");
+    }
+}
+
+const AFTER: &str = "UPDATE item SET note = 'after the backup' WHERE id < 4";
+
+async fn overtakes(extracted: Db, capture: Capture) {
+    let mut away = Away::of(extracted, capture, None).await;
+    backup(&mut away.pair.legacy).await;
+    away.pair.legacy.execute(AFTER).await;
+    away.pair.equal().await;
+    // A backup tells itself by the heartbeats that it lacks.
+    let beat = away.link.applied_through();
+    eventually("a heartbeat behind the backup", WAIT, || async {
+        (away.link.applied_through() > beat).then_some(())
+    })
+    .await;
+    away.relay.cut();
+    away.restored().await;
+    away.noticed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_that_has_more_by_now_is_noticed() {
+    overtakes(Db::lite(EXTRACTED_SQLITE).await, Capture::Triggers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_whose_log_is_longer_by_now_is_noticed() {
+    overtakes(Db::lite(EXTRACTED_SQLITE).await, Capture::Replication).await;
+}
+
+/// Changes go the short way, and all that is on record of them is in the backup: only the log tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_whose_record_is_as_it_was_is_noticed_by_its_log() {
+    let extracted = Db::pg(EXTRACTED_PG).await;
+    let mut away = Away::of(extracted, Capture::Replication, None).await;
+    away.relay.cut();
+    backup(&mut away.pair.legacy).await;
+    let Db::Pg(server) = &away.pair.legacy else {
+        unreachable!("it is a PostgreSQL")
+    };
+    let mut record = server.pool().begin().await.unwrap();
+    record
+        .execute("SELECT 1 FROM _outgrow.items_slot FOR UPDATE")
+        .await
+        .unwrap();
+    away.relay.mend();
+    away.pair.legacy.execute(AFTER).await;
+    away.pair.equal().await;
+    away.relay.cut();
+    away.restored().await;
+    drop(record);
+    away.noticed().await;
+}
+
+/// What was read of the log of before is not put into the stream of the restored one, where its
+/// transactions may never have been.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_when_a_postgres_is_restored_is_not_put_there() {
+    let (armed, reached) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let (go_on, goes_on) = std::sync::mpsc::channel();
+    let hook = FaultHook::new({
+        let (armed, reached, goes_on) = (armed.clone(), reached.clone(), Mutex::new(goes_on));
+        move |point| {
+            if point == "log-gathered" && armed.swap(false, Ordering::AcqRel) {
+                reached.notify_one();
+                goes_on.lock().unwrap().recv().unwrap();
+            }
+        }
+    });
+    let extracted = Db::lite(EXTRACTED_SQLITE).await;
+    let mut away = Away::of(extracted, Capture::Replication, Some(hook)).await;
+    backup(&mut away.pair.legacy).await;
+    away.pair.legacy.execute(AFTER).await;
+    away.pair.equal().await;
+    armed.store(true, Ordering::Release);
+    reached.notified().await;
+    restore(&mut away.pair.legacy).await;
+    go_on.send(()).unwrap();
+    away.noticed().await;
 }
 
 #[tokio::test]

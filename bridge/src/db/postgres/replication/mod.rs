@@ -81,7 +81,7 @@ struct Inner {
     as_text: bool,
     /// Transactions are to come once they are committed, and not while they run.
     at_once: bool,
-    /// A place that was on record when the last stream was lost.
+    /// A place that was on record when the last stream was lost or left.
     recorded: u64,
 }
 
@@ -153,6 +153,8 @@ struct Stream {
     /// The server's process behind it, and how far in the log that was when it was asked last.
     walsender: Option<i64>,
     sent: Option<i64>,
+    /// The run of the server that it comes from; what was read of it is nothing to another.
+    run: i64,
 }
 
 impl Stream {
@@ -214,15 +216,17 @@ impl Feed {
         }
     }
 
-    /// Lets go of the slot.
+    /// Lets go of the slot. What it was is still known: a server that was restored from a backup is to be
+    /// told from it also by what is done last.
     pub(crate) async fn stop(&self) {
         let mut inner = self.inner.lock().await;
-        // Whoever takes it up asks the databases where it is.
-        inner.recorded = 0;
-        if let Some(stream) = inner.stream.take()
-            && tokio::time::timeout(FAREWELL, stream.client.leave())
-                .await
-                .is_err()
+        let Some(stream) = inner.stream.take() else {
+            return;
+        };
+        inner.recorded = inner.recorded.max(stream.written);
+        if tokio::time::timeout(FAREWELL, stream.client.leave())
+            .await
+            .is_err()
         {
             // Dropped, it is cut off.
             tracing::debug!("the replication stream did not end by itself");
@@ -289,21 +293,27 @@ impl Database {
     }
 
     async fn connected(&self, feed: &Feed, inner: &mut Inner) -> Result<(), Error> {
-        if inner.stream.is_none() {
-            let ahead = inner.ahead.as_ref().map_or(0, |ahead| ahead.upto);
-            self.log_goes_on(inner.recorded, ahead).await?;
-            // Keys alone are noted as text.
-            let binary = feed.rows && inner.reads_binary();
-            self.learn_version(feed).await?;
-            let form = if feed.tells() {
-                (binary, !inner.at_once)
-            } else {
-                (false, false)
-            };
-            let connected = self.connect(feed, inner.walsender, ahead, form);
-            let (stream, walsender) = connected.await?;
-            inner.stream = Some(stream);
-            inner.walsender = walsender;
+        if inner.stream.is_some() {
+            return Ok(());
+        }
+        // Keys alone are noted as text.
+        let binary = feed.rows && inner.reads_binary();
+        self.learn_version(feed).await?;
+        let form = if feed.tells() {
+            (binary, !inner.at_once)
+        } else {
+            (false, false)
+        };
+        let (stream, walsender) = self.connect(feed, inner, form).await?;
+        inner.stream = Some(stream);
+        inner.walsender = walsender;
+        // What was applied and is not on record comes again, if this is the log that it came by: one
+        // that was restored from a backup may be as long by now. A commit that nobody was told of may
+        // have put it on record.
+        let written = inner.stream.as_ref().map_or(0, |stream| stream.written);
+        let ahead = inner.ahead.as_ref().map(|ahead| ahead.commit);
+        if let Some(commit) = ahead.filter(|commit| commit.end > written) {
+            self.skip_to(feed, inner, commit).await?;
         }
         Ok(())
     }
@@ -348,16 +358,16 @@ impl Database {
         Ok(further)
     }
 
-    /// A stream from our place on, or from one that is ahead of it, and the server's process
-    /// behind it.
+    /// A stream from our place on, and the server's process behind it.
     async fn connect(
         &self,
         feed: &Feed,
-        before: Option<i64>,
-        ahead: u64,
+        inner: &Inner,
         (binary, early): (bool, bool),
     ) -> Result<(Stream, Option<i64>), Error> {
-        let (name, written) = self.slot_in_order().await?;
+        let before = inner.walsender;
+        let read = inner.ahead.as_ref().map_or(0, |ahead| ahead.commit.end);
+        let (name, written, run) = self.log_goes_on(inner.recorded, read).await?;
         if before.is_some() && self.walsender(&name).await? == before {
             let mut tx = self.read().await?;
             let end = "SELECT pg_terminate_backend(CAST(? AS int))::int";
@@ -366,19 +376,22 @@ impl Database {
         let login = feed.url.login(Asked {
             slot: &name,
             publication: &self.feed_publication(),
-            from: written.max(ahead),
+            from: written,
             tells: feed.tells(),
             binary,
             early,
         });
         let login = login.map_err(|e| self.stream_error(e))?;
-        // What is ahead of the record is not done.
         let begun = Client::begin(&feed.url, login, written);
         let client = tokio::time::timeout(PATIENCE, begun)
             .await
             .map_err(|_| self.stream_error("the replication stream does not start"))?
             .map_err(|e| self.stream_error(e))?;
         let walsender = self.walsender(&name).await?;
+        // What was asked before is of the server that has begun it.
+        if self.run().await? != run {
+            return Err(self.stream_error("the server has started again meanwhile"));
+        }
         let stream = Stream {
             client,
             relations: HashMap::new(),
@@ -391,6 +404,7 @@ impl Database {
             written,
             walsender,
             sent: None,
+            run,
         };
         Ok((stream, walsender))
     }

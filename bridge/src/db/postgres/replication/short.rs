@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Ahead {
     pub(super) head: i64,
-    pub(super) upto: u64,
+    pub(super) commit: Commit,
     transactions: Vec<u32>,
 }
 
@@ -137,9 +137,22 @@ impl Feed {
         inner.ahead = None;
         inner.lose_stream();
     }
+
+    /// As [`Self::forget`], for whoever asks the databases where the stream is.
+    async fn ask_anew(&self) {
+        self.forget().await;
+        self.inner.lock().await.recorded = 0;
+    }
 }
 
 impl Database {
+    /// As [`Self::forget_taken`], for whoever asks the databases where the stream is.
+    pub(crate) async fn ask_anew(&self) {
+        if let Some(feed) = self.short() {
+            feed.ask_anew().await;
+        }
+    }
+
     /// Whole transactions that have come, without waiting for more.
     pub(in crate::db) async fn gather(&self, feed: &Feed, most: usize) -> Result<Next, Error> {
         let mut inner = feed.taking().await;
@@ -189,10 +202,10 @@ impl Database {
         let mut inner = feed.inner.lock().await;
         let ahead = inner.ahead.get_or_insert_with(|| Ahead {
             head,
-            upto: taken.commit.end,
+            commit: taken.commit,
             transactions: Vec::new(),
         });
-        (ahead.head, ahead.upto) = (head, taken.commit.end);
+        (ahead.head, ahead.commit) = (head, taken.commit);
         ahead.transactions.extend(taken.gathered.transactions);
         ahead.transactions.len() >= UNSEEN
     }
@@ -243,7 +256,7 @@ impl Database {
         let mut step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
         step.gathered = Gathered {
             head: Some(ahead.head),
-            upto: Some(ahead.upto),
+            upto: Some(ahead.commit.end),
             transactions: ahead.transactions.clone(),
             ..Gathered::default()
         };
@@ -281,18 +294,35 @@ impl Database {
         place: Place,
     ) -> Result<(), Error> {
         self.connected(feed, inner).await?;
-        // Behind all that is in the log by now.
-        self.order_mark(feed, inner).await?;
+        let gathered = self.skip_to(feed, inner, place.commit).await?;
         let tables = std::sync::Arc::clone(&inner.tables);
         let came = inner.came;
         let Some(stream) = inner.stream.as_mut() else {
             return Ok(());
         };
-        let Some(first) = self.event(stream, true).await? else {
-            return Ok(());
-        };
+        let mut step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
+        step.gathered = gathered;
+        step.gathered.head = Some(place.seq);
+        step.record(stream).await
+    }
+
+    /// Reads on to the end of exactly this transaction, and nothing beyond it. Refuses a log that does not
+    /// have it.
+    pub(super) async fn skip_to(
+        &self,
+        feed: &Feed,
+        inner: &mut Inner,
+        commit: Commit,
+    ) -> Result<Gathered, Error> {
+        // Behind all that is in the log by now.
+        self.order_mark(feed, inner).await?;
+        let tables = std::sync::Arc::clone(&inner.tables);
+        let came = inner.came;
+        let gone = || self.stream_error("the replication stream has stopped");
+        let stream = inner.stream.as_mut().ok_or_else(gone)?;
+        let first = self.event(stream, true).await?.ok_or_else(gone)?;
         let step = Step::new(self, &tables, (came, feed.nonce), feed.fault.as_ref());
-        let mut step = step.doing(Manner::Skip(place.commit));
+        let mut step = step.doing(Manner::Skip(commit));
         let ended = step.read(stream, first).await?;
         inner.came = step.came;
         if ended != Ended::Whole {
@@ -301,13 +331,12 @@ impl Database {
                 side,
                 what: format!(
                     "its log does not have the transaction that ends at {:X}/{:X}, which was applied",
-                    place.commit.end >> 32,
-                    place.commit.end & 0xffff_ffff
+                    commit.end >> 32,
+                    commit.end & 0xffff_ffff
                 ),
             });
         }
-        step.gathered.head = Some(place.seq);
-        step.record(stream).await
+        Ok(step.gathered)
     }
 
     /// The place in the other side's log that this database has applied, as its position says it.

@@ -9,6 +9,9 @@ use crate::db::{Arg, Database, Dialect, PATIENCE, Tx, list, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
 
+/// What tells a run of the server from all others.
+pub(super) const RUN: &str = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+
 impl Database {
     /// Makes the publication and the slot, or brings the publication up to the plan.
     pub(in crate::db) async fn install_feed(&self, feed: &Feed, plan: &Plan) -> Result<(), Error> {
@@ -432,8 +435,16 @@ impl Database {
     /// Refuses a server whose log, or whose record of our place in it, is behind what this process
     /// has seen of it: it was restored from a backup meanwhile. What comes by such a log would be
     /// taken for what is behind the place.
-    pub(super) async fn log_goes_on(&self, recorded: u64, read: u64) -> Result<(), Error> {
-        let (_, written) = self.slot_in_order().await?;
+    ///
+    /// The slot's name, our place, and the server's run.
+    pub(super) async fn log_goes_on(
+        &self,
+        recorded: u64,
+        read: u64,
+    ) -> Result<(String, u64, i64), Error> {
+        // First: what is asked of a later one is not what is believed of this.
+        let run = self.run().await?;
+        let (name, written) = self.slot_in_order().await?;
         let mut tx = self.read().await?;
         let text = "SELECT (pg_current_wal_insert_lsn() - pg_lsn '0/0')::int8";
         let end = tx.number(text, &[]).await.on(self.side)?;
@@ -450,7 +461,14 @@ impl Database {
                 });
             }
         }
-        Ok(())
+        Ok((name, written, run))
+    }
+
+    /// When the server was started: no two runs of it are the same.
+    pub(super) async fn run(&self) -> Result<i64, Error> {
+        let mut tx = self.read().await?;
+        let run = tx.number(&format!("SELECT {RUN}"), &[]).await;
+        Ok(run.on(self.side)?.unwrap_or(0))
     }
 }
 

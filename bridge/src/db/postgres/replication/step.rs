@@ -9,6 +9,7 @@ use sqlx::{Postgres, Row as _, Transaction};
 
 use super::logged::{Layout, Noted, Told, Unkeyed, before, changes_of, low, note_of, since_1970};
 use super::pgoutput::{self, Message, Row};
+use super::slot::RUN;
 use super::streamed::Unkept;
 use super::{PREFIX, Stream, Watched, says};
 use crate::db::images::{COLUMNS, PUT_BYTES, Texts};
@@ -497,11 +498,14 @@ impl<'a> Step<'a> {
     async fn begun(&mut self) -> Result<Option<Transaction<'static, Postgres>>, Error> {
         match self.tx.take() {
             Some(tx) => Ok(Some(tx)),
-            None => match self.database.write().await? {
-                Tx::Postgres(tx) => Ok(Some(tx)),
-                // The feed belongs to a database of this engine.
-                Tx::Sqlite(_) | Tx::Mysql(_) => Ok(None),
-            },
+            None => {
+                FaultHook::pass(self.fault, "log-gathered");
+                match self.database.write().await? {
+                    Tx::Postgres(tx) => Ok(Some(tx)),
+                    // The feed belongs to a database of this engine.
+                    Tx::Sqlite(_) | Tx::Mysql(_) => Ok(None),
+                }
+            }
         }
     }
 
@@ -524,7 +528,7 @@ impl<'a> Step<'a> {
             return Ok(());
         };
         let side = self.database.side;
-        self.visible(&mut tx).await?;
+        self.visible(&mut tx, stream.run).await?;
         if !self.gathered.notes.is_empty() {
             let text = format!(
                 "DELETE FROM {} WHERE id = ANY ($1::text[]::bigint[])",
@@ -564,14 +568,26 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    /// Waits until every transaction that was taken in can be seen.
-    async fn visible(&self, tx: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+    /// Waits until every transaction that was taken in can be seen. Where the server is another run than
+    /// the log was read of, it may never have had them: it may be one that was restored from a backup.
+    async fn visible(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        run: i64,
+    ) -> Result<(), Error> {
         let side = self.database.side;
+        let text = format!(
+            "SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8, \
+             ARRAY(SELECT x::text::int8 FROM pg_snapshot_xip(s) AS x), {RUN} \
+             FROM pg_current_snapshot() AS s"
+        );
         loop {
-            let text = "SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8, \
-                        ARRAY(SELECT x::text::int8 FROM pg_snapshot_xip(s) AS x) \
-                        FROM pg_current_snapshot() AS s";
-            let row = sqlx::query(text).fetch_one(&mut **tx).await.on(side)?;
+            let query = sqlx::query(sqlx::AssertSqlSafe(text.clone()));
+            let row = query.fetch_one(&mut **tx).await.on(side)?;
+            if row.try_get::<i64, _>(3).on(side)? != run {
+                let cause = "the server has started again since its log was read";
+                return Err(self.database.stream_error(cause));
+            }
             let read = || {
                 Ok::<_, sqlx::Error>((
                     row.try_get::<i64, _>(0)?,
