@@ -124,15 +124,26 @@ fn values<'a>(
     (found.len() <= VALUES_MAX).then_some(found)
 }
 
-/// A field may be the lines of several, put together by somebody before us. But a comma may be a path's own, and in a
-/// query it says nothing: fronts tell the whole target so, and `?ids=1,2,3` is no other path.
+/// A field may be the lines of several, put together by somebody before us. But a comma may be a path's or a query's
+/// own, as fronts tell the whole target: `?ids=1,2,3` is no other path, and what begins like one may be.
 fn targets(text: &str) -> Vec<&str> {
-    let target = text.split(['?', '#']).next().unwrap_or_default();
-    let parts = target.split(',').map(str::trim);
-    let parts = parts.filter(|part| part.starts_with('/') || part.contains("://"));
-    let mut all = vec![target];
-    all.extend(parts.filter(|part| *part != target.trim()));
+    let mut all = vec![text];
+    let parts = text.split(',').map(str::trim);
+    all.extend(parts.filter(|part| *part != text.trim() && begins_target(part)));
     all
+}
+
+/// Whether it begins as a path or as a whole URL does.
+fn begins_target(text: &str) -> bool {
+    let scheme = |scheme: &str| {
+        scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    text.starts_with('/')
+        || text
+            .split_once("://")
+            .is_some_and(|(before, _)| scheme(before))
 }
 
 /// The path of a target or a whole URL.
@@ -195,8 +206,12 @@ mod tests {
         assert_eq!(of(&[("x-http-method", "PUT, DELETE")]), Some((3, 1)));
         assert_eq!(of(&[("x-original-url", "/a,/b,/c")]), Some((1, 5)));
         assert_eq!(of(&[("x-original-url", "/a,b;c,d,e,f")]), Some((1, 3)));
-        let query = "/a?ids=1,2,3,4,5,6&to=/b,/c";
-        assert_eq!(of(&[("x-original-url", query)]), Some((1, 2)));
+        let query = "/a?ids=1,2,3,4,5,6&to=/b&by=https://shop/x,7";
+        assert_eq!(of(&[("x-original-url", query)]), Some((1, 3)));
+        // Of two lines that somebody has put together, also the second.
+        for lines in ["/a?b=c,/admin", "/a#b, https://shop/admin"] {
+            assert_eq!(of(&[("x-original-url", lines)]), Some((1, 4)), "{lines}");
+        }
         assert_eq!(of(&[("x-original-url", "/a,/b,/c,/d,/e")]), None);
         assert_eq!(of(&[("x-http-method", "a b")]), None);
         assert_eq!(of(&[("x-http-method", "")]), Some((1, 1)));

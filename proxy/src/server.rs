@@ -303,7 +303,9 @@ impl Running {
         self.ends.leaving.store(true, SeqCst);
         self.ends.leave.cancel();
         if tokio::time::timeout(SHUT, self.ends.shut()).await.is_err() {
-            warn!("an earlier proxy may let clients in still");
+            warn!(
+                "an earlier proxy may let clients in still, under the rules before, until its busy core gets to its doors"
+            );
         }
     }
 
