@@ -35,6 +35,17 @@ pub(crate) struct Applier<'a> {
 /// Looks at rows that are refused alone, before those that are left change places at once.
 const ALONE: u32 = 3;
 
+/// What can be written, in an order in which each row may go alone: what goes makes room, children first;
+/// then parents first.
+fn one_by_one(work: &[Work]) -> Vec<&Work> {
+    let mut order: Vec<&Work> = work.iter().filter(|w| w.target.is_ok()).collect();
+    order.sort_by_key(|w| match w.gone() {
+        true => (false, usize::MAX - w.group),
+        false => (true, w.group),
+    });
+    order
+}
+
 /// How rows go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -329,19 +340,7 @@ impl Applier<'_> {
 
     async fn each_row(&self, tx: &mut Tx, work: &[Work]) -> Result<u64, Error> {
         let mut parked = 0;
-        // Parents first where rows are written, children first where they go.
-        let mut order: Vec<&Work> = work.iter().filter(|w| w.target.is_ok()).collect();
-        order.sort_by_key(|w| {
-            (
-                !w.gone(),
-                if w.gone() {
-                    usize::MAX - w.group
-                } else {
-                    w.group
-                },
-            )
-        });
-        for work in order {
+        for work in one_by_one(work) {
             let refused = self.one_row(tx, work).await?;
             if let Some(Error::Database { cause, .. }) = refused {
                 self.park(tx, work, &cause.to_string()).await?;
@@ -389,9 +388,7 @@ impl Applier<'_> {
         if !work.iter().any(has_others) {
             return Ok(None);
         }
-        let mut rest: Vec<&Work> = work.iter().filter(|w| w.target.is_ok()).collect();
-        // What goes makes room.
-        rest.sort_by_key(|w| !w.gone());
+        let mut rest = one_by_one(work);
         for _ in 0..ALONE {
             let before = rest.len();
             let mut refused = Vec::new();

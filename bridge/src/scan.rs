@@ -21,7 +21,7 @@ use crate::checksum::ours::{Ours, Scratch};
 use crate::checksum::{RowHash, Sums, joined};
 use crate::db::now_ms;
 use crate::db::sqlite;
-use crate::db::sums::{self, Range, Sum};
+use crate::db::sums::{self, OurSum, Range, Sum};
 use crate::error::{Error, OnSide};
 use crate::plan::{Group, Table};
 use crate::spec::DatabaseUrl;
@@ -458,8 +458,10 @@ impl Verifier<'_> {
         (table, ours): (&Table, &Ours),
         range: &Range,
     ) -> Result<Sum, Error> {
-        let mut sum = Sum::begun();
+        let mut sum = OurSum::begun();
         let DatabaseUrl::Sqlite(path) = self.shared.url(side) else {
+            // No file, no rows that are hashed: a sum that proves nothing.
+            sum.add(None);
             return Ok(sum.done());
         };
         let mut rows = sqlite::read::rows(path, self.shared.limits().busy, table, range);

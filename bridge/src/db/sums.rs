@@ -33,16 +33,6 @@ impl Sum {
 /// rows. Those of 60 bits never reach it.
 const NO_HASH: &str = "1000000000000000000000000000000";
 
-impl Sum {
-    /// No rows yet, of a sum that we make.
-    pub(crate) fn begun() -> OurSum {
-        OurSum {
-            rows: 0,
-            sum: Some(0),
-        }
-    }
-}
-
 /// As [`Sum`], while rows are added to it. A sum of numbers of 60 bits outlasts every table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OurSum {
@@ -51,6 +41,14 @@ pub(crate) struct OurSum {
 }
 
 impl OurSum {
+    /// No rows yet.
+    pub(crate) fn begun() -> Self {
+        Self {
+            rows: 0,
+            sum: Some(0),
+        }
+    }
+
     /// Adds a row.
     pub(crate) fn add(&mut self, hash: Option<u64>) {
         self.rows += 1;
