@@ -88,6 +88,11 @@ fn has(db: &Db, id: usize, at: usize) -> String {
     )
 }
 
+async fn none_parked(link: &Link) {
+    let parked = link.evidence().unwrap().parked;
+    assert_eq!(parked, 0, "{}", reasons(link).await);
+}
+
 async fn all_have(db: &Db, from: usize) {
     for at in 0..TIMES.len() {
         says(db, &has(db, from + at, at), 1).await;
@@ -128,12 +133,7 @@ async fn there_and_back(extracted: Db, capture: Capture) {
     let rows_of_all = i64::try_from(TIMES.len()).unwrap();
     says(&extracted, &count("cents = 700"), rows_of_all).await;
     all_have(&extracted, 0).await;
-    assert_eq!(
-        link.evidence().unwrap().parked,
-        0,
-        "{}",
-        reasons(&link).await
-    );
+    none_parked(&link).await;
     verified(&link).await;
     found_and_mended(&link, &extracted).await;
     cut_over(&link, Side::Extracted).await;
@@ -148,12 +148,7 @@ async fn there_and_back(extracted: Db, capture: Capture) {
     for from in [0, 100, 200] {
         all_have(&legacy, from).await;
     }
-    assert_eq!(
-        link.evidence().unwrap().parked,
-        0,
-        "{}",
-        reasons(&link).await
-    );
+    none_parked(&link).await;
     verified(&link).await;
     link.shutdown().await;
 }
@@ -269,12 +264,7 @@ async fn as_keys(capture: Capture) {
     says(&legacy, "SELECT count(*) FROM at WHERE price = 4", all).await;
     extracted.execute("DELETE FROM at WHERE isfinite(o)").await;
     says(&legacy, "SELECT count(*) FROM at", 2).await;
-    assert_eq!(
-        link.evidence().unwrap().parked,
-        0,
-        "{}",
-        reasons(&link).await
-    );
+    none_parked(&link).await;
     verified(&link).await;
     link.shutdown().await;
 }
@@ -329,12 +319,7 @@ async fn as_keys_in_whatever_way_a_session_shows_them() {
         ))
         .await;
     says(&extracted, "SELECT count(*) FROM at", 1).await;
-    assert_eq!(
-        link.evidence().unwrap().parked,
-        0,
-        "{}",
-        reasons(&link).await
-    );
+    none_parked(&link).await;
     link.shutdown().await;
 }
 

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use outgrow_proxy::{
-    AuthRule, ClientAuth, Demand, Filters, IdentitySettings, Means, Proxy, Revocation, Secret,
-    Settings, Way,
+    AuthRule, ClientAuth, Demand, Filters, Means, Proxy, Revocation, Settings, Way,
 };
 use outgrow_rollout::Weight;
 use outgrow_testkit::certificates::{Authority, Signed};
@@ -21,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::counting::refused;
 use crate::encrypted::{curl, over_tls};
-use crate::harness::{Front, WAIT, named, read_until, sliced, start};
+use crate::harness::{Front, WAIT, named, read_until, sessions, sliced, start};
 
 const FIELD: &str = "x-forwarded-client-cert";
 
@@ -177,12 +175,7 @@ async fn a_route_may_ask_for_certificates_and_services_are_told_by_whom() {
         }),
         ..Filters::default()
     }));
-    settings.identity = Some(IdentitySettings {
-        cookie: "sid".to_owned(),
-        whoami: "/me".to_owned(),
-        secret: Secret::new("0123456789abcdef"),
-        ttl: Duration::from_secs(5),
-    });
+    settings.identity = Some(sessions("/me"));
     let mut without = settings.clone();
     if let Some(tls) = &mut without.tls {
         tls.clients = None;

@@ -1,19 +1,15 @@
 //! What a service that is asked says of the caller.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
-use outgrow_proxy::{
-    AuthRule, Demand, IdentitySettings, Saying, Secret, ServiceSettings, Settings, Way,
-};
+use outgrow_proxy::{AuthRule, Demand, Saying, ServiceSettings, Settings, Way};
 use outgrow_rollout::Weight;
 use outgrow_testkit::Upstream;
 use serde_json::{Value, json};
 
-use crate::harness::{authority, named, start, text};
+use crate::harness::{authority, named, sessions, start, text};
 use crate::proving::guarded;
 
 /// A gate that lets the user of a cookie pass, with groups, and echoes what it is told of one.
@@ -68,12 +64,7 @@ fn settings(legacy: &Upstream, extracted: &Upstream, gate: &Upstream) -> Setting
     let mut settings = guarded(legacy, extracted, rule);
     let service = ServiceSettings::new("gate", vec![authority(gate)]);
     settings.services.push(service);
-    settings.identity = Some(IdentitySettings {
-        cookie: "sid".to_owned(),
-        whoami: "/me".to_owned(),
-        secret: Secret::new("0123456789abcdef"),
-        ttl: Duration::from_secs(5),
-    });
+    settings.identity = Some(sessions("/me"));
     settings
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use outgrow_proxy::{
-    AuthSettings, DnsSettings, Handle, Limits, Proxy, RouteSettings, Running, Secret,
-    ServiceSettings, Settings, SliceSettings, TraceSettings, Trust,
+    AuthSettings, DnsSettings, Handle, IdentitySettings, Limits, Proxy, RouteSettings, Running,
+    Secret, ServiceSettings, Settings, SliceSettings, TraceSettings, Trust,
 };
 use outgrow_rollout::{GuardLimits, Live, Revision, SliceId, Weight};
 use outgrow_shadow::Tap;
@@ -93,6 +93,16 @@ pub(crate) fn sliced(legacy: &Upstream, extracted: &Upstream) -> Settings {
             fallback: false,
         }],
         ..plain(legacy)
+    }
+}
+
+/// The monolith says at this path whose session a cookie `sid` is.
+pub(crate) fn sessions(whoami: &str) -> IdentitySettings {
+    IdentitySettings {
+        cookie: "sid".to_owned(),
+        whoami: whoami.to_owned(),
+        secret: Secret::new("0123456789abcdef"),
+        ttl: WAIT,
     }
 }
 

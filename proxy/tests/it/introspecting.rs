@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderValue, Request, Response, StatusCode};
 use outgrow_proxy::{
-    AuthRule, Credentials, Demand, IdentitySettings, IntrospectionSettings, KeySource, Means,
-    Proxy, Secret, ServiceSettings, Settings, Way,
+    AuthRule, Credentials, Demand, IntrospectionSettings, KeySource, Means, Proxy, Secret,
+    ServiceSettings, Settings, Way,
 };
 use outgrow_rollout::Weight;
 use outgrow_testkit::{Answer, Upstream, eventually};
@@ -20,7 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::harness::{Front, WAIT, authority, named, read_until, say, start, take_head, text};
+use crate::harness::{
+    Front, WAIT, authority, named, read_until, say, sessions, start, take_head, text,
+};
 use crate::proving::{LONG, Signer, guarded, issuer};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -490,12 +492,7 @@ async fn claims_of_an_answer_decide_and_are_told_as_those_of_a_token() {
         ..shown(means())
     };
     let mut settings = settings((&sides.0, &sides.1), &login, rule, asked());
-    settings.identity = Some(IdentitySettings {
-        cookie: "sid".to_owned(),
-        whoami: "/me".to_owned(),
-        secret: Secret::new("0123456789abcdef"),
-        ttl: Duration::from_secs(5),
-    });
+    settings.identity = Some(sessions("/me"));
     let front = start(settings);
     front.weigh(1, Weight::FULL);
     assert_eq!(ask(&front, "staff").await.text(), "extracted");

@@ -9,9 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue, StatusCode};
 use outgrow_proxy::{
-    AccessLog, Algorithm, AuthRule, AuthSettings, Demand, Filters, IdentitySettings,
-    IssuerSettings, KeySource, LogFormat, Means, Proxy, Secret, ServiceSettings, Settings,
-    TokenRule, Way,
+    AccessLog, Algorithm, AuthRule, AuthSettings, Demand, Filters, IssuerSettings, KeySource,
+    LogFormat, Means, Proxy, ServiceSettings, Settings, TokenRule, Way,
 };
 use outgrow_rollout::Weight;
 use outgrow_testkit::certificates::{Authority, Signed};
@@ -31,7 +30,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Front, authority, named, plain, read_until, sliced, start, text};
+use crate::harness::{Front, authority, named, plain, read_until, sessions, sliced, start, text};
 
 /// Made for these tests, and of no use anywhere else.
 const RSA: &str = include_str!("proving/rsa.pem");
@@ -531,12 +530,7 @@ async fn services_are_told_who_asks_by_the_proxy_alone() {
     };
     let mut settings = guarded(&legacy, &extracted, rule);
     settings.auth.issuers = vec![issuer(KeySource::File(file), LONG)];
-    settings.identity = Some(IdentitySettings {
-        cookie: "sid".to_owned(),
-        whoami: "/me".to_owned(),
-        secret: Secret::new("0123456789abcdef"),
-        ttl: Duration::from_secs(5),
-    });
+    settings.identity = Some(sessions("/me"));
     let front = start(settings);
     front.weigh(1, Weight::FULL);
     let bearer = format!("Bearer {}", signer.token("RS256", &json!({})));

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use outgrow_proxy::{Act, Fallback, Filters, IdentitySettings, Secret};
+use outgrow_proxy::{Act, Fallback, Filters, Secret};
 use outgrow_rollout::{Live, Side, Weight};
 use outgrow_testkit::{Upstream, client, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{WAIT, live, named, slice_id, sliced, start, text};
+use crate::harness::{WAIT, live, named, sessions, slice_id, sliced, start, text};
 
 fn percent(percent: u16) -> Weight {
     Weight::from_basis_points(percent * 100).unwrap()
@@ -291,12 +291,7 @@ async fn services_learn_who_calls_from_a_signed_field() {
     .await;
     let extracted = named("extracted").await;
     let mut settings = sliced(&legacy, &extracted);
-    settings.identity = Some(IdentitySettings {
-        cookie: "sid".to_owned(),
-        whoami: "/api/me".to_owned(),
-        secret: Secret::new("a secret of sixteen"),
-        ttl: WAIT,
-    });
+    settings.identity = Some(sessions("/api/me"));
     let front = start(settings);
     front.weigh(1, Weight::FULL);
     for cookie in ["sid=ann", "sid=ann", "sid=nobody", "x=1"] {
@@ -328,12 +323,7 @@ async fn whose_session_it_is_must_be_said_in_time() {
     let extracted = named("extracted").await;
     let mut settings = sliced(&legacy, &extracted);
     settings.legacy.rules.timeout = Some(Duration::from_millis(300));
-    settings.identity = Some(IdentitySettings {
-        cookie: "sid".to_owned(),
-        whoami: "/api/me".to_owned(),
-        secret: Secret::new("a secret of sixteen"),
-        ttl: WAIT,
-    });
+    settings.identity = Some(sessions("/api/me"));
     let front = start(settings);
     front.weigh(1, Weight::FULL);
     let answer = front.get("/api/items", &[("cookie", "sid=ann")]).await;
