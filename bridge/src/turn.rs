@@ -69,7 +69,8 @@ impl Engine {
         let (plan, schemas) = shared.plan(None).await?;
         let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
-            // Looked for before anything is made again: a gap must not be papered over.
+            // Looked for before anything is made again: a gap must not be papered over. And before the
+            // stream is looked at to be taken over: the log is that of the same server, or refused.
             for database in [&shared.legacy, &shared.extracted] {
                 database.stream_in_order().await?;
             }
@@ -86,6 +87,7 @@ impl Engine {
         let recorded = settle(&shared).await?;
         let forward = claim(&shared, recorded).await?;
         let back = claim(&shared, recorded.other()).await?;
+        shared.pass("claimed");
         let copies = begin_copies(&shared, &plan).await?;
         let now = Instant::now();
         let versions = (
@@ -357,6 +359,7 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     if let Some(place) = place.filter(|place| place.seq == position.seq && place.seq > head) {
         from.explains(place).await?;
     }
+    from.taken_over().await;
     Ok(position)
 }
 

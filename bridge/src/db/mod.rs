@@ -283,7 +283,7 @@ impl Database {
         }
         drop(tx);
         match &self.feed {
-            Some(Feed::Postgres(_)) => self.slot_in_order().await.map(drop),
+            Some(Feed::Postgres(feed)) => self.keep_recorded(feed).await,
             Some(Feed::Mysql(feed)) => self.binlog_in_order(feed).await,
             None => Ok(()),
         }

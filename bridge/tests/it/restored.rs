@@ -236,32 +236,123 @@ async fn a_restored_postgres_whose_record_is_as_it_was_is_noticed_by_its_log() {
     away.noticed().await;
 }
 
+/// Holds whoever passes a point.
+struct Gate {
+    armed: Arc<AtomicBool>,
+    reached: Arc<Notify>,
+    go_on: std::sync::mpsc::Sender<()>,
+    hook: FaultHook,
+}
+
+impl Gate {
+    fn at(held: &'static str) -> Self {
+        let (armed, reached) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let hook = FaultHook::new({
+            let (armed, reached, goes_on) = (armed.clone(), reached.clone(), Mutex::new(goes_on));
+            move |point| {
+                if point == held && armed.swap(false, Ordering::AcqRel) {
+                    reached.notify_one();
+                    // In another's place: this thread may be the one that sees to all sockets and timers.
+                    let wait = || goes_on.lock().unwrap().recv().unwrap();
+                    tokio::task::block_in_place(wait);
+                }
+            }
+        });
+        Self {
+            armed,
+            reached,
+            go_on,
+            hook,
+        }
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::Release);
+    }
+
+    async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    fn go_on(&self) {
+        self.go_on.send(()).unwrap();
+    }
+}
+
 /// What was read of the log of before is not put into the stream of the restored one, where its
 /// transactions may never have been.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_when_a_postgres_is_restored_is_not_put_there() {
-    let (armed, reached) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
-    let (go_on, goes_on) = std::sync::mpsc::channel();
-    let hook = FaultHook::new({
-        let (armed, reached, goes_on) = (armed.clone(), reached.clone(), Mutex::new(goes_on));
-        move |point| {
-            if point == "log-gathered" && armed.swap(false, Ordering::AcqRel) {
-                reached.notify_one();
-                // In another's place: this thread may be the one that sees to all sockets and timers.
-                let wait = || goes_on.lock().unwrap().recv().unwrap();
-                tokio::task::block_in_place(wait);
-            }
-        }
-    });
+    let gate = Gate::at("log-gathered");
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
-    let mut away = Away::of(extracted, Capture::Replication, Some(hook)).await;
+    let hook = Some(gate.hook.clone());
+    let mut away = Away::of(extracted, Capture::Replication, hook).await;
     backup(&mut away.pair.legacy).await;
     away.pair.legacy.execute(AFTER).await;
     away.pair.equal().await;
-    armed.store(true, Ordering::Release);
-    reached.notified().await;
+    gate.arm();
+    gate.reached().await;
     restore(&mut away.pair.legacy).await;
-    go_on.send(()).unwrap();
+    gate.go_on();
+    away.noticed().await;
+}
+
+/// Whoever takes the link over knows the place on record from then on, and not from the first look at
+/// the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_is_restored_before_the_first_look_at_its_log_is_noticed() {
+    let gate = Gate::at("claimed");
+    let extracted = Db::lite(EXTRACTED_SQLITE).await;
+    let hook = Some(gate.hook.clone());
+    let mut away = Away::of(extracted, Capture::Replication, hook).await;
+    away.link.pause().await.unwrap();
+    backup(&mut away.pair.legacy).await;
+    let phase = DataPhase::Following;
+    away.link.ensure(phase, Side::Legacy).await.unwrap();
+    away.pair.legacy.execute(AFTER).await;
+    away.pair.equal().await;
+    away.link.shutdown().await;
+    let mut spec = away.pair.spec();
+    spec.limits.fault = Some(gate.hook.clone());
+    away.link = Link::open(spec).await.unwrap();
+    gate.arm();
+    let link = away.link.clone();
+    let begun = tokio::spawn(async move { link.ensure(phase, Side::Legacy).await });
+    gate.reached().await;
+    away.restored().await;
+    gate.go_on();
+    begun.await.unwrap().unwrap();
+    away.noticed().await;
+}
+
+/// A verification outlives the worker that has noticed; it must not bring the stream of the restored one
+/// to where the link was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_does_not_read_the_log_of_a_postgres_that_was_refused() {
+    let gate = Gate::at("target-looked-at");
+    let extracted = Db::lite(EXTRACTED_SQLITE).await;
+    let hook = Some(gate.hook.clone());
+    let mut away = Away::of(extracted, Capture::Replication, hook).await;
+    backup(&mut away.pair.legacy).await;
+    away.pair.legacy.execute(AFTER).await;
+    away.pair.equal().await;
+    let spoil = "UPDATE _outgrow_items_control SET applying = 1; \
+                 UPDATE article SET note = 'of nobody' WHERE id = 7; \
+                 UPDATE _outgrow_items_control SET applying = 0";
+    away.pair.extracted.execute(spoil).await;
+    gate.arm();
+    let link = away.link.clone();
+    let verified = tokio::spawn(async move { link.verify().await });
+    gate.reached().await;
+    away.restored().await;
+    let said = stopped(&away.link).await;
+    assert!(said.contains("restored from a backup"), "{said}");
+    let again = away.link.ensure(DataPhase::Following, Side::Legacy).await;
+    let again = again.unwrap_err().to_string();
+    assert!(again.contains("restored from a backup"), "{again}");
+    gate.go_on();
+    verified.await.unwrap().unwrap_err();
     away.noticed().await;
 }
 

@@ -81,8 +81,11 @@ struct Inner {
     as_text: bool,
     /// Transactions are to come once they are committed, and not while they run.
     at_once: bool,
-    /// A place that was on record when the last stream was lost or left.
+    /// A place that was on record when the link was taken over, or when the last stream was lost or left.
     recorded: u64,
+    /// Whoever started last has found that the server goes on from what was applied. Nobody looks at the log
+    /// before that, or after a refusal: what a look puts into the stream would hide what is gone.
+    taken_over: bool,
 }
 
 impl Leaves for Inner {
@@ -250,6 +253,9 @@ impl Database {
     /// Takes in everything that was committed before now.
     pub(in crate::db) async fn catch_up(&self, feed: &Feed) -> Result<(), Error> {
         let mut inner = feed.inner.lock().await;
+        if !inner.taken_over {
+            return Err(self.stream_error("it is not read before the link has taken it over"));
+        }
         let mark = self.order_mark(feed, &mut inner).await?;
         let mut inner = Taking::of(inner);
         self.pump(feed, &mut inner, Some(mark)).await?;

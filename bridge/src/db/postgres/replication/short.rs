@@ -140,8 +140,10 @@ impl Feed {
 
     /// As [`Self::forget`], for whoever asks the databases where the stream is.
     async fn ask_anew(&self) {
-        self.forget().await;
-        self.inner.lock().await.recorded = 0;
+        let mut inner = self.inner.lock().await;
+        inner.ahead = None;
+        inner.lose_stream();
+        (inner.recorded, inner.taken_over) = (0, false);
     }
 }
 
@@ -150,6 +152,14 @@ impl Database {
     pub(crate) async fn ask_anew(&self) {
         if let Some(feed) = self.short() {
             feed.ask_anew().await;
+        }
+    }
+
+    /// The stream goes on from what was applied of it, as far as the databases can say: from now on
+    /// everybody may look at the log.
+    pub(crate) async fn taken_over(&self) {
+        if let Some(feed) = self.short() {
+            feed.inner.lock().await.taken_over = true;
         }
     }
 

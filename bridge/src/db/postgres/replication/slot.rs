@@ -385,6 +385,15 @@ impl Database {
         Ok(found.and_then(|bytes| u64::try_from(bytes).ok()))
     }
 
+    /// As [`Self::slot_in_order`], and keeps our place for the first look at the log: a server that has less
+    /// on record by then is another one than whoever asks now is about to believe.
+    pub(in crate::db) async fn keep_recorded(&self, feed: &Feed) -> Result<(), Error> {
+        let (_, place) = self.slot_in_order().await?;
+        let mut inner = feed.inner.lock().await;
+        inner.recorded = inner.recorded.max(place);
+        Ok(())
+    }
+
     /// The slot's name and our place in the log, once it is sure that nothing between the two
     /// was lost.
     pub(in crate::db) async fn slot_in_order(&self) -> Result<(String, u64), Error> {
