@@ -128,8 +128,7 @@ fn as_they_are<'a>(
     Ok(RowHash::Sql(Hash::Md5.row(dialect, &columns)))
 }
 
-/// Not zero, which is what a NULL is hashed to: the hash of a decimal's zero is one less than the
-/// seed, that of NaN is the seed.
+/// Not zero: a NULL is hashed to zero, whatever the seed.
 const SEED: i64 = 4_711;
 
 /// How a row becomes a number.

@@ -133,9 +133,10 @@ pub(super) fn is_plain(kind: &Kind) -> bool {
 }
 
 /// Both columns' values as PostgreSQL itself can hash them; `None` where some values of the type
-/// are equal to it and not to us. So it is with decimals of any scale (1.0 and 1.00), JSON, arrays,
-/// intervals, `timetz` and padded text; and enums are hashed by a number of their server. What it
-/// hashes as a number of 64 bits it folds to 32 first, and 0 and -0 are one to it: these go as bytes.
+/// are equal to it and not to us. So it is with JSON, arrays, intervals, `timetz` and padded text;
+/// and enums are hashed by a number of their server. What it hashes as a number of 64 bits it folds
+/// to 32 first, 0 and -0 are one to it, and the hash of a decimal has neither its sign nor its
+/// scale (5 and -5, 1.0 and 1.00): these go as bytes.
 pub(super) fn own(legacy: &Texts<'_>, extracted: &Texts<'_>) -> Option<(String, String)> {
     let (a, b) = (legacy.kind, extracted.kind);
     let both = |names: &[&str]| {
@@ -150,7 +151,7 @@ pub(super) fn own(legacy: &Texts<'_>, extracted: &Texts<'_>) -> Option<(String, 
     match a.class {
         Class::Int if both(&["smallint", "integer"]) => Some((name(legacy), name(extracted))),
         Class::Int if both(&["smallint", "integer", "bigint"]) => sent("int8send"),
-        Class::Decimal(Some(_)) if a.class == b.class => Some((name(legacy), name(extracted))),
+        Class::Decimal(_) if a.class == b.class => sent("numeric_send"),
         // Byte for byte, whatever its collation calls equal.
         Class::Text if both(&["text", "character varying"]) => {
             let exact = |texts: &Texts<'_>| format!("{} COLLATE \"C\"", texts.name);

@@ -163,7 +163,7 @@ pub(crate) async fn sum(
 
 /// One value of each type that is hashed as it is, hashed: versions and machines may differ in it.
 const SAMPLE: &str = "SELECT hash_record_extended(ROW(-2::int2, 70000::int4, int8send(-30000000000), true, \
-    'a b'::text COLLATE \"C\", 'b'::varchar COLLATE \"C\", -1234567.890::numeric(12,3), '\\x00ff0102'::bytea, \
+    'a b'::text COLLATE \"C\", 'b'::varchar COLLATE \"C\", numeric_send(-1234567.890), '\\x00ff0102'::bytea, \
     float8send(-0.1), float4send(0.1::float4), '0f14d0ab-9605-4a62-a9e4-5ed26688389b'::uuid, \
     date '2020-02-29', time_send(time '12:34:56.789'), timestamp_send('1999-12-31 23:59:59.5'), \
     timestamptz_send('2020-02-29 12:00:00+00'), NULL::int4), 4711)::text";

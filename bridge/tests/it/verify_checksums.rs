@@ -119,7 +119,10 @@ const PAIRED: &str = "CREATE COLLATION loose (provider = icu, deterministic = fa
 
 /// Values that are easily taken for each other: some are equal to PostgreSQL, of some its hash
 /// functions make the same.
-const PAIRS: [(&str, &str, &str); 25] = [
+const PAIRS: [(&str, &str, &str); 28] = [
+    ("fixed", "12.50", "-12.50"),
+    ("fixed", "'-0.01'", "0.01"),
+    ("any_scale", "-7", "7"),
     ("fixed", "0", "NULL"),
     ("fixed", "'NaN'", "NULL"),
     ("fixed", "'NaN'", "0"),
