@@ -1,5 +1,7 @@
 //! Who calls, for services that know no sessions: asked of the monolith, signed by the proxy.
 
+mod nobody;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use crate::error::Refusal;
 use crate::limits::Allowed;
 use crate::pool::{Client, Cluster, Outgoing};
 use crate::settings::IdentitySettings;
+pub use nobody::{Nobody, who_is_nobody};
 
 /// Bytes of what a core remembers of sessions; most take half a kilobyte. At the limit all are forgotten: asking
 /// again is cheap. Clients choose how long a cookie is, and the monolith what it says, so they are not counted by number.

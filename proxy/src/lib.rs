@@ -77,6 +77,7 @@ pub use filters::{
 };
 pub use guard::{Act, Lowered, TakenBack};
 pub use handle::{Explanation, Handle};
+pub use identity::{Nobody, who_is_nobody};
 pub use limit::{Limiter, RateKey, RateRule};
 pub use limits::{Allowance, Limits};
 pub use overrides::Overrides;

@@ -337,6 +337,18 @@ fn requests_in_step(asked: &Asked<'_>) -> GateResult {
     gate("requests in step", count(seen), limit, verdict, hint)
 }
 
+/// Why the extracted side may have answered nothing: a share is one of clients, not of requests.
+fn nothing_answered(asked: &Asked<'_>) -> String {
+    let hint = "the extracted side answered nothing in this step yet";
+    match asked.state.traffic {
+        Traffic::Canary(share) if share < crate::Weight::FULL => format!(
+            "{hint}: none of the clients that came is among the {share} that go there; where there are few, \
+             begin with a higher share (`canary` of the plan)"
+        ),
+        _ => hint.to_owned(),
+    }
+}
+
 fn errors(asked: &Asked<'_>) -> GateResult {
     let name = "errors";
     let max = asked.plan.errors_max;
@@ -345,8 +357,8 @@ fn errors(asked: &Asked<'_>) -> GateResult {
         .proxy
         .filter(|proxy| proxy.extracted.requests > 0)
     else {
-        let hint = "the extracted side answered nothing in this step yet".to_owned();
         let limit = format!("at most {}", percent(max));
+        let hint = nothing_answered(asked);
         return gate(
             name,
             "no requests".to_owned(),
@@ -384,6 +396,8 @@ fn errors(asked: &Asked<'_>) -> GateResult {
 fn latency(asked: &Asked<'_>) -> GateResult {
     /// Slower than legacy by less than this is not worth a refusal: 20 ms, or a fifth.
     const SLACK_US: u64 = 20_000;
+    /// Of fewer requests the 99th percentile is the slowest one, which says nothing of a side.
+    const REQUESTS_MIN: u64 = 100;
     let name = "latency";
     let proxy = asked.evidence.proxy.unwrap_or_default();
     let Some(extracted) = proxy.extracted.p99_us else {
@@ -409,13 +423,18 @@ fn latency(asked: &Asked<'_>) -> GateResult {
         millis(legacy / 1_000)
     );
     let limit = format!("p99 at most {}", millis(allowed / 1_000));
-    let verdict = if extracted <= allowed {
-        Verdict::Ok
-    } else {
-        Verdict::Fails
+    let slower = "the extracted side is slower than legacy; look for missing indexes or caches";
+    let (verdict, hint) = match proxy.extracted.requests {
+        _ if extracted <= allowed => (Verdict::Ok, String::new()),
+        seen @ 0..REQUESTS_MIN => (
+            Verdict::Missing,
+            format!(
+                "{slower}, unless {} requests in this step are too few to tell",
+                count(seen)
+            ),
+        ),
+        _ => (Verdict::Fails, slower.to_owned()),
     };
-    let hint =
-        "the extracted side is slower than legacy; look for missing indexes or caches".to_owned();
     gate(name, value, limit, verdict, hint)
 }
 

@@ -51,10 +51,16 @@ pub fn render(report: &Report, format: Format) -> Result<String, Error> {
     }
 }
 
+/// A time of microseconds, as people say it.
+fn millis(us: i64) -> String {
+    format!("{:.2} ms", us as f64 / 1_000.0)
+}
+
 fn html(report: &Report) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_filter("ms", millis);
     environment
         .render_str(
             include_str!("../templates/report.html"),
@@ -88,8 +94,11 @@ fn markdown(report: &Report) -> String {
     if let Some(latency) = report.latency {
         let _ = writeln!(
             out,
-            "Time to an answer, extracted less legacy: {} µs in the median, {} to {} µs with 95% confidence ({} requests).\n",
-            latency.median_us, latency.low_us, latency.high_us, latency.pairs
+            "Time to an answer, extracted less legacy: {} in the median, {} to {} with 95% confidence ({} requests).\n",
+            millis(latency.median_us),
+            millis(latency.low_us),
+            millis(latency.high_us),
+            latency.pairs
         );
     }
     out.push_str("| route | compared | against | rate at most, 95% | clean pairs needed |\n|---|---:|---:|---:|---:|\n");

@@ -1,6 +1,6 @@
 //! Differences by place and kind, the requests that show them, and the pairs that are kept of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -336,9 +336,18 @@ impl Record {
         }
     }
 
-    /// The worst differences.
+    /// The worst differences. An `ETag` that differs as its body does says nothing of its own, so it comes last.
     pub(crate) fn top(&self) -> Vec<FieldDifference> {
         let mut all = self.fields();
+        let mut bodies: BTreeMap<String, u64> = BTreeMap::new();
+        for one in all.iter().filter(|one| one.path.starts_with('$')) {
+            *bodies.entry(one.route.clone()).or_default() += one.count;
+        }
+        let follows = |one: &FieldDifference| {
+            let body = bodies.get(&one.route).copied().unwrap_or_default();
+            one.path == "header:etag" && body.saturating_mul(2) >= one.count
+        };
+        all.sort_by_key(follows);
         all.truncate(TOP);
         all
     }
@@ -443,5 +452,29 @@ mod tests {
             }
             assert!(record.pairs.len() > 1 || most == 1, "others are kept, too");
         }
+    }
+
+    #[test]
+    fn an_etag_that_differs_as_its_body_does_is_not_the_worst() {
+        let tag = || Place::Header("etag".to_owned(), Vec::new());
+        let price = || Place::Body(vec![Step::Name("price".to_owned())]);
+        let top_of = |bodies: usize| -> String {
+            let mut record = Record::default();
+            for n in 0..10 {
+                let places = [Some(tag()), (n < bodies).then(price)];
+                let of = |place| Difference {
+                    place,
+                    kind: "value",
+                    legacy: "1".to_owned(),
+                    extracted: "2".to_owned(),
+                };
+                let all: Vec<Difference> = places.into_iter().flatten().map(of).collect();
+                record.differ("GET /x", &all, *crate::record::tests::pair(), 3);
+            }
+            record.top()[0].path.clone()
+        };
+        assert_eq!(top_of(6), "$.price");
+        assert_eq!(top_of(4), "header:etag", "it differs by itself, too");
+        assert_eq!(top_of(0), "header:etag");
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use outgrow_proxy::{Address, ReachError, Source, Transport};
+use outgrow_proxy::{Address, Nobody, ReachError, Source, Transport};
 use serde::Serialize;
 
 use super::Context;
@@ -40,13 +40,14 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> anyhow::Result<Ex
         what: format!("config {}", context.config_path().display()),
         ok: true,
         detail: format!(
-            "{} slices, {} services",
-            config.slices.len(),
-            config.services.len()
+            "{}, {}",
+            counted(config.slices.len(), "slice"),
+            counted(config.services.len(), "service")
         ),
     }];
     if !args.offline {
         found.extend(upstreams(&config).await);
+        found.extend(identity(&config).await);
         found.extend(crate::serve::preflight(&config).await);
     }
     let failed = found.iter().filter(|finding| !finding.ok).count();
@@ -70,6 +71,10 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> anyhow::Result<Ex
         anyhow::bail!("{failed} {plural} failed");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn counted(many: usize, what: &str) -> String {
+    format!("{many} {what}{}", if many == 1 { "" } else { "s" })
 }
 
 /// Asks every source who the upstreams are, and connects to each of them, all at once.
@@ -114,6 +119,33 @@ async fn source_of(
             detail: why,
         }],
     }
+}
+
+/// Whether the monolith knows a session that nobody has, at the first upstream that there is.
+async fn identity(config: &Config) -> Option<Finding> {
+    let identity = config.proxy.identity.as_ref()?;
+    let transport = &config.legacy.rules.transport;
+    let parts = config.legacy.parts();
+    let source = parts.iter().find_map(|(_, urls)| urls.first())?;
+    // Who cannot be found, or does not answer, is told as an upstream.
+    let found = outgrow_proxy::look_up(source, &config.proxy.dns, transport).await;
+    let to = found.ok()?.into_iter().next()?;
+    let within = config.proxy.connect_timeout;
+    let reached = tokio::time::timeout(within, outgrow_proxy::reach(&to, transport)).await;
+    reached.ok()?.ok()?;
+    let asked = (identity.cookie.as_str(), identity.whoami.as_str());
+    let patience = config.proxy.request_timeout;
+    let answer = outgrow_proxy::who_is_nobody((&to, transport), asked, patience).await;
+    let (ok, detail) = match answer {
+        Nobody::Told => (true, "a session that does not exist is nobody's".to_owned()),
+        Nobody::Unclear(why) => (true, why),
+        Nobody::Wrong(why) => (false, why),
+    };
+    Some(Finding {
+        what: format!("legacy GET {}", identity.whoami),
+        ok,
+        detail,
+    })
 }
 
 async fn connect(name: &str, to: &Address, transport: &Transport, within: Duration) -> Finding {

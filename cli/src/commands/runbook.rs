@@ -205,6 +205,12 @@ fn step_text(slice: &str, done: &StepDone) -> String {
     if !done.done {
         let gates = done.detail.get("gates").cloned().unwrap_or_default();
         let gates: Vec<GateResult> = serde_json::from_value(gates).unwrap_or_default();
+        if gates.is_empty() {
+            return format!(
+                "{slice}: `{}` has no gates; `outgrow runbook next {slice}` takes it\n",
+                done.step
+            );
+        }
         return format!(
             "{slice}: the gates of `{}` are met; `outgrow runbook next {slice}` takes it\n{}",
             done.step,

@@ -1,6 +1,7 @@
 //! `outgrow shadow`: what the comparison of both sides' answers has found.
 
 mod rules;
+mod show;
 mod what_if;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use super::record::{self, RecordArgs};
 use crate::answers::{Shadow, typed};
 use crate::client::{ApiError, Code, escape};
 use crate::figures::{count, share};
-use crate::output::{Format, generic, sheet, table};
+use crate::output::{Format, sheet, table};
 
 /// See how both sides' answers compare
 #[derive(Debug, Subcommand)]
@@ -124,7 +125,7 @@ pub(crate) async fn run(context: &Context, command: ShadowCommand) -> anyhow::Re
         ShadowCommand::Show { id } => {
             let path = format!("/v1/shadow/pairs/{}", escape(&id));
             let answer = context.client()?.get(&path).await?;
-            context.out.answer(&answer, || generic(&answer))?;
+            context.out.answer(&answer, || show::shown(&answer))?;
             Ok(ExitCode::SUCCESS)
         }
         ShadowCommand::Ignore(command) => rules::run(context, command).await,

@@ -19,6 +19,7 @@ mod kill_shop;
 mod limits;
 mod mariadb;
 mod overriding;
+mod own_monolith;
 mod postgres;
 mod refusals;
 mod reloading;

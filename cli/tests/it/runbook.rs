@@ -58,6 +58,12 @@ async fn a_plan_changes_nothing() {
     let ended = stage.run(&["runbook", "plan", "catalog"]).await;
     insta::assert_snapshot!("runbook_plan", ended.golden());
     assert_eq!(stage.last().1, json!({"dry_run": true}));
+
+    let free = json!({"step": "sync", "done": false, "detail": {"gates": []}});
+    let stage = Stage::new(vec![(NEXT, 200, free)]).await;
+    let ended = stage.run(&["runbook", "plan", "catalog"]).await;
+    let told = "catalog: `sync` has no gates; `outgrow runbook next catalog` takes it\n";
+    assert_eq!(ended.stdout, told, "no table of nothing");
 }
 
 #[tokio::test]

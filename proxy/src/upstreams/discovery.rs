@@ -8,7 +8,7 @@ mod dns;
 mod eureka;
 mod file;
 mod kubernetes;
-mod rest;
+pub(crate) mod rest;
 
 use std::sync::Arc;
 use std::time::Instant;

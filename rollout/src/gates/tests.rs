@@ -145,6 +145,24 @@ fn no_evidence_is_missing_never_failing_nor_met() {
     }
 }
 
+#[test]
+fn a_canary_that_no_client_is_in_says_that_a_share_is_one_of_clients() {
+    let plan = Plan::default();
+    let hint_at = |share: &str| {
+        let evidence = Evidence {
+            proxy: None,
+            ..good()
+        };
+        let state = state(Traffic::Canary(weight(share)));
+        let all = ask(Step::Extracted, &state, &evidence, &plan);
+        let errors = all.into_iter().find(|gate| gate.name == "errors");
+        errors.expect("the gate").hint
+    };
+    assert!(hint_at("5").contains("none of the clients that came is among the 5%"));
+    assert!(hint_at("5").contains("higher share"));
+    assert!(!hint_at("100").contains("clients"));
+}
+
 enum Expected {
     Fails,
     Missing,
@@ -338,6 +356,12 @@ fn slowness_fails_only_against_a_faster_legacy() {
             evidence.proxy.as_mut().expect("is there").extracted.p99_us = None;
         },
     );
+    // The slowest of a few.
+    let few = "unless 99 requests in this step are too few";
+    check(FIRST, "latency", &Expected::Missing, few, |evidence| {
+        let extracted = &mut evidence.proxy.as_mut().expect("is there").extracted;
+        (extracted.requests, extracted.p99_us) = (99, Some(31_000));
+    });
     let mut alone = good();
     alone.proxy.as_mut().expect("is there").legacy.p99_us = None;
     let all = ask(FIRST, &before(FIRST), &alone, &Plan::default());

@@ -20,10 +20,10 @@ pub(super) const BODY_MAX: usize = 16 * 1_024 * 1_024;
 
 /// A whole answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Makes the connections with a registry.
@@ -42,7 +42,7 @@ pub(super) fn dialer(tls: Option<&UpstreamTls>) -> Result<Dialer, String> {
 ///
 /// # Errors
 /// Says why there is no whole answer.
-pub(super) async fn get(
+pub(crate) async fn get(
     (dialer, to): (&Dialer, &Address),
     path: &str,
     field: Option<(HeaderName, HeaderValue)>,
