@@ -10,6 +10,7 @@ mod column;
 pub(crate) mod joined;
 mod made;
 pub(crate) mod ours;
+pub(crate) mod record;
 
 use outgrow_rollout::Side;
 
@@ -36,7 +37,7 @@ pub(crate) enum RowHash {
 
 impl Sums {
     /// What to sum up for the tables of a group, or why their rows must be read. `alike`, where both
-    /// servers hash values alike.
+    /// servers hash values alike; of a SQLite file, we.
     pub(crate) fn of(
         group: &Group,
         source: Side,
@@ -50,7 +51,7 @@ impl Sums {
             return Err("its zero dates are refused".to_owned());
         }
         if [legacy, extracted].contains(&Dialect::Sqlite) {
-            return Self::with_ours(group, source, (legacy, extracted));
+            return Self::with_ours(group, source, (legacy, extracted), alike);
         }
         let hash = match (legacy, extracted) {
             (Dialect::Postgres, Dialect::Postgres) if alike => Hash::Values,
@@ -88,7 +89,9 @@ impl Sums {
         group: &Group,
         source: Side,
         (legacy, extracted): (Dialect, Dialect),
+        alike: bool,
     ) -> Result<Self, String> {
+        let hash = if alike { Hash::Values } else { Hash::Md5 };
         let mut sums = Self {
             legacy: Vec::new(),
             extracted: Vec::new(),
@@ -100,18 +103,18 @@ impl Sums {
             columns.retain(|at| !lost(at));
             if legacy == Dialect::Sqlite {
                 sums.legacy
-                    .push(RowHash::Ours(Ours::legacy(group, part, &columns)));
+                    .push(RowHash::Ours(Ours::legacy(group, part, &columns, alike)));
                 let texts = columns.iter().map(|&at| Texts::of(&table.columns[at]));
-                sums.extracted.push(as_they_are(extracted, texts)?);
+                sums.extracted.push(as_they_are(extracted, hash, texts)?);
             } else {
                 let ways = columns.iter().map(|&at| &group.ways(part)[at]);
                 let mut from: Vec<usize> = ways.flat_map(Way::from).collect();
                 from.sort_unstable();
                 from.dedup();
-                let ours = Ours::extracted(group, part, &columns, &from)?;
+                let ours = Ours::extracted(group, part, (&columns, &from), alike)?;
                 sums.extracted.push(RowHash::Ours(ours));
                 let texts = from.iter().map(|&at| Texts::legacy(group, at));
-                sums.legacy.push(as_they_are(legacy, texts)?);
+                sums.legacy.push(as_they_are(legacy, hash, texts)?);
             }
         }
         Ok(sums)
@@ -121,15 +124,16 @@ impl Sums {
 /// The hash of a row's values, as the engine itself has them.
 fn as_they_are<'a>(
     dialect: Dialect,
+    hash: Hash,
     columns: impl Iterator<Item = Result<Texts<'a>, String>>,
 ) -> Result<RowHash, String> {
-    let columns = columns.map(|texts| Ok(Hash::Md5.column(dialect, &texts?.exact(), false)));
+    let columns = columns.map(|texts| Ok(hash.column(dialect, &texts?.exact(), false)));
     let columns = columns.collect::<Result<Vec<_>, String>>()?;
-    Ok(RowHash::Sql(Hash::Md5.row(dialect, &columns)))
+    Ok(RowHash::Sql(hash.row(dialect, &columns)))
 }
 
 /// Not zero: a NULL is hashed to zero, whatever the seed.
-const SEED: i64 = 4_711;
+const SEED: u64 = 4_711;
 
 /// How a row becomes a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

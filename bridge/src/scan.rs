@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 
 use crate::checksum::ours::{Ours, Scratch};
-use crate::checksum::{RowHash, Sums, joined};
+use crate::checksum::{RowHash, Sums, joined, record};
+use crate::db::Dialect;
 use crate::db::now_ms;
 use crate::db::sqlite;
 use crate::db::sums::{self, OurSum, Range, Sum};
@@ -284,11 +285,22 @@ impl Verifier<'_> {
         Some(conditions.map(|conditions| Asked::Joins { pool, conditions }))
     }
 
-    /// Whether both servers have hash functions of rows, and the same ones.
+    /// Whether both servers have hash functions of rows, and the same ones. SQLite has ours.
     async fn alike_hashed(&self) -> Result<bool, Error> {
-        let legacy = self.shared.legacy.hashed_sample().await?;
-        let extracted = self.shared.extracted.hashed_sample().await?;
-        Ok(legacy.is_some() && legacy == extracted)
+        let (legacy, extracted) = (
+            self.hashed_on(Side::Legacy),
+            self.hashed_on(Side::Extracted),
+        );
+        let legacy = legacy.await?;
+        Ok(legacy.is_some() && legacy == extracted.await?)
+    }
+
+    async fn hashed_on(&self, side: Side) -> Result<Option<String>, Error> {
+        let database = self.shared.on(side);
+        match database.dialect() {
+            Dialect::Sqlite => Ok(Some(record::sample())),
+            Dialect::Postgres | Dialect::Mysql => database.hashed_sample(record::SAMPLED).await,
+        }
     }
 
     async fn nth(&self, group: &Group, range: &Range, n: u32) -> Result<Option<Key>, Error> {

@@ -170,6 +170,22 @@ impl Typed {
         }
     }
 
+    /// Whether [`Self::store`] surely leaves a value as it is, and it is one of the type.
+    pub(crate) fn keeps(&self, cell: &Cell) -> bool {
+        match (self.class, cell) {
+            (_, Cell::Null)
+            | (Class::Int | Class::Bool, Cell::Int(_))
+            | (Class::Real, Cell::Real(_))
+            | (Class::Bytes, Cell::Blob(_))
+            | (Class::Text | Class::AsWritten, Cell::Text(_)) => true,
+            (Class::Decimal(scale), Cell::Text(text)) => is_plain(text, scale),
+            (Class::Uuid, Cell::Text(text)) => !text.bytes().any(|b| b.is_ascii_uppercase()),
+            (Class::Timestamp, Cell::Text(text)) => is_local(text),
+            (Class::Instant, Cell::Text(text)) => is_utc(text),
+            _ => false,
+        }
+    }
+
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // The type does it.
     fn float(&self, cell: Cell) -> Cell {
         let value = match cell {
@@ -314,6 +330,11 @@ pub(crate) fn is_clock(text: &[u8], between: u8) -> bool {
         most => (b'0'..=most).contains(&is),
     };
     text.len() >= SHAPE.len() && text.iter().zip(SHAPE).all(fits)
+}
+
+/// Whether a clock time is in the form that [`local`] gives it.
+fn is_local(text: &str) -> bool {
+    is_clock(text.as_bytes(), b' ') && trimmed(&text[11..]).len() == text.len() - 11
 }
 
 /// Whether an instant is in the form that [`instant`] gives it, so that there is nothing to do.

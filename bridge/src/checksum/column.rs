@@ -2,6 +2,7 @@
 
 use outgrow_rollout::Side;
 
+use super::record::Form;
 use crate::db::{mysql, postgres, quote};
 use crate::plan::{Column, Group};
 use crate::typed::{Class, Typed};
@@ -88,9 +89,12 @@ impl<'a> Texts<'a> {
     }
 
     /// As [`Self::text`], for a value that we hash on the other side: a float as PostgreSQL's bytes of
-    /// it, as it writes it otherwise than we do.
+    /// it, as it writes it otherwise than we do; and as its own hash takes it.
     pub(super) fn exact(&self) -> Text {
-        let text = self.text();
+        let mut text = self.text();
+        text.own = self
+            .postgres
+            .then(|| Form::of(self.kind).sql(&self.name, &text.sql));
         match (self.postgres, self.class()) {
             (true, class @ (Class::Real | Class::Real4)) => Text {
                 sql: format!(

@@ -1,5 +1,6 @@
 //! The sums of a SQLite table's rows, which has no hash function: we hash them, as the other
-//! engine hashes what its rows must be. Pure.
+//! engine hashes what its rows must be; by PostgreSQL's own hash of values, where the server's is
+//! ours, else by MD5. Pure.
 //!
 //! What a row must be on the other side is made by the mapping itself, so every mapping has such a
 //! sum. A row that cannot be mapped has none; nor has one with a value of another type than its
@@ -8,6 +9,7 @@
 use md5::{Digest, Md5};
 use outgrow_rollout::Side;
 
+use super::record::{Form, Record};
 use crate::plan::{Back, Column, Group, Row};
 use crate::typed::Class;
 use crate::value::{Affinity, Cell, Kind};
@@ -23,6 +25,8 @@ pub(crate) struct Ours {
     /// Extracted columns that must come of what is hashed again; none on the legacy side.
     checked: Vec<usize>,
     side: Side,
+    /// Whether rows go by PostgreSQL's own hash.
+    values: bool,
 }
 
 /// One column of the other side.
@@ -36,22 +40,25 @@ struct Hashed {
     same: Option<usize>,
     /// How to have it back, of a legacy column.
     back: Option<Back>,
+    /// How PostgreSQL's own hash takes it, where rows go by that and not by MD5.
+    form: Option<Form>,
 }
 
 impl Ours {
     /// Of a legacy table's rows, as rows of a part. `columns` are those of it that are compared.
-    pub(super) fn legacy(group: &Group, part: usize, columns: &[usize]) -> Self {
+    pub(super) fn legacy(group: &Group, part: usize, columns: &[usize], values: bool) -> Self {
         let table = &group.tables(Side::Extracted)[part];
         let hashed = columns.iter().map(|&at| {
             let same = group.ways(part)[at].same();
             let same = same.filter(|_| !group.has_key_forms());
-            Hashed::of(at, &table.columns[at], same, None)
+            Hashed::of(at, &table.columns[at], same, None).by(values)
         });
         Self {
             part,
             hashed: hashed.collect(),
             checked: Vec::new(),
             side: Side::Legacy,
+            values,
         }
     }
 
@@ -59,8 +66,8 @@ impl Ours {
     pub(super) fn extracted(
         group: &Group,
         part: usize,
-        columns: &[usize],
-        legacy: &[usize],
+        (columns, legacy): (&[usize], &[usize]),
+        values: bool,
     ) -> Result<Self, String> {
         let table = &group.tables(Side::Legacy)[0];
         let ways = group.ways(part);
@@ -86,7 +93,7 @@ impl Ours {
                 _ => None,
             };
             simple.extend(same);
-            hashed.push(Hashed::of(from, column, same, Some(back.clone())));
+            hashed.push(Hashed::of(from, column, same, Some(back.clone())).by(values));
         }
         let mut checked = columns.to_vec();
         checked.retain(|at| !simple.contains(at));
@@ -95,27 +102,33 @@ impl Ours {
             hashed,
             checked,
             side: Side::Extracted,
+            values,
         })
     }
 
-    /// A row's hash, as the other engine makes it: 60 bits. `scratch` is used again and again.
-    pub(crate) fn hash(&self, group: &Group, row: &Row, scratch: &mut Scratch) -> Option<u64> {
-        scratch.text.clear();
+    /// A row's hash, as the other engine makes it. `scratch` is used again and again.
+    pub(crate) fn hash(&self, group: &Group, row: &Row, scratch: &mut Scratch) -> Option<i64> {
+        match self.values {
+            true => scratch.made.record.clear(),
+            false => scratch.made.text.clear(),
+        }
         match self.side {
             Side::Legacy => self.forth(group, row, scratch)?,
             Side::Extracted => self.back(group, row, scratch)?,
         }
-        Some(scratch.text.finish())
+        Some(match self.values {
+            true => scratch.made.record.finish(),
+            false => scratch.made.text.finish(),
+        })
     }
 
     fn forth(&self, group: &Group, row: &Row, scratch: &mut Scratch) -> Option<()> {
         for (nth, column) in self.hashed.iter().enumerate() {
-            scratch.text.next(nth);
             match column.as_it_is(row) {
-                Some(cell) => column.put(cell, &mut scratch.text)?,
+                Some(cell) => column.put(nth, cell, &mut scratch.made)?,
                 None => {
                     let made = group.made(self.part, column.at, row).ok()?;
-                    column.put(&made, &mut scratch.text)?;
+                    column.put(nth, &made, &mut scratch.made)?;
                 }
             }
         }
@@ -126,18 +139,17 @@ impl Ours {
         scratch.row.resize(group.width(), Cell::Null);
         let kinds = &group.tables(Side::Extracted)[self.part].columns;
         for (nth, column) in self.hashed.iter().enumerate() {
-            scratch.text.next(nth);
             // What both sides keep as it is needs no proof that it comes again.
             let kept = column.as_it_is(row).filter(|cell| {
                 let here = column.same.map(|at| &kinds[at].kind);
                 here.is_some_and(|kind| is_kept(cell, kind))
             });
             if let Some(cell) = kept {
-                column.put(cell, &mut scratch.text)?;
+                column.put(nth, cell, &mut scratch.made)?;
                 continue;
             }
             let undone = group.undone(column.back.as_ref()?, column.at, row).ok()?;
-            column.put(&undone, &mut scratch.text)?;
+            column.put(nth, &undone, &mut scratch.made)?;
             scratch.row[column.at] = undone;
             if let Some(at) = column.same
                 && !group.comes_of(self.part, at, &scratch.row, row)
@@ -155,7 +167,14 @@ impl Ours {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     row: Row,
+    made: Made,
+}
+
+/// Of a row on its way into the hash, by one of two ways.
+#[derive(Debug, Default)]
+struct Made {
     text: Text,
+    record: Record,
 }
 
 impl Hashed {
@@ -166,7 +185,17 @@ impl Hashed {
             plain: super::column::is_plain(&column.kind),
             same,
             back,
+            form: None,
         }
+    }
+
+    /// By PostgreSQL's own hash, or by MD5.
+    fn by(mut self, values: bool) -> Self {
+        self.form = match &self.kind {
+            Kind::Postgres(kind) => values.then(|| Form::of(kind)),
+            Kind::Mysql(_) | Kind::Sqlite(_) => None,
+        };
+        self
     }
 
     /// The value that the other side has as it is here.
@@ -176,7 +205,13 @@ impl Hashed {
     }
 
     /// Hashes a value as the other engine shows it; `None` where it has no such value.
-    fn put(&self, cell: &Cell, text: &mut Text) -> Option<()> {
+    fn put(&self, nth: usize, cell: &Cell, made: &mut Made) -> Option<()> {
+        if let Some(form) = self.form {
+            made.record.add(form.hash(cell)?);
+            return Some(());
+        }
+        let text = &mut made.text;
+        text.next(nth);
         let (kind, postgres) = match &self.kind {
             Kind::Postgres(kind) => (kind, true),
             Kind::Mysql(kind) => (kind, false),
@@ -205,15 +240,8 @@ impl Hashed {
 /// Whether a column stores the value as it is.
 fn is_kept(cell: &Cell, kind: &Kind) -> bool {
     match (cell, kind) {
+        (_, Kind::Postgres(kind) | Kind::Mysql(kind)) => kind.keeps(cell),
         (Cell::Null, _) => true,
-        (Cell::Text(_), Kind::Postgres(kind) | Kind::Mysql(kind)) => {
-            matches!(kind.class, Class::Text | Class::AsWritten)
-        }
-        (Cell::Int(_), Kind::Postgres(kind) | Kind::Mysql(kind)) => {
-            matches!(kind.class, Class::Int | Class::Bool)
-        }
-        (Cell::Real(_), Kind::Postgres(kind) | Kind::Mysql(kind)) => kind.class == Class::Real,
-        (Cell::Blob(_), Kind::Postgres(kind) | Kind::Mysql(kind)) => kind.class == Class::Bytes,
         (Cell::Text(_), Kind::Sqlite(affinity)) => *affinity == Affinity::Text,
         (Cell::Int(_), Kind::Sqlite(affinity)) => {
             matches!(affinity, Affinity::Integer | Affinity::Numeric)
@@ -270,15 +298,7 @@ impl Text {
     }
 
     fn number(&mut self, number: i64) {
-        use std::io::Write as _;
-        let mut digits = [0_u8; 20];
-        let mut rest = digits.as_mut_slice();
-        // The longest number has just so many.
-        if write!(rest, "{number}").is_ok() {
-            let left = rest.len();
-            let used = digits.len() - left;
-            self.put(&digits[..used]);
-        }
+        self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
     fn hex(&mut self, bytes: &[u8]) {
@@ -304,12 +324,13 @@ impl Text {
     }
 
     /// Its first 15 hexadecimal digits.
-    fn finish(&mut self) -> u64 {
+    fn finish(&mut self) -> i64 {
         self.hash.update(&self.open);
         self.open.clear();
         let digest = self.hash.finalize_reset();
         let first = digest.iter().take(8);
-        first.fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte)) >> 4
+        let first = first.fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        (first >> 4).cast_signed()
     }
 }
 
@@ -338,7 +359,7 @@ mod tests {
             .iter()
             .take(8)
             .fold(0_u64, |sum, b| sum << 8 | u64::from(*b));
-        assert_eq!(whole, first >> 4);
+        assert_eq!(whole, (first >> 4).cast_signed());
     }
 
     #[test]

@@ -33,11 +33,11 @@ impl Sum {
 /// rows. Those of 60 bits never reach it.
 const NO_HASH: &str = "1000000000000000000000000000000";
 
-/// As [`Sum`], while rows are added to it. A sum of numbers of 60 bits outlasts every table.
+/// As [`Sum`], while rows are added to it. A sum of numbers of 64 bits outlasts every table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OurSum {
     rows: u64,
-    sum: Option<u128>,
+    sum: Option<i128>,
 }
 
 impl OurSum {
@@ -50,9 +50,9 @@ impl OurSum {
     }
 
     /// Adds a row.
-    pub(crate) fn add(&mut self, hash: Option<u64>) {
+    pub(crate) fn add(&mut self, hash: Option<i64>) {
         self.rows += 1;
-        self.sum = self.sum.zip(hash).map(|(sum, hash)| sum + u128::from(hash));
+        self.sum = self.sum.zip(hash).map(|(sum, hash)| sum + i128::from(hash));
     }
 
     /// As the other engine shows it.
@@ -162,17 +162,18 @@ pub(crate) async fn sum(
 }
 
 /// One value of each type that is hashed as it is, hashed: versions and machines may differ in it.
-const SAMPLE: &str = "SELECT hash_record_extended(ROW(-2::int2, 70000::int4, int8send(-30000000000), true, \
+const SAMPLE: &str = "hash_record_extended(ROW(-2::int2, 70000::int4, int8send(-30000000000), true, \
     'a b'::text COLLATE \"C\", 'b'::varchar COLLATE \"C\", numeric_send(-1234567.890), '\\x00ff0102'::bytea, \
     float8send(-0.1), float4send(0.1::float4), '0f14d0ab-9605-4a62-a9e4-5ed26688389b'::uuid, \
     date '2020-02-29', time_send(time '12:34:56.789'), timestamp_send('1999-12-31 23:59:59.5'), \
-    timestamptz_send('2020-02-29 12:00:00+00'), NULL::int4), 4711)::text";
+    timestamptz_send('2020-02-29 12:00:00+00'), NULL::int4), 4711)";
 /// From this version on rows have hashes.
 const HASHES_ROWS: i64 = 140_000;
 
 impl Database {
-    /// What the server's own hash functions make of a row; `None` where it has none for rows.
-    pub(crate) async fn hashed_sample(&self) -> Result<Option<String>, Error> {
+    /// What the server's own hash functions make of a row, and of the beginnings of a text; `None` where
+    /// it has none for rows.
+    pub(crate) async fn hashed_sample(&self, text: &str) -> Result<Option<String>, Error> {
         if self.dialect() != Dialect::Postgres {
             return Ok(None);
         }
@@ -182,7 +183,12 @@ impl Database {
         if version.is_none_or(|version| version < HASHES_ROWS) {
             return Ok(None);
         }
-        let rows = tx.fetch(SAMPLE, &[]).await.on(self.side)?;
+        let sample = format!(
+            "SELECT ({SAMPLE})::text || (SELECT string_agg(',' || hashtextextended(left({}, n) COLLATE \"C\", \
+             n * 99999999999), '' ORDER BY n) FROM generate_series(0, 64) AS n)",
+            super::literal(text)
+        );
+        let rows = tx.fetch(&sample, &[]).await.on(self.side)?;
         Ok(rows.first().and_then(|row| row.maybe_text(0)))
     }
 

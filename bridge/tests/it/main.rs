@@ -63,6 +63,7 @@ mod verify_checksums;
 mod verify_joins;
 mod verify_killed;
 mod verify_ours;
+mod verify_values;
 mod verify_ways;
 mod verifying;
 mod waiting_bytes;

@@ -282,7 +282,7 @@ async fn rows_that_are_dealt_out() {
 }
 
 /// Numbers that come one after another, and look like chance.
-fn chance(state: &mut u64) -> u64 {
+pub(crate) fn chance(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
