@@ -14,7 +14,7 @@ mod rules;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::header::{
@@ -26,6 +26,7 @@ use outgrow_rollout::{CacheFigures, Live, Side};
 use quick_cache::sync::{Cache as Kept, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
+use crate::moment::Moment;
 use crate::recent::millis;
 use crate::settings::SliceSettings;
 use counts::Counts;
@@ -158,7 +159,7 @@ pub(crate) struct Question {
     pub(crate) wrote: u64,
     /// Up to when the side has all writes, likewise.
     pub(crate) seen: u64,
-    pub(crate) asked: SystemTime,
+    pub(crate) asked: Moment,
     pub(crate) heuristic_max: Option<Duration>,
 }
 
@@ -236,7 +237,7 @@ impl Cache {
         &self.marks[usize::try_from(hash % MARKS as u64).unwrap_or_default()]
     }
 
-    pub(crate) fn find(&self, question: &Question, fields: &HeaderMap, now: SystemTime) -> Found {
+    pub(crate) fn find(&self, question: &Question, fields: &HeaderMap, now: Moment) -> Found {
         if self.closed.load(Acquire) {
             return Found::Passed;
         }
@@ -272,7 +273,7 @@ impl Cache {
         question: &Question,
         fields: &HeaderMap,
         (status, answer): (StatusCode, &HeaderMap),
-        now: SystemTime,
+        now: Moment,
     ) -> Option<Entry> {
         let length = answer.get(CONTENT_LENGTH).and_then(|own| own.to_str().ok());
         let length = length.and_then(|text| text.parse::<usize>().ok());
@@ -303,12 +304,18 @@ impl Cache {
     }
 
     /// Keeps an answer in place of the one that it replaces, unless it may lack a write.
-    pub(crate) fn put(&self, question: &Question, fields: &HeaderMap, entry: Entry) {
+    pub(crate) fn put(
+        &self,
+        (question, fields): (&Question, &HeaderMap),
+        entry: Entry,
+        now: Moment,
+    ) {
         let slot = self.kept.get(&*question.key);
         let mark = self.mark(&question.key);
         // Behind the look: what a write has not taken out yet is not put back.
         let written = mark.load(Acquire);
-        if entry.body.len() > self.body_max || entry.seen <= written || self.closed.load(Acquire) {
+        let lacks = |entry: &Entry| entry.seen_by(now) <= written;
+        if entry.body.len() > self.body_max || lacks(&entry) || self.closed.load(Acquire) {
             return;
         }
         let mut entries = slot.map_or_else(Vec::new, |slot| slot.entries.clone());
@@ -323,7 +330,7 @@ impl Cache {
         let unsaid = rules::unsaid(fields);
         entries.retain(|old| {
             let of_state = old.route != route || old.live == question.live;
-            of_state && old.seen > written && !(old.is_of(question) && old.fits(fields, &unsaid))
+            of_state && !lacks(old) && !(old.is_of(question) && old.fits(fields, &unsaid))
         });
         entries.push(Arc::new(entry));
         let heavy = |entries: &[Arc<Entry>]| {
@@ -347,14 +354,14 @@ impl Cache {
         question: &Question,
         fields: &HeaderMap,
         (old, said): (&Entry, &HeaderMap),
-        now: SystemTime,
+        now: Moment,
     ) -> Arc<Entry> {
         let merged = old.freshened(said);
         let about = rules::is_about(said, &old.fields);
         let kept = about.then(|| self.entry(question, fields, (old.status, &merged), now));
         if let Some(mut renewed) = kept.flatten() {
             renewed.body = old.body.clone();
-            self.put(question, fields, renewed.clone());
+            self.put((question, fields), renewed.clone(), now);
             return Arc::new(renewed);
         }
         // Good for this one, and not to be kept any more.
@@ -372,7 +379,7 @@ impl Cache {
         &self,
         (host, target): (&str, &Uri),
         answer: Option<&HeaderMap>,
-        now: SystemTime,
+        now: Moment,
     ) {
         if let Some(next) = &*self.next.load() {
             next.changed((host, target), answer, now);
@@ -392,8 +399,8 @@ impl Cache {
         }
     }
 
-    fn drop_one(&self, key: &str, now: SystemTime) {
-        self.mark(key).fetch_max(millis(now), AcqRel);
+    fn drop_one(&self, key: &str, now: Moment) {
+        self.mark(key).fetch_max(millis(now.wall), AcqRel);
         self.kept.remove(key);
     }
 

@@ -8,19 +8,19 @@ mod builds;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use outgrow_rollout::{
     BuildName, Guard, GuardLimits, Revision, Side, SideCounts, SliceId, Verdict, Weight,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::auth::Doorman;
 use crate::counts::builds::BuildCounts;
-use crate::recent::millis;
 use crate::saved::{self, Saved};
 use crate::slice::Slice;
 use crate::sources::DnsSettings;
@@ -101,6 +101,7 @@ pub(crate) struct Watch {
     dns: DnsSettings,
     certificates: Option<Arc<Certificates>>,
     doorman: Option<Arc<Doorman>>,
+    begun: Instant,
 }
 
 impl std::fmt::Debug for Watch {
@@ -133,6 +134,7 @@ impl Watch {
             dns: DnsSettings::default(),
             certificates: None,
             doorman: None,
+            begun: Instant::now(),
         }
     }
 
@@ -203,8 +205,15 @@ impl Watch {
         self.save();
     }
 
+    /// Milliseconds by a clock that nobody sets: windows that a jump makes empty, or never ends, would
+    /// blind the guard.
+    fn now(&self) -> u64 {
+        let since = self.begun.elapsed().as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
     fn error(&mut self, event: ErrorEvent) {
-        let now = millis(SystemTime::now());
+        let now = self.now();
         if event.side == Side::Legacy {
             self.legacy_error(now, event);
         }
@@ -245,7 +254,7 @@ impl Watch {
     }
 
     fn look(&mut self) {
-        let now = millis(SystemTime::now());
+        let now = self.now();
         if let Some(watch) = &mut self.legacy {
             watch.refresh();
             if let Some(verdict) = watch.look(now) {

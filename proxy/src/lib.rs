@@ -33,6 +33,7 @@ mod inbound;
 mod kinds;
 mod limit;
 mod limits;
+mod moment;
 mod overrides;
 mod pages;
 mod pool;

@@ -1,6 +1,6 @@
 //! An answer that is kept.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -12,6 +12,7 @@ use outgrow_rollout::{Live, Side};
 use super::Question;
 use super::rules::{self, Chosen, Freshness, Times};
 use crate::body::Body;
+use crate::moment::Moment;
 use crate::reply::Reply;
 
 /// Bytes that an entry takes beside its text.
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     pub(super) live: Live,
     /// Up to when it has all writes, in milliseconds since 1970.
     pub(super) seen: u64,
+    /// By whose wall's clock that is.
+    asked: Moment,
     chosen_by: Chosen,
     unsaid: Box<[u8]>,
     pub(crate) freshness: Freshness,
@@ -53,7 +56,7 @@ impl Entry {
         question: &Question,
         fields: &HeaderMap,
         (status, answer): (StatusCode, &HeaderMap),
-        now: SystemTime,
+        now: Moment,
     ) -> Option<Self> {
         let times = Times {
             asked: question.asked,
@@ -61,7 +64,7 @@ impl Entry {
         };
         let mut kept = own(answer);
         if !kept.contains_key(DATE) {
-            let date = HeaderValue::try_from(httpdate::fmt_http_date(now));
+            let date = HeaderValue::try_from(httpdate::fmt_http_date(now.wall));
             kept.insert(DATE, date.ok()?);
         }
         Some(Self {
@@ -69,6 +72,7 @@ impl Entry {
             side: question.side,
             live: question.live,
             seen: question.seen,
+            asked: question.asked,
             chosen_by: rules::chosen_by(fields, answer)?,
             unsaid: rules::unsaid(fields),
             freshness: Freshness::of(status, answer, times, question.heuristic_max),
@@ -97,9 +101,17 @@ impl Entry {
         *self.unsaid == *unsaid && rules::chooses(&self.chosen_by, fields)
     }
 
+    /// Up to when it has all writes by the clock as it is set now: one that was set back makes times of
+    /// before seem later than they were.
+    pub(super) fn seen_by(&self, now: Moment) -> u64 {
+        let back = now.set_back_since(self.asked).as_millis();
+        self.seen
+            .saturating_sub(u64::try_from(back).unwrap_or(u64::MAX))
+    }
+
     /// Whether nothing that the client has written is missing.
     pub(super) fn has_writes_of(&self, question: &Question) -> bool {
-        self.seen > question.wrote
+        self.seen_by(question.asked) > question.wrote
     }
 
     /// Whether what another request brings will do for this one, too.
@@ -108,12 +120,12 @@ impl Entry {
     }
 
     /// Whether it may be given, stale, while the side is asked.
-    pub(crate) fn stays(&self, question: &Question, now: SystemTime) -> bool {
+    pub(crate) fn stays(&self, question: &Question, now: Moment) -> bool {
         self.has_writes_of(question) && self.freshness.stays(&question.wants, now)
     }
 
     /// Whether it may be given, stale, because the side fails.
-    pub(crate) fn stands_in(&self, question: &Question, now: SystemTime) -> bool {
+    pub(crate) fn stands_in(&self, question: &Question, now: Moment) -> bool {
         self.has_writes_of(question) && self.freshness.stands_in(&question.wants, now)
     }
 
@@ -153,11 +165,7 @@ impl Entry {
     }
 
     /// As its client gets it, before filters.
-    pub(crate) fn give(
-        &self,
-        (method, asked): (&Method, &HeaderMap),
-        now: SystemTime,
-    ) -> Reply<Body> {
+    pub(crate) fn give(&self, (method, asked): (&Method, &HeaderMap), now: Moment) -> Reply<Body> {
         const OF_BODY: [HeaderName; 4] = [
             CONTENT_ENCODING,
             CONTENT_LANGUAGE,
@@ -185,7 +193,7 @@ impl Entry {
     }
 
     /// Time that it is still good.
-    pub(crate) fn left(&self, now: SystemTime) -> Duration {
+    pub(crate) fn left(&self, now: Moment) -> Duration {
         self.freshness.left(now).unwrap_or_default()
     }
 }

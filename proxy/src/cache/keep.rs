@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::flights::{Leads, Word};
 use super::{Cache, Entry, Question};
+use crate::moment::Moment;
 
 /// Gathers a body; complete, it is kept.
 pub(crate) struct Keep {
@@ -88,7 +89,8 @@ impl Keep {
         if let Some(mut entry) = self.entry.take() {
             // Copied, because what it was gathered in is larger.
             entry.body = Bytes::copy_from_slice(&self.gathered);
-            self.cache.put(&self.question, &self.fields, entry);
+            let asked = (&self.question, &self.fields);
+            self.cache.put(asked, entry, Moment::now());
         }
         self.end();
     }

@@ -3,12 +3,9 @@
 use outgrow_rollout::Revision;
 
 use super::*;
+use crate::moment::tests::{at, set};
 
 const NOW: u64 = 1_000_000;
-
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-}
 
 fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     let mut all = HeaderMap::new();
@@ -39,7 +36,7 @@ fn question(revision: u64, side: Side) -> Question {
         known: false,
         wants: Directives::default(),
         wrote: 0,
-        seen: millis(at(NOW)),
+        seen: millis(at(NOW).wall),
         asked: at(NOW),
         heuristic_max: None,
     }
@@ -52,7 +49,7 @@ fn keep(cache: &Cache, question: &Question, asked: &HeaderMap, said: &HeaderMap,
     let found = cache.entry(question, asked, (StatusCode::OK, said), at(NOW));
     let mut entry = found.unwrap();
     entry.body = bytes::Bytes::copy_from_slice(body.as_bytes());
-    cache.put(question, asked, entry);
+    cache.put((question, asked), entry, question.asked);
 }
 
 /// What would be given to whom asks so; the words of RFC 9211 where nothing is.
@@ -278,4 +275,46 @@ fn one_that_is_followed_gives_nothing_and_tells_of_writes() {
         at(NOW),
     );
     assert_eq!(found(&next, &asks, &none), "uri-miss");
+}
+
+#[test]
+fn a_clock_that_is_set_gives_nobody_less_than_he_wrote() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let ahead = Question {
+        seen: millis(set(NOW, 3_600).wall),
+        asked: set(NOW, 3_600),
+        ..question(1, Side::Legacy)
+    };
+    let entry = || {
+        let found = cache.entry(
+            &ahead,
+            &none,
+            (StatusCode::OK, &fields(&[LASTS])),
+            ahead.asked,
+        );
+        let mut entry = found.unwrap();
+        entry.body = bytes::Bytes::from_static(b"before");
+        entry
+    };
+    cache.put((&ahead, &none), entry(), ahead.asked);
+    // The hour that the clock was ahead is taken back, and then the client writes something else.
+    let right = |seconds, wrote: u64| Question {
+        asked: at(NOW + seconds),
+        wrote,
+        ..question(1, Side::Legacy)
+    };
+    let wrote = millis(at(NOW + 1).wall);
+    assert_eq!(
+        found(&cache, &right(2, 0), &none),
+        "before",
+        "who never wrote"
+    );
+    assert_eq!(found(&cache, &right(2, wrote), &none), "stale");
+    let before = millis(at(NOW - 1).wall);
+    assert_eq!(found(&cache, &right(2, before), &none), "before");
+    // Asked for while it was ahead, and there behind a write of the right time.
+    let (host, target) = (fields(&[("host", "shop")]), Uri::from_static("/a?b"));
+    cache.changed((&super::host(&host), &target), None, at(NOW + 1));
+    cache.put((&ahead, &none), entry(), at(NOW + 2));
+    assert_eq!(found(&cache, &right(2, 0), &none), "uri-miss");
 }

@@ -3,7 +3,6 @@
 mod behind;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use outgrow_rollout::{Live, Side};
@@ -22,6 +21,7 @@ use crate::core::Core;
 use crate::error::Refusal;
 use crate::headers;
 use crate::inbound::ClientHalf;
+use crate::moment::Moment;
 use crate::pool::Outgoing;
 use crate::reply::Reply;
 
@@ -99,7 +99,7 @@ impl Touched {
 
     fn tell(&self, answer: Option<&HeaderMap>) {
         let of = (&*self.host, &self.target);
-        self.cache.changed(of, answer, SystemTime::now());
+        self.cache.changed(of, answer, Moment::now());
     }
 }
 
@@ -162,7 +162,7 @@ impl Call {
         out: &Outgoing,
         wants: Directives,
     ) -> Question {
-        let asked = SystemTime::now();
+        let asked = Moment::now();
         let recent = &self.slice().recent;
         let guarded = self.filters().is_some_and(|own| own.auth.is_some());
         let fields = &out.parts.headers;
@@ -174,7 +174,7 @@ impl Call {
             known: guarded || self.caller.is_some() || cache::is_known(fields, cookies::NAME),
             wants,
             wrote: recent.last(self.cohort.hash).max(self.cohort.wrote),
-            seen: recent.seen(side == live.writer, asked),
+            seen: recent.seen(side == live.writer, asked.wall),
             asked,
             heuristic_max: rule.heuristic_max,
         }
@@ -199,7 +199,7 @@ impl Call {
             self.open(&live)?;
             let side = self.side_of_read(&live);
             let question = self.question(rule, (side, live), out, wants.clone());
-            let mut found = cache.find(&question, fields, SystemTime::now());
+            let mut found = cache.find(&question, fields, Moment::now());
             let mut leads = None;
             if let Some(entry) = stays(&found, method, &question) {
                 let given = self.give(cache, entry, out, (&live, Given::Stays));
@@ -208,7 +208,7 @@ impl Call {
                     Turn::Waits(_) => Look::Given(given),
                     Turn::Goes(own) => {
                         // Whoever went before may have come back since the look.
-                        found = cache.find(&question, fields, SystemTime::now());
+                        found = cache.find(&question, fields, Moment::now());
                         if !matches!(found, Found::Stale(_)) {
                             return Ok(Look::Given(given));
                         }
@@ -229,7 +229,7 @@ impl Call {
                     Turn::Goes(own) => {
                         leads = Some(own);
                         // Whoever went before may have come back since the look.
-                        found = cache.find(&question, fields, SystemTime::now());
+                        found = cache.find(&question, fields, Moment::now());
                     }
                 }
             }
@@ -253,7 +253,7 @@ impl Call {
         out: &Outgoing,
         (live, given): (&Live, Given),
     ) -> Reply<Body> {
-        let now = SystemTime::now();
+        let now = Moment::now();
         let mut answer = entry.give((&out.parts.method, &out.parts.headers), now);
         let (outcome, text) = match given {
             Given::Fresh => {
@@ -284,7 +284,7 @@ impl Call {
     ) -> Result<Reply<Body>, Refusal> {
         let live = asks.live;
         let asked = (&asks.method, &asks.fields);
-        let now = SystemTime::now();
+        let now = Moment::now();
         let kept = match &asks.stale {
             None => None,
             Some(stale) if asks.is_confirmed(&answered) => {
@@ -331,7 +331,7 @@ impl Call {
         let may = own && !answered.lent.flow.ends_unsaid();
         let entry = || {
             let answer = (status, &fields);
-            cache.entry(&asks.question, &asks.fields, answer, SystemTime::now())
+            cache.entry(&asks.question, &asks.fields, answer, Moment::now())
         };
         let entry = may.then(entry).flatten();
         let verdict = || self.verdict(answered.side, answered.build);
@@ -445,7 +445,7 @@ impl Asks {
 fn stays<'a>(found: &'a Found, method: &Method, question: &Question) -> Option<&'a Arc<Entry>> {
     match found {
         Found::Stale(entry) if *method == Method::GET => {
-            let stays = entry.stays(question, SystemTime::now());
+            let stays = entry.stays(question, Moment::now());
             stays.then_some(entry)
         }
         _ => None,

@@ -96,6 +96,24 @@ fn purity() {
 }
 
 #[test]
+fn a_window_by_the_clock_that_people_set_is_found() {
+    let rule = sources::time_passes_by_a_steady_clock;
+    let bad = "let now = SystemTime::now();\n";
+    fires(
+        rule,
+        "proxy/src/guard.rs",
+        bad,
+        "let now = Instant::now();\n",
+    );
+    fires(
+        rule,
+        "proxy/src/cache.rs",
+        bad,
+        "let now: SystemTime = at;\n",
+    );
+}
+
+#[test]
 fn speaking() {
     let rule = sources::only_the_cli_speaks;
     let good = "/// let x = println!();\nlet x = \"println!\";";

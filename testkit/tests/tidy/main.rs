@@ -45,6 +45,11 @@ fn rollout_is_pure() {
 }
 
 #[test]
+fn time_in_the_proxy_passes_by_a_steady_clock() {
+    check(sources::time_passes_by_a_steady_clock);
+}
+
+#[test]
 fn only_the_cli_prints_exits_and_reads_the_environment() {
     check(sources::only_the_cli_speaks);
 }

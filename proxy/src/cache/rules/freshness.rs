@@ -6,6 +6,7 @@ use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::directives::{Directives, SECONDS_MAX};
+use crate::moment::Moment;
 
 /// Share of the time since it last changed for which an answer is taken to be good, where the
 /// config wants guesses (RFC 9111 section 4.2.2).
@@ -13,9 +14,6 @@ const GUESS: u32 = 10;
 
 /// Answers that may be guessed at (RFC 9110 section 15.1); parts are never kept.
 const GUESSED: [u16; 10] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414];
-
-/// By how much the same clock may be read at once by two.
-const LOOKS_APART: Duration = Duration::from_secs(1);
 
 const LONGEST: Duration = Duration::from_secs(SECONDS_MAX);
 
@@ -28,15 +26,15 @@ pub(super) fn date(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> 
 /// When it was asked for, and when its head came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Times {
-    pub(crate) asked: SystemTime,
-    pub(crate) came: SystemTime,
+    pub(crate) asked: Moment,
+    pub(crate) came: Moment,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Freshness {
     pub(super) said: Directives,
     lifetime: Duration,
-    came: SystemTime,
+    came: Moment,
     /// Its age then.
     initial: Duration,
 }
@@ -50,7 +48,7 @@ impl Freshness {
         guess: Option<Duration>,
     ) -> Self {
         let said = Directives::read(fields);
-        let dated = date(fields, &DATE).unwrap_or(came);
+        let dated = date(fields, &DATE).unwrap_or(came.wall);
         let lifetime = if let Some(seconds) = said.lifetime() {
             Duration::from_secs(seconds)
         } else if fields.contains_key(EXPIRES) {
@@ -67,8 +65,10 @@ impl Freshness {
         } else {
             Duration::ZERO
         };
-        let apparent = came.duration_since(dated).unwrap_or_default();
-        let delay = came.duration_since(asked).unwrap_or_default();
+        // What the answer says is by the wall's clocks of two machines; how long it took and how long it
+        // is kept is not (RFC 9111 section 4.2.3).
+        let apparent = came.wall.duration_since(dated).unwrap_or_default();
+        let delay = came.since(asked);
         Self {
             lifetime: lifetime.min(LONGEST),
             initial: apparent.max(told_age(fields) + delay).min(LONGEST),
@@ -77,19 +77,12 @@ impl Freshness {
         }
     }
 
-    pub(crate) fn age(&self, now: SystemTime) -> Duration {
-        let since = match now.duration_since(self.came) {
-            Ok(since) => since,
-            // Somebody else's look at the same clock.
-            Err(before) if before.duration() <= LOOKS_APART => Duration::ZERO,
-            // The clock went back, and nobody knows how old it is: too old, then.
-            Err(_) => self.lifetime,
-        };
-        self.initial + since
+    pub(crate) fn age(&self, now: Moment) -> Duration {
+        self.initial + now.since(self.came)
     }
 
     /// Time that it is still good; `None` once it is stale.
-    pub(crate) fn left(&self, now: SystemTime) -> Option<Duration> {
+    pub(crate) fn left(&self, now: Moment) -> Option<Duration> {
         let left = self.lifetime.checked_sub(self.age(now))?;
         (!left.is_zero() && !self.said.no_cache).then_some(left)
     }
@@ -100,7 +93,7 @@ impl Freshness {
     }
 
     /// Whether a request may have it without the side being asked.
-    pub(crate) fn serves(&self, wants: &Directives, now: SystemTime) -> bool {
+    pub(crate) fn serves(&self, wants: &Directives, now: Moment) -> bool {
         let Some(left) = self.left(now) else {
             return false;
         };
@@ -117,7 +110,7 @@ impl Freshness {
     }
 
     /// Whether it may stand in for a side that fails (RFC 5861 section 4).
-    pub(crate) fn stands_in(&self, wants: &Directives, now: SystemTime) -> bool {
+    pub(crate) fn stands_in(&self, wants: &Directives, now: Moment) -> bool {
         let Some(most) = self.said.stale_if_error.max(wants.stale_if_error) else {
             return false;
         };
@@ -125,7 +118,7 @@ impl Freshness {
     }
 
     /// Whether it may be given while the side is asked whether it is still good (RFC 5861 section 3).
-    pub(crate) fn stays(&self, wants: &Directives, now: SystemTime) -> bool {
+    pub(crate) fn stays(&self, wants: &Directives, now: Moment) -> bool {
         let Some(most) = self.said.stale_while_revalidate else {
             return false;
         };
@@ -133,7 +126,7 @@ impl Freshness {
     }
 
     /// For how long it has not been good.
-    pub(crate) fn over(&self, now: SystemTime) -> Duration {
+    pub(crate) fn over(&self, now: Moment) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
     }
 

@@ -1,8 +1,9 @@
 //! What RFC 9111 says of each, case by case.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::*;
+use crate::moment::tests::{at, set};
 
 type Pairs<'a> = &'a [(&'static str, &'static str)];
 
@@ -16,10 +17,6 @@ fn fields(pairs: Pairs<'_>) -> HeaderMap {
 
 fn cc(text: &'static str) -> (&'static str, &'static str) {
     ("cache-control", text)
-}
-
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn times(asked: u64, came: u64) -> Times {
@@ -394,23 +391,30 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_clock_that_goes_back_makes_nothing_fresher() {
-    let answer = fields(&[("cache-control", "max-age=60")]);
-    let kept = Freshness::of(StatusCode::OK, &answer, times(1_000, 1_000), None);
+fn a_clock_that_is_set_makes_nothing_older_or_younger() {
     let any = Directives::default();
-    for (now, serves) in [
-        (1_000, true),
-        (1_059, true),
-        (1_060, false),
-        // Ahead, and back again: as it was.
-        (999_999, false),
-        (1_030, true),
-        // Two that look at the same clock.
-        (999, true),
-        // Before it came: nobody knows how old it is.
-        (998, false),
-        (0, false),
-    ] {
-        assert_eq!(kept.serves(&any, at(now)), serves, "{now}");
+    let said = "max-age=60, stale-if-error=20, stale-while-revalidate=10";
+    let answer = fields(&[("cache-control", said)]);
+    for was in [0, 3_600] {
+        let came = set(10_000, was);
+        let kept = Freshness::of(StatusCode::OK, &answer, Times { asked: came, came }, None);
+        for by in [-7_200, -1, 0, 1, 7_200] {
+            let asked = |after: u64| set(10_000 + after, by);
+            let age = kept.age(asked(59)).as_secs();
+            assert_eq!((age, kept.serves(&any, asked(59))), (59, true), "{by}");
+            assert!(!kept.serves(&any, asked(60)), "{by}");
+            assert!(kept.stays(&any, asked(70)) && !kept.stays(&any, asked(71)));
+            assert!(kept.stands_in(&any, asked(80)) && !kept.stands_in(&any, asked(81)));
+        }
+    }
+    // Set while it was under way: that it took a second counts, and no more.
+    let dated = fields(&[("cache-control", "max-age=60"), ("age", "7")]);
+    for by in [-7_200, 7_200] {
+        let times = Times {
+            asked: at(9_999),
+            came: set(10_000, by),
+        };
+        let kept = Freshness::of(StatusCode::OK, &dated, times, None);
+        assert_eq!(kept.age(at(10_000)).as_secs(), 8, "{by}");
     }
 }
