@@ -106,6 +106,14 @@ pub struct UpstreamTls {
     pub reload: Duration,
 }
 
+impl UpstreamTls {
+    /// All that it names.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let pair = self.client.iter().flat_map(CertificateFiles::files);
+        self.ca.iter().cloned().chain(pair).collect()
+    }
+}
+
 impl Default for UpstreamTls {
     fn default() -> Self {
         Self {

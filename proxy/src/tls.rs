@@ -7,7 +7,6 @@ mod revoked;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,6 +26,7 @@ use tracing::{info, warn};
 
 pub use client::ClientAuth;
 use files::{Loaded, Seen};
+use revoked::Age;
 pub use revoked::Revocation;
 
 /// Where and how clients are served over TLS.
@@ -94,6 +94,10 @@ pub enum CertificateError {
 }
 
 impl CertificateFiles {
+    pub(crate) fn files(&self) -> [PathBuf; 2] {
+        [self.cert.clone(), self.key.clone()]
+    }
+
     /// Whether they can be used as they are now.
     ///
     /// # Errors
@@ -127,6 +131,8 @@ struct Held {
     pairs: Vec<Arc<CertifiedKey>>,
     /// Whose certificates are believed, where clients are asked for theirs.
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// When a list of those that were taken back is to be followed by the next one.
+    until: Option<OffsetDateTime>,
 }
 
 fn load(files: &[CertificateFiles], clients: Option<&ClientAuth>) -> Loaded<Held> {
@@ -136,12 +142,19 @@ fn load(files: &[CertificateFiles], clients: Option<&ClientAuth>) -> Loaded<Held
         .collect::<Result<_, _>>()?;
     let (pairs, mut seen): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
     let clients = clients.map(ClientAuth::load).transpose()?;
-    let clients = clients.map(|(verifier, prints)| {
+    let mut until = None;
+    let clients = clients.map(|(verifier, prints, next)| {
         seen.extend(prints);
+        until = next;
         verifier
     });
     let pairs = pairs.into_iter().map(Arc::new).collect();
-    Ok((Held { pairs, clients }, seen))
+    let held = Held {
+        pairs,
+        clients,
+        until,
+    };
+    Ok((held, seen))
 }
 
 /// What is shown to clients now.
@@ -156,6 +169,7 @@ pub(crate) struct Certificates {
     reload: Duration,
     shows: Arc<Shows>,
     config: ArcSwap<ServerConfig>,
+    age: Arc<Age>,
     /// Of the files at the start.
     begun: Seen,
 }
@@ -175,6 +189,7 @@ impl Certificates {
             clients,
             reload: settings.reload,
             config: ArcSwap::new(config(&shows, held.clients)?),
+            age: Arc::new(Age::of(held.until)),
             shows,
             begun,
         }))
@@ -194,14 +209,23 @@ impl Certificates {
             Ok(held) => self.change(held),
             Err(why) => warn!(%why, "certificates have changed and cannot be used"),
         };
-        let told = Arc::new(AtomicBool::new(false));
+        let pairs = files.iter().flat_map(CertificateFiles::files);
+        let lists = clients.iter().flat_map(ClientAuth::files);
+        let paths = pairs.chain(lists).collect();
+        let age = self.age.clone();
         let load = move || {
-            if let Some(clients) = &clients {
-                clients.tell_of_age(&told);
-            }
-            load(&files, clients.as_ref())
+            let loaded = load(&files, clients.as_ref())?;
+            age.set(loaded.0.until);
+            Ok(loaded)
         };
-        files::watch(self.reload, self.begun.clone(), load, tell).await;
+        let watched = files::watch((self.reload, paths), self.begun.clone(), load, tell);
+        let revocation = self.clients.as_ref();
+        match revocation.and_then(|clients| clients.revocation.as_ref()) {
+            Some(of) => {
+                tokio::join!(watched, self.age.watch(of, self.reload));
+            }
+            None => watched.await,
+        }
     }
 
     fn change(&self, held: Held) {

@@ -77,7 +77,8 @@ impl Safe {
             Err(why) => warn!(%service, %why, "certificates have changed and cannot be used"),
         };
         let load = move || load(&settings, protocol);
-        files::watch(self.settings.reload, self.begun.clone(), load, tell).await;
+        let looked_at = (self.settings.reload, self.settings.files());
+        files::watch(looked_at, self.begun.clone(), load, tell).await;
     }
 
     fn config(&self, only_lines: bool) -> Arc<ClientConfig> {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use http::HeaderValue;
 use rustls::crypto::ring;
@@ -11,15 +10,18 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tracing::warn;
+use time::OffsetDateTime;
 
 use super::CertificateError;
 use super::files::{self, Seen};
-use super::revoked::Revocation;
+use super::revoked::{self, Revocation};
 use crate::auth::Claims;
 
 /// Longer texts of subjects and names are left out: what a service is told goes into each request.
 const TOLD_MAX: usize = 4 * 1_024;
+
+/// Who checks, what tells the files from others, and when the next list of revoked ones is to come.
+type Checks = (Arc<dyn ClientCertVerifier>, Seen, Option<OffsetDateTime>);
 
 /// Whose certificates clients may show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +47,22 @@ impl ClientAuth {
         }
     }
 
-    pub(super) fn load(&self) -> Result<(Arc<dyn ClientCertVerifier>, Seen), CertificateError> {
+    /// All that it names.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let lists = self.revocation.iter().map(|of| of.lists.clone());
+        std::iter::once(self.ca.clone()).chain(lists).collect()
+    }
+
+    pub(super) fn load(&self) -> Result<Checks, CertificateError> {
         let (roots, print) = files::roots(Some(&self.ca))?;
         let mut prints: Seen = print.into_iter().collect();
         let ring = Arc::new(ring::default_provider());
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+        let mut until = None;
         if let Some(revocation) = &self.revocation {
             let (lists, print) = revocation.load()?;
             prints.push(print);
+            until = revoked::until(&lists);
             verifier = verifier.with_crls(lists);
             if !revocation.expired {
                 verifier = verifier.enforce_revocation_expiration();
@@ -63,25 +73,7 @@ impl ClientAuth {
             false => verifier.allow_unauthenticated(),
         };
         let verifier = verifier.build().map_err(CertificateError::Clients)?;
-        Ok((verifier, prints))
-    }
-
-    /// Says, once, that a list of those that were taken back is too old. `told`: it was said.
-    pub(super) fn tell_of_age(&self, told: &AtomicBool) {
-        let Some(revocation) = &self.revocation else {
-            return;
-        };
-        // What cannot be read is said elsewhere.
-        let stale = match revocation.stale() {
-            Err(why @ CertificateError::Expired { .. }) => Some(why),
-            _ => None,
-        };
-        if !told.swap(stale.is_some(), Relaxed)
-            && let Some(why) = stale
-        {
-            let refused = !revocation.expired;
-            warn!(%why, refused, "the list of revoked certificates of clients is too old");
-        }
+        Ok((verifier, prints, until))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Lists of certificates that were taken back before their time (RFC 5280 section 5).
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
 use time::{Date, Month, OffsetDateTime, Time};
+use tracing::warn;
 use webpki::OwnedCertRevocationList;
 
 use super::client::{tagged, take};
@@ -56,13 +58,57 @@ impl Revocation {
 
     /// What is wrong with the time of the lists as they are now.
     pub(super) fn stale(&self) -> Result<(), CertificateError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_secs();
         // Whether each can be used is looked at where they are: they may be long.
         let (lists, _) = self.read()?;
-        match stale(&lists, i64::try_from(now).unwrap_or(i64::MAX)) {
+        match until(&lists).filter(|until| until.unix_timestamp() <= now()) {
             None => Ok(()),
             Some(since) => Err(expired(&self.lists, since)),
+        }
+    }
+}
+
+/// By the wall's clock, in seconds since 1970: lists say theirs so.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Until when the lists are good that are in force; the file is not read for that.
+#[derive(Debug)]
+pub(super) struct Age(AtomicI64);
+
+impl Age {
+    pub(super) fn of(until: Option<OffsetDateTime>) -> Self {
+        let age = Self(AtomicI64::new(i64::MAX));
+        age.set(until);
+        age
+    }
+
+    pub(super) fn set(&self, until: Option<OffsetDateTime>) {
+        let until = until.map_or(i64::MAX, OffsetDateTime::unix_timestamp);
+        self.0.store(until, Relaxed);
+    }
+
+    fn stale(&self, now: i64) -> Option<OffsetDateTime> {
+        let until = Some(self.0.load(Relaxed)).filter(|until| *until <= now);
+        until.and_then(|until| OffsetDateTime::from_unix_timestamp(until).ok())
+    }
+
+    /// Says, once each time, that a list is too old. Never ends.
+    pub(super) async fn watch(&self, of: &Revocation, every: Duration) {
+        let mut tick = tokio::time::interval(every);
+        let mut told = false;
+        loop {
+            tick.tick().await;
+            let stale = self.stale(now());
+            if let Some(since) = stale
+                && !told
+            {
+                let why = expired(&of.lists, since);
+                let refused = !of.expired;
+                warn!(%why, refused, "the list of revoked certificates of clients is too old");
+            }
+            told = stale.is_some();
         }
     }
 }
@@ -74,10 +120,9 @@ fn expired(path: &Path, since: OffsetDateTime) -> CertificateError {
     }
 }
 
-/// Since when the first of them should have been followed by the next one, at `now` (seconds since 1970).
-fn stale(lists: &Lists, now: i64) -> Option<OffsetDateTime> {
-    let until = lists.iter().filter_map(|list| next_update(list));
-    until.filter(|until| until.unix_timestamp() <= now).min()
+/// When the first of them is to be followed by the next one.
+pub(super) fn until(lists: &Lists) -> Option<OffsetDateTime> {
+    lists.iter().filter_map(|list| next_update(list)).min()
 }
 
 /// When the next list is to come.
@@ -148,8 +193,11 @@ mod tests {
                     expired: false,
                 };
                 let (lists, _) = lists.load().unwrap();
-                assert_eq!(stale(&lists, at - 1), None);
-                assert_eq!(stale(&lists, at).unwrap().unix_timestamp(), at);
+                let age = Age::of(until(&lists));
+                assert_eq!(age.stale(at - 1), None);
+                assert_eq!(age.stale(at).unwrap().unix_timestamp(), at);
+                age.set(None);
+                assert_eq!(age.stale(at), None);
             }
         }
     }
