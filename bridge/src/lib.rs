@@ -32,6 +32,7 @@ mod error;
 pub mod events;
 mod fail_over;
 mod fault;
+mod fractions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod holds;

@@ -149,6 +149,7 @@ impl Shared {
         }
         found.problems.extend(self.load_unseen().await?);
         found.advice.extend(plan.groups.iter().flat_map(clocks));
+        found.advice.extend(self.lost_fractions(plan).await?);
         found.problems.extend(self.check_both(plan).await?);
         self.sample(plan, found).await
     }

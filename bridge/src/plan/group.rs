@@ -80,6 +80,13 @@ impl Group {
         }
     }
 
+    /// A legacy column by its place in the group's row: its table, and itself.
+    pub(crate) fn legacy_column(&self, at: usize) -> (&str, &Column) {
+        let (table, place) = self.legacy.place(at);
+        let table = &self.legacy.tables[table];
+        (&table.name, &table.columns[place])
+    }
+
     /// How each column of a part is made, in their order.
     pub(crate) fn ways(&self, part: usize) -> &[Way] {
         &self.forward[part]

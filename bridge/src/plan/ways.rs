@@ -31,7 +31,8 @@ impl From<'_> {
             let place = |name: &&str| self.legacy.place(name);
             for name in from.iter().filter(|name| place(name).is_none()) {
                 let what = format!("the legacy table has no column `{name}` to make it from");
-                problems.push(problem(&label, column, what, "check its name"));
+                let fix = "check its name; what a database computes itself is not carried over, each side has its own";
+                problems.push(problem(&label, column, what, fix));
             }
             let places: Vec<usize> = from.iter().filter_map(place).collect();
             match self.way(wanted, &places) {

@@ -17,6 +17,7 @@ mod events_before_killed;
 mod events_before_needs;
 mod events_before_values;
 mod far_times;
+mod fractions;
 mod full_disk;
 mod given_up;
 mod huge;

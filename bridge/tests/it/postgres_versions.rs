@@ -1,6 +1,6 @@
 //! What one version of PostgreSQL has and another has not.
 
-use outgrow_bridge::Link;
+use outgrow_bridge::{Capture, Link};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::{Postgres, eventually};
 
@@ -9,6 +9,7 @@ use crate::postgres::Db;
 use crate::postgres_replication::{following, refusal, server};
 use crate::postgres_values::same;
 use crate::shop::{WAIT, copied};
+use crate::turning::cut_over;
 
 /// Before 14 the log tells no messages: what the bridge says there are rows, one for each process of the
 /// server and none for those that are gone.
@@ -125,4 +126,96 @@ async fn a_key_without_overlaps_is_no_key_to_write_by() {
     assert_eq!(link.verify().await.unwrap().different, 0);
     assert_eq!(link.evidence().unwrap().parked, 0);
     link.shutdown().await;
+}
+
+/// From 18 on a computed column may have no place in the row: it is read by whoever asks, and nowhere in
+/// the log. Either side computes its own, and none is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_column_is_each_sides_own() {
+    if Postgres::oldest() < 18 {
+        return;
+    }
+    const THING: &str = "CREATE TABLE thing (more int GENERATED ALWAYS AS (n + 1) VIRTUAL, \
+        id int PRIMARY KEY, n int NOT NULL, twice int GENERATED ALWAYS AS (n * 2) STORED, note text, \
+        CHECK (more > 0))";
+    let columns = ["id", "n", "note"];
+    for (capture, whole_rows) in [
+        (Capture::Triggers, false),
+        (Capture::Replication, false),
+        (Capture::Replication, true),
+    ] {
+        let (legacy, extracted) = (Db::pg(THING).await, Db::pg(THING).await);
+        if whole_rows {
+            let full = "ALTER TABLE thing REPLICA IDENTITY FULL";
+            legacy.execute(full).await;
+            extracted.execute(full).await;
+        }
+        legacy
+            .execute(
+                "INSERT INTO thing (id, n, note) SELECT i, i, 'old' FROM generate_series(1, 50) i",
+            )
+            .await;
+        let mut spec = spec(&legacy, &extracted, vec![same("thing", &["id"], &columns)]);
+        spec.legacy = spec.legacy.capturing(capture).unwrap();
+        spec.extracted = spec.extracted.capturing(capture).unwrap();
+        let link = Link::open(spec).await.unwrap();
+        let found = link.preflight().await.unwrap();
+        assert!(found.ok(), "{:?}", found.problems);
+        link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+        copied(&link).await;
+        legacy
+            .execute(
+                "INSERT INTO thing (id, n, note) VALUES (51, 51, 'new'); \
+                 UPDATE thing SET n = n + 100, note = NULL WHERE id % 7 = 0; \
+                 DELETE FROM thing WHERE more = 9; UPDATE thing SET id = 60 WHERE id = 2",
+            )
+            .await;
+        let sum =
+            "SELECT coalesce(sum(id * 1000000 + n * 1000 + twice + more), 0)::int8 FROM thing";
+        says(&extracted, sum, legacy.number(sum).await).await;
+        let report = link.verify().await.unwrap();
+        assert_eq!((report.different, report.looked_at), (0, 50), "{report:?}");
+        cut_over(&link, Side::Extracted).await;
+        extracted
+            .execute("UPDATE thing SET n = 7, note = 'back' WHERE id = 3; INSERT INTO thing (id, n) VALUES (70, 8)")
+            .await;
+        let back = "SELECT count(*) FROM thing WHERE id IN (3, 70) AND more IN (8, 9) AND twice = 2 * (more - 1)";
+        says(&legacy, back, 2).await;
+        // What only one side has is found, by values that are not computed.
+        assert_eq!(link.verify().await.unwrap().different, 0);
+        assert_eq!(link.evidence().unwrap().parked, 0);
+        link.shutdown().await;
+    }
+}
+
+/// A computed column is no source and no target, and it is said why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_database_computes_is_not_mapped() {
+    let kinds: &[&str] = match Postgres::oldest() {
+        18.. => &["STORED", "VIRTUAL"],
+        _ => &["STORED"],
+    };
+    for kind in kinds {
+        let computed = format!(
+            "CREATE TABLE thing (id int PRIMARY KEY, n int, more int GENERATED ALWAYS AS (n + 1) {kind})"
+        );
+        let plain = "CREATE TABLE thing (id int PRIMARY KEY, n int, more int)";
+        for (legacy, extracted, why) in [
+            (&*computed, plain, "each side has its own"),
+            (
+                plain,
+                &*computed,
+                "the database computes it (leave it out of the mapping)",
+            ),
+        ] {
+            let (legacy, extracted) = (Db::pg(legacy).await, Db::pg(extracted).await);
+            let tables = vec![same("thing", &["id"], &["id", "n", "more"])];
+            let link = Link::open(spec(&legacy, &extracted, tables)).await.unwrap();
+            let problems = link.preflight().await.unwrap().problems;
+            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(all.len(), 1, "{all:?}");
+            assert!(all[0].contains("`more`") && all[0].contains(why), "{all:?}");
+            link.shutdown().await;
+        }
+    }
 }
