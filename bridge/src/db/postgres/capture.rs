@@ -430,6 +430,9 @@ fn stored_key(table: &Table, at: usize, row: &str) -> String {
                 format!("'i' || {}::text", super::canonical(kind.class, &name))
             }
             Class::Bytes => format!("'b' || encode({name}, 'hex')"),
+            class @ (Class::Timestamp | Class::Instant) => {
+                format!("'t' || {}", super::time_anywhere(class, &name))
+            }
             class => format!("'t' || {}", super::canonical(class, &name)),
         },
         Kind::Sqlite(_) | Kind::Mysql(_) => format!("'t' || {name}::text"),

@@ -319,26 +319,41 @@ fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
     })
 }
 
-/// A column, read in the one form of its class. A time is as far as the type goes: an infinite one has
-/// its own word, for which `to_char` has none, and one before Christ its era, which `to_char` leaves out.
+/// A column, read in the one form of its class. Our sessions write times as ISO 8601 has them, but for
+/// the letters of an instant; those before Christ have their era behind them, and infinite ones are a
+/// word. `to_char` would say the same for thrice the CPU.
 pub(crate) fn canonical(class: Class, name: &str) -> String {
-    let time = |value: &str, between: &str, end: &str| {
-        format!(
-            "coalesce(rtrim(rtrim(to_char({value}, 'YYYY-MM-DD{between}HH24:MI:SS.US'), '0'), '.') \
-             || CASE WHEN {value} < timestamp '0001-01-01' THEN '{end} BC' ELSE '{end}' END, {value}::text)"
-        )
-    };
     match class {
         Class::Int => format!("{name}::int8"),
         Class::Bool => format!("{name}::int4"),
         Class::Real | Class::Real4 => format!("{name}::float8"),
         Class::Bytes => name.to_owned(),
-        Class::Timestamp => time(name, " ", ""),
-        Class::Instant => time(&format!("({name} AT TIME ZONE 'UTC')"), "\"T\"", "Z"),
+        Class::Instant => {
+            let local = format!("replace(({name} AT TIME ZONE 'UTC')::text, ' ', 'T')");
+            format!(
+                "CASE WHEN {name} >= '0001-01-01 00:00:00+00' AND {name} < 'infinity' THEN {local} || 'Z' \
+                 ELSE replace({local}, 'TBC', 'Z BC') END"
+            )
+        }
+        Class::Timestamp => format!("{name}::text"),
         Class::Decimal(_) | Class::Text | Class::Bits(_) | Class::Uuid | Class::AsWritten => {
             format!("{name}::text")
         }
     }
+}
+
+/// As [`canonical`], of a time, in a session of the application's, which may show times in its own way. An
+/// infinite one has its own word, for which `to_char` has none, and one before Christ its era, which
+/// `to_char` leaves out.
+fn time_anywhere(class: Class, name: &str) -> String {
+    let (value, between, end) = match class {
+        Class::Instant => (format!("({name} AT TIME ZONE 'UTC')"), "\"T\"", "Z"),
+        _ => (name.to_owned(), " ", ""),
+    };
+    format!(
+        "coalesce(rtrim(rtrim(to_char({value}, 'YYYY-MM-DD{between}HH24:MI:SS.US'), '0'), '.') \
+         || CASE WHEN {value} < timestamp '0001-01-01' THEN '{end} BC' ELSE '{end}' END, {value}::text)"
+    )
 }
 
 /// A value for a column of this class: text that the statement casts, or bytes.
