@@ -194,6 +194,65 @@ impl Postgres {
         self.go_on(&[]).await;
     }
 
+    /// A standby that follows this server by its log; like any, it has none of its slots. From version 17 on
+    /// it fetches those that are made to outlive their server.
+    ///
+    /// # Panics
+    /// Panics when the files cannot be copied, or a server does not come up.
+    pub async fn standby(&mut self) -> Self {
+        let slot = "SELECT pg_create_physical_replication_slot('standby', true)";
+        self.execute(slot).await;
+        let fetches = self.version().await >= 17;
+        self.kill().await;
+        let dir = tempfile::tempdir().expect("there is room for a temporary directory");
+        give(dir.path(), self.user);
+        let (from, data) = (self.dir.path().join("data"), dir.path().join("data"));
+        let copied = Command::new("cp").arg("-a").args([&from, &data]).status();
+        assert!(copied.is_ok_and(|status| status.success()), "cp");
+        for slot in std::fs::read_dir(data.join("pg_replslot")).expect("a folder of slots") {
+            let path = slot.expect("a slot").path();
+            std::fs::remove_dir_all(path).expect("the copy's slots can be removed");
+        }
+        std::fs::write(data.join("standby.signal"), "").expect("it can be written");
+        self.go_on(&[]).await;
+        let port = free_address().port();
+        let leader = format!(
+            "primary_conninfo=host=127.0.0.1 port={} user=outgrow dbname=postgres",
+            self.port
+        );
+        let mut settings = vec![
+            &*leader,
+            "primary_slot_name=standby",
+            "hot_standby_feedback=on",
+        ];
+        if fetches {
+            settings.push("sync_replication_slots=on");
+        }
+        let server = serve(
+            self.user,
+            &self.program,
+            (dir.path(), None),
+            (port, None),
+            &settings,
+        );
+        let options = PgConnectOptions::new_without_pgpass().port(port);
+        let options = options.username("outgrow").database("postgres");
+        let mut made = Self {
+            dir,
+            program: self.program.clone(),
+            port,
+            user: self.user,
+            tls: None,
+            server,
+            pool: PgPoolOptions::new()
+                .max_connections(4)
+                .connect_lazy_with(options.host("127.0.0.1")),
+            disk: None,
+        };
+        made.ready().await;
+        made
+    }
+
     async fn kill(&mut self) {
         // Held first, so that it has no more children than are found.
         let postmaster = self.server.id().to_string();

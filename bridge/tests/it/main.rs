@@ -44,6 +44,7 @@ mod passing_errors;
 mod postgres;
 mod postgres_arrays;
 mod postgres_copy;
+mod postgres_fail_over;
 mod postgres_faults;
 mod postgres_replication;
 mod postgres_rounds;

@@ -8,9 +8,39 @@ use crate::db::postgres::copy::has_large;
 use crate::db::{Arg, Database, Dialect, PATIENCE, Tx, list, quote};
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Table};
+use crate::preflight::Problem;
 
 /// What tells a run of the server from all others.
 pub(super) const RUN: &str = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+
+/// What is published of each table.
+const PUBLISHED: &str = "publish = 'insert, update, delete', publish_via_partition_root = true";
+
+/// Why a table with virtual columns and whole rows in the log is not followed, and the way out.
+fn untold(table: &Table) -> (String, String, String) {
+    let what = "its whole rows are in the log, and columns that are computed when they are read are not: \
+                the server would refuse the application's own updates of it";
+    let of = Dialect::Postgres.table(&table.name);
+    let fix = format!("ALTER TABLE {of} REPLICA IDENTITY DEFAULT, or write capture = \"triggers\"");
+    (table.name.clone(), what.to_owned(), fix)
+}
+
+/// Makes a publication, or brings one up to this; with what is computed and kept in rows.
+fn publication(is_there: bool, name: &str, tables: &str, computed: bool) -> String {
+    const COMPUTED: &str = "publish_generated_columns = stored";
+    match (is_there, computed) {
+        (false, false) => {
+            format!("CREATE PUBLICATION {name} FOR TABLE {tables} WITH ({PUBLISHED})")
+        }
+        (false, true) => {
+            format!("CREATE PUBLICATION {name} FOR TABLE {tables} WITH ({PUBLISHED}, {COMPUTED})")
+        }
+        (true, false) => format!("ALTER PUBLICATION {name} SET TABLE {tables}"),
+        (true, true) => format!(
+            "ALTER PUBLICATION {name} SET ({COMPUTED}); ALTER PUBLICATION {name} SET TABLE {tables}"
+        ),
+    }
+}
 
 impl Database {
     /// Makes the publication and the slot, or brings the publication up to the plan.
@@ -62,6 +92,7 @@ impl Database {
         let mut published = Vec::new();
         let whole_rows = feed.rows && self.control(tx).await?.source == side;
         let version = self.server_version(tx).await?;
+        let mut computes = false;
         for table in plan.tables(side) {
             let name = Dialect::Postgres.table(&table.name);
             let text =
@@ -69,6 +100,7 @@ impl Database {
             let rows = tx.fetch(text, &[Arg::from(&name)]).await.on(side)?;
             let row = rows.first().ok_or(sqlx::Error::RowNotFound).on(side)?;
             let whole = row.int(1).on(side)? != 0;
+            computes |= whole && self.tells_computed(tx, table).await?;
             let told = whole_rows && self.short_of(tx, plan, table).await.on(side)?;
             let keys = table.key.iter().map(|&at| table.columns[at].name.as_str());
             // Only the key need come by the log else, where that can be said. A list of more columns
@@ -100,15 +132,10 @@ impl Database {
         let name = self.feed_publication();
         let text = "SELECT count(*) FROM pg_publication WHERE pubname = ?";
         let there = tx.number(text, &[Arg::from(&name)]).await.on(side)?;
-        let (name, tables) = (quote(&name), &told);
-        let text = if there == Some(0) {
-            format!(
-                "CREATE PUBLICATION {name} FOR TABLE {tables} WITH (publish = 'insert, update, delete', \
-                 publish_via_partition_root = true)"
-            )
-        } else {
-            format!("ALTER PUBLICATION {name} SET TABLE {tables}")
-        };
+        let (name, tables) = (&quote(&name), &told);
+        // Else the server refuses updates of a table whose whole rows it is to tell, from 18 on.
+        let computed = version >= 180_000 && computes;
+        let text = publication(there != Some(0), name, tables, computed);
         tx.script(text).await.on(side)?;
         Ok((watched, told))
     }
@@ -248,6 +275,9 @@ impl Database {
             );
         }
         for table in plan.tables(self.side) {
+            if self.computes_whole(tx, table, 'v').await? {
+                missing.push(untold(table));
+            }
             if let Some(fix) = self.unidentified(tx, table).await? {
                 let what = "an update or delete would not tell its key in the log".to_owned();
                 missing.push((table.name.clone(), what, fix));
@@ -274,6 +304,41 @@ impl Database {
             Ok((what, fix.to_owned()))
         };
         rows.iter().map(advice).collect()
+    }
+
+    /// Whether a table that tells whole rows must tell computed ones, too; those that the log has not
+    /// are refused, whoever starts the link, for the application would be.
+    async fn tells_computed(&self, tx: &mut Tx, table: &Table) -> Result<bool, Error> {
+        if self.computes_whole(tx, table, 'v').await.on(self.side)? {
+            let (table, what, fix) = untold(table);
+            let problem = Problem {
+                table,
+                column: None,
+                what,
+                fix,
+            };
+            return Err(Error::Mapping {
+                slice: self.slice.clone(),
+                problems: vec![problem],
+            });
+        }
+        self.computes_whole(tx, table, 's').await.on(self.side)
+    }
+
+    /// Whether the log identifies a table's rows by all columns, and some are computed: stored ones (`s`)
+    /// or virtual ones (`v`).
+    async fn computes_whole(
+        &self,
+        tx: &mut Tx,
+        table: &Table,
+        kind: char,
+    ) -> Result<bool, sqlx::Error> {
+        let text = "SELECT count(*) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+                    WHERE c.oid = to_regclass(?) AND c.relreplident = 'f' AND NOT a.attisdropped \
+                    AND a.attgenerated::text = ?";
+        let name = Dialect::Postgres.table(&table.name);
+        let args = [Arg::from(&name), Arg::from(kind.to_string().as_str())];
+        Ok(tx.number(text, &args).await? != Some(0))
     }
 
     /// How to make the log identify a table's rows by the mapped key, if it does not.
