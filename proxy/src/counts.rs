@@ -7,6 +7,7 @@ pub(crate) mod routes;
 mod slow;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outgrow_rollout::{ProxyEvidence, Side, SideCounts, SideTimes};
@@ -159,33 +160,60 @@ impl Rows {
 
 /// Counters of a slice, by side.
 #[derive(Debug)]
-pub(crate) struct Counts(Rows);
+pub(crate) struct Counts {
+    rows: Rows,
+    /// The times of both when the slice's share of reads was last changed.
+    begun: Mutex<[[u64; BUCKETS]; 2]>,
+}
 
 impl Counts {
     pub(crate) fn new(cores: usize) -> Self {
-        Self(Rows::new(2, cores))
+        Self {
+            rows: Rows::new(2, cores),
+            begun: Mutex::new([[0; BUCKETS]; 2]),
+        }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, [[u64; BUCKETS]; 2]> {
+        // Plain data: a panic elsewhere cannot leave it half changed.
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another share is in force. How slow the sides were before says nothing of how they bear this one.
+    pub(crate) fn begin(&self) {
+        *self.begun() = [0, 1].map(|row| self.rows.buckets(row));
     }
 
     /// An answer, or its absence, of one side. Called on the core's own thread only.
     pub(crate) fn count(&self, core: usize, side: Side, error: bool, took: Duration) {
-        self.0.count(core, index(side), (error, took));
+        self.rows.count(core, index(side), (error, took));
     }
 
     /// What was counted as an answer has turned out to be an error at its end. Called on the core's
     /// own thread only.
     pub(crate) fn fail(&self, core: usize, side: Side) {
-        self.0.fail(core, index(side));
+        self.rows.fail(core, index(side));
     }
 
+    /// All requests and errors, and the times since the share was last changed.
     pub(crate) fn read(&self) -> ProxyEvidence {
+        let begun = *self.begun();
+        let side = |side| {
+            let row = index(side);
+            let times = since(self.rows.buckets(row), &begun[row]);
+            SideCounts {
+                p99_us: quantile(&times, 99),
+                ..self.rows.counts(row)
+            }
+        };
         ProxyEvidence {
-            legacy: self.0.counts(index(Side::Legacy)),
-            extracted: self.0.counts(index(Side::Extracted)),
+            legacy: side(Side::Legacy),
+            extracted: side(Side::Extracted),
         }
     }
 
     pub(crate) fn times(&self, side: Side) -> SideTimes {
-        self.0.times(index(side))
+        self.rows.times(index(side))
     }
 }
 
@@ -206,6 +234,14 @@ fn bucket(micros: u64) -> usize {
         0
     };
     (4 * power as usize + quarter as usize).min(BUCKETS - 1)
+}
+
+/// What came after `earlier`.
+fn since(mut times: [u64; BUCKETS], earlier: &[u64; BUCKETS]) -> [u64; BUCKETS] {
+    for (now, then) in times.iter_mut().zip(earlier) {
+        *now = now.saturating_sub(*then);
+    }
+    times
 }
 
 /// The upper end of the bucket that holds this percentile.

@@ -95,7 +95,7 @@ impl Handle {
         self.slice(id).map_or(0, |slice| slice.gate.waited())
     }
 
-    /// Requests, errors and times of both sides since the start.
+    /// Requests and errors of both sides since the start, and their times since the share of reads was last changed.
     pub fn counts(&self, id: &SliceId) -> Option<ProxyEvidence> {
         Some(self.slice(id)?.counts.read())
     }

@@ -138,32 +138,79 @@ impl Slice {
     }
 
     fn put(&self, orders: Orders) {
-        self.live.store(Arc::new(orders.effective()));
+        let live = orders.effective();
+        if live.weight != self.live().weight {
+            self.counts.begin();
+        }
+        self.live.store(Arc::new(live));
         self.unsaved.store(true, Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use outgrow_rollout::{Revision, SliceId};
+    use std::time::Duration;
+
+    use outgrow_rollout::{Revision, Side, SliceId};
 
     use super::*;
 
+    fn slice() -> Slice {
+        let settings = SliceSettings {
+            id: SliceId::new("a").unwrap(),
+            service: String::new(),
+            routes: Vec::new(),
+            cohort: Vec::new(),
+            salt: String::new(),
+            guard: outgrow_rollout::GuardLimits::default(),
+            fallback: true,
+        };
+        Slice::new(settings, 1, None)
+    }
+
+    /// A service that was slow, and was mended, or the other way round.
+    #[test]
+    fn times_are_those_of_the_share_in_force() {
+        let slice = slice();
+        let put = |revision, weight| {
+            slice.apply(Live {
+                revision: Revision(revision),
+                weight,
+                ..Live::legacy()
+            });
+        };
+        let answers = |many: u32, millis| {
+            for _ in 0..many {
+                let took = Duration::from_millis(millis);
+                slice.counts.count(0, Side::Extracted, false, took);
+            }
+        };
+        let p99 = || slice.counts.read().extracted.p99_us;
+        let five = Weight::from_percent("5").unwrap();
+        put(1, five);
+        answers(1_000, 1);
+        assert!(p99().unwrap() < 2_000);
+        put(2, five);
+        assert!(p99().is_some(), "the share is the same");
+        put(3, Weight::FULL);
+        assert_eq!(p99(), None, "nothing was answered in this step");
+        answers(10, 100);
+        assert!(
+            p99().unwrap() >= 100_000,
+            "a thousand quick ones were before it"
+        );
+        slice.lower();
+        answers(10, 1);
+        assert!(
+            p99().unwrap() < 2_000,
+            "nor does the slow step count any more"
+        );
+        assert_eq!(slice.counts.read().extracted.requests, 1_020);
+    }
+
     #[test]
     fn an_older_epoch_cannot_raise_what_the_guard_lowered() {
-        let slice = Slice::new(
-            SliceSettings {
-                id: SliceId::new("a").unwrap(),
-                service: String::new(),
-                routes: Vec::new(),
-                cohort: Vec::new(),
-                salt: String::new(),
-                guard: outgrow_rollout::GuardLimits::default(),
-                fallback: true,
-            },
-            1,
-            None,
-        );
+        let slice = slice();
         let live = |revision, epoch, weight| Live {
             revision: Revision(revision),
             epoch,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use outgrow_rollout::{AnswerFigures, BAR_PERCENTS, BARS, Pace, SideCounts, SideTimes};
 
 use super::slow::SlowCounts;
-use super::{BUCKETS, Classes, Rows, by_class, micros, quantile, raise_class};
+use super::{BUCKETS, Classes, Rows, by_class, micros, quantile, raise_class, since};
 
 /// One build on one core, on a line of its own.
 #[derive(Debug, Default)]
@@ -50,11 +50,7 @@ impl Total {
     }
 
     fn times_since(&self, earlier: &Self) -> [u64; BUCKETS] {
-        let mut times = self.times;
-        for (now, then) in times.iter_mut().zip(&earlier.times) {
-            *now = now.saturating_sub(*then);
-        }
-        times
+        since(self.times, &earlier.times)
     }
 
     /// How many answers came after `earlier`, and what they keep.
