@@ -643,8 +643,13 @@ async fn the_guard_takes_a_slow_build_back_and_says_how_slow_it_was() {
     let asked = green.seen().len();
     assert_eq!(shop.ask().await, "blue");
     assert_eq!(green.seen().len(), asked);
-    let journal = shop.done(&["route", "history", "catalog"]).await;
-    for word in ["build-abort", reason, "green: p50 ", "blue: p50 "] {
+    // The guard acts first, and the journal is told.
+    let journal = eventually("the journal to have it", WAIT, || async {
+        let journal = shop.done(&["route", "history", "catalog"]).await;
+        journal.contains("build-abort").then_some(journal)
+    })
+    .await;
+    for word in [reason, "green: p50 ", "blue: p50 "] {
         assert!(journal.contains(word), "{word}: {journal}");
     }
     assert!(shop.process.stop().await.success());
