@@ -293,7 +293,14 @@ fn moment(text: &str, between: u8, end: &str) -> Option<i64> {
         _ => return None,
     };
     let seconds = (hour * 60 + minute) * 60 + second;
-    fits.then(|| (days(year, month, day) - DAYS) * MICROS_A_DAY + seconds * 1_000_000 + micros)
+    if !fits {
+        return None;
+    }
+    // Years that the server does not know may have more microseconds than it counts, or as many as it
+    // has for no moment.
+    let days = (days(year, month, day) - DAYS).checked_mul(MICROS_A_DAY)?;
+    let moment = days.checked_add(seconds * 1_000_000 + micros)?;
+    (i64::MIN + 1..i64::MAX).contains(&moment).then_some(moment)
 }
 
 /// A number of few digits and of nothing else.
@@ -387,6 +394,9 @@ mod tests {
             "2000-01-01 00:00:00 AD",
             "+2000-01-01 00:00:00",
             "",
+            "999999-12-31 23:59:59",
+            "294277-01-09 04:00:54.775807",
+            "294277-01-10 23:59:59.999999",
         ] {
             assert_eq!(local(other), None, "{other}");
         }
