@@ -216,7 +216,8 @@ impl Applier<'_> {
                 moved.await
             }
             None => {
-                let moved = target.advance(tx, stream, self.epoch, batch.upto, batch.beat);
+                let to = (batch.upto, batch.mark.as_ref());
+                let moved = target.advance(tx, (stream, self.epoch), to, batch.beat);
                 moved.await
             }
         }

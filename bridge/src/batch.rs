@@ -29,6 +29,7 @@ use std::time::Duration;
 use outgrow_rollout::Side;
 
 use crate::db::books::Copy;
+use crate::db::mark::Mark;
 use crate::db::postgres::copy::{self, Cut, Shape};
 use crate::db::stream::Change;
 use crate::db::sums::Range;
@@ -59,6 +60,8 @@ pub(crate) struct Work {
 pub(crate) struct Batch {
     /// The position once this is applied.
     pub(crate) upto: i64,
+    /// Which change that is, where the source says so.
+    pub(crate) mark: Option<Mark>,
     /// Time of the newest heartbeat up to there.
     pub(crate) beat: Option<i64>,
     pub(crate) work: Vec<Work>,
@@ -129,6 +132,7 @@ pub(crate) struct Take<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) source: &'a Database,
     pub(crate) after: i64,
+    pub(crate) mark: Option<&'a Mark>,
     pub(crate) changes: u32,
     /// What their rows may have, about.
     pub(crate) bytes: usize,
@@ -143,25 +147,17 @@ impl Take<'_> {
     /// Reads the next batch, or `None` when there is nothing to do.
     pub(crate) async fn next(&self) -> Result<Option<Batch>, Error> {
         let mut tx = self.source.read().await?;
-        let head = self.source.head(&mut tx).await?;
-        if head < self.after {
-            return Err(Error::Discontinued {
-                side: self.source.side,
-                what: format!("its last change is {head}, {} was applied", self.after),
-            });
-        }
+        let head = self.source.head_behind(&mut tx, self.after).await?;
         let unplaced = self.source.unplaced(&mut tx, UNPLACED).await?;
         let fresh = unplaced.iter().any(|c| !self.unplaced.contains(&c.seq));
         if head == self.after && self.chunk.is_none() && !fresh {
             return Ok(None);
         }
-        let mut changes = self
-            .source
-            .changes(&mut tx, self.after, self.changes)
-            .await?;
+        let mut changes = self.behind(&mut tx, &unplaced).await?;
         let mut truncated = changes.len() >= self.changes as usize;
+        let beside = self.source.prints(&unplaced);
         match changes.iter().position(Change::is_of_all) {
-            Some(0) => return Ok(Some(emptied(self.plan, self.source.side, &changes[0]))),
+            Some(0) => return self.emptied(&mut tx, &changes[..1], (head, beside)).await,
             // Up to there as ever.
             Some(at) => {
                 changes.truncate(at);
@@ -198,10 +194,13 @@ impl Take<'_> {
                 upto = changes.last().map_or(self.after, |last| last.seq);
             }
         }
+        let applied = (self.mark, changes.as_slice());
+        let shown = (head, beside);
         let mut batch = Batch {
             work,
             named,
             cut: cut.is_some(),
+            mark: self.source.marked_within(&mut tx, applied, shown).await?,
             unplaced: unplaced.iter().map(|c| c.seq).collect(),
             upto,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
@@ -213,6 +212,36 @@ impl Take<'_> {
             self.copy(tx, chunk, &mut batch).await?;
         }
         Ok(Some(batch))
+    }
+
+    /// The next changes, of a source that has all that was seen of it before.
+    async fn behind(&self, tx: &mut Tx, unplaced: &[Change]) -> Result<Vec<Change>, Error> {
+        let (source, mark) = (self.source, self.mark.filter(|mark| mark.seq == self.after));
+        let changes = source.changes_behind(tx, (self.after, mark), self.changes);
+        let changes = changes.await?;
+        match changes.len() < self.changes as usize {
+            true => source.has_shown(mark, &changes, unplaced)?,
+            false => source.still_has(tx, mark, unplaced).await?,
+        }
+        Ok(changes)
+    }
+
+    /// The batch of a change that has no key.
+    async fn emptied(
+        &self,
+        tx: &mut Tx,
+        change: &[Change],
+        shown: (i64, Vec<u64>),
+    ) -> Result<Option<Batch>, Error> {
+        let group = |of: &Change| self.plan.group_of(self.source.side, &of.table);
+        let mark = self.source.marked_within(tx, (self.mark, change), shown);
+        Ok(Some(Batch {
+            upto: change.first().map_or(self.after, |of| of.seq),
+            mark: mark.await?,
+            emptied: change.first().and_then(group),
+            truncated: true,
+            ..Batch::default()
+        }))
     }
 
     /// Adds what is due of the backfill.
@@ -415,16 +444,6 @@ pub(crate) fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Ima
         key,
         target,
         source,
-    }
-}
-
-/// The batch of a change that has no key.
-fn emptied(plan: &Plan, side: Side, change: &Change) -> Batch {
-    Batch {
-        upto: change.seq,
-        emptied: plan.group_of(side, &change.table),
-        truncated: true,
-        ..Batch::default()
     }
 }
 

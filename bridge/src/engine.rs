@@ -14,6 +14,7 @@ use crate::beats::Beats;
 use crate::both;
 use crate::db::Database;
 use crate::db::books::{Copy, Foreign};
+use crate::db::mark::Mark;
 use crate::error::{Error, OnSide};
 use crate::events::trim_to;
 use crate::pace::{self, Pace};
@@ -41,9 +42,12 @@ pub(crate) struct Engine {
     /// Of the stream from `source`, kept on the passive side.
     pub(crate) epoch: i64,
     pub(crate) applied: i64,
+    /// Which change that is, where that is known.
+    pub(crate) mark: Option<Mark>,
     /// Of the stream from the passive side, kept on the source.
     pub(crate) epoch_back: i64,
     pub(crate) applied_back: i64,
+    pub(crate) mark_back: Option<Mark>,
     pub(crate) copies: Vec<Copy>,
     /// Tables whose rows do not go from database to database, each for so many rows to come.
     pub(crate) looked_at: HashMap<String, u64>,
@@ -111,6 +115,7 @@ impl Engine {
         let short = self.go_short().await?;
         if short.is_none() {
             self.source().place().await?;
+            self.shared.pass("placed");
         }
         // Not before: a target that is down must not hold the source's log back.
         beaten?;
@@ -251,6 +256,7 @@ impl Engine {
             plan: &self.plan,
             source: self.source(),
             after: self.applied,
+            mark: self.mark.as_ref(),
             changes,
             bytes,
             chunk,
@@ -275,6 +281,7 @@ impl Engine {
     /// Takes note of a batch that was committed.
     pub(crate) async fn applied_one(&mut self, batch: Batch, parked: u64) -> Result<(), Error> {
         self.applied = batch.upto;
+        self.mark = batch.mark.or(self.mark.take());
         if !batch.truncated {
             self.unplaced.clone_from(&batch.unplaced);
         }
@@ -366,7 +373,8 @@ impl Engine {
             return Ok(true);
         }
         let limit = self.shared.limits().batch_changes;
-        let changes = passive.changes(&mut tx, self.applied_back, limit).await?;
+        let after = (self.applied_back, self.mark_back.as_ref());
+        let changes = passive.changes_behind(&mut tx, after, limit).await?;
         let Some(mut upto) = changes.last().map(|c| c.seq) else {
             return Ok(false);
         };
@@ -402,15 +410,17 @@ impl Engine {
             room -= size;
         }
         drop(tx);
-        let beats = changes.iter().filter(|c| c.is_beat() && c.seq <= upto);
+        let noted = changes.partition_point(|c| c.seq <= upto);
+        let beats = changes[..noted].iter().filter(|c| c.is_beat());
         let beat = beats.map(|c| c.at).max();
-        self.note_back(upto, beat, found).await?;
+        let mark = passive.marked(None, &changes[..noted]);
+        self.note_back((upto, mark), beat, found).await?;
         Ok(false)
     }
 
     async fn note_back(
         &mut self,
-        upto: i64,
+        (upto, mark): (i64, Option<Mark>),
         beat: Option<i64>,
         found: Vec<(usize, Key, Foreign)>,
     ) -> Result<(), Error> {
@@ -430,10 +440,15 @@ impl Engine {
         }
         let stream = self.source.other();
         authority
-            .advance(&mut tx, stream, self.epoch_back, upto, beat)
+            .advance(
+                &mut tx,
+                (stream, self.epoch_back),
+                (upto, mark.as_ref()),
+                beat,
+            )
             .await?;
         tx.commit().await.on(authority.side)?;
-        self.applied_back = upto;
+        (self.applied_back, self.mark_back) = (upto, mark);
         if let Some(beat_ms) = beat {
             let crossed = self.crossed(self.source.other(), beat_ms);
             self.shared.status(|s| s.crossed_back = Some(crossed));
@@ -534,7 +549,7 @@ impl Engine {
         ] {
             let upto = trim_to(&self.shared, database, applied).await?;
             let upto = self.shared.holds.bound(database.side, upto);
-            database.trim(upto, rows).await?;
+            database.trim(database.spare_marked(upto), rows).await?;
         }
         self.shared.pass("trimmed");
         self.source().trim_seen(self.applied).await?;

@@ -55,6 +55,8 @@ impl Shared {
             return Ok(None);
         };
         there.install_origin().await?;
+        there.install_mark().await?;
+        here.install_mark().await?;
         let mut tx = there.read().await?;
         let origin = there.origin(&mut tx, side).await?;
         drop(tx);
@@ -73,6 +75,8 @@ impl Shared {
         self.has_what_was_applied(here, there).await?;
         let back = self.forgotten(here, there).await?;
         here.allow().await?;
+        // It may be behind with records of ours, which the other side keeps no longer.
+        here.forget_mark(there.side).await?;
         let mut tx = there.write().await?;
         if let Some((head, applied)) = back {
             there.set_back(&mut tx, side, head).await?;

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use outgrow_rollout::{DataPhase, Side};
 
+use crate::batch::UNPLACED;
 use crate::beats::Beats;
 use crate::both::Writes;
 use crate::db::books::{Copy, Position};
@@ -42,6 +43,18 @@ impl Roles {
     }
 }
 
+impl Shared {
+    /// Refuses writes on both sides where they cannot be.
+    fn may_both(&self) -> Result<(), Error> {
+        let problems = self.cannot_both();
+        let slice = self.spec.slice.clone();
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Mapping { slice, problems }),
+        }
+    }
+}
+
 async fn roles(shared: &Shared) -> Result<Roles, Error> {
     let one = async |database: &Database| {
         let mut tx = database.read().await?;
@@ -61,11 +74,7 @@ impl Engine {
         // What an engine before this one had not on record is found by the log.
         shared.legacy.ask_anew().await;
         shared.extracted.ask_anew().await;
-        let problems = shared.cannot_both();
-        if !problems.is_empty() {
-            let slice = shared.spec.slice.clone();
-            return Err(Error::Mapping { slice, problems });
-        }
+        shared.may_both()?;
         let (plan, schemas) = shared.plan(None).await?;
         let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
@@ -90,7 +99,7 @@ impl Engine {
         shared.pass("claimed");
         let copies = begin_copies(&shared, &plan).await?;
         let now = Instant::now();
-        let versions = (
+        let schema_versions = (
             shared.legacy.schema_version().await?,
             shared.extracted.schema_version().await?,
         );
@@ -100,14 +109,16 @@ impl Engine {
             source: recorded,
             epoch: forward.epoch,
             applied: forward.seq,
+            mark: forward.mark,
             epoch_back: back.epoch,
             applied_back: back.seq,
+            mark_back: back.mark,
             copies,
             looked_at: HashMap::new(),
             pace: Pace::default(),
             unplaced: std::collections::HashSet::new(),
             recent: crate::recent::Recent::default(),
-            schema_versions: versions,
+            schema_versions,
             schemas,
             beats: Beats::default(),
             next_beat: now,
@@ -219,6 +230,7 @@ impl Engine {
         let back = claim(&self.shared, self.source.other()).await?;
         (self.epoch, self.applied) = (forward.epoch, forward.seq);
         (self.epoch_back, self.applied_back) = (back.epoch, back.seq);
+        (self.mark, self.mark_back) = (forward.mark, back.mark);
         self.unplaced.clear();
         self.seen_back = false;
         self.half_turned = false;
@@ -318,13 +330,13 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
     let birth = from.control(&mut there).await?.birth;
     let beat = from.last_beat(&mut there, "").await?;
     comes_from(shared, stream, &mut tx, &mut there).await?;
-    drop(there);
     let position = match known {
         None => Position {
             epoch: 1,
             seq: head,
             birth,
             beat: None,
+            mark: from.mark_at(&mut there, head).await?,
         },
         Some(known) if known.birth != birth => {
             return Err(Error::Discontinued {
@@ -341,18 +353,19 @@ async fn claim(shared: &Shared, stream: Side) -> Result<Position, Error> {
         }
         Some(known) if known.seq <= head => {
             from.has_beaten(beat, known.beat)?;
+            let unplaced = from.unplaced(&mut there, UNPLACED).await?;
+            let mark = known.mark.as_ref();
+            from.still_has(&mut there, mark, &unplaced).await?;
             Position {
                 epoch: known.epoch + 1,
                 ..known
             }
         }
         Some(known) => {
-            return Err(Error::Discontinued {
-                side: stream,
-                what: format!("its last change is {head}, {} was applied", known.seq),
-            });
+            return Err(from.is_short(head, known.seq));
         }
     };
+    drop(there);
     into.set_position(&mut tx, stream, &position).await?;
     tx.commit().await.on(into.side)?;
     // Nobody else can move the position any more, and what it says is on the target's disk.
@@ -461,14 +474,16 @@ async fn turn(shared: &Shared, plan: &Plan, source: Side) -> Result<(), Error> {
     } else {
         old_sequences(old, &mut there, new, plan).await?
     };
+    let head = new.head(&mut here).await?;
     let begin = Position {
         epoch: old
             .position(&mut there, source)
             .await?
             .map_or(1, |p| p.epoch + 1),
-        seq: new.head(&mut here).await?,
+        seq: head,
         birth: control.birth,
         beat: None,
+        mark: new.mark_at(&mut here, head).await?,
     };
     old.set_position(&mut there, source, &begin).await?;
     old.set_source(&mut there, source, next).await?;

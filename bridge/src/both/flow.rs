@@ -11,6 +11,7 @@ use super::guard::{Done, Guard};
 use crate::apply::{Applier, Outcome};
 use crate::batch::{Batch, UNPLACED, Work, current};
 use crate::db::Tx;
+use crate::db::mark::Mark;
 use crate::db::stream::Change;
 use crate::engine::{Engine, WIDEN};
 use crate::error::Error;
@@ -39,10 +40,12 @@ impl State {
     }
 }
 
-/// One direction: the epoch of its stream, how much of it is applied, and how much of the other.
-struct Lane {
+/// One direction: the epoch of its stream, how much of it is applied, up to which change, and how much of
+/// the other.
+struct Lane<'a> {
     epoch: i64,
     applied: i64,
+    mark: Option<&'a Mark>,
     back: i64,
 }
 
@@ -67,17 +70,19 @@ impl Engine {
         self.shared.spec.writes.both().is_some() && self.copied()
     }
 
-    fn lane(&self, from: Side) -> Lane {
+    fn lane(&self, from: Side) -> Lane<'_> {
         if from == self.source {
             Lane {
                 epoch: self.epoch,
                 applied: self.applied,
+                mark: self.mark.as_ref(),
                 back: self.applied_back,
             }
         } else {
             Lane {
                 epoch: self.epoch_back,
                 applied: self.applied_back,
+                mark: self.mark_back.as_ref(),
                 back: self.applied,
             }
         }
@@ -178,17 +183,12 @@ impl Engine {
         let database = self.shared.on(from);
         let lane = self.lane(from);
         let mut tx = database.read().await?;
-        let head = database.head(&mut tx).await?;
-        if head < lane.applied {
-            return Err(Error::Discontinued {
-                side: from,
-                what: format!("its last change is {head}, {} was applied", lane.applied),
-            });
-        }
+        let head = database.head_behind(&mut tx, lane.applied).await?;
         if head == lane.applied {
             return Ok(Look::Nothing);
         }
-        let mut changes = database.changes(&mut tx, lane.applied, limit).await?;
+        let after = (lane.applied, lane.mark);
+        let mut changes = database.changes_behind(&mut tx, after, limit).await?;
         let mut truncated = changes.len() >= limit as usize;
         let each = portion::Each::Key;
         let fits = portion::fitting(&self.plan, database, &mut tx, &changes, each, bytes).await?;
@@ -220,6 +220,7 @@ impl Engine {
         let named = database.named(&mut tx).await?;
         let batch = Batch {
             upto,
+            mark: database.marked(None, &changes),
             named,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
             work,
@@ -286,6 +287,7 @@ impl Engine {
             return self.applied_one(batch, parked).await;
         }
         self.applied_back = batch.upto;
+        self.mark_back = batch.mark.or(self.mark_back.take());
         for work in &batch.work {
             self.recent.note(work.group, &work.key);
         }

@@ -3,6 +3,7 @@
 
 use outgrow_rollout::Side;
 
+use super::mark::Mark;
 use super::stream::KEYS;
 use super::tx::Fetched;
 use super::{Arg, Database, Dialect, Place, Tx, mysql, now_ms, postgres};
@@ -32,6 +33,8 @@ pub(crate) struct Position {
     pub(crate) seq: i64,
     pub(crate) birth: String,
     pub(crate) beat: Option<i64>,
+    /// Which change that is, if it is known.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// The backfill of one group.
@@ -227,7 +230,7 @@ impl Database {
         stream: Side,
     ) -> Result<Option<Position>, Error> {
         let text = format!(
-            "SELECT epoch, seq, birth, beat FROM {} WHERE stream = ?",
+            "SELECT epoch, seq, birth, beat, mark FROM {} WHERE stream = ?",
             self.own("position")
         );
         let rows = tx
@@ -240,6 +243,9 @@ impl Database {
                 seq: row.int(1)?,
                 birth: row.text(2)?,
                 beat: row.maybe(3),
+                // A version before moves a position on and leaves the mark behind.
+                mark: (row.maybe_text(4).and_then(|text| text.parse().ok()))
+                    .filter(|mark: &Mark| row.int(1).is_ok_and(|seq| seq == mark.seq)),
             })
         };
         rows.first().map(read).transpose().on(self.side)
@@ -265,10 +271,10 @@ impl Database {
         to: &Position,
     ) -> Result<(), Error> {
         let text = format!(
-            "INSERT INTO {} (stream, epoch, seq, birth, beat) VALUES (?, ?, ?, ?, ?) {}",
+            "INSERT INTO {} (stream, epoch, seq, birth, beat, mark) VALUES (?, ?, ?, ?, ?, ?) {}",
             self.own("position"),
             self.dialect()
-                .or_update("stream", &["epoch", "seq", "birth", "beat"])
+                .or_update("stream", &["epoch", "seq", "birth", "beat", "mark"])
         );
         let args = [
             Arg::from(stream.as_str()),
@@ -276,6 +282,7 @@ impl Database {
             Arg::from(to.seq),
             Arg::from(&to.birth),
             Arg::from(to.beat),
+            Arg::Text(to.mark.as_ref().map(Mark::to_string)),
         ];
         tx.execute(&text, &args).await.on(self.side)?;
         Ok(())
@@ -295,19 +302,20 @@ impl Database {
     pub(crate) async fn advance(
         &self,
         tx: &mut Tx,
-        stream: Side,
-        epoch: i64,
-        seq: i64,
+        (stream, epoch): (Side, i64),
+        (seq, mark): (i64, Option<&Mark>),
         beat: Option<i64>,
     ) -> Result<(), Error> {
         let text = format!(
-            "UPDATE {} SET seq = ?, beat = coalesce(?, beat) WHERE stream = ? AND epoch = ?{}",
+            "UPDATE {} SET seq = ?, beat = coalesce(?, beat), mark = coalesce(?, mark) \
+             WHERE stream = ? AND epoch = ?{}",
             self.own("position"),
             self.and_no_more()
         );
         let args = [
             Arg::from(seq),
             Arg::from(beat),
+            Arg::Text(mark.map(Mark::to_string)),
             Arg::from(stream.as_str()),
             Arg::from(epoch),
         ];

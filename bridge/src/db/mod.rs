@@ -6,6 +6,7 @@ mod beat;
 pub(crate) mod books;
 pub(crate) mod images;
 pub(crate) mod keys;
+pub(crate) mod mark;
 pub(crate) mod mysql;
 mod names;
 pub(crate) mod origin;
@@ -423,6 +424,7 @@ impl Database {
             None => {}
         }
         self.install_beat().await?;
+        self.install_mark().await?;
         self.install_origin().await?;
         self.install_events().await?;
         self.install_verify().await?;
@@ -432,16 +434,11 @@ impl Database {
     /// Removes everything that [`Self::install`] made.
     pub(crate) async fn uninstall(&self) -> Result<(), Error> {
         self.beaten.store(i64::MIN, Ordering::Release);
+        self.release().await;
         match self.dialect() {
             Dialect::Sqlite => self.uninstall_sqlite().await,
-            Dialect::Postgres => {
-                self.release().await;
-                self.uninstall_postgres().await
-            }
-            Dialect::Mysql => {
-                self.release().await;
-                self.uninstall_mysql().await
-            }
+            Dialect::Postgres => self.uninstall_postgres().await,
+            Dialect::Mysql => self.uninstall_mysql().await,
         }
     }
 

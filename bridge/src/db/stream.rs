@@ -17,7 +17,7 @@ pub(crate) struct Change {
     pub(crate) table: String,
     pub(crate) op: String,
     pub(crate) at: i64,
-    columns: Vec<Cell>,
+    pub(super) columns: Vec<Cell>,
     /// Its rows, where they were noted and are asked for.
     pub(crate) images: Option<Images>,
 }
@@ -83,6 +83,23 @@ impl Database {
             }
         };
         Ok(found.on(self.side)?.unwrap_or(0))
+    }
+
+    /// As [`Self::head`], of a stream that was applied up to here.
+    pub(crate) async fn head_behind(&self, tx: &mut Tx, applied: i64) -> Result<i64, Error> {
+        let head = self.head(tx).await?;
+        match head < applied {
+            true => Err(self.is_short(head, applied)),
+            false => Ok(head),
+        }
+    }
+
+    /// What a stream is that ends before what was applied of it.
+    pub(crate) fn is_short(&self, head: i64, applied: i64) -> Error {
+        Error::Discontinued {
+            side: self.side,
+            what: format!("its last change is {head}, {applied} was applied"),
+        }
     }
 
     pub(crate) async fn changes(

@@ -55,6 +55,7 @@ mod postgres_versions;
 mod preflight;
 mod references;
 mod restored;
+mod restored_numbers;
 mod sequences;
 mod server_deaths;
 mod shop;

@@ -1,13 +1,12 @@
 //! A source that was restored from a backup is not the one that was followed, whatever it has by now:
 //! what the passive side has beyond it would stay there, and what comes has numbers that were applied.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use outgrow_bridge::{Capture, Clock, DatabaseUrl, FaultHook, Link, LinkSpec, Policy};
+use outgrow_bridge::{Capture, Clock, DatabaseUrl, FaultHook, Limits, Link, LinkSpec, Policy};
 use outgrow_rollout::{DataPhase, Side};
-use outgrow_testkit::{Postgres, Relay, TempDatabase, eventually};
+use outgrow_testkit::{Relay, TempDatabase, eventually};
 use sqlx::{Executor as _, SqlitePool};
 use tokio::sync::Notify;
 
@@ -17,7 +16,7 @@ use crate::mysql_binlog::{begun, stopped};
 use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
 use crate::shop::{WAIT, copied};
 
-async fn backup(db: &mut Db) {
+pub(crate) async fn backup(db: &mut Db) {
     match db {
         Db::Pg(server) => server.backup().await,
         Db::My(server) => server.backup().await,
@@ -33,7 +32,7 @@ async fn restore(db: &mut Db) {
     }
 }
 
-async fn refusal(spec: LinkSpec) -> String {
+pub(crate) async fn refusal(spec: LinkSpec) -> String {
     let link = Link::open(spec).await.unwrap();
     let refused = link.ensure(DataPhase::Following, Side::Legacy).await;
     link.shutdown().await;
@@ -41,7 +40,7 @@ async fn refusal(spec: LinkSpec) -> String {
 }
 
 /// More changes than the backup lacks: the numbers of the stream tell nothing any more.
-const LATER: &str = "UPDATE item SET note = 'of another history'";
+pub(crate) const LATER: &str = "UPDATE item SET note = 'of another history'";
 
 async fn noticed(mut pair: Pair) {
     pair.legacy.execute(&items(1, 40)).await;
@@ -137,43 +136,59 @@ async fn backup_of_a_running_link(pair: &mut Pair) {
 
 /// A link that is kept from its source while that is restored and works on, so that no place tells it any
 /// more: neither the length of its log nor the numbers of its stream.
-struct Away {
-    pair: Pair,
-    relay: Relay,
-    link: Link,
+pub(crate) struct Away {
+    pub(crate) pair: Pair,
+    pub(crate) relay: Relay,
+    pub(crate) link: Link,
 }
 
 impl Away {
     async fn of(extracted: Db, capture: Capture, fault: Option<FaultHook>) -> Self {
-        let legacy = Postgres::with(LEGACY_PG).await;
-        let relay = Relay::to(legacy.address()).await;
-        let url: DatabaseUrl = legacy.url_through(&relay).parse().unwrap();
-        let legacy = Db::Pg(Box::new(legacy));
+        let legacy = Db::pg(LEGACY_PG).await;
         let pair = match capture {
             Capture::Triggers => Pair::of(legacy, extracted),
             Capture::Replication => Pair::replicated(legacy, extracted),
         };
+        Self::with(pair, |limits| limits.fault = fault).await
+    }
+
+    pub(crate) async fn with(pair: Pair, limited: impl FnOnce(&mut Limits)) -> Self {
         pair.legacy.execute(&items(1, 40)).await;
-        let mut spec = LinkSpec {
-            legacy: url.capturing(capture).unwrap(),
-            ..pair.spec()
-        };
+        let mut spec = pair.spec();
         spec.limits.busy = Duration::from_millis(500);
-        spec.limits.fault = fault;
+        limited(&mut spec.limits);
+        let (relay, url) = match &pair.legacy {
+            Db::Pg(server) => {
+                let relay = Relay::to(server.address()).await;
+                let url = server.url_through(&relay);
+                (relay, url)
+            }
+            Db::My(server) => {
+                let relay = Relay::to(server.address()).await;
+                let url = server.url_through(&relay);
+                (relay, url)
+            }
+            Db::Lite(_) => unreachable!("it is a server"),
+        };
+        let url: DatabaseUrl = url.parse().unwrap();
+        spec.legacy = match pair.is_replicated() {
+            true => url.capturing(Capture::Replication).unwrap(),
+            false => url.capturing(Capture::Triggers).unwrap(),
+        };
         let link = Link::open(spec).await.unwrap();
         link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
         copied(&link).await;
         Self { pair, relay, link }
     }
 
-    async fn restored(&mut self) {
+    pub(crate) async fn restored(&mut self) {
         restore(&mut self.pair.legacy).await;
         for _ in 0..20 {
             self.pair.legacy.execute(LATER).await;
         }
     }
 
-    async fn noticed(self) {
+    pub(crate) async fn noticed(self) {
         self.relay.mend();
         let said = stopped(&self.link).await;
         assert!(said.contains("restored from a backup"), "{said}");
@@ -184,7 +199,7 @@ impl Away {
     }
 }
 
-const AFTER: &str = "UPDATE item SET note = 'after the backup' WHERE id < 4";
+pub(crate) const AFTER: &str = "UPDATE item SET note = 'after the backup' WHERE id < 4";
 
 async fn overtakes(extracted: Db, capture: Capture) {
     let mut away = Away::of(extracted, capture, None).await;
@@ -237,21 +252,23 @@ async fn a_restored_postgres_whose_record_is_as_it_was_is_noticed_by_its_log() {
 }
 
 /// Holds whoever passes a point.
-struct Gate {
-    armed: Arc<AtomicBool>,
+pub(crate) struct Gate {
+    at: Arc<Mutex<Option<&'static str>>>,
     reached: Arc<Notify>,
     go_on: std::sync::mpsc::Sender<()>,
-    hook: FaultHook,
+    pub(crate) hook: FaultHook,
 }
 
 impl Gate {
-    fn at(held: &'static str) -> Self {
-        let (armed, reached) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    pub(crate) fn new() -> Self {
+        let (at, reached) = (Arc::new(Mutex::new(None)), Arc::new(Notify::new()));
         let (go_on, goes_on) = std::sync::mpsc::channel();
         let hook = FaultHook::new({
-            let (armed, reached, goes_on) = (armed.clone(), reached.clone(), Mutex::new(goes_on));
+            let (at, reached, goes_on) =
+                (Arc::clone(&at), Arc::clone(&reached), Mutex::new(goes_on));
             move |point| {
-                if point == held && armed.swap(false, Ordering::AcqRel) {
+                let held = at.lock().unwrap().take_if(|at| *at == point).is_some();
+                if held {
                     reached.notify_one();
                     // In another's place: this thread may be the one that sees to all sockets and timers.
                     let wait = || goes_on.lock().unwrap().recv().unwrap();
@@ -260,22 +277,22 @@ impl Gate {
             }
         });
         Self {
-            armed,
+            at,
             reached,
             go_on,
             hook,
         }
     }
 
-    fn arm(&self) {
-        self.armed.store(true, Ordering::Release);
+    pub(crate) fn arm(&self, point: &'static str) {
+        *self.at.lock().unwrap() = Some(point);
     }
 
-    async fn reached(&self) {
+    pub(crate) async fn reached(&self) {
         self.reached.notified().await;
     }
 
-    fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         self.go_on.send(()).unwrap();
     }
 }
@@ -284,14 +301,14 @@ impl Gate {
 /// transactions may never have been.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_when_a_postgres_is_restored_is_not_put_there() {
-    let gate = Gate::at("log-gathered");
+    let gate = Gate::new();
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
     let hook = Some(gate.hook.clone());
     let mut away = Away::of(extracted, Capture::Replication, hook).await;
     backup(&mut away.pair.legacy).await;
     away.pair.legacy.execute(AFTER).await;
     away.pair.equal().await;
-    gate.arm();
+    gate.arm("log-gathered");
     gate.reached().await;
     restore(&mut away.pair.legacy).await;
     gate.go_on();
@@ -302,7 +319,7 @@ async fn what_is_read_when_a_postgres_is_restored_is_not_put_there() {
 /// the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_is_restored_before_the_first_look_at_its_log_is_noticed() {
-    let gate = Gate::at("claimed");
+    let gate = Gate::new();
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
     let hook = Some(gate.hook.clone());
     let mut away = Away::of(extracted, Capture::Replication, hook).await;
@@ -316,7 +333,7 @@ async fn a_postgres_that_is_restored_before_the_first_look_at_its_log_is_noticed
     let mut spec = away.pair.spec();
     spec.limits.fault = Some(gate.hook.clone());
     away.link = Link::open(spec).await.unwrap();
-    gate.arm();
+    gate.arm("claimed");
     let link = away.link.clone();
     let begun = tokio::spawn(async move { link.ensure(phase, Side::Legacy).await });
     gate.reached().await;
@@ -330,7 +347,7 @@ async fn a_postgres_that_is_restored_before_the_first_look_at_its_log_is_noticed
 /// to where the link was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_does_not_read_the_log_of_a_postgres_that_was_refused() {
-    let gate = Gate::at("target-looked-at");
+    let gate = Gate::new();
     let extracted = Db::lite(EXTRACTED_SQLITE).await;
     let hook = Some(gate.hook.clone());
     let mut away = Away::of(extracted, Capture::Replication, hook).await;
@@ -341,7 +358,7 @@ async fn a_verification_does_not_read_the_log_of_a_postgres_that_was_refused() {
                  UPDATE article SET note = 'of nobody' WHERE id = 7; \
                  UPDATE _outgrow_items_control SET applying = 0";
     away.pair.extracted.execute(spoil).await;
-    gate.arm();
+    gate.arm("target-looked-at");
     let link = away.link.clone();
     let verified = tokio::spawn(async move { link.verify().await });
     gate.reached().await;

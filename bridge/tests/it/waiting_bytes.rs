@@ -10,6 +10,16 @@ use crate::mysql::{EXTRACTED_MY, LEGACY_MY};
 use crate::postgres::{Db, EXTRACTED_PG, EXTRACTED_SQLITE, LEGACY_PG, LEGACY_SQLITE, Pair, items};
 use crate::shop::{WAIT, copied};
 
+/// Once a batch is read, until nobody holds it any more.
+fn held_at_reading(on: mpsc::Receiver<()>) -> FaultHook {
+    let on = Mutex::new(on);
+    FaultHook::new(move |point| {
+        if point == "after-read" {
+            tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
+        }
+    })
+}
+
 /// A link that stands still within its first batch tells what it began with.
 async fn told(pair: Pair) {
     pair.legacy.execute(&items(1, 600)).await;
@@ -33,11 +43,8 @@ async fn told(pair: Pair) {
     for (text, rows) in [(few, 100), (many, 500)] {
         pair.legacy.execute(&text).await;
         let (go, on) = mpsc::channel::<()>();
-        let on = Mutex::new(on);
         let mut spec = pair.spec();
-        spec.limits.fault = Some(FaultHook::new(move |_| {
-            tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
-        }));
+        spec.limits.fault = Some(held_at_reading(on));
         let link = Link::open(spec).await.unwrap();
         link.ensure(DataPhase::Following, Side::Legacy)
             .await
@@ -104,11 +111,8 @@ async fn very_many(pair: Pair) {
     );
     pair.legacy.execute(&add).await;
     let (go, on) = mpsc::channel::<()>();
-    let on = Mutex::new(on);
     let mut spec = pair.spec();
-    spec.limits.fault = Some(FaultHook::new(move |_| {
-        tokio::task::block_in_place(|| on.lock().unwrap().recv().ok());
-    }));
+    spec.limits.fault = Some(held_at_reading(on));
     let link = Link::open(spec).await.unwrap();
     link.ensure(DataPhase::Following, Side::Legacy)
         .await

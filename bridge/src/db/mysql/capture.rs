@@ -344,7 +344,7 @@ impl Database {
             inno(
                 "position",
                 "stream VARCHAR(16) PRIMARY KEY, epoch BIGINT NOT NULL, seq BIGINT NOT NULL, \
-                 birth VARCHAR(64) NOT NULL, beat BIGINT",
+                 birth VARCHAR(64) NOT NULL, beat BIGINT, mark TEXT",
             ),
             inno(
                 "copy",

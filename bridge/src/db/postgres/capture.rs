@@ -391,7 +391,7 @@ impl Database {
             make(
                 "position",
                 "stream text PRIMARY KEY, epoch bigint NOT NULL, seq bigint NOT NULL, \
-                 birth text NOT NULL, beat bigint, place text",
+                 birth text NOT NULL, beat bigint, place text, mark text",
             ),
             make(
                 "copy",

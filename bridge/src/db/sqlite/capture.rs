@@ -297,7 +297,7 @@ impl Database {
             ),
             make(
                 "position",
-                "stream TEXT PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, birth TEXT NOT NULL, beat INTEGER",
+                "stream TEXT PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, birth TEXT NOT NULL, beat INTEGER, mark TEXT",
             ),
             make(
                 "copy",
