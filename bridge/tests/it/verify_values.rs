@@ -167,7 +167,12 @@ async fn there_and_back(function: &str) {
     let first = Db::lite(&lite()).await;
     first.execute(&rows(600)).await;
     let middle = Db::pg(&pg()).await;
-    shadow(&middle, function).await;
+    // Older ones have no hash of rows: all goes by MD5.
+    if let Db::Pg(server) = &middle
+        && server.version().await >= 14
+    {
+        shadow(&middle, function).await;
+    }
     let last = Db::lite(&lite()).await;
     let names = || ["id"].into_iter().chain(COLUMNS.map(|column| column.0));
     let tables = || {
