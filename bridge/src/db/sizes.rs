@@ -84,11 +84,29 @@ fn fitting(sizes: impl Iterator<Item = i64>, bytes: usize) -> Option<u32> {
 
 /// About the bytes of a row as SQL, without a look into its large values where the engine can.
 pub(super) fn of(table: &Table) -> String {
-    let sizes = table.columns.iter().map(|column| {
-        let size = size(&quote(&column.name), &column.kind);
-        size.map_or_else(|| "8".to_owned(), |size| format!("coalesce({size}, 0)"))
-    });
-    sizes.collect::<Vec<_>>().join(" + ")
+    let (mut few, mut sizes) = (0, Vec::new());
+    for column in &table.columns {
+        match size(&quote(&column.name), &column.kind) {
+            Some(size) => sizes.push(format!("coalesce({size}, 0)")),
+            None => few += 8,
+        }
+    }
+    if few > 0 || sizes.is_empty() {
+        sizes.push(few.to_string());
+    }
+    added(&sizes)
+}
+
+/// The sum of these, halved again and again: SQLite takes no expression that is a thousand deep.
+fn added(sizes: &[String]) -> String {
+    match sizes {
+        [] => "0".to_owned(),
+        [one] => one.clone(),
+        [..] => {
+            let (some, others) = sizes.split_at(sizes.len() / 2);
+            format!("({} + {})", added(some), added(others))
+        }
+    }
 }
 
 /// The bytes of a column's value; `None` where they are few.

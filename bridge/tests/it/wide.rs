@@ -25,10 +25,10 @@ fn captured(spec: LinkSpec, capture: Capture) -> LinkSpec {
 }
 
 /// Copies, follows and verifies rows of so many columns, there and back.
-async fn wide(capture: Capture, legacy: Db, extracted: Db, columns: usize) {
+async fn wide(capture: Capture, legacy: Db, extracted: Db, (columns, kind): (usize, &str)) {
     let table = format!(
         "CREATE TABLE wide (id int PRIMARY KEY, {})",
-        each(columns, |n| format!("c{n} int"))
+        each(columns, |n| format!("c{n} {kind}"))
     );
     legacy.execute(&table).await;
     extracted.execute(&table).await;
@@ -69,9 +69,9 @@ async fn wide(capture: Capture, legacy: Db, extracted: Db, columns: usize) {
 }
 
 /// The most that PostgreSQL has room for.
-const OF_POSTGRES: usize = 1_600;
+const OF_POSTGRES: (usize, &str) = (1_600, "int");
 /// And InnoDB, which has some of its own.
-const OF_MARIADB: usize = 1_000;
+const OF_MARIADB: (usize, &str) = (1_000, "int");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_1600_columns_is_followed_by_triggers() {
@@ -95,6 +95,19 @@ async fn a_table_of_1000_columns_goes_from_mariadb_to_postgres() {
 async fn a_table_of_1600_columns_goes_from_sqlite_to_sqlite() {
     let (legacy, extracted) = (Db::lite("").await, Db::lite("").await);
     wide(Capture::Triggers, legacy, extracted, OF_POSTGRES).await;
+}
+
+/// Texts are weighed before they are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_1600_texts_goes_from_sqlite_to_sqlite() {
+    let (legacy, extracted) = (Db::lite("").await, Db::lite("").await);
+    wide(
+        Capture::Triggers,
+        legacy,
+        extracted,
+        (OF_POSTGRES.0, "text"),
+    )
+    .await;
 }
 
 fn circle() -> Vec<TableSpec> {
