@@ -478,15 +478,16 @@ impl Verifier<'_> {
         };
         let mut rows = sqlite::read::rows(path, self.shared.limits().busy, table, range);
         let mut scratch = Scratch::default();
-        while let Some(some) = rows.recv().await {
+        while let Some(some) = rows.next().await {
             let some = some.map_err(|refused| Error::File {
                 side,
                 code: refused.code,
                 cause: refused.text,
             })?;
-            for row in some {
-                sum.add(ours.hash(group, &row, &mut scratch));
+            for row in &some {
+                sum.add(ours.hash(group, row, &mut scratch));
             }
+            rows.give_back(some);
         }
         Ok(sum.done())
     }
