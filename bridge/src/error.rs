@@ -161,7 +161,7 @@ pub enum Error {
     )]
     NothingToResume(&'static str),
     #[error(
-        "repair is capped at {cap} rows and {found} differ: start the copy again, or raise the cap"
+        "repair mends {cap} rows at the most and {found} differ: end the link with `outgrow sync close` and start the copy again"
     )]
     RepairCap { cap: usize, found: usize },
 }

@@ -260,7 +260,7 @@ async fn repair_has_a_cap() {
     corrupt(&shop, "update category set label = '?';").await;
     let refused = link.repair(false).await.unwrap_err().to_string();
     assert!(
-        refused.contains("capped at 3 rows and 4 differ"),
+        refused.contains("mends 3 rows at the most and 4 differ"),
         "{refused}"
     );
     link.shutdown().await;
@@ -296,7 +296,7 @@ async fn more_differences_than_memory_holds_are_counted() {
     assert_eq!(shown + left_out.count(), 1_000);
     let refused = link.repair(false).await.unwrap_err().to_string();
     assert!(
-        refused.contains("capped at 10000 rows and 11500 differ"),
+        refused.contains("mends 10000 rows at the most and 11500 differ"),
         "{refused}"
     );
     link.shutdown().await;
