@@ -224,7 +224,7 @@ async fn the_application_can_update_what_is_followed_with_whole_rows() {
             .execute("ALTER TABLE thing REPLICA IDENTITY FULL")
             .await;
         legacy
-            .execute("INSERT INTO thing VALUES (DEFAULT, 1, 1), (DEFAULT, 2, 2)")
+            .execute("INSERT INTO thing (id, n) VALUES (1, 1), (2, 2)")
             .await;
         let tables = vec![same("thing", &["id"], &["id", "n"])];
         let mut spec = spec(&legacy, &extracted, tables);
@@ -237,7 +237,7 @@ async fn the_application_can_update_what_is_followed_with_whole_rows() {
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
     let change = "UPDATE thing SET n = 7 WHERE id = 1; DELETE FROM thing WHERE id = 2; \
-                  INSERT INTO thing VALUES (DEFAULT, 3, 3)";
+                  INSERT INTO thing (id, n) VALUES (3, 3)";
     legacy.execute(change).await;
     says(
         &extracted,
