@@ -55,6 +55,16 @@ fn examples() {
 }
 
 #[test]
+fn built_once() {
+    let tests = "rand v0.9.5 default,std\noutgrow-cli v0.1.0 nats\nproptest v1.12.0 std\n";
+    let good = "rand v0.9.5 default,std (*)\noutgrow-cli v0.1.0 default\n";
+    assert!(manifests::built_once(good, tests).is_empty());
+    let complaints = manifests::built_once("rand v0.9.5 std\n", tests);
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert!(complaints[0].contains("rand v0.9.5 std"), "{complaints:?}");
+}
+
+#[test]
 fn versions() {
     let rule = manifests::versions_in_root;
     let with = |line: &str| format!("{PACKAGE}[dependencies]\n{line}\n");

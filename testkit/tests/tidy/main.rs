@@ -40,6 +40,26 @@ fn versions_are_in_the_root_manifest_only() {
 }
 
 #[test]
+fn libraries_are_built_once() {
+    let packages = |edges: &str, features: &[&str]| {
+        let listed = std::process::Command::new(env!("CARGO"))
+            .args(["tree", "--workspace", "--locked", "--prefix", "none"])
+            .args(["--format", "{p} {f}", "--edges", edges])
+            .args(features)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .expect("cargo can be run");
+        let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(listed.status.success(), "{said}");
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    };
+    let default = packages("normal,build", &[]);
+    let tests = packages("normal,build,dev", &["--features", "outgrow-cli/nats"]);
+    let complaints = manifests::built_once(&default, &tests);
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
 fn rollout_is_pure() {
     check(sources::rollout_is_pure);
 }

@@ -1,5 +1,7 @@
 //! Who may import whom, and where versions stand.
 
+use std::collections::BTreeSet;
+
 use toml::{Table, Value};
 
 use crate::repository::{File, Repository};
@@ -115,6 +117,26 @@ pub(crate) fn versions_in_root(repository: &Repository) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// Packages of what `cargo build` makes by default, that the build for all tests would make once more, for
+/// it wants other features of them; each list is of lines of `cargo tree`.
+pub(crate) fn built_once(default: &str, tests: &str) -> Vec<String> {
+    let packages = |list: &str| -> BTreeSet<String> {
+        let lines = list.lines().map(|line| line.trim_end_matches(" (*)"));
+        // The binary itself has more features in the tests.
+        let others = lines.filter(|line| !line.starts_with("outgrow-cli "));
+        others.map(str::to_owned).collect()
+    };
+    let again = packages(default);
+    again
+        .difference(&packages(tests))
+        .map(|line| {
+            format!(
+                "`{line}` has more features in the tests: name them at the end of the root manifest"
+            )
+        })
+        .collect()
 }
 
 fn dependencies(manifest: &File, section: &str) -> Vec<String> {

@@ -254,7 +254,11 @@ impl Database {
     pub(in crate::db) async fn catch_up(&self, feed: &Feed) -> Result<(), Error> {
         let mut inner = feed.inner.lock().await;
         if !inner.taken_over {
-            return Err(self.stream_error("it is not read before the link has taken it over"));
+            return Err(self.stream_error(format_args!(
+                "the link has not taken this server's log over yet: see `outgrow sync status {slice}`, mend \
+                 what it says, and go on by `outgrow sync resume {slice}`",
+                slice = self.slice
+            )));
         }
         let mark = self.order_mark(feed, &mut inner).await?;
         let mut inner = Taking::of(inner);
