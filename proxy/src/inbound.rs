@@ -9,6 +9,7 @@
 mod down;
 pub(crate) mod head;
 mod line;
+mod pulse;
 mod streams;
 
 use std::cell::RefCell;
@@ -45,10 +46,6 @@ const READ: usize = 16 * 1_024;
 
 /// What a client may send ahead while its request is answered.
 const AHEAD_MAX: usize = 64 * 1_024;
-
-/// A client that has closed its half gets its answer as long as that pauses no longer than this:
-/// nobody can tell whether it still listens.
-const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// What is read and thrown away behind an answer, so that the client sees that and no reset.
 const DRAIN_MAX: usize = 256 * 1_024;
@@ -185,8 +182,15 @@ struct Inbound<'a> {
 
 impl Inbound<'_> {
     async fn head(&mut self) -> Came {
-        let within = self.core.shared.settings.limits.head_timeout;
-        self.deadline.set(Instant::now() + within);
+        let limits = &self.core.shared.settings.limits;
+        let (within, rest) = (limits.head_timeout, limits.keep_alive);
+        // A new client is to ask for something; who has, may rest.
+        let mut rests = !self.fresh && rest != within;
+        let ever = rests && rest.is_zero();
+        if !ever {
+            let first = if rests { rest } else { within };
+            self.deadline.set(Instant::now() + first);
+        }
         self.scanned = 0;
         {
             let state = &mut *self.line.state();
@@ -196,9 +200,15 @@ impl Inbound<'_> {
         }
         let came = poll_fn(|cx| {
             let came = self.poll_head(cx);
-            if came.is_pending() && self.deadline.poll(cx).is_ready() {
-                debug!("no request within {within:?}");
-                return Poll::Ready(Came::Nothing);
+            if came.is_pending() {
+                if rests && !self.line.state().input.is_empty() {
+                    rests = false;
+                    self.deadline.set(Instant::now() + within);
+                }
+                if !(rests && ever) && self.deadline.poll(cx).is_ready() {
+                    debug!("no request in time");
+                    return Poll::Ready(Came::Nothing);
+                }
             }
             came
         })
@@ -375,7 +385,7 @@ impl Inbound<'_> {
             Poll::Pending => {
                 let moved = down.written != before;
                 if ended && moved {
-                    self.deadline.set(Instant::now() + HALF_CLOSED);
+                    self.deadline.set(self.half_closed());
                 }
                 if !ended && self.gives_up(cx, down, moved) {
                     debug!("a client reads nothing of its answer");
@@ -406,6 +416,11 @@ impl Inbound<'_> {
         down.given_up
     }
 
+    /// Until when a client that has closed its half is answered: nobody can tell whether it still listens.
+    fn half_closed(&self) -> Instant {
+        Instant::now() + self.core.shared.settings.limits.half_closed
+    }
+
     /// Ready when the client has left. What it sends meanwhile is kept for later.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_read = self.line.is_read();
@@ -427,7 +442,8 @@ impl Inbound<'_> {
             match ready!(state.poll_read(cx, &mut scratch)) {
                 Ok(0) => {
                     state.ended = true;
-                    self.deadline.set(Instant::now() + HALF_CLOSED);
+                    let until = self.half_closed();
+                    self.deadline.set(until);
                 }
                 Ok(count) => state.input.extend_from_slice(&scratch[..count]),
                 Err(_) => return Poll::Ready(()),

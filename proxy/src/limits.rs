@@ -11,6 +11,11 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// To a whole request head from a client; a slower one holds a connection for nothing.
     pub head_timeout: Duration,
+    /// From a client's answer to its next request; over HTTP/2 without any request. Zero is for ever. Longer than
+    /// balancers keep theirs, a minute as a rule, so that they do not take one that is just being closed.
+    pub keep_alive: Duration,
+    /// A client that has closed its half gets its answer as long as that pauses no longer than this.
+    pub half_closed: Duration,
     /// A held write waits this long, then it is refused with 503 and `Retry-After`.
     pub hold_timeout: Duration,
     /// Writes of one slice that wait at the same time; each costs a connection and a task.
@@ -107,6 +112,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            half_closed: Duration::from_secs(1),
             hold_timeout: Duration::from_secs(5),
             held_max: 4_096,
             held_bytes: 64 << 20,

@@ -289,12 +289,13 @@ impl Cluster {
     fn take(&self, member: &Member, now: Instant) -> Option<Box<Wire>> {
         let mut idle = member.idle.borrow_mut();
         while let Some(mut wire) = idle.pop() {
-            if now.saturating_duration_since(wire.rested) > self.limits.pool_idle {
+            let rested = wire.rested(now);
+            if rested > self.limits.pool_idle {
                 // All below are older still.
                 idle.clear();
                 return None;
             }
-            if wire.is_alive() {
+            if !wire.has_rested(rested) && wire.is_alive() {
                 if let Some(tally) = member.endpoint.tally(self.core) {
                     tally.reused(idle.len());
                 }
@@ -314,8 +315,8 @@ impl Cluster {
             for member in self.members.borrow().iter().flatten() {
                 let mut idle = member.idle.borrow_mut();
                 idle.retain_mut(|wire| {
-                    now.saturating_duration_since(wire.rested) <= self.limits.pool_idle
-                        && wire.is_alive()
+                    let rested = wire.rested(now);
+                    rested <= self.limits.pool_idle && !wire.has_rested(rested) && wire.is_alive()
                 });
                 let trunks = member.trunk.sweep(now);
                 if trunks == 0 && idle.is_empty() {

@@ -114,7 +114,9 @@ pub(crate) struct Wire {
     /// When the upload of the request was through, where that was not at once.
     since: Option<Instant>,
     /// When it was last put to rest.
-    pub(crate) rested: Instant,
+    rested: Instant,
+    /// How long it may be, as the upstream says.
+    rests: Option<Duration>,
 }
 
 impl Wire {
@@ -131,6 +133,7 @@ impl Wire {
             deadline: Deadline::new(now),
             since: None,
             rested: now,
+            rests: None,
         }
     }
 
@@ -184,6 +187,7 @@ impl Wire {
         }
         self.framing = head.framing;
         self.stays = head.stays;
+        self.rests = head.rests.or(self.rests);
         if !self.upload.is_through() {
             self.part(times.upload_idle);
         }
@@ -354,6 +358,16 @@ impl Wire {
         if self.input.capacity() > READ_SMALL {
             self.input = BytesMut::new();
         }
+    }
+
+    /// How long it has rested.
+    pub(crate) fn rested(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.rested)
+    }
+
+    /// Whether its upstream is about to close it, having rested for so long.
+    pub(crate) fn has_rested(&self, for_so_long: Duration) -> bool {
+        self.rests.is_some_and(|most| for_so_long > most)
     }
 
     /// The bare connection behind a 101, with what the upstream has said on it already.

@@ -15,6 +15,8 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Below it browsers' own fields do not fit; above it a head is no head.
 const HEAD: RangeInclusive<u64> = 4 << 10..=1 << 20;
 const FIELDS: RangeInclusive<u64> = 16..=4_096;
+/// Of each upstream, and of each core.
+const POOL: RangeInclusive<u64> = 0..=100_000;
 /// Longer than any upload.
 const BODY: RangeInclusive<u64> = 1 << 10..=1 << 50;
 
@@ -34,12 +36,28 @@ pub(super) fn of_proxy(section: &mut Section<'_>, findings: &mut Findings<'_>) -
     let fields_max = fields_max.and_then(|node| node.integer(findings, FIELDS));
     let times = SECOND / 10..=DAY / 24;
     let head_timeout = section.duration(findings, "head_timeout", usual.head_timeout, times);
+    let mut time = |key, usual, range| section.duration(findings, key, usual, range);
+    let keep_alive = time("keep_alive", usual.keep_alive, Duration::ZERO..=DAY);
+    let half_closed = time("half_closed", usual.half_closed, Duration::ZERO..=DAY / 24);
+    let connect_retry = time(
+        "connect_retry",
+        usual.connect_retry,
+        Duration::ZERO..=DAY / 24,
+    );
+    let pool_idle = time("pool_idle", usual.pool_idle, SECOND / 10..=DAY / 24);
+    let pool_max = section.get("pool_max");
+    let pool_max = pool_max.and_then(|node| node.integer(findings, POOL));
     let own = keys(&mut section, findings);
     section.finish(findings);
     Limits {
         head_max: head_max.map_or(usual.head_max, |found| count(found, usual.head_max)),
         headers_max: fields_max.map_or(usual.headers_max, |found| count(found, usual.headers_max)),
         head_timeout,
+        keep_alive,
+        half_closed,
+        connect_retry,
+        pool_idle,
+        pool_max: pool_max.map_or(usual.pool_max, |found| count(found, usual.pool_max)),
         allowance: Allowance {
             body_max: own.body_max.or(usual.allowance.body_max),
             upload_idle: own.upload_idle.or(usual.allowance.upload_idle),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use h2::server::{Connection, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::line::{ClientBody, INTERIM_MAX, Io};
+use super::pulse::{OpenStream, Pulse, Rest, Streams};
 use crate::answer::refuse;
 use crate::body::Body;
 use crate::connection::Ends;
@@ -29,10 +30,6 @@ use crate::error::Refusal;
 use crate::headers;
 use crate::kinds::{Asked, Kinds};
 use crate::stages::answer;
-
-/// A client that has said nothing for this long is asked whether it is still there.
-const PING_AFTER: Duration = Duration::from_secs(60);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// Bytes of a head, at the most, counted as RFC 9113 section 6.5.2 does.
 const HEAD_MAX: u32 = 64 * 1_024;
@@ -181,8 +178,10 @@ async fn serve(
     let mut left = pin!(ends.leave.cancelled());
     let mut told = false;
     let mut pulse = Pulse::new(heard, connection.ping_pong());
+    let streams = Streams::none();
+    let mut rest = Rest::new(streams.clone(), core.shared.settings.limits.keep_alive);
     poll_fn(|cx| {
-        if !told && left.as_mut().poll(cx).is_ready() {
+        if !told && (left.as_mut().poll(cx).is_ready() || rest.poll(cx).is_ready()) {
             told = true;
             // GOAWAY; what is under way ends.
             connection.graceful_shutdown();
@@ -193,7 +192,8 @@ async fn serve(
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Ready(Some(Err(failure))) => return Poll::Ready(Err(failure)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let request = exchange(core.clone(), peer.clone(), request, respond);
+                    let streams = streams.begin();
+                    let request = exchange(core.clone(), peer.clone(), (request, respond), streams);
                     // Ends by itself, with its stream, or with the core.
                     drop(tokio::task::spawn_local(request));
                 }
@@ -211,8 +211,8 @@ async fn serve(
 async fn exchange(
     core: Rc<Core>,
     peer: Rc<Peer>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    (request, respond): (Request<RecvStream>, SendResponse<Bytes>),
+    _open: OpenStream,
 ) {
     let (parts, stream) = request.into_parts();
     let head = parts.method == Method::HEAD;
@@ -423,53 +423,6 @@ impl Reader {
             Some(deadline) => deadline.poll(cx),
             None => Poll::Pending,
         }
-    }
-}
-
-/// Whether the client is still there.
-#[derive(Debug)]
-struct Pulse {
-    /// It has sent something since this was looked at.
-    heard: Rc<Cell<bool>>,
-    pings: Option<PingPong>,
-    asked: bool,
-    deadline: Deadline,
-}
-
-impl Pulse {
-    fn new(heard: Rc<Cell<bool>>, pings: Option<PingPong>) -> Self {
-        Self {
-            heard,
-            pings,
-            asked: false,
-            deadline: Deadline::new(Instant::now() + PING_AFTER),
-        }
-    }
-
-    /// Ready when it has gone without a word.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.asked && self.heard.get() {
-            self.asked = false;
-            self.heard.set(false);
-            self.deadline.set(Instant::now() + PING_AFTER);
-        }
-        while self.deadline.poll(cx).is_ready() {
-            if self.heard.take() {
-                self.deadline.set(Instant::now() + PING_AFTER);
-                continue;
-            }
-            if self.asked {
-                return Poll::Ready(());
-            }
-            self.asked = true;
-            self.deadline.set(Instant::now() + PONG_WITHIN);
-            if let Some(pings) = &mut self.pings {
-                // The answer to the last one makes way for this one. Any answer is one.
-                let _ = pings.poll_pong(cx);
-                let _ = pings.send_ping(Ping::opaque());
-            }
-        }
-        Poll::Pending
     }
 }
 

@@ -1,6 +1,7 @@
 //! Heads on the wire to an upstream: the request's is written, the answer's is read.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -35,6 +36,8 @@ pub(crate) struct Head {
     pub(super) framing: Framing,
     /// The connection may carry another request behind this answer.
     pub(super) stays: bool,
+    /// How long the upstream keeps it at rest, where it says so.
+    pub(super) rests: Option<Duration>,
 }
 
 /// Writes a request's head; `chunked` says how its body will follow.
@@ -223,6 +226,7 @@ fn framed(parsed: Parsed, method: &Method) -> Result<Head, WireError> {
         response,
         framing,
         stays,
+        rests: says.rests,
     })
 }
 
@@ -243,6 +247,7 @@ struct Says {
     /// `close` beats `keep-alive`; HTTP/1.0 closes unless it says otherwise.
     close: bool,
     keep_alive: bool,
+    rests: Option<Duration>,
     length: Option<u64>,
     codings: usize,
     chunked: bool,
@@ -284,7 +289,10 @@ impl Says {
                 self.located = true;
                 Goes::Down
             }
-            10 if is("keep-alive") => Goes::Nowhere,
+            10 if is("keep-alive") => {
+                self.rests = rests(value);
+                Goes::Nowhere
+            }
             2 if is("te") => Goes::Apart,
             7 if is("upgrade") => Goes::Apart,
             16 if is("proxy-connection") => Goes::Apart,
@@ -318,6 +326,19 @@ impl Says {
         }
         Goes::Nowhere
     }
+}
+
+/// How long `keep-alive` says that a connection may rest (RFC 2068 section 19.7.1.1), less what a request takes
+/// on its way: a second, or the half of a shorter time.
+fn rests(value: &[u8]) -> Option<Duration> {
+    let value = std::str::from_utf8(value).ok()?;
+    let timeout = value.split(',').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let named = name.trim().eq_ignore_ascii_case("timeout");
+        named.then(|| value.trim().trim_matches('"').parse::<u32>().ok())?
+    })?;
+    let said = Duration::from_secs(timeout.into());
+    Some(said.saturating_sub(Duration::from_secs(1)).max(said / 2))
 }
 
 /// Digits that everybody reads alike.
@@ -515,6 +536,26 @@ mod tests {
         ] {
             assert_eq!(kept(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn an_upstream_says_how_long_a_connection_rests() {
+        let half = Duration::from_millis(500);
+        for (text, expected) in [
+            ("timeout=5", Some(8 * half)),
+            ("timeout=2, max=100", Some(2 * half)),
+            ("max=100, Timeout = \"3\"", Some(4 * half)),
+            ("timeout=1", Some(half)),
+            ("timeout=0", Some(Duration::ZERO)),
+            ("timeout=-1", None),
+            ("timeout=5s", None),
+            ("max=5", None),
+            ("5", None),
+            ("", None),
+        ] {
+            assert_eq!(rests(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(rests(b"timeout=\xff"), None);
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::harness::{WAIT, plain, read_until, say, start, take_head, text};
 
 /// Everything up to the end of the connection, and how that came.
-async fn to_the_end(stream: &mut TcpStream) -> (String, std::io::Result<()>) {
+pub(crate) async fn to_the_end(stream: &mut TcpStream) -> (String, std::io::Result<()>) {
     let mut all = Vec::new();
     let reading = stream.read_to_end(&mut all);
     let ended = tokio::time::timeout(WAIT, reading)

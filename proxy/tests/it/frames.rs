@@ -12,29 +12,29 @@ use crate::harness::{Front, WAIT, plain, say, start, take_head, text};
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// `:status 200` of the static table.
-const STATUS_200: u8 = 0x88;
+pub(crate) const STATUS_200: u8 = 0x88;
 
 #[derive(Debug)]
-struct Frame {
-    kind: u8,
-    flags: u8,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
     stream: u32,
-    payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Frame {
-    fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
         let payload = payload.into();
         Self {
             kind,
@@ -54,7 +54,7 @@ impl Frame {
     }
 
     /// Of RST_STREAM and, behind the last stream, of GOAWAY.
-    fn code(&self) -> u32 {
+    pub(crate) fn code(&self) -> u32 {
         let from = if self.kind == GOAWAY { 4 } else { 0 };
         let code = self.payload[from..from + 4].try_into().unwrap();
         u32::from_be_bytes(code)
@@ -86,7 +86,7 @@ fn block(fields: &[(&str, &[u8])]) -> Vec<u8> {
     all
 }
 
-fn request<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a [u8])> {
+pub(crate) fn request<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a [u8])> {
     vec![
         (":method", method.as_bytes()),
         (":scheme", b"http"),
@@ -95,13 +95,13 @@ fn request<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a [u8])> {
     ]
 }
 
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
 }
 
 impl Client {
     /// `settings`: identifiers and values.
-    async fn open(front: &Front, settings: &[(u16, u32)]) -> Self {
+    pub(crate) async fn open(front: &Front, settings: &[(u16, u32)]) -> Self {
         let mut stream = TcpStream::connect(front.at).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -118,12 +118,12 @@ impl Client {
         client
     }
 
-    async fn send(&mut self, frame: Frame) {
+    pub(crate) async fn send(&mut self, frame: Frame) {
         // A proxy that has had enough closes; what it said before counts.
         let _ = self.stream.write_all(&frame.bytes()).await;
     }
 
-    async fn ask(&mut self, stream: u32, flags: u8, fields: &[(&str, &[u8])]) {
+    pub(crate) async fn ask(&mut self, stream: u32, flags: u8, fields: &[(&str, &[u8])]) {
         let frame = Frame::new(HEADERS, END_HEADERS | flags, stream, block(fields));
         self.send(frame).await;
     }
@@ -134,7 +134,7 @@ impl Client {
     }
 
     /// `None` at the connection's end, which may be a reset.
-    async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         let reading = async {
             let mut head = [0; 9];
             self.stream.read_exact(&mut head).await.ok()?;
@@ -148,7 +148,7 @@ impl Client {
     }
 
     /// The next frame of this kind; what comes before is passed over.
-    async fn until(&mut self, kind: u8) -> Frame {
+    pub(crate) async fn until(&mut self, kind: u8) -> Frame {
         loop {
             let frame = self.next().await.expect("the connection is open");
             let is_ack = kind == SETTINGS && frame.flags & ACK != 0;
@@ -170,7 +170,7 @@ impl Client {
     }
 
     /// A whole answer: its head's block, its data, and its trailers' block.
-    async fn answer(&mut self, stream: u32) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    pub(crate) async fn answer(&mut self, stream: u32) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
         let (mut head, mut data, mut trailers) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let frame = self.next().await.expect("the connection is open");

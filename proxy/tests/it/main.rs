@@ -51,6 +51,7 @@ mod overriding;
 mod patience;
 mod proving;
 mod remembering;
+mod resting;
 mod rewriting;
 mod routing;
 mod secured;
