@@ -71,6 +71,8 @@ pub(crate) struct Batch {
     pub(crate) truncated: bool,
     /// They wait because rows of this are large.
     pub(crate) cut: bool,
+    /// Every change that its snapshot shows is in it, if those beyond the stream were asked for, too.
+    pub(crate) whole: bool,
     /// Changes may be missing that the rows show the effects of; they can be asked for.
     pub(crate) partial: bool,
     /// A table that lost all its rows at once, and whose group is to be looked at whole. Nothing
@@ -141,6 +143,8 @@ pub(crate) struct Take<'a> {
     pub(crate) unplaced: &'a HashSet<i64>,
     /// Also changes whose rows the snapshot may show before the stream does. That takes a wait.
     pub(crate) beyond: bool,
+    /// All that the snapshot shows is wanted, so that no transaction is cut; so many changes may it be.
+    pub(crate) whole: bool,
 }
 
 impl Take<'_> {
@@ -148,7 +152,12 @@ impl Take<'_> {
     pub(crate) async fn next(&self) -> Result<Option<Batch>, Error> {
         let mut tx = self.source.read().await?;
         let head = self.source.head_behind(&mut tx, self.after).await?;
-        let unplaced = self.source.unplaced(&mut tx, UNPLACED).await?;
+        let most = if self.whole {
+            self.changes.max(UNPLACED)
+        } else {
+            UNPLACED
+        };
+        let unplaced = self.source.unplaced(&mut tx, most).await?;
         let fresh = unplaced.iter().any(|c| !self.unplaced.contains(&c.seq));
         if head == self.after && self.chunk.is_none() && !fresh {
             return Ok(None);
@@ -169,18 +178,16 @@ impl Take<'_> {
             Some(last) if truncated => last.seq,
             _ => head,
         };
-        let mut seen = changes.clone();
         // Rows do not wait for a place in the stream: what they refer to may have come by it.
         let mut unplaced = if truncated { Vec::new() } else { unplaced };
-        if self.beyond && !truncated {
-            seen.extend(self.source.beyond(head, UNPLACED).await?);
-        }
-        seen.extend(
-            unplaced
-                .iter()
-                .filter(|c| !self.unplaced.contains(&c.seq))
-                .cloned(),
-        );
+        let beyond = match self.beyond && !truncated {
+            true => self.source.beyond(head, most).await?,
+            false => Vec::new(),
+        };
+        let all = !truncated && unplaced.len().max(beyond.len()) < most as usize;
+        let mut seen = [changes.as_slice(), &beyond].concat();
+        let fresh = unplaced.iter().filter(|c| !self.unplaced.contains(&c.seq));
+        seen.extend(fresh.cloned());
         // Heartbeats have seen nothing.
         let named = match self.chunk.is_some() || seen.iter().any(|change| !change.is_beat()) {
             true => self.source.named(&mut tx).await?,
@@ -200,6 +207,7 @@ impl Take<'_> {
             work,
             named,
             cut: cut.is_some(),
+            whole: all && cut.is_none(),
             mark: self.source.marked_within(&mut tx, applied, shown).await?,
             unplaced: unplaced.iter().map(|c| c.seq).collect(),
             upto,

@@ -24,7 +24,7 @@ use crate::portion;
 use crate::recent::Recent;
 use crate::shared::{Schemas, Shared};
 use crate::short::Short;
-use crate::spec::Capture;
+use crate::spec::{Capture, Transactions};
 use crate::status::{Crossing, Status};
 use crate::value::{Key, key_text};
 
@@ -147,10 +147,15 @@ impl Engine {
 
     /// Applies the next batch of the stream, with a chunk of the backfill if one is due.
     async fn follow(&mut self) -> Result<bool, Error> {
-        let mut changes = self.shared.limits().batch_changes;
-        let mut widened = 0;
+        let shared = Arc::clone(&self.shared);
+        let limits = shared.limits();
+        let whole = limits.transactions == Transactions::Whole;
+        let (mut changes, mut widened) = match whole {
+            true => (limits.whole_changes, portion::WIDEST),
+            false => (limits.batch_changes, 0),
+        };
         loop {
-            let (bytes, widest) = portion::widened(self.shared.limits().chunk_bytes, widened);
+            let (bytes, widest) = portion::widened(limits.chunk_bytes, widened);
             let Some(mut batch) = self.take(changes, bytes, widened > 0).await? else {
                 self.shared.status(Status::caught_up);
                 return Ok(false);
@@ -162,6 +167,7 @@ impl Engine {
             if let Some(group) = batch.emptied {
                 self.sweep(group).await?;
             }
+            let in_parts = whole && !batch.whole;
             let outcome = match batch.direct.take() {
                 Some(direct) => self.apply_direct(&mut batch, direct).await?,
                 None => {
@@ -178,6 +184,7 @@ impl Engine {
                 }
                 Outcome::Applied { parked } => {
                     let more = batch.truncated || !self.copied();
+                    self.shared.status(|s| s.in_parts = in_parts);
                     self.applied_one(batch, parked).await?;
                     return Ok(more);
                 }
@@ -243,7 +250,7 @@ impl Engine {
         if !self.copied() {
             self.shared.ask_load().await?;
         }
-        let chunk = self.chunk();
+        let (chunk, limits) = (self.chunk(), self.shared.limits());
         if let Some(Chunk { copy, .. }) = chunk {
             self.shared.status(|s| {
                 let table = s.tables.iter_mut().find(|t| t.legacy == copy.table);
@@ -262,6 +269,7 @@ impl Engine {
             chunk,
             unplaced: &self.unplaced,
             beyond,
+            whole: limits.transactions == Transactions::Whole,
         };
         take.next().await
     }

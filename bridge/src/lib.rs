@@ -77,7 +77,7 @@ pub use preflight::{Preflight, Problem};
 pub use scan::{TableWay, VerifyOptions};
 pub use spec::{
     AlsoSpec, Capture, ColumnSpec, DatabaseUrl, Limits, LinkSpec, RowFilter, Source, TableSpec,
-    Watch, ZeroDates,
+    Transactions, Watch, ZeroDates,
 };
 pub use value::{Cell, Key};
 pub use verify::{ColumnDifference, Difference, RepairReport, VerifyReport};

@@ -20,7 +20,7 @@ pub(crate) type Heavy = HashMap<At, u64>;
 
 /// A batch that is taken anew, because changes that explain a refused row may be among those to
 /// come, may be so many times larger at the most.
-const WIDEST: u32 = 3;
+pub(crate) const WIDEST: u32 = 3;
 
 /// The bytes of a batch that was widened so often, and whether it can be no wider.
 pub(crate) fn widened(bytes: usize, times: u32) -> (usize, bool) {

@@ -439,6 +439,19 @@ pub struct Watch {
     pub share: f64,
 }
 
+/// How the writer's transactions come to the other side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transactions {
+    /// In batches, which may cut one in two where much is to be done.
+    #[default]
+    Batched,
+    /// A reader of the other side sees all of a transaction or nothing of it, once every row is copied:
+    /// each batch takes the target from one snapshot of the source to a later one. What is too much for
+    /// one batch ([`Limits::whole_changes`], eight times [`Limits::chunk_bytes`]) comes in parts, and is
+    /// told of in the status until the link has caught up.
+    Whole,
+}
+
 /// Bounds of a link's work.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -464,6 +477,9 @@ pub struct Limits {
     pub max_running: MaxRunning,
     /// Changes taken in one step while there is a backlog.
     pub batch_changes: u32,
+    /// Whether such a step may cut a transaction, and how many changes it may have if not.
+    pub transactions: Transactions,
+    pub whole_changes: u32,
     /// Between two looks at the change table.
     pub poll: Duration,
     /// Between two heartbeats in each direction.
@@ -508,6 +524,8 @@ impl Default for Limits {
             copy_lag: Duration::from_secs(10),
             max_running: MaxRunning::default(),
             batch_changes: 2_000,
+            transactions: Transactions::Batched,
+            whole_changes: 100_000,
             poll: Duration::from_millis(20),
             heartbeat: Duration::from_millis(150),
             trim_rows: 5_000,

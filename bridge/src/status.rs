@@ -86,6 +86,8 @@ pub(crate) struct Status {
     pub(crate) applied: i64,
     pub(crate) backlog: u64,
     pub(crate) backlog_bytes: u64,
+    /// What was applied last is a part of a transaction, or may be, although they are to be whole.
+    pub(crate) in_parts: bool,
     pub(crate) crossed: Option<Crossing>,
     pub(crate) crossed_back: Option<Crossing>,
     /// The newest heartbeat applied, also one applied by an earlier process.
@@ -146,7 +148,7 @@ impl LastForeign {
 impl Status {
     /// Nothing waits any more.
     pub(crate) fn caught_up(&mut self) {
-        (self.backlog, self.backlog_bytes) = (0, 0);
+        (self.backlog, self.backlog_bytes, self.in_parts) = (0, 0, false);
     }
 
     pub(crate) fn new(source: Side, interval_ms: i64) -> Self {
@@ -160,6 +162,7 @@ impl Status {
             applied: 0,
             backlog: 0,
             backlog_bytes: 0,
+            in_parts: false,
             crossed: None,
             crossed_back: None,
             beat_ms: None,
@@ -298,6 +301,7 @@ impl Status {
             "reverse_lag_ms": evidence.reverse_lag_ms,
             "backlog": self.backlog,
             "backlog_bytes": self.backlog_bytes,
+            "in_parts": self.in_parts,
             "parked": evidence.parked,
             "conflicts": {"open": self.both.open, "ever": self.both.conflicts},
             "carried_back": self.both.carried.rows,

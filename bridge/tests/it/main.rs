@@ -70,6 +70,7 @@ mod verify_values;
 mod verify_ways;
 mod verifying;
 mod waiting_bytes;
+mod whole;
 mod wide;
 mod zero_dates;
 mod zones;

@@ -1,12 +1,12 @@
 //! `[slices.ID.sync]`: which sides take writes of a slice's tables, what becomes of rows that both
-//! have changed, how fast its rows are copied and how many chunks at a time, how much of its log a
-//! server may keep, and what is verified again and again.
+//! have changed, whether transactions stay whole, how fast its rows are copied and how many chunks at a
+//! time, how much of its log a server may keep, and what is verified again and again.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use outgrow_bridge::{Both, Limits, MaxRunning, Policy, Watch, Writes};
+use outgrow_bridge::{Both, Limits, MaxRunning, Policy, Transactions, Watch, Writes};
 
 use super::model::SliceSync;
 use super::problem::{Findings, Place};
@@ -54,6 +54,7 @@ pub(super) fn read(
         copy_lag: LAG_DEFAULT,
         max_running: MaxRunning::default(),
         log_limit: LOG,
+        transactions: Transactions::Batched,
     };
     let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
         return (sync, slice.at("sync"));
@@ -81,8 +82,25 @@ pub(super) fn read(
     sync.max_running =
         running.map_or_else(MaxRunning::default, |node| max_running(&node, findings));
     sync.log_limit = section.size(findings, "log_limit", LOG, LOG_RANGE);
+    let whole = section.get("transactions");
     sync.writes = writes(section, findings, has_tables);
+    if let Some(node) = whole {
+        sync.transactions = transactions(&node, findings, &sync.writes);
+    }
     (sync, load)
+}
+
+fn transactions(node: &Node<'_>, findings: &mut Findings<'_>, writes: &Writes) -> Transactions {
+    let fix = "write \"batched\" or \"whole\"";
+    if !choose(node, findings, ["batched", "whole"], fix) {
+        return Transactions::Batched;
+    }
+    if matches!(writes, Writes::Both(_)) {
+        let rule =
+            "with writes = \"both\" each row is decided by itself, so none can be kept whole";
+        findings.refuse(&node.place, rule, "write \"batched\", or remove it");
+    }
+    Transactions::Whole
 }
 
 /// One number for both sides, or one for each that has a limit.

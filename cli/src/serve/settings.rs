@@ -232,6 +232,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             copy_lag: slice.sync.copy_lag,
             max_running: slice.sync.max_running,
             log_bytes: slice.sync.log_limit,
+            transactions: slice.sync.transactions,
             watch: slice.sync.verify,
             ..LinkLimits::default()
         },

@@ -22,6 +22,20 @@ fn a_log_may_be_kept_up_to_a_size() {
 }
 
 #[test]
+fn transactions_may_be_kept_whole() {
+    use outgrow_bridge::Transactions;
+    let said = |text: &str| good(&with_sync(text)).slices[0].sync.transactions;
+    assert_eq!(said("writes = \"one\""), Transactions::Batched);
+    assert_eq!(said("transactions = \"batched\""), Transactions::Batched);
+    assert_eq!(said("transactions = \"whole\""), Transactions::Whole);
+    golden("sync_transactions", &with_sync("transactions = \"all\""));
+    golden(
+        "sync_transactions_both",
+        &with_sync("transactions = \"whole\"\nwrites = \"both\""),
+    );
+}
+
+#[test]
 fn rows_may_be_verified_again_and_again() {
     let verify = |text: &str| good(&with_sync(text)).slices[0].sync.verify;
     let watch = |secs, share| {
