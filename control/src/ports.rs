@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_rollout::{
-    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, DataPhase, HoldFigures,
-    LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side, SideTimes,
-    SliceId, SpanFigures, SyncEvidence, TableRows,
+    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, ClientFigures, DataPhase,
+    HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side,
+    SideTimes, SliceId, SpanFigures, SyncEvidence, TableRows,
 };
 use serde_json::Value;
 
@@ -56,6 +56,8 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn lines_lost(&self) -> Option<LinesLost>;
     /// What became of the proxy's spans, for the metrics; `None` where nobody is told of them.
     fn spans(&self) -> Option<SpanFigures>;
+    /// Connections of clients.
+    fn clients(&self) -> ClientFigures;
     /// Requests that the proxy itself has refused, by code, and connections that came to none.
     fn refusals(&self) -> Vec<(&'static str, u64)>;
     /// The store of answers that are given again; `None` where there is none.

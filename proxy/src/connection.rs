@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use crate::clients::Clients;
 use crate::core::{Certificate, Core, Peer, Scheme};
 use crate::counts::refusals::{HANDSHAKE, PREFACE};
 use crate::inbound::{Io, converse};
@@ -21,7 +22,7 @@ use crate::tls::client::Shown;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How a core learns that it is over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ends {
     /// Nobody is let in any more, and each connection ends behind its next answer.
     pub(crate) leave: CancellationToken,
@@ -31,15 +32,32 @@ pub(crate) struct Ends {
     /// Say the same as `leave` and `stop`, to who is awake anyway.
     pub(crate) leaving: Arc<AtomicBool>,
     pub(crate) stopping: Arc<AtomicBool>,
-    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) clients: Arc<Clients>,
     /// Where connections may still be accepted.
     pub(crate) doors: Arc<AtomicUsize>,
 }
 
 impl Ends {
+    pub(crate) fn of(clients: Arc<Clients>, doors: usize) -> Self {
+        Self {
+            leave: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            leaving: Arc::default(),
+            stopping: Arc::default(),
+            clients,
+            doors: Arc::new(AtomicUsize::new(doors)),
+        }
+    }
+
     pub(crate) fn enter(&self) -> Open {
-        self.open.fetch_add(1, SeqCst);
-        Open(self.open.clone())
+        self.clients.enters();
+        Open(self.clients.clone())
+    }
+
+    /// Whether a connection ends behind its answer: who comes next is another's, or others wait.
+    pub(crate) fn part(&self) -> bool {
+        self.leaving.load(Relaxed) || self.clients.is_crowded()
     }
 
     /// Ready when no connection can come any more.
@@ -54,7 +72,7 @@ impl Ends {
     pub(crate) async fn drained(&self) {
         let mut tick = tokio::time::interval(LOOK);
         // In this order: a connection is counted before its door is closed.
-        while self.doors.load(SeqCst) > 0 || self.open.load(SeqCst) > 0 {
+        while self.doors.load(SeqCst) > 0 || self.clients.open() > 0 {
             tick.tick().await;
         }
     }
@@ -62,11 +80,11 @@ impl Ends {
 
 /// Counts an open connection, for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Open(Arc<AtomicUsize>);
+pub(crate) struct Open(Arc<Clients>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        self.0.leaves();
     }
 }
 

@@ -16,6 +16,7 @@ use crate::access::{CoreLog, Losses};
 use crate::answer::status;
 use crate::auth::Doorman;
 use crate::cache::Cache;
+use crate::clients::Clients;
 use crate::cohort;
 use crate::cookies::{ClientId, CookieKeys};
 use crate::counts::builds::BuildCounts;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) refusals: RefusalCounts,
     /// How clients spell names is of interest to a service.
     pub(crate) spells: bool,
+    pub(crate) clients: Arc<Clients>,
     /// Where answers are kept.
     pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgrow_rollout::{
-    AskedFigures, BuildFigures, BuildName, BuildTimes, BuildsState, CacheFigures, HoldFigures,
-    LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId,
-    SpanFigures, bucket, side_for,
+    AskedFigures, BuildFigures, BuildName, BuildTimes, BuildsState, CacheFigures, ClientFigures,
+    HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes,
+    SliceId, SpanFigures, bucket, side_for,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -125,6 +125,19 @@ impl Handle {
         let legacy = legacy.map(|(builds, counts)| builds.times(None, counts));
         let slices = self.shared.slices.iter().flat_map(of);
         legacy.into_iter().flatten().chain(slices).collect()
+    }
+
+    /// Clients that are connected, how many may be, and how often the door was shut for that.
+    pub fn clients(&self) -> ClientFigures {
+        let clients = &self.shared.clients;
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        ClientFigures {
+            open: number(clients.open()),
+            most: Some(clients.most())
+                .filter(|most| *most < usize::MAX)
+                .map(number),
+            shut: clients.shut(),
+        }
     }
 
     /// Services, their upstreams and connections, the legacy side first.

@@ -333,7 +333,7 @@ impl Inbound<'_> {
             let state = &mut *self.line.state();
             // A body that nobody reads, and that is not there already, is not waited for.
             let unread = !self.line.is_read() && !state.skip();
-            let stays = !self.ends.leaving.load(Relaxed) && !state.broken && !unread;
+            let stays = !self.ends.part() && !state.broken && !unread;
             let memory = self.core.desk.output.take();
             let date = &mut *self.core.desk.date.borrow_mut();
             let mut down = Down::new(answer, manner, stays, (memory, date));

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod cache;
 mod chunks;
+mod clients;
 mod cohort;
 mod connection;
 mod cookies;

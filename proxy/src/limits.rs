@@ -16,6 +16,8 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// A client that has closed its half gets its answer as long as that pauses no longer than this.
     pub half_closed: Duration,
+    /// Connections of clients at a time, if not any number. Who comes beyond waits in the kernel's queue.
+    pub clients_max: Option<usize>,
     /// A held write waits this long, then it is refused with 503 and `Retry-After`.
     pub hold_timeout: Duration,
     /// Writes of one slice that wait at the same time; each costs a connection and a task.
@@ -114,6 +116,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             half_closed: Duration::from_secs(1),
+            clients_max: None,
             hold_timeout: Duration::from_secs(5),
             held_max: 4_096,
             held_bytes: 64 << 20,

@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use crate::access;
 use crate::auth::Doorman;
 use crate::cache::Cache;
+use crate::clients::Clients;
 use crate::connection::{Ends, serve};
 use crate::cookies::CookieKeys;
 use crate::core::{Core, Scheme, Shared};
@@ -49,7 +50,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// By then a core that is at work has seen that it is to let nobody in.
 const SHUT: Duration = Duration::from_secs(1);
 
-/// A pause when no more connections can be accepted (no descriptors), so that it is no busy loop.
+/// A pause when no more connections can or may be accepted, so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where descriptors are gone they may be so for hours: it is said from time to time.
@@ -142,8 +143,8 @@ impl Proxy {
             None => saved::Saved::new(),
         };
         let workers = settings.workers.get();
-        let certificates = settings.tls.as_ref().map(Certificates::load).transpose()?;
-        let tls = certificates.clone();
+        let most = settings.limits.clients_max.unwrap_or(usize::MAX);
+        let tls = settings.tls.as_ref().map(Certificates::load).transpose()?;
         let doorman = Doorman::new(&settings).map_err(BindError::Auth)?;
         let telling = Telling::open(&settings)?;
         let doors = Doors::take(&settings, doors)?;
@@ -164,7 +165,7 @@ impl Proxy {
         let watch = Watch::new((&slices, &builds), events, act, settings.state_file.clone())
             .judging(judged, &settings.legacy_clients.guard)
             .keeping(&services, &settings.dns)
-            .showing(certificates)
+            .showing(tls.clone())
             .letting_in(doorman.clone());
         let store = |own| Cache::new(own, &settings.slices, workers);
         let cache = settings.cache.as_ref().and_then(store).map(Arc::new);
@@ -187,6 +188,7 @@ impl Proxy {
             doorman,
             errors,
             cache,
+            clients: Arc::new(Clients::new(most)),
             lines_lost: telling.losses.clone(),
             spans: telling.tallies.clone(),
         });
@@ -212,9 +214,8 @@ impl Proxy {
 
     /// Starts a thread per core and the guard's.
     pub fn start(mut self) -> Running {
-        let ends = Ends::default();
         let doors = self.by_core.iter().map(Vec::len).sum();
-        ends.doors.store(doors, SeqCst);
+        let ends = Ends::of(self.shared.clients.clone(), doors);
         let mut threads = Vec::new();
         let cores = self.by_core.into_iter().zip(self.telling.of_cores());
         for (index, (doors, tellers)) in cores.enumerate() {
@@ -263,7 +264,7 @@ impl Running {
 
     /// Takes no more connections, lets those in flight end for `grace`, then cuts them off.
     pub async fn shutdown(self, grace: Duration) -> DrainReport {
-        let open = self.ends.open.load(SeqCst);
+        let open = self.ends.clients.open();
         // First what connections look at, then what wakes them.
         self.ends.leaving.store(true, SeqCst);
         self.ends.stopping.store(true, SeqCst);
@@ -272,7 +273,7 @@ impl Running {
         self.ends.stop.cancel();
         // Late is no failure here: the report says how many were cut.
         let _ = tokio::time::timeout(grace, self.ends.drained()).await;
-        let cut = self.ends.open.load(SeqCst);
+        let cut = self.ends.clients.open();
         self.ends.cut.cancel();
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
@@ -313,7 +314,7 @@ impl Running {
     /// behind its next answer, so no client writes into one that was just closed; who is still
     /// idle after `grace`, or when `hurry` is cancelled, is closed, and the rest cut off.
     pub async fn retire(self, grace: Duration, hurry: CancellationToken) -> DrainReport {
-        let open = self.ends.open.load(SeqCst);
+        let open = self.ends.clients.open();
         self.leave().await;
         tokio::select! {
             () = self.ends.drained() => {}
@@ -404,7 +405,29 @@ async fn flush_spans(core: Rc<Core>) {
 
 async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: Ends) {
     let mut told: Option<Instant> = None;
+    let mut tell = || {
+        let now = Instant::now();
+        let tells = told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN);
+        told = if tells { Some(now) } else { told };
+        tells
+    };
     loop {
+        if ends.clients.is_full() {
+            ends.clients.shuts();
+            if tell() {
+                let most = ends.clients.most();
+                warn!(
+                    most,
+                    "no more clients are let in until some have left: see `clients_max`"
+                );
+            }
+            while ends.clients.is_full() {
+                tokio::select! {
+                    () = ends.leave.cancelled() => return,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
         let accepted = tokio::select! {
             // In this order: nobody is let in behind the end.
             biased;
@@ -421,9 +444,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, scheme: Scheme, ends: End
                 });
             }
             Err(failure) => {
-                let now = Instant::now();
-                if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
-                    told = Some(now);
+                if tell() {
                     warn!(%failure, "connections cannot be accepted");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

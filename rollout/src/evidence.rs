@@ -183,6 +183,16 @@ pub struct SideCounts {
     pub p99_us: Option<u64>,
 }
 
+/// Connections of clients with the proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientFigures {
+    pub open: u64,
+    /// How many there may be, if not any number.
+    pub most: Option<u64>,
+    /// How often a core has let nobody in until somebody had left, since the proxy began.
+    pub shut: u64,
+}
+
 /// Lines of the access log that were not written, since the proxy began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinesLost {

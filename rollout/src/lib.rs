@@ -27,9 +27,9 @@ pub use builds::{
     Trial, build_bucket,
 };
 pub use evidence::{
-    AskedFigures, Builds, CacheCounts, CacheFigures, ClassEvidence, Evidence, FieldDifference,
-    FieldFault, LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts, SideLoad,
-    SideTimes, SpanFigures, SyncEvidence, TableRows, TokenFigures,
+    AskedFigures, Builds, CacheCounts, CacheFigures, ClassEvidence, ClientFigures, Evidence,
+    FieldDifference, FieldFault, LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts,
+    SideLoad, SideTimes, SpanFigures, SyncEvidence, TableRows, TokenFigures,
 };
 pub use gates::{Answer, Asked, GateResult};
 pub use guard::{

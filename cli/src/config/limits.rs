@@ -20,6 +20,9 @@ const POOL: RangeInclusive<u64> = 0..=100_000;
 /// Longer than any upload.
 const BODY: RangeInclusive<u64> = 1 << 10..=1 << 50;
 
+/// More than a process can have descriptors.
+const CLIENTS: RangeInclusive<u64> = 1..=100_000_000;
+
 /// Of all requests.
 pub(super) fn of_proxy(section: &mut Section<'_>, findings: &mut Findings<'_>) -> Limits {
     let usual = Limits::default();
@@ -47,12 +50,15 @@ pub(super) fn of_proxy(section: &mut Section<'_>, findings: &mut Findings<'_>) -
     let pool_idle = time("pool_idle", usual.pool_idle, SECOND / 10..=DAY / 24);
     let pool_max = section.get("pool_max");
     let pool_max = pool_max.and_then(|node| node.integer(findings, POOL));
+    let clients = section.get("clients_max");
+    let clients = clients.and_then(|node| node.integer(findings, CLIENTS));
     let own = keys(&mut section, findings);
     section.finish(findings);
     Limits {
         head_max: head_max.map_or(usual.head_max, |found| count(found, usual.head_max)),
         headers_max: fields_max.map_or(usual.headers_max, |found| count(found, usual.headers_max)),
         head_timeout,
+        clients_max: clients.and_then(|most| usize::try_from(most).ok()),
         keep_alive,
         half_closed,
         connect_retry,

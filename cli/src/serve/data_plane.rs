@@ -6,8 +6,9 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
 use outgrow_rollout::{
-    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, HoldFigures, LinesLost,
-    Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId, SpanFigures,
+    AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, ClientFigures, HoldFigures,
+    LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId,
+    SpanFigures,
 };
 use serde_json::Value;
 
@@ -100,6 +101,10 @@ impl DataPlane for Carrier {
 
     fn spans(&self) -> Option<SpanFigures> {
         self.proxy.spans()
+    }
+
+    fn clients(&self) -> ClientFigures {
+        self.proxy.clients()
     }
 
     fn refusals(&self) -> Vec<(&'static str, u64)> {

@@ -8,6 +8,7 @@
 mod activation;
 mod cookie_key;
 mod data_plane;
+mod descriptors;
 mod handover;
 mod links;
 mod mirror;
@@ -38,6 +39,7 @@ pub(crate) async fn run(config: Config, takes_over: bool) -> anyhow::Result<()> 
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    descriptors::take_all();
     let (reloads, mut asked) = Reloads::new();
     let prepared = match takes_over {
         true => Box::pin(upgrade::take_over(config, reloads)).await?,

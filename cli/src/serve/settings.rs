@@ -13,7 +13,7 @@ use outgrow_proxy::{
 };
 use outgrow_shadow::{Limits as ShadowLimits, Places, ShadowSettings, SliceShadow};
 
-use super::cookie_key;
+use super::{cookie_key, descriptors};
 use crate::config::{Also, Cohort, Config, Database, LEGACY, Rows, Slice, Source, Table};
 
 /// Beside the store: the proxy's memory of its last good state.
@@ -85,12 +85,7 @@ pub(super) fn proxy(config: &Config) -> anyhow::Result<Settings> {
         },
         services: legacy.chain(services).collect(),
         slices: slices.collect::<anyhow::Result<_>>()?,
-        limits: ProxyLimits {
-            connect_timeout: config.proxy.connect_timeout,
-            request_timeout: config.proxy.request_timeout,
-            hold_timeout: config.proxy.hold_timeout,
-            ..config.proxy.limits.clone()
-        },
+        limits: limits(config),
         dns: config.proxy.dns.clone(),
         trust: config.proxy.trust.clone(),
         limit: config.proxy.limit.clone(),
@@ -237,6 +232,18 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             ..LinkLimits::default()
         },
     }))
+}
+
+/// With as many clients as there are descriptors for, unless the file says how many.
+fn limits(config: &Config) -> ProxyLimits {
+    let own = &config.proxy.limits;
+    ProxyLimits {
+        connect_timeout: config.proxy.connect_timeout,
+        request_timeout: config.proxy.request_timeout,
+        hold_timeout: config.proxy.hold_timeout,
+        clients_max: own.clients_max.or_else(|| Some(descriptors::clients())),
+        ..own.clone()
+    }
 }
 
 fn table(table: &Table) -> anyhow::Result<TableSpec> {

@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // Set-up that fails is a failed test.
 
+use std::path::Path;
 use std::time::Duration;
 
-use outgrow_testkit::process::free_address;
+use outgrow_testkit::process::{Process, free_address};
 use outgrow_testkit::{Upstream, client, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::starting::serve;
+use crate::starting::{at_work, serve};
 use crate::tracing::scraped;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -83,5 +84,57 @@ async fn limits_of_the_file_hold() {
         })
         .await;
     }
+    assert!(outgrow.stop().await.success());
+}
+
+/// Clients that only sit there do not take the descriptors that the others' requests need.
+#[tokio::test]
+async fn clients_leave_descriptors_for_upstreams() {
+    let upstream = Upstream::always(200, "ok").await;
+    let dir = tempfile::tempdir().unwrap();
+    let [at, control] = [free_address(), free_address()];
+    let config = format!(
+        "[proxy]\nlisten = [\"{at}\"]\nworkers = 1\n\
+         [legacy]\nurls = [\"{}\"]\ndatabase = \"sqlite:legacy.db\"\n\
+         [control]\nlisten = \"{control}\"\n",
+        upstream.url("").trim_end_matches('/')
+    );
+    std::fs::write(dir.path().join("outgrow.toml"), config).unwrap();
+    // It may have 200, begins with 100, and takes what it may.
+    let text = "ulimit -Sn 100 && ulimit -Hn 200 && exec \"$0\" serve -c \"$1\"";
+    let config = dir.path().join("outgrow.toml");
+    let binary = env!("CARGO_BIN_EXE_outgrow");
+    let args = [
+        "-c".as_ref(),
+        text.as_ref(),
+        binary.as_ref(),
+        config.as_os_str(),
+    ];
+    let mut outgrow = Process::spawn(Path::new("/bin/sh"), &args, &dir.path().join("outgrow.log"));
+    at_work(dir.path()).await;
+    let metric = async |name: &'static str, value: &'static str| {
+        eventually(name, WAIT, || async {
+            (scraped(dir.path(), control, name).await? == value).then_some(())
+        })
+        .await;
+    };
+    metric("outgrow_client_connections_max", "150.0").await;
+    let mut sitting = Vec::new();
+    for _ in 0..170 {
+        sitting.push(TcpStream::connect(at).await.unwrap());
+    }
+    metric("outgrow_client_connections", "150.0").await;
+    let first = &mut sitting[0];
+    first
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    let reading = timeout(WAIT, first.read_to_end(&mut all));
+    reading.await.expect("an end").unwrap();
+    let answer = String::from_utf8(all).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // Somebody who waited has its place.
+    metric("outgrow_client_connections", "150.0").await;
     assert!(outgrow.stop().await.success());
 }

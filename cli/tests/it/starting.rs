@@ -215,9 +215,14 @@ pub(crate) async fn serve(dir: &Path) -> Process {
     let config = dir.join("outgrow.toml");
     let args = ["serve".as_ref(), "-c".as_ref(), config.as_os_str()];
     let process = Process::spawn(binary, &args, &dir.join("outgrow.log"));
+    at_work(dir).await;
+    process
+}
+
+/// Waits for a process that was begun in this folder.
+pub(crate) async fn at_work(dir: &Path) {
     outgrow_testkit::eventually("the admin API", Duration::from_secs(20), || async {
         (run_in(dir, &["status"]).await.code == 0).then_some(())
     })
     .await;
-    process
 }

@@ -98,6 +98,7 @@ pub(super) async fn metrics(State(controller): State<Controller>) -> Result<Resp
         &ports.data_plane.build_times(),
     ));
     all.push(families::of_refusals(&ports.data_plane.refusals()));
+    all.extend(families::of_clients(ports.data_plane.clients()));
     let figures = ports.data_plane.services();
     all.extend(services::of_upstreams(&figures));
     all.extend(services::of_services(&figures));

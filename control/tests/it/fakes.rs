@@ -17,9 +17,9 @@ use outgrow_control::ports::{
 use outgrow_control::{Controller, Identity, Note, Ports, ServiceSpec, SliceSpec, Specs, Store};
 use outgrow_rollout::{
     AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheCounts, CacheFigures, CircuitFigures,
-    DataPhase, HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes, ServiceFigures, Side,
-    SideCounts, SideTimes, SliceId, SourceFigures, SpanFigures, SyncEvidence, TableRows,
-    UpstreamFigures, UpstreamState, Weight,
+    ClientFigures, DataPhase, HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes,
+    ServiceFigures, Side, SideCounts, SideTimes, SliceId, SourceFigures, SpanFigures, SyncEvidence,
+    TableRows, UpstreamFigures, UpstreamState, Weight,
 };
 use outgrow_testkit::eventually;
 use serde_json::{Value, json};
@@ -293,6 +293,14 @@ impl DataPlane for World {
             refused: 1,
             waited_us: 250_000,
         }]
+    }
+
+    fn clients(&self) -> ClientFigures {
+        ClientFigures {
+            open: 12,
+            most: Some(15_000),
+            shut: 3,
+        }
     }
 
     fn lines_lost(&self) -> Option<LinesLost> {

@@ -12,6 +12,7 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     let usual = good(two).proxy.limits;
     let minute = Some(Duration::from_secs(60));
     assert_eq!((usual.head_max, usual.headers_max), (256 << 10, 256));
+    assert_eq!(usual.clients_max, None);
     let allowance = usual.allowance;
     assert_eq!((allowance.body_max, allowance.total), (None, None));
     let rests =
@@ -22,7 +23,7 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     assert_eq!(allowance.client_idle, minute);
     assert_eq!(allowance.tunnel_idle, Some(60 * 60 * SECOND));
     let text = "[proxy.limits]\nhead_max = \"16KiB\"\nfields_max = 64\nhead_timeout = \"5s\"\nkeep_alive = \"10m\"\n\
-                half_closed = \"0s\"\nconnect_retry = \"250ms\"\npool_idle = \"59s\"\npool_max = 10\n\
+                half_closed = \"0s\"\nconnect_retry = \"250ms\"\npool_idle = \"59s\"\npool_max = 10\nclients_max = 5_000\n\
                 body_max = \"10MiB\"\nupload_idle = \"0s\"\nanswer_idle = \"2m\"\n\
                 client_idle = \"0s\"\ntunnel_idle = \"2h\"\ntotal = \"1h\"\n\
                 [proxy.filters.limits]\nbody_max = \"1GiB\"\nanswer_idle = \"0s\"\n\
@@ -33,6 +34,7 @@ fn limits_are_of_the_proxy_or_of_a_route() {
     assert_eq!(limits.head_timeout, Duration::from_secs(5));
     assert_eq!(rests(&limits), (600 * SECOND, Duration::ZERO, 59 * SECOND));
     assert_eq!((limits.pool_max, limits.connect_retry), (10, SECOND / 4));
+    assert_eq!(limits.clients_max, Some(5_000));
     let allowance = limits.allowance;
     assert_eq!(allowance.body_max, Some(10 << 20));
     assert_eq!(allowance.upload_idle, Some(Duration::ZERO));
@@ -64,6 +66,7 @@ half_closed = "2h"
 connect_retry = 3
 pool_idle = "1ms"
 pool_max = -1
+clients_max = 0
 body_max = "12"
 upload_idle = "48h"
 answer_idle = "soon"
@@ -93,7 +96,7 @@ fn every_key_of_limits_is_in_the_reference() {
     let told = parse(text).expect_err("a bad config").to_string();
     let keys = told.split("the keys here are ").nth(1).unwrap();
     let keys: Vec<&str> = keys.lines().next().unwrap().split(", ").collect();
-    assert_eq!(keys.len(), 14, "{keys:?}");
+    assert_eq!(keys.len(), 15, "{keys:?}");
     for key in keys {
         assert!(section.contains(&format!("| `{key}`")), "{key}");
     }

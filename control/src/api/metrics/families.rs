@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use outgrow_rollout::{
-    BuildTimes, DataPhase, LinesLost, RouteTimes, SideLoad, SliceId, SliceState, SpanFigures,
-    SyncEvidence,
+    BuildTimes, ClientFigures, DataPhase, LinesLost, RouteTimes, SideLoad, SliceId, SliceState,
+    SpanFigures, SyncEvidence,
 };
 use prometheus_client::metrics::MetricType;
 
@@ -229,6 +229,29 @@ pub(super) fn of_refusals(refusals: &[(&'static str, u64)]) -> Family {
         "Requests that the proxy itself has refused, and connections that came to none.",
         refusals.iter().map(of).collect(),
     )
+}
+
+pub(super) fn of_clients(figures: ClientFigures) -> Vec<Family> {
+    let mut all = vec![
+        gauge(
+            "outgrow_client_connections",
+            "Connections of clients.",
+            vec![now(vec![], figures.open)],
+        ),
+        counter(
+            "outgrow_client_door_shut",
+            "How often a core has let no client in until another had left.",
+            vec![count(vec![], figures.shut)],
+        ),
+    ];
+    all.extend(figures.most.map(|most| {
+        gauge(
+            "outgrow_client_connections_max",
+            "Connections of clients that may be at a time.",
+            vec![now(vec![], most)],
+        )
+    }));
+    all
 }
 
 pub(super) fn of_access_log(lost: Option<LinesLost>) -> Option<Family> {
