@@ -228,7 +228,8 @@ impl Engine {
         let waits = self.shared.status(|s| {
             s.copy_waits = self
                 .pace
-                .waits(Instant::now(), s.lag_ms(), s.load.busy(), limits);
+                .waits(Instant::now(), s.lag_ms(), s.load.busy(), limits)
+                .or(s.kept.presses(limits));
             s.copy_waits
         });
         if waits.is_some() {
@@ -562,7 +563,6 @@ impl Engine {
         self.shared.pass("trimmed");
         self.source().trim_seen(self.applied).await?;
         self.target().trim_seen(self.applied_back).await?;
-        self.watch_logs().await?;
         self.watch_schemas().await?;
         self.watch_emptied().await?;
         if self.published != Some(self.source) {

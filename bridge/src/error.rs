@@ -57,6 +57,10 @@ pub enum Error {
     )]
     LogLimit { side: Side, kept: u64, limit: u64 },
     #[error(
+        "the {side} database kept {kept} bytes of changes that were not applied, more than the limit of {limit}, so changes are noted no more: close the link with `outgrow sync close` and start the copy again"
+    )]
+    NotedLimit { side: Side, kept: u64, limit: u64 },
+    #[error(
         "a database has not answered for {0:?}; its connections are given up, and it is asked again"
     )]
     Stalled(Duration),

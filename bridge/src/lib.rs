@@ -35,6 +35,7 @@ mod fault;
 mod fractions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod guard;
 mod holds;
 mod link;
 mod load;

@@ -18,12 +18,12 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::events::Events;
 use crate::fail_over::Moved;
+use crate::guard::Guard;
 use crate::plan::Plan;
 use crate::preflight::Preflight;
 use crate::scan::VerifyOptions;
 use crate::shared::{Shared, StreamReader};
 use crate::spec::{Capture, LinkSpec};
-use crate::status::Status;
 use crate::verify::{Verifier, VerifyReport};
 use crate::worker::{Places, Worker, stop};
 
@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) paused: AtomicBool,
     pub(crate) places: watch::Sender<Places>,
     pub(crate) failures: watch::Sender<Option<String>>,
+    /// What watches the bytes that databases keep.
+    pub(crate) guard: Mutex<Option<Guard>>,
     pub(crate) moves: watch::Sender<Vec<Moved>>,
     /// The side and place of the last fence: what a drain's position means.
     pub(crate) fenced: Mutex<Option<(Side, i64)>>,
@@ -87,6 +89,7 @@ impl Link {
                 paused: AtomicBool::new(false),
                 places: watch::channel(places).0,
                 failures: watch::channel(None).0,
+                guard: Mutex::new(None),
                 moves: watch::channel(Vec::new()).0,
                 fenced: Mutex::new(None),
                 fenced_back: Mutex::new(None),
@@ -130,11 +133,11 @@ impl Link {
         self.inner.shared.status(|s| s.copied)
     }
 
-    /// What is known of the link; `None` before it was ever started in this process.
+    /// What is known of the link; `None` before it was ever started, or watched, in this process.
     pub fn evidence(&self) -> Option<SyncEvidence> {
         self.inner
             .shared
-            .status(|s| (!s.tables.is_empty()).then(|| s.evidence()))
+            .status(|s| s.is_known().then(|| s.evidence()))
     }
 
     /// Tables, rates, positions, for people.
@@ -213,6 +216,7 @@ impl Link {
     /// # Errors
     /// As [`Self::ensure`].
     pub async fn keep(&self, phase: DataPhase, source: Side) -> Result<(), Error> {
+        self.inner.guarded();
         let shared = &self.inner.shared;
         let reads_logs = [&shared.legacy, &shared.extracted]
             .iter()
@@ -223,6 +227,13 @@ impl Link {
         let inner = Arc::clone(&self.inner);
         self.whole(async move { inner.ensure(phase, source, true).await })
             .await
+    }
+
+    /// Watches what the databases keep for a link that does nothing, as one that has failed before a
+    /// restart; beyond its limits it is parked. A link that was started is watched anyway. Ends with
+    /// [`Self::close`] and [`Self::shutdown`]; idempotent.
+    pub fn watch_over(&self) {
+        self.inner.guarded();
     }
 
     /// Refuses everybody's writes but the bridge's on one side, and says where that side's
@@ -351,12 +362,11 @@ impl Link {
         self.whole(async move {
             let mut worker = inner.worker.lock().await;
             stop(&mut worker).await;
+            inner.leave_alone().await;
             *inner.engine.lock().await = None;
             inner.shared.legacy.uninstall().await?;
             inner.shared.extracted.uninstall().await?;
-            inner
-                .shared
-                .status(|s| *s = Status::new(s.source, s.interval_ms));
+            inner.shared.status(|s| *s = s.anew());
             inner.failures.send_replace(None);
             *lock(&inner.report) = None;
             *lock(&inner.fenced) = None;
@@ -370,6 +380,7 @@ impl Link {
     /// removed; another process can go on from here.
     pub async fn shutdown(&self) {
         stop(&mut *self.inner.worker.lock().await).await;
+        self.inner.leave_alone().await;
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.shared.legacy.close().await;

@@ -1,5 +1,5 @@
 //! What keeps the servers' logs from growing: heartbeats, which move slots on also where nothing is
-//! written, the reading of what is not applied yet, and a limit.
+//! written, and the reading of what is not applied yet.
 
 use std::time::Instant;
 
@@ -34,32 +34,7 @@ impl Engine {
             }
         }
         if beat {
-            self.watch_logs().await?;
             self.next_beat = Instant::now() + KEPT;
-        }
-        Ok(())
-    }
-
-    /// A server must not fill its disk for us.
-    pub(crate) async fn watch_logs(&mut self) -> Result<(), Error> {
-        let limit = self.shared.limits().log_bytes;
-        for database in [&self.shared.legacy, &self.shared.extracted] {
-            let Some(kept) = database.kept_log().await? else {
-                continue;
-            };
-            let side = database.side;
-            if kept > limit {
-                database.give_up_log().await?;
-                return Err(Error::LogLimit { side, kept, limit });
-            }
-            let warn = kept > limit / 2;
-            let warned = self.shared.status(|s| {
-                let before = s.log_kept.insert(side, kept);
-                before.is_some_and(|before| before > limit / 2)
-            });
-            if warn && !warned {
-                tracing::warn!(%side, kept, limit, "the server keeps much of its log for the link");
-            }
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ const LATE: Duration = Duration::from_secs(1);
 pub(crate) enum Wait {
     Rate,
     Lag,
+    /// A database keeps much for the link.
+    Kept,
     Load(Busy),
 }
 
@@ -26,6 +28,7 @@ impl fmt::Display for Wait {
         match self {
             Self::Rate => f.write_str("its rate"),
             Self::Lag => f.write_str("following to catch up"),
+            Self::Kept => f.write_str("what the databases keep for the link to be applied"),
             Self::Load(busy) => busy.fmt(f),
         }
     }

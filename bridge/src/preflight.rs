@@ -139,7 +139,7 @@ impl Shared {
                 }));
         }
         for side in [Side::Legacy, Side::Extracted] {
-            let advice = self.on(side).advice(plan).await?.into_iter();
+            let advice = self.on(side).advice(plan, self.limits()).await?.into_iter();
             found.advice.extend(advice.map(|(what, fix)| Problem {
                 table: format!("{side} database"),
                 column: None,

@@ -79,7 +79,7 @@ impl Shared {
         Self {
             legacy: open(Side::Legacy, &spec.legacy),
             extracted: open(Side::Extracted, &spec.extracted),
-            status: Mutex::new(Status::new(Side::Legacy, interval)),
+            status: Mutex::new(Status::new(Side::Legacy, interval).within(&spec.limits)),
             events: events.map(Desk::new),
             readers: Arc::default(),
             holds: Holds::default(),

@@ -506,6 +506,11 @@ pub struct Limits {
     /// Bytes of its log that a server may keep for a link that reads it. From the half on it is
     /// warned of; beyond it the slot is given up, so that the server's disk does not fill.
     pub log_bytes: u64,
+    /// Bytes of changes that a database may keep for a link that does not apply them. From the half
+    /// on it is warned of; beyond it nothing more is noted.
+    pub noted_bytes: u64,
+    /// Between two looks at what the databases keep.
+    pub look: Duration,
     /// What heartbeats take their time of day from: the machine's clock, but in tests of clocks.
     pub clock: Clock,
     /// Told of every point at which a crash must lose nothing. For crash tests.
@@ -538,6 +543,8 @@ impl Default for Limits {
             busy: Duration::from_secs(5),
             stall: Duration::from_mins(5),
             log_bytes: 64 << 30,
+            noted_bytes: 16 << 30,
+            look: Duration::from_secs(2),
             clock: Clock::default(),
             fault: None,
         }

@@ -8,10 +8,12 @@ use outgrow_rollout::{Side, SyncEvidence, TableRows};
 use serde_json::{Value, json};
 
 use crate::both::Carried;
-use crate::db::now_ms;
+use crate::db::{Over, now_ms};
+use crate::guard::{Kind, is_pressing};
 use crate::load::Seen;
 use crate::pace::Wait;
 use crate::scan::{LastVerify, Verifying};
+use crate::spec::Limits;
 use crate::verify::VerifyReport;
 
 #[derive(Debug, Clone, Default)]
@@ -107,10 +109,64 @@ pub(crate) struct Status {
     /// What the worker waits for, e.g. a lock.
     pub(crate) trouble: Option<String>,
     pub(crate) failed: Option<String>,
-    /// Bytes of its log that a server keeps for us.
-    pub(crate) log_kept: BTreeMap<Side, u64>,
+    pub(crate) kept: Kept,
     pub(crate) load: Seen,
     pub(crate) both: BothWays,
+}
+
+/// Bytes that the databases keep for the link.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    /// Of their logs.
+    log: BTreeMap<Side, u64>,
+    /// Of changes that are not applied.
+    noted: BTreeMap<Side, u64>,
+    /// What they may keep of either.
+    limits: (u64, u64),
+    /// Why a side could not be asked.
+    troubles: BTreeMap<Side, String>,
+    /// A limit that was passed: the link is parked.
+    pub(crate) over: Option<Over>,
+}
+
+impl Kept {
+    /// Notes what there is now. What there was before.
+    pub(crate) fn note(&mut self, side: Side, of: Kind, bytes: u64) -> Option<u64> {
+        match of {
+            Kind::Log => self.log.insert(side, bytes),
+            Kind::Changes => self.noted.insert(side, bytes),
+        }
+    }
+
+    /// A side has nothing of the link's.
+    pub(crate) fn forget(&mut self, side: Side) {
+        self.log.remove(&side);
+        self.noted.remove(&side);
+    }
+
+    /// Whether a side was last not asked for this reason.
+    pub(crate) fn is_trouble(&self, side: Side, why: &str) -> bool {
+        self.troubles.get(&side).is_some_and(|known| known == why)
+    }
+
+    pub(crate) fn trouble(&mut self, side: Side, why: Option<String>) {
+        match why {
+            Some(why) => self.troubles.insert(side, why),
+            None => self.troubles.remove(&side),
+        };
+    }
+
+    fn is_known(&self) -> bool {
+        !(self.log.is_empty() && self.noted.is_empty())
+    }
+
+    /// Whether it is so much that a backfill waits.
+    pub(crate) fn presses(&self, limits: &Limits) -> Option<Wait> {
+        let press =
+            |kept: &BTreeMap<Side, u64>, limit| kept.values().any(|kept| is_pressing(*kept, limit));
+        let much = press(&self.log, limits.log_bytes) || press(&self.noted, limits.noted_bytes);
+        much.then_some(Wait::Kept)
+    }
 }
 
 /// Of writes on both sides.
@@ -177,10 +233,28 @@ impl Status {
             last_verify: None,
             trouble: None,
             failed: None,
-            log_kept: BTreeMap::new(),
+            kept: Kept::default(),
             load: Seen::default(),
             both: BothWays::default(),
         }
+    }
+
+    /// As it was before the link was started.
+    pub(crate) fn anew(&self) -> Self {
+        let mut fresh = Self::new(self.source, self.interval_ms);
+        fresh.kept.limits = self.kept.limits;
+        fresh
+    }
+
+    /// With what databases may keep.
+    pub(crate) fn within(mut self, limits: &Limits) -> Self {
+        self.kept.limits = (limits.log_bytes, limits.noted_bytes);
+        self
+    }
+
+    /// Whether anything is known of the link.
+    pub(crate) fn is_known(&self) -> bool {
+        !self.tables.is_empty() || self.kept.is_known()
     }
 
     /// How far the target is behind, once a heartbeat has crossed.
@@ -218,7 +292,10 @@ impl Status {
             last_foreign: last.and_then(|l| l.what),
             verified,
             verified_age_ms: age,
-            log_kept_bytes: self.log_kept.clone(),
+            log_kept_bytes: self.kept.log.clone(),
+            log_limit_bytes: self.kept.limits.0,
+            noted_bytes: self.kept.noted.clone(),
+            noted_limit_bytes: self.kept.limits.1,
             load: self.load.of_now(),
         }
     }
@@ -307,7 +384,8 @@ impl Status {
             "carried_back": self.both.carried.rows,
             "foreign_writes": self.foreign,
             "refused_writes": self.refused,
-            "log_kept_bytes": self.log_kept,
+            "log_kept_bytes": self.kept.log,
+            "noted_bytes": self.kept.noted,
             "load": evidence.load,
             "verify": self.describe_verify(),
             "copy_waits_for": self.copy_waits.map(|wait| wait.to_string()),

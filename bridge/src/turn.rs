@@ -75,6 +75,7 @@ impl Engine {
         shared.legacy.ask_anew().await;
         shared.extracted.ask_anew().await;
         shared.may_both()?;
+        shared.not_parked().await?;
         let (plan, schemas) = shared.plan(None).await?;
         let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
@@ -93,6 +94,8 @@ impl Engine {
                 database.note_emptied(&plan).await?;
             }
         }
+        // Another process may have parked it meanwhile, and what was taken away is made again.
+        shared.not_parked().await?;
         let recorded = settle(&shared).await?;
         let forward = claim(&shared, recorded).await?;
         let back = claim(&shared, recorded.other()).await?;
@@ -298,7 +301,8 @@ async fn settle(shared: &Shared) -> Result<Side, Error> {
 }
 
 impl Engine {
-    /// Why a log cannot be read: another process that has taken over may be reading it.
+    /// Why a stream cannot be read: another process that has taken over may be reading its log, and has
+    /// trimmed it.
     pub(crate) async fn instead_of(&self, error: Error) -> Error {
         let into = self.shared.on(self.source.other());
         let position = async {

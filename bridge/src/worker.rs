@@ -69,6 +69,7 @@ impl Inner {
         paused: bool,
     ) -> Result<(), Error> {
         *lock(&self.phase) = phase;
+        self.guarded();
         let mut worker = self.worker.lock().await;
         // One that has failed is about to end, and does nothing more.
         let failed = self.failures.borrow().is_some();
@@ -80,7 +81,11 @@ impl Inner {
         let engine = match held.take() {
             Some(engine) if running => engine,
             // A worker that lives waits for this very lock: it takes what is made here.
-            _ => self.begin(phase).await?,
+            _ => {
+                // Whether it is still so is on record.
+                self.shared.status(|s| s.kept.over = None);
+                self.begin(phase).await?
+            }
         };
         let engine = held.insert(engine);
         let settled = match paused {
@@ -189,7 +194,10 @@ impl Inner {
         });
         self.publish(engine);
         let stepped = match stepped {
-            Err(error @ Error::Stream { .. }) => Err(engine.instead_of(error).await),
+            // Another process also trims what this one has not applied.
+            Err(error @ (Error::Stream { .. } | Error::Discontinued { .. })) => {
+                Err(engine.instead_of(error).await)
+            }
             stepped => stepped,
         };
         let moved = matches!(&stepped, Err(e) if self.shared.follows(e));
@@ -234,10 +242,11 @@ impl Inner {
                 let paused = self.paused.load(Ordering::Acquire);
                 self.shared.status(|s| s.running = !paused);
                 let step = Box::pin(self.step(&mut held, paused));
-                match self.shared.in_time(step).await {
+                let stepped = match self.shared.in_time(step).await {
                     Some(stepped) => stepped,
                     None => Err(self.stalled(&mut held).await),
-                }
+                };
+                self.shared.parked_for().map_or(stepped, Err)
             };
             // After a failure, what has come is no reason to try at once.
             let failed = stepped.is_err();

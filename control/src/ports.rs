@@ -113,6 +113,9 @@ pub trait Sync: Send + std::marker::Sync {
         phase: DataPhase,
         source: Side,
     ) -> BoxFuture<'a, PortResult<()>>;
+    /// Has what the databases keep for a link that has failed watched, and bounded. Called again and
+    /// again, also after a start. Idempotent.
+    fn watch_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>>;
     /// Proves that servers which have taken the place of those that were followed have all that was
     /// applied, and lets [`Self::ensure`] go on with them. The value says which, and what proved it;
     /// `None` where none has.

@@ -146,6 +146,15 @@ pub struct SyncEvidence {
     /// Bytes of its log that a database keeps for the link, where its changes are read from there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub log_kept_bytes: BTreeMap<Side, u64>,
+    /// What it may keep; with more the link is parked.
+    #[serde(default)]
+    pub log_limit_bytes: u64,
+    /// About the bytes of the changes that a database has noted for the link and that are not applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub noted_bytes: BTreeMap<Side, u64>,
+    /// What they may be; with more the link is parked.
+    #[serde(default)]
+    pub noted_limit_bytes: u64,
     /// Where the statements of others that run are limited, and somebody copies or compares rows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub load: BTreeMap<Side, SideLoad>,

@@ -129,6 +129,9 @@ mod tests {
             verified: None,
             verified_age_ms: None,
             log_kept_bytes: BTreeMap::new(),
+            log_limit_bytes: 0,
+            noted_bytes: BTreeMap::new(),
+            noted_limit_bytes: 0,
             load: BTreeMap::new(),
         }
     }

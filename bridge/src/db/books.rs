@@ -128,13 +128,18 @@ fn counted(n: u64) -> Arg {
 impl Database {
     /// Whether [`Self::install`] was ever here.
     pub(crate) async fn installed(&self) -> Result<bool, Error> {
+        self.has_own("control").await
+    }
+
+    /// Whether there is a table of ours of this name.
+    pub(super) async fn has_own(&self, what: &str) -> Result<bool, Error> {
         let text = match self.dialect() {
             Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = ?".to_owned(),
             Dialect::Postgres => postgres::count_own(),
             Dialect::Mysql => mysql::COUNT_OWN.to_owned(),
         };
         let mut tx = self.read().await?;
-        let name = self.own_bare("control");
+        let name = self.own_bare(what);
         let found = tx.number(&text, &[Arg::from(&name)]).await.on(self.side)?;
         Ok(found.unwrap_or(0) > 0)
     }

@@ -5,6 +5,7 @@
 mod beat;
 pub(crate) mod books;
 pub(crate) mod images;
+mod kept;
 pub(crate) mod keys;
 pub(crate) mod mark;
 pub(crate) mod mysql;
@@ -32,6 +33,7 @@ use crate::clock::Clock;
 use crate::error::{Error, OnSide};
 use crate::plan::{Plan, Schema, Table};
 use crate::spec::{Capture, DatabaseUrl, Limits};
+pub(crate) use kept::{Ended, Over};
 use mysql::binlog;
 use postgres::once::Line;
 use postgres::replication;
@@ -287,25 +289,6 @@ impl Database {
             Some(Feed::Postgres(feed)) => self.keep_recorded(feed).await,
             Some(Feed::Mysql(feed)) => self.binlog_in_order(feed).await,
             None => Ok(()),
-        }
-    }
-
-    /// Bytes of its log that the server keeps for us; `None` where it keeps none.
-    pub(crate) async fn kept_log(&self) -> Result<Option<u64>, Error> {
-        // MySQL keeps and removes its log by its own rules, whoever reads it.
-        let Some(Feed::Postgres(_)) = &self.feed else {
-            return Ok(None);
-        };
-        let mut tx = self.read().await?;
-        self.log_kept(&mut tx).await
-    }
-
-    /// Lets the server remove its log, at the price of the stream.
-    pub(crate) async fn give_up_log(&self) -> Result<(), Error> {
-        self.release().await;
-        match &self.feed {
-            Some(Feed::Postgres(_)) => self.give_up_slot().await,
-            Some(Feed::Mysql(_)) | None => Ok(()),
         }
     }
 

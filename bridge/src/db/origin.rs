@@ -10,7 +10,7 @@ use super::{Arg, Database, Dialect, Feed, Tx};
 use crate::error::{Error, OnSide};
 use crate::fail_over::Moved;
 use crate::plan::Plan;
-use crate::spec::DatabaseUrl;
+use crate::spec::{DatabaseUrl, Limits};
 
 /// What was seen of a stream's server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,13 +122,17 @@ impl Database {
 
     /// What stands in the way of going on with another server, should one take this one's place,
     /// and of rows that change places: (what, the way out).
-    pub(crate) async fn advice(&self, plan: &Plan) -> Result<Vec<(String, String)>, Error> {
+    pub(crate) async fn advice(
+        &self,
+        plan: &Plan,
+        limits: &Limits,
+    ) -> Result<Vec<(String, String)>, Error> {
         match (&self.feed, self.dialect()) {
             (Some(Feed::Mysql(_)), _) => self.binlog_advice().await,
             (feed, Dialect::Postgres) => {
                 let mut advice = self.action_advice(plan).await?;
                 if feed.is_some() {
-                    advice.extend(self.slot_advice().await?);
+                    advice.extend(self.slot_advice(limits.log_bytes).await?);
                 }
                 Ok(advice)
             }

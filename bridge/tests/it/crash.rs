@@ -32,6 +32,9 @@ pub(crate) const REVERSED: &str = "reversed";
 /// A child that settles all conflicts.
 pub(crate) const SETTLES: &str = ", settled";
 
+/// A child that only watches what is kept, with little room for it.
+pub(crate) const PARKS: &str = ", parked";
+
 /// A child with limits for many rows.
 pub(crate) const MANY: &str = "items, many";
 
@@ -106,6 +109,9 @@ fn child_spec() -> LinkSpec {
     if what.starts_with(MANY) {
         limits = outgrow_bridge::Limits::default();
     }
+    if what.contains(PARKS) {
+        crate::held::tighten(&mut limits);
+    }
     let items = ["items", "both", VERIFY].iter();
     let (slice, tables) = if items.into_iter().any(|of| what.starts_with(of)) {
         ("items", crate::postgres::tables())
@@ -145,6 +151,10 @@ async fn the_child() {
         true => (DataPhase::Reversed, Side::Extracted),
         false => (DataPhase::Copying, Side::Legacy),
     };
+    if what.contains(PARKS) {
+        link.watch_over();
+        return std::future::pending().await;
+    }
     link.ensure(phase, source).await.unwrap();
     if what.contains("turn") {
         copied(&link).await;

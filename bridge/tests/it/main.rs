@@ -20,6 +20,7 @@ mod far_times;
 mod fractions;
 mod full_disk;
 mod given_up;
+mod held;
 mod huge;
 mod large;
 mod loads;

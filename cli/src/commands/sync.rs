@@ -247,6 +247,14 @@ fn row(status: &SyncStatus) -> Vec<String> {
     row
 }
 
+/// Said of what is worth a warning.
+fn of_limit(kept: u64, limit: u64) -> String {
+    match kept > limit / 2 && limit > 0 {
+        true => format!(", of at most {}", bytes(limit)),
+        false => String::new(),
+    }
+}
+
 fn one(status: &SyncStatus) -> String {
     let mut rows = vec![("slice", status.slice.clone())];
     if let Some(link) = &status.data {
@@ -267,10 +275,20 @@ fn one(status: &SyncStatus) -> String {
         }
         for (side, kept) in &sync.log_kept_bytes {
             let what = format!(
-                "the {side} database keeps {} of it for the link",
-                bytes(*kept)
+                "the {side} database keeps {} of it for the link{}",
+                bytes(*kept),
+                of_limit(*kept, sync.log_limit_bytes)
             );
             rows.push(("log", what));
+        }
+        let noted = sync.noted_bytes.iter().filter(|(_, kept)| **kept > 0);
+        for (side, kept) in noted {
+            let what = format!(
+                "the {side} database keeps {} of changes for the link{}",
+                bytes(*kept),
+                of_limit(*kept, sync.noted_limit_bytes)
+            );
+            rows.push(("noted", what));
         }
         for (side, load) in sync.load.iter().filter(|(_, l)| l.running > l.most) {
             let what = format!(

@@ -219,6 +219,8 @@ pub(crate) struct SliceSync {
     pub(crate) log_limit: u64,
     /// How the writer's transactions come to the other side.
     pub(crate) transactions: outgrow_bridge::Transactions,
+    /// Bytes of changes that a database may keep for it.
+    pub(crate) noted_limit: u64,
 }
 
 /// `[slices.ID]`: routes and tables that move together.

@@ -1,6 +1,7 @@
 //! `[slices.ID.sync]`: which sides take writes of a slice's tables, what becomes of rows that both
 //! have changed, whether transactions stay whole, how fast its rows are copied and how many chunks at a
-//! time, how much of its log a server may keep, and what is verified again and again.
+//! time, how much of its log a server may keep and how many noted changes, and what is verified again and
+//! again.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -32,6 +33,11 @@ const RUNNING: RangeInclusive<u64> = 1..=100_000;
 const LOG: u64 = 64 << 30;
 const LOG_RANGE: RangeInclusive<u64> = 64 << 20..=64 << 40;
 
+/// Of noted changes: a hundred million and more, a weekend of a busy database. To copy again takes less
+/// time than to apply more of them.
+const NOTED: u64 = 16 << 30;
+const NOTED_RANGE: RangeInclusive<u64> = 16 << 20..=64 << 40;
+
 const WATCH: &str = "write \"off\" or { every = \"1h\", share = 0.05 }";
 /// Between two verifications, unless the config says else.
 const EVERY: Duration = Duration::from_hours(1);
@@ -55,6 +61,7 @@ pub(super) fn read(
         max_running: MaxRunning::default(),
         log_limit: LOG,
         transactions: Transactions::Batched,
+        noted_limit: NOTED,
     };
     let Some(mut section) = slice.get("sync").and_then(|node| node.section(findings)) else {
         return (sync, slice.at("sync"));
@@ -83,6 +90,7 @@ pub(super) fn read(
         running.map_or_else(MaxRunning::default, |node| max_running(&node, findings));
     sync.log_limit = section.size(findings, "log_limit", LOG, LOG_RANGE);
     let whole = section.get("transactions");
+    sync.noted_limit = section.size(findings, "noted_limit", NOTED, NOTED_RANGE);
     sync.writes = writes(section, findings, has_tables);
     if let Some(node) = whole {
         sync.transactions = transactions(&node, findings, &sync.writes);

@@ -202,6 +202,13 @@ impl SyncPort for Links {
         })
     }
 
+    fn watch_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move {
+            self.link(slice).await?.watch_over();
+            Ok(())
+        })
+    }
+
     fn fail_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Option<Value>>> {
         Box::pin(async move {
             let moved = self.link(slice).await?.fail_over().await.map_err(refused)?;

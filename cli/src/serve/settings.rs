@@ -228,6 +228,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             max_running: slice.sync.max_running,
             log_bytes: slice.sync.log_limit,
             transactions: slice.sync.transactions,
+            noted_bytes: slice.sync.noted_limit,
             watch: slice.sync.verify,
             ..LinkLimits::default()
         },

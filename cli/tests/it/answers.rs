@@ -25,6 +25,8 @@ pub(crate) fn evidence() -> Value {
             "foreign_write_age_ms": 5_000, "last_foreign": "products 7",
             "verified": {"products -> product": {"legacy": 5_000, "extracted": 5_000, "different": 0}},
             "verified_age_ms": 61_000,
+            "log_kept_bytes": {"legacy": 42_949_672_960_u64}, "log_limit_bytes": 68_719_476_736_u64,
+            "noted_bytes": {"legacy": 900_000, "extracted": 0}, "noted_limit_bytes": 17_179_869_184_u64,
         },
         "proxy": {
             "legacy": {"requests": 120_000, "errors": 3, "p99_us": 12_345},

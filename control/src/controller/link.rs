@@ -351,6 +351,9 @@ impl Controller {
     pub(super) async fn ensure_link(&self, slice: &Slice) -> Result<()> {
         let state = slice.state();
         let Some(wanted) = wanted_link(&state) else {
+            if has_failed(&state) {
+                self.sync().watch_over(&slice.id).await?;
+            }
             return Ok(());
         };
         if slice.held().ensured == Some(wanted) {
@@ -456,6 +459,14 @@ pub(super) fn wanted_link(state: &SliceState) -> Option<WantedLink> {
             paused: link.paused.is_some(),
         }),
     }
+}
+
+/// Whether there is a link that waits for a person, and databases that keep what comes for it.
+fn has_failed(state: &SliceState) -> bool {
+    state.data.as_ref().is_some_and(|link| {
+        let kept = !matches!(link.phase, DataPhase::Idle | DataPhase::Closed);
+        kept && link.failed.is_some()
+    })
 }
 
 /// As [`wanted_link`], of a link that applies what comes.

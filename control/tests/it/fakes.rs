@@ -400,6 +400,10 @@ impl Bridge for World {
         Box::pin(async move { self.call("pause", &format!("{phase} {source}")).await })
     }
 
+    fn watch_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
+        Box::pin(async move { self.call("watch_over", slice.as_str()).await })
+    }
+
     fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence> {
         let rows = self.rows();
         let mut seen = self.see();
@@ -423,6 +427,9 @@ impl Bridge for World {
             last_foreign: None,
             verified_age_ms: verified.as_ref().map(|_| 0),
             log_kept_bytes: BTreeMap::from([(Side::Legacy, 5)]),
+            log_limit_bytes: 10,
+            noted_bytes: BTreeMap::from([(Side::Legacy, 3), (Side::Extracted, 0)]),
+            noted_limit_bytes: 6,
             load: BTreeMap::from([(
                 Side::Legacy,
                 outgrow_rollout::SideLoad {

@@ -94,6 +94,11 @@ async fn a_scrape_tells_of_slices_requests_links_and_shadow() {
         "outgrow_spans_dropped_total{cause=\"failed\"} 4",
         "outgrow_link_state{slice=\"catalog\",state=\"following\"} 1.0",
         "outgrow_link_lag_seconds{slice=\"catalog\",way=\"forward\"} 0.005",
+        "outgrow_link_log_kept_bytes{slice=\"catalog\",side=\"legacy\"} 5.0",
+        "outgrow_link_log_limit_bytes{slice=\"catalog\",side=\"legacy\"} 10.0",
+        "outgrow_link_noted_bytes{slice=\"catalog\",side=\"legacy\"} 3.0",
+        "outgrow_link_noted_bytes{slice=\"catalog\",side=\"extracted\"} 0.0",
+        "outgrow_link_noted_limit_bytes{slice=\"catalog\",side=\"extracted\"} 6.0",
         "outgrow_link_applied_rows_total{slice=\"catalog\"} 7",
         "outgrow_shadow_requests_total{slice=\"catalog\",outcome=\"matched\"} 10000",
     ] {

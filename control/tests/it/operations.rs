@@ -260,6 +260,11 @@ async fn a_link_pauses_fails_and_resumes() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("disk full"), "{refused}");
+    // What is kept for it is watched meanwhile, over a restart, too.
+    controller.shutdown().await;
+    let before = home.world.called("watch_over");
+    let controller = home.start().await;
+    assert!(home.world.called("watch_over catalog") > before);
     controller.sync_resume("catalog", ana()).await.unwrap();
     let expected = ["sync-pause", "sync-resume", "link-failed", "sync-resume"];
     assert!(

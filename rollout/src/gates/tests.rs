@@ -68,6 +68,9 @@ fn sync() -> SyncEvidence {
         )])),
         verified_age_ms: Some(1_000),
         log_kept_bytes: BTreeMap::new(),
+        log_limit_bytes: 0,
+        noted_bytes: BTreeMap::new(),
+        noted_limit_bytes: 0,
         load: BTreeMap::new(),
     }
 }

@@ -36,6 +36,17 @@ fn transactions_may_be_kept_whole() {
 }
 
 #[test]
+fn changes_may_be_kept_up_to_a_size() {
+    let limit = |text: &str| good(&with_sync(text)).slices[0].sync.noted_limit;
+    assert_eq!(limit("writes = \"one\""), 16 << 30);
+    assert_eq!(limit("noted_limit = \"500 MiB\""), 500 << 20);
+    let by_default = outgrow_bridge::Limits::default();
+    assert_eq!(by_default.noted_bytes, 16 << 30);
+    golden("sync_noted_limit", &with_sync("noted_limit = 64"));
+    golden("sync_noted_limit_low", &with_sync("noted_limit = \"1MiB\""));
+}
+
+#[test]
 fn rows_may_be_verified_again_and_again() {
     let verify = |text: &str| good(&with_sync(text)).slices[0].sync.verify;
     let watch = |secs, share| {

@@ -1,10 +1,10 @@
 //! Which metrics there are, and what each is made of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outgrow_rollout::{
-    BuildTimes, ClientFigures, DataPhase, LinesLost, RouteTimes, SideLoad, SliceId, SliceState,
-    SpanFigures, SyncEvidence,
+    BuildTimes, ClientFigures, DataPhase, LinesLost, RouteTimes, Side, SideLoad, SliceId,
+    SliceState, SpanFigures, SyncEvidence,
 };
 use prometheus_client::metrics::MetricType;
 
@@ -336,10 +336,6 @@ pub(super) fn of_links(told: &[Told]) -> Vec<Family> {
             .into_iter()
             .filter_map(|(way, lag)| Some(now(with(slice, "way", way), seconds(lag?))))
     });
-    let logs = links.iter().flat_map(|(slice, link)| {
-        let kept = link.log_kept_bytes.iter();
-        kept.map(|(side, bytes)| now(with(slice, "side", side), *bytes))
-    });
     let mut families = vec![
         gauge(
             "outgrow_link_state",
@@ -361,16 +357,50 @@ pub(super) fn of_links(told: &[Told]) -> Vec<Family> {
             "About the bytes of the rows that these changes are of.",
             waiting.collect(),
         ),
-        gauge(
-            "outgrow_link_log_kept_bytes",
-            "Log that a database keeps for the link.",
-            logs.collect(),
-        ),
     ];
+    families.extend(of_kept(&links));
     families.extend(of_loads(&links));
     families.extend(of_rows(&links));
     families.extend(of_verifications(&links));
     families
+}
+
+fn of_kept(links: &[(&SliceId, &SyncEvidence)]) -> [Family; 4] {
+    type Kept = fn(&SyncEvidence) -> (&BTreeMap<Side, u64>, u64);
+    let log: Kept = |link| (&link.log_kept_bytes, link.log_limit_bytes);
+    let noted: Kept = |link| (&link.noted_bytes, link.noted_limit_bytes);
+    // A limit has the labels of what it limits, so that one can be divided by the other.
+    let each = |of: Kept, limit: bool| -> Vec<Sample> {
+        let sides = links.iter().flat_map(|(slice, link)| {
+            let (kept, most) = of(link);
+            let figure = move |bytes: u64| if limit { most } else { bytes };
+            kept.iter()
+                .map(move |(side, bytes)| now(with(slice, "side", side), figure(*bytes)))
+        });
+        sides.collect()
+    };
+    [
+        gauge(
+            "outgrow_link_log_kept_bytes",
+            "Log that a database keeps for the link.",
+            each(log, false),
+        ),
+        gauge(
+            "outgrow_link_log_limit_bytes",
+            "With more of it the link is parked.",
+            each(log, true),
+        ),
+        gauge(
+            "outgrow_link_noted_bytes",
+            "About the bytes of noted changes that are not applied.",
+            each(noted, false),
+        ),
+        gauge(
+            "outgrow_link_noted_limit_bytes",
+            "With more of them the link is parked.",
+            each(noted, true),
+        ),
+    ]
 }
 
 fn of_loads(links: &[(&SliceId, &SyncEvidence)]) -> [Family; 2] {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use outgrow_rollout::Side;
+
 use super::{Feed, Watched};
 use crate::db::postgres::copy::has_large;
 use crate::db::{Arg, Database, Dialect, PATIENCE, Tx, list, quote};
@@ -40,6 +42,34 @@ fn publication(is_there: bool, name: &str, tables: &str, computed: bool) -> Stri
             "ALTER PUBLICATION {name} SET ({COMPUTED}); ALTER PUBLICATION {name} SET TABLE {tables}"
         ),
     }
+}
+
+/// What is to be said of `max_slot_wal_keep_size`, so many megabytes or -1, beside the link's own limit:
+/// that comes first while Outgrow runs, for it has warned before and says what to do.
+fn keep_advice(side: Side, megabytes: i64, limit: u64) -> Option<(String, String)> {
+    let bound = u64::try_from(megabytes).map(|kept| kept.saturating_mul(1 << 20));
+    let limited = limit >> 20;
+    let what = match bound {
+        Ok(bound) if bound > limit => return None,
+        Ok(_) => format!(
+            "the server of the {side} database gives a replication slot up that keeps {megabytes} MB of its log \
+             (`max_slot_wal_keep_size`), before the link's `log_limit` of {limited} MB is reached and with no warning: \
+             the copy is to be started again then"
+        ),
+        Err(_) => format!(
+            "the server of the {side} database keeps its log for a replication slot without a bound \
+             (`max_slot_wal_keep_size`): while Outgrow is not running, nobody keeps its disk from filling"
+        ),
+    };
+    let wanted = (limit / 4).saturating_add(limit) >> 20;
+    let lower = match bound {
+        Ok(_) => ", or write a smaller `log_limit`",
+        Err(_) => "",
+    };
+    let fix = format!(
+        "ALTER SYSTEM SET max_slot_wal_keep_size = '{wanted}MB'; SELECT pg_reload_conf();{lower}"
+    );
+    Some((what, fix))
 }
 
 impl Database {
@@ -287,7 +317,10 @@ impl Database {
     }
 
     /// What may cost us the slot while nobody reads it: (what, the way out).
-    pub(in crate::db) async fn slot_advice(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(in crate::db) async fn slot_advice(
+        &self,
+        limit: u64,
+    ) -> Result<Vec<(String, String)>, Error> {
         // From version 18 on.
         let text = "SELECT setting || ' s' FROM pg_settings \
                     WHERE name = 'idle_replication_slot_timeout' AND setting <> '0'";
@@ -303,7 +336,12 @@ impl Database {
             let fix = "set idle_replication_slot_timeout = 0, or write capture = \"triggers\"";
             Ok((what, fix.to_owned()))
         };
-        rows.iter().map(advice).collect()
+        let mut advised: Vec<_> = rows.iter().map(advice).collect::<Result<_, Error>>()?;
+        let text = "SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'";
+        if let Some(megabytes) = tx.number(text, &[]).await.on(self.side)? {
+            advised.extend(keep_advice(self.side, megabytes, limit));
+        }
+        Ok(advised)
     }
 
     /// Whether a table that tells whole rows must tell computed ones, too; those that the log has not
@@ -548,4 +586,24 @@ impl Database {
 
 fn relation_id(oid: i64) -> u32 {
     u32::try_from(oid).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_bound_is_to_be_above_the_links() {
+        let advice = |megabytes, limit| keep_advice(Side::Legacy, megabytes, limit);
+        assert_eq!(advice(65_537, 64 << 30), None);
+        let (what, fix) = advice(-1, 64 << 30).unwrap_or_default();
+        assert!(what.contains("without a bound"), "{what}");
+        assert!(fix.contains("max_slot_wal_keep_size = '81920MB'"), "{fix}");
+        assert!(!fix.contains("log_limit"), "{fix}");
+        for megabytes in [0, 1_024, 65_536] {
+            let (what, fix) = advice(megabytes, 64 << 30).unwrap_or_default();
+            assert!(what.contains("before the link's `log_limit`"), "{what}");
+            assert!(fix.ends_with("or write a smaller `log_limit`"), "{fix}");
+        }
+    }
 }
