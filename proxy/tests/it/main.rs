@@ -40,6 +40,7 @@ mod introspecting;
 mod keeper;
 mod kubernetes;
 mod living;
+mod loading;
 mod local;
 mod logging;
 mod malformed;
