@@ -55,6 +55,7 @@ mod postgres_values;
 mod postgres_versions;
 mod preflight;
 mod references;
+mod repairing;
 mod restored;
 mod restored_numbers;
 mod sequences;
