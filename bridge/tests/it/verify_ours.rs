@@ -193,51 +193,67 @@ fn nasty(engine: Engine) -> &'static [&'static str] {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_mapping_makes() {
-    for (from, into) in WAYS {
-        let way = format!("{from:?} to {into:?}");
-        let legacy = with(from, &table(from, "vals", LEGACY)).await;
-        let extracted = with(into, &table(into, "vals", EXTRACTED)).await;
-        legacy.execute(&rows(from)).await;
-        let link = following(spec(&legacy, &extracted, mapped())).await;
-        proven(&link, &way).await;
-        corrupt(&extracted, "CREATE TABLE kept AS SELECT * FROM vals").await;
-        for column in COLUMNS {
-            let kept = |row: u32| format!("(SELECT o.{column} FROM kept AS o WHERE o.id = {row})");
-            let mut values: Vec<(u32, String)> = [(1, 2), (2, 1), (1, 3), (3, 2), (4, 1)]
-                .map(|(row, other)| (row, kept(other)))
-                .into();
-            values.extend(nasty(into).iter().map(|value| (1, (*value).to_owned())));
-            let mut differed = 0;
-            for (row, value) in values {
-                let what = format!("{way}: {column} of {row} is {value}");
-                let set =
-                    |value: &str| format!("UPDATE vals SET {column} = {value} WHERE id = {row}");
-                corrupt(&extracted, &set(&value)).await;
-                differed += alike(&link, &what).await.len();
-                corrupt(&extracted, &set(&kept(row))).await;
-            }
-            let least = if column == "fixed" { 0 } else { 3 };
-            assert!(
-                differed >= least,
-                "{way}: {column}: {differed} changes were seen"
-            );
+async fn whatever_the_mapping_makes((from, into): (Engine, Engine)) {
+    let way = format!("{from:?} to {into:?}");
+    let legacy = with(from, &table(from, "vals", LEGACY)).await;
+    let extracted = with(into, &table(into, "vals", EXTRACTED)).await;
+    legacy.execute(&rows(from)).await;
+    let link = following(spec(&legacy, &extracted, mapped())).await;
+    proven(&link, &way).await;
+    corrupt(&extracted, "CREATE TABLE kept AS SELECT * FROM vals").await;
+    for column in COLUMNS {
+        let kept = |row: u32| format!("(SELECT o.{column} FROM kept AS o WHERE o.id = {row})");
+        let mut values: Vec<(u32, String)> = [(1, 2), (2, 1), (1, 3), (3, 2), (4, 1)]
+            .map(|(row, other)| (row, kept(other)))
+            .into();
+        values.extend(nasty(into).iter().map(|value| (1, (*value).to_owned())));
+        let mut differed = 0;
+        for (row, value) in values {
+            let what = format!("{way}: {column} of {row} is {value}");
+            let set = |value: &str| format!("UPDATE vals SET {column} = {value} WHERE id = {row}");
+            corrupt(&extracted, &set(&value)).await;
+            differed += alike(&link, &what).await.len();
+            corrupt(&extracted, &set(&kept(row))).await;
         }
-        proven(&link, &way).await;
-        corrupt(&extracted, "DELETE FROM vals WHERE id = 2").await;
-        corrupt(&legacy, "DELETE FROM vals WHERE id = 4").await;
-        assert_eq!(alike(&link, &way).await.len(), 2, "{way}");
-        assert_eq!(link.repair(false).await.unwrap().remaining, 0);
-        proven(&link, &way).await;
-        cut_over(&link, Side::Extracted).await;
-        // It has no place on the legacy side.
-        extracted
-            .execute("UPDATE vals SET fixed = 'no' WHERE id = 1")
-            .await;
-        proven(&link, &way).await;
-        link.shutdown().await;
+        let least = if column == "fixed" { 0 } else { 3 };
+        assert!(
+            differed >= least,
+            "{way}: {column}: {differed} changes were seen"
+        );
     }
+    proven(&link, &way).await;
+    corrupt(&extracted, "DELETE FROM vals WHERE id = 2").await;
+    corrupt(&legacy, "DELETE FROM vals WHERE id = 4").await;
+    assert_eq!(alike(&link, &way).await.len(), 2, "{way}");
+    assert_eq!(link.repair(false).await.unwrap().remaining, 0);
+    proven(&link, &way).await;
+    cut_over(&link, Side::Extracted).await;
+    // It has no place on the legacy side.
+    extracted
+        .execute("UPDATE vals SET fixed = 'no' WHERE id = 1")
+        .await;
+    proven(&link, &way).await;
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_mapping_makes_of_sqlite_for_postgres() {
+    whatever_the_mapping_makes((Lite, Pg)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_mapping_makes_of_sqlite_for_mariadb() {
+    whatever_the_mapping_makes((Lite, My)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_mapping_makes_of_postgres_for_sqlite() {
+    whatever_the_mapping_makes((Pg, Lite)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_mapping_makes_of_mariadb_for_sqlite() {
+    whatever_the_mapping_makes((My, Lite)).await;
 }
 
 /// Rows of a table that goes to two, each of which takes some.
