@@ -21,6 +21,9 @@ const SIDES: [Side; 2] = [Side::Legacy, Side::Extracted];
 /// application's transactions, and others wait behind it.
 const AGAIN: Duration = Duration::from_secs(15);
 
+/// So many looks in a row have not found fewer changes than one before: they are not being applied.
+const PATIENCE: u32 = 15;
+
 /// The task that watches.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -74,6 +77,8 @@ impl Over {
 /// What one look at a database has found.
 #[derive(Debug, Default)]
 struct Seen {
+    /// It answers, and has something of the link's.
+    there: bool,
     /// On record.
     ended: Option<Ended>,
     over: Option<Over>,
@@ -103,6 +108,7 @@ impl Shared {
         }
         if let Some(ended) = database.ended().await? {
             return Ok(Seen {
+                there: true,
                 ended: Some(ended),
                 over: None,
             });
@@ -124,7 +130,7 @@ impl Shared {
                 };
                 tracing::warn!(%slice, %side, kept, limit, "a database keeps {what} for the link");
             }
-            if kept > limit {
+            if kept > limit && self.is_stuck(side, of, kept) {
                 over = over.or(Some(Over {
                     side,
                     of,
@@ -133,7 +139,17 @@ impl Shared {
                 }));
             }
         }
-        Ok(Seen { ended: None, over })
+        Ok(Seen {
+            there: true,
+            ended: None,
+            over,
+        })
+    }
+
+    /// Whether what is too much gets no less. A log is bounded at once: it is kept by a server whose
+    /// disk others fill, too. Changes that gathered while nobody measured may be applied yet.
+    fn is_stuck(&self, side: Side, of: Kind, kept: u64) -> bool {
+        of == Kind::Log || self.status(|s| s.kept.looks_since_fewer(side, kept)) >= PATIENCE
     }
 
     /// Who the source is, of a link that this process has not started.
@@ -194,53 +210,47 @@ impl Inner {
     }
 
     async fn guard(self: Arc<Self>, cancel: CancellationToken) {
-        loop {
-            let pause = tokio::select! {
-                () = cancel.cancelled() => return,
-                pause = self.look_after() => pause,
-            };
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+        // Each side by itself: the other may be down, which takes long to be known.
+        let both = async {
+            tokio::join!(
+                self.guard_side(Side::Legacy),
+                self.guard_side(Side::Extracted)
+            )
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            _ = both => {}
         }
     }
 
-    /// One look, and what follows from it. How long until the next.
-    async fn look_after(&self) -> Duration {
+    async fn guard_side(&self, side: Side) {
+        loop {
+            let pause = self.look_after(side).await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One look at a side, and what follows from it. How long until the next.
+    async fn look_after(&self, side: Side) -> Duration {
         let shared = &self.shared;
-        let places = *self.places.borrow();
-        let look = |side| shared.look_in_time(side, places.of(side));
-        // Beside one another: one may be down.
-        let (legacy, extracted) = tokio::join!(look(Side::Legacy), look(Side::Extracted));
         let pause = shared.limits().look;
-        let ended = |seen: &Seen| seen.ended.map(|ended| ended.over);
-        let found = [&legacy, &extracted];
-        let on_record = found.iter().find_map(|seen| ended(seen));
-        let Some(over) = on_record.or(found.iter().find_map(|seen| seen.over)) else {
+        let applied = self.places.borrow().of(side);
+        let seen = shared.look_in_time(side, applied).await;
+        let found = seen.ended.map(|ended| ended.over).or(seen.over);
+        let over = shared.status(|s| s.kept.found(side, found));
+        let Some(over) = over else { return pause };
+        self.say_parked(over);
+        if !seen.there || seen.ended.is_some_and(|ended| ended.whole) {
+            return pause;
+        }
+        let database = shared.on(side);
+        let Err(error) = database.end(over, |point| shared.pass(point)).await else {
             return pause;
         };
-        self.say_parked(over);
-        let mut whole = true;
-        for (side, seen) in SIDES.iter().zip([legacy, extracted]) {
-            if seen.ended.is_some_and(|ended| ended.whole) {
-                continue;
-            }
-            let database = shared.on(*side);
-            let parked = async {
-                if !database.installed().await? {
-                    return Ok(());
-                }
-                database.end(over, |point| shared.pass(point)).await
-            };
-            if let Err(error) = parked.await {
-                let slice = &shared.spec.slice;
-                tracing::warn!(%slice, %side, %error,
-                    "a database could not be told to keep nothing more for the link: it is tried again");
-                whole = false;
-            }
-        }
-        if whole { pause } else { pause.max(AGAIN) }
+        let slice = &shared.spec.slice;
+        tracing::warn!(%slice, %side, %error,
+            "a database could not be told to keep nothing more for the link: it is tried again");
+        pause.max(AGAIN)
     }
 
     /// Has the worker stop, and everybody know.

@@ -123,6 +123,10 @@ pub(crate) struct Kept {
     noted: BTreeMap<Side, u64>,
     /// What they may keep of either.
     limits: (u64, u64),
+    /// The fewest changes that were seen of a side that has too many, and how many looks ago.
+    fewest: BTreeMap<Side, (u64, u32)>,
+    /// What the last look at each side has found, on record or about to be.
+    found: BTreeMap<Side, Over>,
     /// Why a side could not be asked.
     troubles: BTreeMap<Side, String>,
     /// A limit that was passed: the link is parked.
@@ -134,7 +138,12 @@ impl Kept {
     pub(crate) fn note(&mut self, side: Side, of: Kind, bytes: u64) -> Option<u64> {
         match of {
             Kind::Log => self.log.insert(side, bytes),
-            Kind::Changes => self.noted.insert(side, bytes),
+            Kind::Changes => {
+                if bytes <= self.limits.1 {
+                    self.fewest.remove(&side);
+                }
+                self.noted.insert(side, bytes)
+            }
         }
     }
 
@@ -142,6 +151,27 @@ impl Kept {
     pub(crate) fn forget(&mut self, side: Side) {
         self.log.remove(&side);
         self.noted.remove(&side);
+        self.fewest.remove(&side);
+    }
+
+    /// Takes up what a look has found. What there is of either side.
+    pub(crate) fn found(&mut self, side: Side, over: Option<Over>) -> Option<Over> {
+        match over {
+            Some(over) => self.found.insert(side, over),
+            None => self.found.remove(&side),
+        };
+        over.or(self.found.values().next().copied())
+    }
+
+    /// Of a side that has too many changes: so many looks ago it had fewer than ever since, or had few.
+    pub(crate) fn looks_since_fewer(&mut self, side: Side, bytes: u64) -> u32 {
+        let (fewest, looks) = self.fewest.entry(side).or_insert((bytes, 0));
+        if bytes < *fewest {
+            (*fewest, *looks) = (bytes, 0);
+        } else {
+            *looks += 1;
+        }
+        *looks
     }
 
     /// Whether a side was last not asked for this reason.

@@ -301,6 +301,53 @@ async fn too_many_changes_of_a_paused_link_of_mariadb() {
     paused(Pair::of(legacy.await, extracted.await)).await;
 }
 
+/// What gathered while nobody measured is applied, where it gets less: it is not parked for that.
+async fn caught_up(pair: Pair) {
+    following(&pair, 600).await.shutdown().await;
+    pair.legacy.execute(&many()).await;
+    let mut patient = tight(&pair);
+    patient.limits.look = Duration::from_millis(500);
+    patient.limits.batch_changes = 20;
+    let link = Link::open(patient).await.unwrap();
+    link.watch_over();
+    let kept = || {
+        let seen = link.evidence()?;
+        seen.noted_bytes.get(&Side::Legacy).copied()
+    };
+    eventually("too many changes to be seen", WAIT, || async {
+        kept().filter(|kept| *kept > 20_000).map(drop)
+    })
+    .await;
+    link.ensure(DataPhase::Following, Side::Legacy)
+        .await
+        .unwrap();
+    pair.equal().await;
+    eventually("few changes to be seen", WAIT, || async {
+        kept().filter(|kept| *kept < 20_000).map(drop)
+    })
+    .await;
+    assert!(link.failures().borrow().is_none());
+    // As ever.
+    link.pause().await.unwrap();
+    pair.legacy.execute(&many()).await;
+    stopped(&link, TOO_MANY).await;
+    link.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_changes_that_get_fewer_are_applied() {
+    caught_up(Pair::of(
+        Db::lite(LEGACY_SQLITE).await,
+        Db::lite(EXTRACTED_SQLITE).await,
+    ))
+    .await;
+    caught_up(Pair::of(
+        Db::pg(LEGACY_PG).await,
+        Db::pg(EXTRACTED_PG).await,
+    ))
+    .await;
+}
+
 /// The target is down, and the worker tries again and again.
 async fn without_a_target(mut pair: Pair) {
     following(&pair, 600).await.shutdown().await;
