@@ -312,10 +312,89 @@ fn one(status: &SyncStatus) -> String {
             change::rows(verified)
         ));
     }
-    if !status.detail.is_null() {
-        out.push_str(&format!("\n{}", generic(&status.detail)));
+    if let Some(tables) = status.detail["tables"]
+        .as_array()
+        .filter(|all| !all.is_empty())
+    {
+        out.push_str(&format!("\n{}", progress(tables)));
+    }
+    if let Some(rest) = telling(&status.detail) {
+        out.push_str(&format!("\n{}", generic(&rest)));
     }
     out
+}
+
+/// How far each table is.
+fn progress(tables: &[Value]) -> String {
+    let number = |value: &Value| value.as_u64().map_or("-".to_owned(), count);
+    let rows = tables.iter().map(|one| {
+        let extracted = one["extracted"].as_array().map(Vec::as_slice);
+        let extracted = extracted
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_str);
+        let left = one["seconds_left"].as_u64();
+        vec![
+            one["legacy"].as_str().unwrap_or("-").to_owned(),
+            extracted.collect::<Vec<_>>().join(", "),
+            one["state"].as_str().unwrap_or("-").to_owned(),
+            number(&one["copied"]),
+            number(&one["total"]),
+            number(&one["rows_per_second"]),
+            left.map_or("-".to_owned(), |left| millis(left.saturating_mul(1_000))),
+            number(&one["applied"]),
+        ]
+    });
+    let header = [
+        "LEGACY",
+        "EXTRACTED",
+        "STATE",
+        "COPIED",
+        "OF",
+        "ROWS/S",
+        "LEFT",
+        "CHANGES",
+    ];
+    table(&header, rows.collect())
+}
+
+/// What the lines above say already, or the journal.
+const SAID: [&str; 13] = [
+    "backlog",
+    "backlog_bytes",
+    "failed",
+    "foreign_writes",
+    "lag_ms",
+    "load",
+    "log_kept_bytes",
+    "noted_bytes",
+    "parked",
+    "reverse_lag_ms",
+    "source",
+    "tables",
+    "waiting_for",
+];
+
+/// What of a link's own words is worth a line: nothing that is said above, is not there, or is as it should be.
+fn telling(detail: &Value) -> Option<Value> {
+    match detail {
+        Value::Object(fields) => {
+            let known = fields.get("state").is_some();
+            let told = fields
+                .iter()
+                .filter(|(name, _)| !(known && SAID.contains(&name.as_str())));
+            let told: serde_json::Map<String, Value> = told
+                .filter_map(|(name, field)| Some((name.clone(), telling(field)?)))
+                .collect();
+            // Where a link does nothing, its place and that it is paused are no news.
+            let idle = told.keys().all(|name| name == "state");
+            (!idle).then_some(Value::Object(told))
+        }
+        Value::Array(items) => (!items.is_empty()).then(|| detail.clone()),
+        Value::Null | Value::Bool(false) => None,
+        Value::Number(number) if number.as_u64() == Some(0) => None,
+        other => Some(other.clone()),
+    }
 }
 
 async fn repair(context: &Context, args: &RepairArgs) -> anyhow::Result<ExitCode> {

@@ -324,8 +324,18 @@ async fn a_rule_that_is_added_says_what_it_accepts_and_one_that_hides_nothing_is
 #[tokio::test]
 async fn sync() {
     let one = json!({"slice": "catalog", "data": {"phase": "following"},
-        "evidence": evidence()["sync"], "trouble": null,
-        "detail": {"position": 1_234, "tables": [{"table": "product", "rows": 5_000}]}});
+    "evidence": evidence()["sync"], "trouble": null,
+    "detail": {
+        "state": "following", "source": "legacy", "position": 1_234, "lag_ms": 42, "reverse_lag_ms": 51,
+        "tables": [{
+            "legacy": "products", "extracted": ["product"], "state": "copied", "total": 5_000,
+            "copied": 5_000, "rows_per_second": 90_000, "seconds_left": null, "applied": 12,
+        }],
+        "backlog": 3, "backlog_bytes": 6_200, "in_parts": false, "parked": 0,
+        "conflicts": {"open": 0, "ever": 2}, "carried_back": 0, "foreign_writes": 1, "refused_writes": 1,
+        "log_kept_bytes": {"legacy": 42_949_672_960_u64}, "noted_bytes": {}, "load": {},
+        "verify": {"running": null, "last": null}, "copy_waits_for": null, "waiting_for": null, "failed": null,
+    }});
     let none = json!({"slice": "reviews", "data": null, "evidence": null, "detail": null, "trouble": null});
     golden(
         "sync_status",
