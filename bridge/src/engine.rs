@@ -13,6 +13,7 @@ use crate::batch::{Batch, Chunk, Take, current, images};
 use crate::beats::Beats;
 use crate::both;
 use crate::db::Database;
+use crate::db::again::Again;
 use crate::db::books::{Copy, Foreign};
 use crate::db::mark::Mark;
 use crate::error::{Error, OnSide};
@@ -49,6 +50,8 @@ pub(crate) struct Engine {
     pub(crate) applied_back: i64,
     pub(crate) mark_back: Option<Mark>,
     pub(crate) copies: Vec<Copy>,
+    /// By what each table is mapped, and how far it is read again.
+    pub(crate) again: Vec<Again>,
     /// Tables whose rows do not go from database to database, each for so many rows to come.
     pub(crate) looked_at: HashMap<String, u64>,
     pub(crate) pace: Pace,
@@ -129,6 +132,7 @@ impl Engine {
             self.seen_back = self.follow_back().await?;
         }
         more |= self.carry_renamed().await?;
+        more |= self.read_again().await?;
         if self.parked > 0 && self.copied() && self.retries.due(Instant::now()) {
             self.try_parked().await?;
         }

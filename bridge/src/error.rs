@@ -86,6 +86,18 @@ pub enum Error {
     #[error("the backfill of slice `{0}` is still running: wait until it has copied every row")]
     NotCopied(SliceId),
     #[error(
+        "rows of slice `{0}` are still read again: wait until `outgrow sync status {0}` shows none"
+    )]
+    ReadsAgain(SliceId),
+    #[error(
+        "the mapping of `{table}` of slice `{slice}` was edited, and its rows cannot be read again: {why}"
+    )]
+    MappingEdited {
+        slice: SliceId,
+        table: String,
+        why: String,
+    },
+    #[error(
         "the {side} side has not applied position {position} within {within:?} (it is at {applied}): see `outgrow sync status`"
     )]
     DrainTimeout {
@@ -165,7 +177,7 @@ pub enum Error {
     )]
     NothingToResume(&'static str),
     #[error(
-        "repair mends {cap} rows at the most and {found} differ: end the link with `outgrow sync close` and start the copy again"
+        "repair mends {cap} rows at the most and {found} differ: raise `repair_limit` in `[slices.ID.sync]`, reload and verify again; or end the link with `outgrow sync close` and start the copy again"
     )]
     RepairCap { cap: usize, found: usize },
 }

@@ -17,6 +17,7 @@
 //! ```
 
 mod abreast;
+mod again;
 mod apply;
 mod batch;
 mod beats;

@@ -17,10 +17,7 @@ use crate::turn::check_capture;
 impl Engine {
     /// A changed schema is either still mapped whole, or the link stops before it corrupts.
     pub(crate) async fn watch_schemas(&mut self) -> Result<(), Error> {
-        let now = (
-            self.shared.legacy.schema_version().await?,
-            self.shared.extracted.schema_version().await?,
-        );
+        let now = self.shared.schema_versions().await?;
         if now == self.schema_versions {
             return Ok(());
         }
@@ -31,10 +28,8 @@ impl Engine {
             // A new unique index needs a trigger of its own.
             database.install(&plan).await?;
         }
-        self.schema_versions = (
-            self.shared.legacy.schema_version().await?,
-            self.shared.extracted.schema_version().await?,
-        );
+        // As it was before the tables were looked at: they may have changed since.
+        self.schema_versions = now;
         Ok(())
     }
 
@@ -55,8 +50,11 @@ impl Engine {
 
     /// Makes the plan anew. Parked rows may have waited for just this.
     async fn replan(&mut self) -> Result<Arc<Plan>, Error> {
-        let slice = &self.shared.spec.slice;
-        let changes = self.schemas.changes(&self.shared.schemas().await?);
+        let now = self.shared.schemas().await?;
+        let changes = self.schemas.changes(&now);
+        if !changes.is_empty() {
+            self.note_types(&now).await?;
+        }
         let planned = self.shared.plan(self.kept()).await;
         let (plan, schemas) = planned.map_err(|e| match e {
             Error::Mapping { slice, problems } if !changes.is_empty() => Error::TablesChanged {
@@ -66,6 +64,7 @@ impl Engine {
             },
             other => other,
         })?;
+        let slice = &self.shared.spec.slice;
         for change in &changes {
             tracing::warn!(%slice, change, "a table has changed; the mapping still fits");
         }

@@ -150,6 +150,12 @@ impl Shared {
         FaultHook::pass(self.limits().fault.as_ref(), point);
     }
 
+    /// What changes with every change of a table, of both sides.
+    pub(crate) async fn schema_versions(&self) -> Result<(i64, i64), Error> {
+        let legacy = self.legacy.schema_version().await?;
+        Ok((legacy, self.extracted.schema_version().await?))
+    }
+
     /// The declared shape of the link's tables as they are now.
     pub(crate) async fn schemas(&self) -> Result<Schemas, Error> {
         let mut legacy: Vec<String> = self.spec.tables.iter().map(|t| t.legacy.clone()).collect();

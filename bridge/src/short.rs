@@ -89,6 +89,7 @@ impl Engine {
             && self.copied()
             && self.parked == 0
             && self.renamed.is_empty()
+            && !self.reads_again()
             && self.plan.tables_alone(self.source)
             && self.source().tells_rows()
             && self.target().dialect() == Dialect::Postgres

@@ -23,6 +23,8 @@ pub(crate) struct TableProgress {
     pub(crate) done: bool,
     pub(crate) copied: u64,
     pub(crate) total: u64,
+    /// Of the rows that are read again because they are mapped otherwise now: so many of so many.
+    pub(crate) again: Option<(u64, u64)>,
     /// Rows written by following since this process began.
     pub(crate) applied: u64,
     /// When this process began to copy the table, and what was there already.
@@ -31,6 +33,21 @@ pub(crate) struct TableProgress {
 }
 
 impl TableProgress {
+    /// So many rows of so many are there as they are mapped now.
+    fn carried(&self) -> (u64, u64) {
+        self.again
+            .unwrap_or((self.copied, self.total.max(self.copied)))
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.done, self.again, self.began) {
+            (true, Some(_), _) => "reading again",
+            (true, None, _) => "copied",
+            (false, _, Some(_)) => "copying",
+            (false, _, None) => "waiting",
+        }
+    }
+
     fn rate(&self) -> Option<u64> {
         let (began, before) = self.began?;
         let until = self.ended.unwrap_or_else(Instant::now);
@@ -303,10 +320,10 @@ impl Status {
         let last = self.last_foreign();
         SyncEvidence {
             source: self.source,
-            copied_rows: self.tables.iter().map(|t| t.copied).sum(),
-            total_rows: self.tables.iter().map(|t| t.total.max(t.copied)).sum(),
+            copied_rows: self.tables.iter().map(|t| t.carried().0).sum(),
+            total_rows: self.tables.iter().map(|t| t.carried().1).sum(),
             applied_rows: self.tables.iter().map(|t| t.applied).sum(),
-            copied: self.copied,
+            copied: self.copied && self.tables.iter().all(|t| t.again.is_none()),
             lag_ms: self.lag_ms(),
             reverse_lag_ms: self.crossed_back.map(|c| c.lag_ms(self.interval_ms)),
             backlog: self.backlog,
@@ -389,9 +406,10 @@ impl Status {
                 json!({
                     "legacy": t.legacy,
                     "extracted": t.extracted,
-                    "state": if t.done { "copied" } else if t.began.is_some() { "copying" } else { "waiting" },
+                    "state": t.state(),
                     "total": t.total.max(t.copied),
                     "copied": t.copied,
+                    "read_again": t.again.map(|(read, total)| json!({"rows": read, "of": total})),
                     "rows_per_second": t.rate(),
                     "seconds_left": t.seconds_left(),
                     "applied": t.applied,

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use outgrow_rollout::{DataPhase, Side};
 
+use crate::again;
 use crate::batch::UNPLACED;
 use crate::beats::Beats;
 use crate::both::Writes;
@@ -76,6 +77,8 @@ impl Engine {
         shared.extracted.ask_anew().await;
         shared.may_both()?;
         shared.not_parked().await?;
+        // Before the tables are looked at: what changes from here on is seen.
+        let schema_versions = shared.schema_versions().await?;
         let (plan, schemas) = shared.plan(None).await?;
         let plan = Arc::new(plan);
         if shared.legacy.installed().await? && shared.extracted.installed().await? {
@@ -101,11 +104,8 @@ impl Engine {
         let back = claim(&shared, recorded.other()).await?;
         shared.pass("claimed");
         let copies = begin_copies(&shared, &plan).await?;
+        let again = again::begin(&shared, (&plan, &schemas), recorded, &copies).await?;
         let now = Instant::now();
-        let schema_versions = (
-            shared.legacy.schema_version().await?,
-            shared.extracted.schema_version().await?,
-        );
         let mut engine = Self {
             carried: Arc::clone(&plan),
             plan,
@@ -117,6 +117,7 @@ impl Engine {
             applied_back: back.seq,
             mark_back: back.mark,
             copies,
+            again,
             looked_at: HashMap::new(),
             pace: Pace::default(),
             unplaced: std::collections::HashSet::new(),
@@ -171,6 +172,7 @@ impl Engine {
             s.beat_ms = beat.or(s.beat_ms);
             s.failed = None;
         });
+        self.show_again();
     }
 
     /// From the moment that the passive side follows, only the bridge may write it.
@@ -193,6 +195,9 @@ impl Engine {
         }
         if !self.copied() {
             return Err(Error::NotCopied(self.shared.spec.slice.clone()));
+        }
+        if self.reads_again() {
+            return Err(Error::ReadsAgain(self.shared.spec.slice.clone()));
         }
         // What codes mean now must be on the other side before it is the one that says it.
         self.watch_lookups().await?;

@@ -56,6 +56,16 @@ impl Class {
         }
     }
 
+    /// What its values always are, where no value of something else could be one of them.
+    fn of_one_sort(self) -> Option<&'static str> {
+        match self {
+            Self::Int | Self::Real | Self::Real4 | Self::Decimal(_) => Some("numbers"),
+            Self::Timestamp | Self::Instant => Some("times"),
+            Self::Uuid => Some("UUIDs"),
+            Self::Bool | Self::Text | Self::Bytes | Self::Bits(_) | Self::AsWritten => None,
+        }
+    }
+
     /// Whether its values are numbers that a database may give out.
     pub(crate) fn is_numbered(self) -> bool {
         matches!(self, Self::Int | Self::Decimal(_))
@@ -68,6 +78,14 @@ impl Class {
 }
 
 impl Typed {
+    /// As of its class; dates and times of the day are told by their type.
+    pub(crate) fn of_one_sort(&self) -> Option<&'static str> {
+        let time = self.base == "date" || self.base.starts_with("time ");
+        self.class
+            .of_one_sort()
+            .or_else(|| (time || self.base == "time").then_some("times"))
+    }
+
     /// PostgreSQL's type by its name with its length, e.g. `numeric(10,2)`, and without.
     pub(crate) fn postgres(full: &str, base: &str) -> Self {
         let class = match base {

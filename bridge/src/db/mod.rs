@@ -2,6 +2,7 @@
 //! of its name: how to connect, how capture and fences are made, how values look. All else speaks
 //! of tables, keys and cells, in SQL that every engine understands.
 
+pub(crate) mod again;
 mod beat;
 pub(crate) mod books;
 pub(crate) mod images;
@@ -409,6 +410,7 @@ impl Database {
         self.install_beat().await?;
         self.install_mark().await?;
         self.install_origin().await?;
+        self.install_again().await?;
         self.install_events().await?;
         self.install_verify().await?;
         self.install_both().await

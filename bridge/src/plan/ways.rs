@@ -103,7 +103,10 @@ impl From<'_> {
                     .map(|(code, meaning)| (bits::code(code, from), bits::code(meaning, into)));
                 Transform::one_to_one("the map", &pairs.collect::<Vec<_>>())
             }
-            (_, Transform::Same) => bits::between(from, into),
+            (_, Transform::Same) => {
+                of_one_sort(from, into)?;
+                bits::between(from, into)
+            }
             (_, by) => Ok(by),
         }
     }
@@ -177,6 +180,23 @@ impl From<'_> {
             pairs.push(pair);
         }
         Transform::one_to_one(&format!("the lookup table `{table}`"), &pairs)
+    }
+}
+
+/// Refuses a column whose values are never those of the other, e.g. a date of a number.
+fn of_one_sort(from: &Kind, into: &Kind) -> Result<(), Wrong> {
+    let typed = |kind: &Kind| match kind {
+        Kind::Postgres(typed) | Kind::Mysql(typed) => {
+            Some((typed.of_one_sort()?, typed.base.clone()))
+        }
+        Kind::Sqlite(_) => None,
+    };
+    match (typed(from), typed(into)) {
+        (Some((was, from)), Some((is, into))) if was != is => Err((
+            format!("{was} ({from}) are no {is} ({into})"),
+            "give both columns types that fit, or map it by an expression".to_owned(),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -114,7 +114,7 @@ fn child_spec() -> LinkSpec {
     }
     let items = ["items", "both", VERIFY].iter();
     let (slice, tables) = if items.into_iter().any(|of| what.starts_with(of)) {
-        ("items", crate::postgres::tables())
+        ("items", crate::edited::tables(&what))
     } else if what.starts_with("wares") {
         ("wares", crate::postgres_copy::tables())
     } else {

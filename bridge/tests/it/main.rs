@@ -11,6 +11,8 @@ mod conflicts;
 mod copy;
 mod crash;
 mod drift;
+mod drift_servers;
+mod edited;
 mod events;
 mod events_before;
 mod events_before_killed;

@@ -217,6 +217,8 @@ pub(crate) struct SliceSync {
     pub(crate) max_running: outgrow_bridge::MaxRunning,
     /// Bytes of its log that a server may keep for the link.
     pub(crate) log_limit: u64,
+    /// Rows that one repair may write.
+    pub(crate) repair_limit: usize,
     /// How the writer's transactions come to the other side.
     pub(crate) transactions: outgrow_bridge::Transactions,
     /// Bytes of changes that a database may keep for it.

@@ -38,6 +38,9 @@ const LOG_RANGE: RangeInclusive<u64> = 64 << 20..=64 << 40;
 const NOTED: u64 = 16 << 30;
 const NOTED_RANGE: RangeInclusive<u64> = 16 << 20..=64 << 40;
 
+/// Their keys are kept in memory.
+const REPAIR: RangeInclusive<u64> = 1..=1_000_000;
+
 const WATCH: &str = "write \"off\" or { every = \"1h\", share = 0.05 }";
 /// Between two verifications, unless the config says else.
 const EVERY: Duration = Duration::from_hours(1);
@@ -60,6 +63,7 @@ pub(super) fn read(
         copy_lag: LAG_DEFAULT,
         max_running: MaxRunning::default(),
         log_limit: LOG,
+        repair_limit: Limits::default().repair_rows,
         transactions: Transactions::Batched,
         noted_limit: NOTED,
     };
@@ -89,6 +93,10 @@ pub(super) fn read(
     sync.max_running =
         running.map_or_else(MaxRunning::default, |node| max_running(&node, findings));
     sync.log_limit = section.size(findings, "log_limit", LOG, LOG_RANGE);
+    let repair = section.get("repair_limit");
+    if let Some(most) = repair.and_then(|node| node.integer(findings, REPAIR)) {
+        sync.repair_limit = usize::try_from(most).unwrap_or(usize::MAX);
+    }
     let whole = section.get("transactions");
     sync.noted_limit = section.size(findings, "noted_limit", NOTED, NOTED_RANGE);
     sync.writes = writes(section, findings, has_tables);

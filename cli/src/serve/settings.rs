@@ -227,6 +227,7 @@ pub(super) fn link(config: &Config, slice: &Slice) -> anyhow::Result<Option<Link
             copy_lag: slice.sync.copy_lag,
             max_running: slice.sync.max_running,
             log_bytes: slice.sync.log_limit,
+            repair_rows: slice.sync.repair_limit,
             transactions: slice.sync.transactions,
             noted_bytes: slice.sync.noted_limit,
             watch: slice.sync.verify,

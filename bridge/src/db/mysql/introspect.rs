@@ -10,11 +10,15 @@ use crate::value::Kind;
 /// What the bridge does in its database, on tables of ours, which are not there yet.
 const RIGHTS: [&str; 6] = ["CREATE", "DROP", "SELECT", "INSERT", "UPDATE", "DELETE"];
 
-/// Changes with every change of any table's columns.
+/// Changes with every change of any table's columns or unique keys.
 pub(crate) const VERSION: &str = "\
-    SELECT CAST(COALESCE(SUM(CRC32(CONCAT_WS('.', table_name, column_name, ordinal_position, \
-    column_type, is_nullable, extra))), 0) AS SIGNED) FROM information_schema.columns \
-    WHERE table_schema = DATABASE() AND table_name NOT LIKE '|_outgrow|_%' ESCAPE '|'";
+    SELECT CAST(COALESCE(SUM(CRC32(part)), 0) AS SIGNED) FROM (\
+    SELECT CONCAT_WS('.', table_name, column_name, ordinal_position, column_type, is_nullable, extra) AS part \
+    FROM information_schema.columns \
+    WHERE table_schema = DATABASE() AND table_name NOT LIKE '|_outgrow|_%' ESCAPE '|' \
+    UNION ALL SELECT CONCAT_WS('.', table_name, index_name, seq_in_index, column_name, sub_part) \
+    FROM information_schema.statistics WHERE non_unique = 0 \
+    AND table_schema = DATABASE() AND table_name NOT LIKE '|_outgrow|_%' ESCAPE '|') AS parts";
 
 /// One table's shape; `None` when it does not exist.
 pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>, sqlx::Error> {

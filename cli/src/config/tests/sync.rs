@@ -87,6 +87,15 @@ fn a_backfill_is_held_to_a_rate_and_waits_for_a_lag() {
 }
 
 #[test]
+fn a_repair_is_held_to_a_number_of_rows() {
+    let most = |text: &str| good(&with_sync(text)).slices[0].sync.repair_limit;
+    assert_eq!(most(""), 10_000);
+    assert_eq!(most("repair_limit = 250_000"), 250_000);
+    golden("sync_repair", &with_sync("repair_limit = 0"));
+    golden("sync_repair_most", &with_sync("repair_limit = 2_000_000"));
+}
+
+#[test]
 fn copies_wait_for_a_busy_server() {
     use outgrow_bridge::MaxRunning;
     let servers = |text: &str| {
