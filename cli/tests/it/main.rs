@@ -31,6 +31,7 @@ mod soak;
 mod soak_shop;
 mod starting;
 mod tokens;
+mod topping;
 mod tracing;
 mod tripwire;
 mod upgrading;
