@@ -334,12 +334,17 @@ fn progress(tables: &[Value]) -> String {
             .iter()
             .filter_map(Value::as_str);
         let left = one["seconds_left"].as_u64();
+        // Of rows that are read again, how many were.
+        let (copied, of) = match &one["read_again"] {
+            Value::Object(again) => (&again["rows"], &again["of"]),
+            _ => (&one["copied"], &one["total"]),
+        };
         vec![
             one["legacy"].as_str().unwrap_or("-").to_owned(),
             extracted.collect::<Vec<_>>().join(", "),
             one["state"].as_str().unwrap_or("-").to_owned(),
-            number(&one["copied"]),
-            number(&one["total"]),
+            number(copied),
+            number(of),
             number(&one["rows_per_second"]),
             left.map_or("-".to_owned(), |left| millis(left.saturating_mul(1_000))),
             number(&one["applied"]),
@@ -449,4 +454,26 @@ async fn look(context: &Context, slice: &str, verb: &str) -> anyhow::Result<Exit
     let answer = context.client()?.get(&path(slice, verb)).await?;
     context.out.answer(&answer, || generic(&answer))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_read_again_are_told() {
+        let mut item = json!({"legacy": "item", "extracted": ["article"], "state": "reading again",
+            "copied": 500, "total": 500, "read_again": {"rows": 120, "of": 480}, "applied": 0});
+        let of = |item: &Value| {
+            let text = progress(std::slice::from_ref(item));
+            let line = text.lines().nth(1).unwrap_or_default().to_owned();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(&item), "item article reading again 120 480 - - 0");
+        item["read_again"] = Value::Null;
+        item["state"] = "copied".into();
+        assert_eq!(of(&item), "item article copied 500 500 - - 0");
+    }
 }
