@@ -392,3 +392,141 @@ impl Engine {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookup::Lookups;
+    use crate::spec::{ColumnSpec, Limits, RowFilter, Source};
+    use crate::value::{Affinity, Kind};
+
+    fn schema(tables: [(&str, &[&str]); 1]) -> Schema {
+        let column = |name: &&str| ColumnSchema {
+            name: (*name).to_owned(),
+            kind: Kind::Sqlite(Affinity::Text),
+            required: false,
+            has_default: false,
+            generated: false,
+        };
+        let table = |(name, columns): (&str, &[&str])| {
+            let schema = TableSchema {
+                columns: columns.iter().map(column).collect(),
+                unique: vec![vec!["id".to_owned()]],
+                ..TableSchema::default()
+            };
+            (name.to_owned(), schema)
+        };
+        tables.into_iter().map(table).collect()
+    }
+
+    fn print(sources: &[(&str, Source)]) -> String {
+        let columns = sources.iter().map(|(extracted, source)| ColumnSpec {
+            extracted: (*extracted).to_owned(),
+            source: source.clone(),
+        });
+        let entry = TableSpec {
+            legacy: "item".to_owned(),
+            extracted: "article".to_owned(),
+            key: vec!["id".to_owned()],
+            columns: columns.collect(),
+            defaults: ["kind", "price", "made", "zoned", "flag", "gone"]
+                .map(|column| (column.to_owned(), "a".into()))
+                .into_iter()
+                .filter(|(column, _)| {
+                    sources
+                        .iter()
+                        .all(|(_, s)| !s.from().contains(&column.as_str()))
+                })
+                .collect(),
+            rows: Some(RowFilter {
+                column: "kind".to_owned(),
+                values: vec!["a".into()],
+                not: false,
+            }),
+            ..TableSpec::default()
+        };
+        let spec = LinkSpec {
+            slice: "items".parse().unwrap(),
+            legacy: "sqlite:legacy.db".parse().unwrap(),
+            extracted: "sqlite:extracted.db".parse().unwrap(),
+            tables: vec![entry],
+            writes: crate::both::Writes::One,
+            limits: Limits::default(),
+        };
+        let schemas = Schemas {
+            legacy: schema([(
+                "item",
+                &["id", "kind", "price", "made", "zoned", "flag", "gone"],
+            )]),
+            extracted: schema([("article", &["id", "price", "made", "zoned", "flag"])]),
+        };
+        let (plan, problems) =
+            Plan::build(&spec, &schemas.legacy, &schemas.extracted, &Lookups::new());
+        let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
+        Print::of(&spec, &plan.groups[0], &schemas).to_string()
+    }
+
+    fn sources() -> Vec<(&'static str, Source)> {
+        let from = |name: &str| name.to_owned();
+        vec![
+            ("id", Source::Rename(from("id"))),
+            (
+                "price",
+                Source::Cents {
+                    from: from("price"),
+                    scale: 2,
+                },
+            ),
+            (
+                "made",
+                Source::LocalTime {
+                    from: from("made"),
+                    offset: 3_600,
+                },
+            ),
+            (
+                "zoned",
+                Source::ZonedTime {
+                    from: from("zoned"),
+                    zone: "Europe/Berlin".parse().unwrap(),
+                    ambiguous: crate::zone::Ambiguous::Earlier,
+                },
+            ),
+            (
+                "flag",
+                Source::Map {
+                    from: from("flag"),
+                    pairs: vec![("Y".into(), 1.into()), ("N".into(), 0.into())],
+                },
+            ),
+        ]
+    }
+
+    /// Links of an older version must not read all their tables again for nothing. Where this fails, put the
+    /// new print here and raise [`VERSION`].
+    #[test]
+    fn the_print_of_a_mapping_is_the_same_in_each_version_of_the_program() {
+        assert_eq!(
+            print(&sources()),
+            "1 d2afb6798e522a00 0d687fc378550681 7d604d01db579080"
+        );
+    }
+
+    #[test]
+    fn the_order_of_columns_says_nothing_and_each_value_does() {
+        let usual = print(&sources());
+        let mut turned = sources();
+        turned.reverse();
+        assert_eq!(print(&turned), usual);
+        let mut cents = sources();
+        cents[1].1 = Source::Cents {
+            from: "price".to_owned(),
+            scale: 3,
+        };
+        let noted = |text: &str| Print::noted(text).unwrap();
+        let (was, now) = (noted(&usual), noted(&print(&cents)));
+        assert!(was.values != now.values && was.rows == now.rows && was.types == now.types);
+        assert_eq!(Print::noted("0 1 2 3"), None);
+        assert_eq!(Print::noted("1 1 2"), None);
+    }
+}
