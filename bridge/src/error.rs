@@ -280,6 +280,22 @@ enum Reason {
 }
 
 impl Error {
+    /// Whether two sessions of PostgreSQL made the same schema, table or function at once: one of them trips
+    /// over a row of the catalog, "if not exists" or not.
+    pub(crate) fn is_about_both_making(&self) -> bool {
+        let Self::Database { cause, .. } = self else {
+            return false;
+        };
+        let inner = cause.as_database_error();
+        inner.is_some_and(|inner| match inner.code().as_deref() {
+            Some("XX000") => inner.message().starts_with("tuple concurrently "),
+            Some("23505") => inner
+                .constraint()
+                .is_some_and(|name| name.starts_with("pg_")),
+            _ => false,
+        })
+    }
+
     /// Whether a server refused a statement as such: no right to it, or no such feature.
     pub(crate) fn is_about_statements(&self) -> bool {
         match self {

@@ -6,6 +6,7 @@ pub(crate) mod again;
 mod beat;
 pub(crate) mod books;
 pub(crate) mod images;
+mod install;
 mod kept;
 pub(crate) mod keys;
 pub(crate) mod mark;
@@ -389,44 +390,6 @@ impl Database {
         self.applying(&mut tx, true).await?;
         Ok(tx)
     }
-
-    /// Makes the bookkeeping tables, every trigger that is missing or differs, and what reads the
-    /// log.
-    pub(crate) async fn install(&self, plan: &Plan) -> Result<(), Error> {
-        match &self.pool() {
-            // Its triggers name the columns for rows, so it makes them itself.
-            Pool::Sqlite(pool) => self.install_sqlite(pool, plan).await?,
-            Pool::Postgres(_) => self.install_postgres(plan).await?,
-            Pool::Mysql(_) => self.install_mysql(plan).await?,
-        }
-        if self.dialect() != Dialect::Sqlite {
-            self.install_images().await?;
-        }
-        match &self.feed {
-            Some(Feed::Postgres(feed)) => self.install_feed(feed, plan).await?,
-            Some(Feed::Mysql(feed)) => self.install_binlog(feed, plan).await?,
-            None => {}
-        }
-        self.install_beat().await?;
-        self.install_mark().await?;
-        self.install_origin().await?;
-        self.install_again().await?;
-        self.install_events().await?;
-        self.install_verify().await?;
-        self.install_both().await
-    }
-
-    /// Removes everything that [`Self::install`] made.
-    pub(crate) async fn uninstall(&self) -> Result<(), Error> {
-        self.beaten.store(i64::MIN, Ordering::Release);
-        self.release().await;
-        match self.dialect() {
-            Dialect::Sqlite => self.uninstall_sqlite().await,
-            Dialect::Postgres => self.uninstall_postgres().await,
-            Dialect::Mysql => self.uninstall_mysql().await,
-        }
-    }
-
     /// The first table of these groups whose triggers are not there any more.
     pub(crate) async fn lost_capture(
         &self,

@@ -252,3 +252,31 @@ async fn a_row_that_the_other_side_refuses_is_parked_and_holds_up_nobody() {
     .await;
     link.shutdown().await;
 }
+
+/// Each makes the functions and tables that a link needs, or finds them made.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_begin_at_once_do_not_trip_over_each_other() {
+    let pair = Pair::of(Db::pg(LEGACY_PG).await, Db::pg(EXTRACTED_PG).await);
+    pair.legacy.execute(&items(1, 20)).await;
+    for _ in 0..8 {
+        let mut links = Vec::new();
+        for _ in 0..3 {
+            links.push(Link::open(pair.spec()).await.unwrap());
+        }
+        let begin = |link: Link| async move {
+            let begun = link.ensure(DataPhase::Copying, Side::Legacy).await;
+            let said = begun.map_err(|e| e.to_string()).err().unwrap_or_default();
+            let good = said.is_empty() || said.contains("another bridge process has taken over");
+            assert!(good, "{said}");
+            link
+        };
+        let begun = links.into_iter().map(|link| tokio::spawn(begin(link)));
+        for link in begun.collect::<Vec<_>>() {
+            link.await.unwrap().shutdown().await;
+        }
+        // What is made next is made anew.
+        let drop = "DROP SCHEMA IF EXISTS _outgrow CASCADE";
+        pair.legacy.execute(drop).await;
+        pair.extracted.execute(drop).await;
+    }
+}
