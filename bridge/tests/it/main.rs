@@ -9,6 +9,7 @@ mod both_random;
 mod bridge_deaths;
 mod conflicts;
 mod copy;
+mod copy_model;
 mod crash;
 mod drift;
 mod drift_servers;

@@ -81,7 +81,10 @@ async fn a_round_is_short_beside_changes() {
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
     wares.equal().await;
-    assert_eq!((wares.chunks(), batches.lock().unwrap().len()), (10, 5));
+    assert_eq!(wares.chunks(), 10);
+    // Two chunks in each, but where the log told of a change a moment late; without changes it is one batch.
+    let count = batches.lock().unwrap().len();
+    assert!((3..=5).contains(&count), "{count} batches");
     link.shutdown().await;
 }
 
