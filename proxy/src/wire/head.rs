@@ -111,7 +111,14 @@ fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, Wire
     let length = match outcome {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(WireError::Answer("its head is malformed")),
+        // Few write so, and only they pay for it.
+        Err(_) => {
+            return match unfold(input) {
+                Folded::Waits => Ok(None),
+                Folded::Unfolded => parse(input, fields_max),
+                Folded::Not => Err(WireError::Answer("its head is malformed")),
+            };
+        }
     };
     let (Some(version), Some(code)) = (parsed.version, parsed.code) else {
         return Err(WireError::Answer("it has no status line"));
@@ -140,6 +147,61 @@ fn parse(input: &mut BytesMut, fields_max: usize) -> Result<Option<Parsed>, Wire
         response,
         says,
     }))
+}
+
+/// What a head is that could not be read.
+#[derive(Debug, PartialEq, Eq)]
+enum Folded {
+    /// Not all of it is there.
+    Waits,
+    /// Some of its lines went on in the next one, and do so no more.
+    Unfolded,
+    Not,
+}
+
+/// Puts lines that were folded into one again, with spaces in place of their ends, as a gateway may (RFC 9112
+/// section 5.2). Old programs write so, and their clients could read it.
+fn unfold(input: &mut BytesMut) -> Folded {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let Some(first) = line_end(input) else {
+        return Folded::Not;
+    };
+    // The status has no second line.
+    let mut at = first + 1;
+    if is_blank(input.get(at)) {
+        return Folded::Not;
+    }
+    let mut folds = Vec::new();
+    loop {
+        let Some(end) = line_end(&input[at..]).map(|end| at + end) else {
+            return match folds.is_empty() {
+                true => Folded::Not,
+                false => Folded::Waits,
+            };
+        };
+        if matches!(&input[at..end], b"" | b"\r") {
+            break;
+        }
+        if is_blank(input.get(end + 1)) {
+            folds.push(end);
+        }
+        at = end + 1;
+    }
+    for &end in &folds {
+        input[end] = b' ';
+        if input[end - 1] == b'\r' {
+            input[end - 1] = b' ';
+        }
+    }
+    match folds.is_empty() {
+        true => Folded::Not,
+        false => Folded::Unfolded,
+    }
+}
+
+/// Where a line ends.
+fn line_end(text: &[u8]) -> Option<usize> {
+    text.iter().position(|byte| *byte == b'\n')
 }
 
 /// What the fields of a head say of its body and its connection; and the lines that go down as they
@@ -535,6 +597,41 @@ mod tests {
             "keep-alive: a\r\nkeep-alive: b\r\nkeep-alive: c\r\nkeep-alive: d\r\n",
         ] {
             assert_eq!(kept(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn folded_lines_are_one() {
+        let unfolded = |text: &str| {
+            let mut input = BytesMut::from(text);
+            let found = unfold(&mut input);
+            (found, String::from_utf8(input.to_vec()).unwrap())
+        };
+        let text = "HTTP/1.1 200 OK\r\na: b\r\n c\r\n\td\ne: f\n g\r\n\r\nbody\r\n rest";
+        let expected = "HTTP/1.1 200 OK\r\na: b   c  \td\ne: f  g\r\n\r\nbody\r\n rest";
+        assert_eq!(unfolded(text), (Folded::Unfolded, expected.to_owned()));
+        for (text, found) in [
+            ("HTTP/1.1 200 OK\r\n a: b\r\n\r\n", Folded::Not),
+            ("HTTP/1.1 200 OK\r\na b: c\r\n\r\n d", Folded::Not),
+            ("HTTP/1.1 200 OK", Folded::Not),
+            ("HTTP/1.1 200 OK\r\na: b\r\n", Folded::Not),
+            ("HTTP/1.1 200 OK\r\na: b\r\n c", Folded::Waits),
+            ("HTTP/1.1 200 OK\r\na: b\r\n c\r\nd", Folded::Waits),
+        ] {
+            assert_eq!(unfolded(text), (found, text.to_owned()));
+        }
+    }
+
+    proptest! {
+        /// Nothing that an upstream sends goes on for ever, or is longer or shorter than it was.
+        #[test]
+        fn unfolding_comes_to_an_end(text in "(HTTP/1.1 200 OK)?(\r?\n|[ \ta:])*") {
+            let mut input = BytesMut::from(text.as_str());
+            let before = input.len();
+            if unfold(&mut input) == Folded::Unfolded {
+                prop_assert_ne!(unfold(&mut input), Folded::Unfolded);
+            }
+            prop_assert_eq!(input.len(), before);
         }
     }
 

@@ -46,6 +46,36 @@ async fn an_answer_that_reads_two_ways_is_a_502() {
     }
 }
 
+/// Lines that go on in the next one are what old programs write; they come in one, in as many parts as it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn folded_lines_of_an_answer_go_down_as_one() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        while !take_head(&mut stream).await.is_empty() {
+            for part in [
+                "HTTP/1.1 200 OK\r\nx-a: one\r\n",
+                "  two\r\ntransfer-encoding:\r\n\tchunked\r\nx-b: three\r\n\r",
+                "\n2\r\nok\r\n0\r\n\r\n",
+            ] {
+                say(&mut stream, part).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    })
+    .await;
+    let front = start(plain(&upstream));
+    for _ in 0..2 {
+        let answered = front.get("/", &[]).await;
+        assert_eq!((answered.status.as_u16(), &*answered.text()), (200, "ok"));
+        let folded = answered.header("x-a").unwrap_or_default();
+        assert_eq!(
+            folded.split_whitespace().collect::<Vec<_>>(),
+            ["one", "two"]
+        );
+        assert_eq!(answered.header("x-b"), Some("three"));
+    }
+    front.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_a_length_ends_with_its_connection() {
     let upstream = Upstream::raw(|mut stream| async move {
