@@ -18,6 +18,7 @@ pub mod paired;
 mod plan;
 pub mod samples;
 mod services;
+mod spans;
 mod split;
 mod state;
 pub mod tripwire;
@@ -41,5 +42,6 @@ pub use plan::{Plan, Step, StepState, next_step, steps_with_state};
 pub use services::{
     CircuitFigures, HoldFigures, ServiceFigures, SourceFigures, UpstreamFigures, UpstreamState,
 };
+pub use spans::Spans;
 pub use split::{BUCKETS, bucket, key_hash, side_for};
 pub use state::{DataPhase, LinkState, Live, SliceState, Traffic};
