@@ -35,6 +35,7 @@ use crate::db::stream::Change;
 use crate::db::sums::Range;
 use crate::db::{Database, Dialect, Place, Tx, rows, sizes};
 use crate::error::{Error, OnSide};
+use crate::moments::{self, Moment};
 use crate::plan::{Group, Image, Plan, Row, Straight};
 use crate::portion::{self, Each, Light};
 use crate::spec::Capture;
@@ -89,6 +90,8 @@ pub(crate) struct Batch {
     /// Where this comes from the source's log without the stream between: the number before it,
     /// and the place in the log where it ends.
     pub(crate) log: Option<(i64, Place)>,
+    /// When its changes were made.
+    pub(crate) moments: Vec<Moment>,
 }
 
 /// Rows that nobody looks at on their way.
@@ -212,6 +215,7 @@ impl Take<'_> {
             unplaced: unplaced.iter().map(|c| c.seq).collect(),
             upto,
             beat: changes.iter().filter(|c| c.is_beat()).map(|c| c.at).max(),
+            moments: moments::of_stream(self.plan, self.source.side, &changes),
             truncated,
             partial: truncated || !self.beyond && self.source.capture() == Capture::Replication,
             ..Batch::default()
@@ -245,6 +249,7 @@ impl Take<'_> {
         let mark = self.source.marked_within(tx, (self.mark, change), shown);
         Ok(Some(Batch {
             upto: change.first().map_or(self.after, |of| of.seq),
+            moments: moments::of_stream(self.plan, self.source.side, change),
             mark: mark.await?,
             emptied: change.first().and_then(group),
             truncated: true,

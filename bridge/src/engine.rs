@@ -317,6 +317,7 @@ impl Engine {
         let beat = batch.beat.map(|beat| self.crossed(self.source, beat));
         self.shared.status(|s| {
             s.applied = batch.upto;
+            s.moments.add(batch.moments);
             s.crossed = beat.or(s.crossed);
             s.beat_ms = beat.map(|b| b.beat_ms).or(s.beat_ms);
             if from_chunk.is_none() {
@@ -555,6 +556,7 @@ impl Engine {
     /// Counts, trims, and looks whether the tables are still those of the plan.
     async fn chores(&mut self) -> Result<(), Error> {
         self.count().await?;
+        self.date_moments().await?;
         let rows = self.shared.limits().trim_rows;
         for (database, applied) in [
             (self.source(), self.applied),
@@ -575,6 +577,15 @@ impl Engine {
             self.published = Some(self.source);
         }
         self.watch_lookups().await
+    }
+
+    /// Asks how far the source's clock is from ours, as long as somebody is to be told of its times.
+    async fn date_moments(&self) -> Result<(), Error> {
+        if self.shared.status(|s| s.moments.are_undated()) {
+            let ahead = both::clock_ahead(self.source()).await?;
+            self.shared.status(|s| s.moments.date(ahead));
+        }
+        Ok(())
     }
 
     pub(crate) async fn count(&mut self) -> Result<(), Error> {

@@ -42,6 +42,7 @@ mod link;
 mod load;
 mod logs;
 mod lookup;
+mod moments;
 mod pace;
 mod parked;
 mod pieces;

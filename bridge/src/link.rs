@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use outgrow_rollout::bypass::Changed;
 use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -138,6 +139,12 @@ impl Link {
         self.inner
             .shared
             .status(|s| s.is_known().then(|| s.evidence()))
+    }
+
+    /// When rows of the side that takes the writes changed, since the last call; the oldest of very many
+    /// are forgotten. Empty until the bridge knows how far that database's clock is from ours.
+    pub fn changed(&self) -> Vec<Changed> {
+        self.inner.shared.status(|s| s.moments.take())
     }
 
     /// Tables, rates, positions, for people.

@@ -32,6 +32,7 @@ use crate::db::rows::usable;
 use crate::db::{Dialect, Next, Packed, Taken, Told};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::moments;
 use crate::plan::{Group, Plan, Row};
 use crate::tempo::Tempo;
 use crate::value::{Cell, Key};
@@ -188,14 +189,18 @@ impl Engine {
         let seq = self.applied.saturating_add(taken.places());
         let side = self.source;
         let net = Net::of(&self.plan, side, taken);
-        let mut batch = Batch {
-            upto: seq,
-            beat: taken.beat(),
-            partial: true,
-            fresh: net.fresh,
-            log: Some((self.applied, taken.place(seq))),
-            ..Batch::default()
-        };
+        let mut batch =
+            Batch {
+                upto: seq,
+                beat: taken.beat(),
+                moments: moments::gathered(taken.told().map(|(at, table, key, op)| {
+                    (at, move || moments::named(side, table, key, op))
+                })),
+                partial: true,
+                fresh: net.fresh,
+                log: Some((self.applied, taken.place(seq))),
+                ..Batch::default()
+            };
         self.shared.pass("after-read");
         if let Some((at, places, rows)) = net.packed(&self.plan, side)
             && self

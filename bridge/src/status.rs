@@ -11,6 +11,7 @@ use crate::both::Carried;
 use crate::db::{Over, now_ms};
 use crate::guard::{Kind, is_pressing};
 use crate::load::Seen;
+use crate::moments::{Moments, between};
 use crate::pace::Wait;
 use crate::scan::{LastVerify, Verifying};
 use crate::spec::Limits;
@@ -119,6 +120,8 @@ pub(crate) struct Status {
     /// By how much that clock was ahead of ours then.
     pub(crate) foreign_ahead_ms: i64,
     pub(crate) last_foreign: Option<String>,
+    /// When the source's rows changed.
+    pub(crate) moments: Moments,
     pub(crate) verified: Option<(BTreeMap<String, TableRows>, Instant)>,
     /// A verification that runs, and what the last one was.
     pub(crate) verifying: Option<Verifying>,
@@ -237,14 +240,10 @@ struct LastForeign {
 }
 
 impl LastForeign {
-    /// `at` is by a clock that is so far ahead. A log may tell whole seconds only.
+    /// `at` is by a clock that is so far ahead.
     fn of(at: i64, ahead: i64, what: Option<String>) -> Self {
-        let cut = if at % 1_000 == 0 { 999 } else { 0 };
-        let from = at.saturating_sub(ahead);
-        Self {
-            between: (from, from.saturating_add(cut)),
-            what,
-        }
+        let between = between(at, ahead);
+        Self { between, what }
     }
 }
 
@@ -275,6 +274,7 @@ impl Status {
             foreign_at: None,
             foreign_ahead_ms: 0,
             last_foreign: None,
+            moments: Moments::default(),
             verified: None,
             verifying: None,
             last_verify: None,

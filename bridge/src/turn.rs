@@ -20,6 +20,7 @@ use crate::db::origin::Origin;
 use crate::db::{Database, Tx, rows};
 use crate::engine::Engine;
 use crate::error::{Error, OnSide};
+use crate::moments::Moments;
 use crate::pace::Pace;
 use crate::parked::Retries;
 use crate::plan::Plan;
@@ -248,6 +249,7 @@ impl Engine {
                 // Directions are named from the source: what crossed before crossed the other one.
                 std::mem::swap(&mut s.crossed, &mut s.crossed_back);
                 s.beat_ms = s.crossed.map(|c| c.beat_ms);
+                s.moments = Moments::default();
             }
             s.source = self.source;
             s.applied = forward.seq;

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use outgrow_rollout::bypass::{Changed, UnderWay};
 use outgrow_rollout::{
     AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, ClientFigures, DataPhase,
     HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, ShadowEvidence, Side,
@@ -28,6 +29,9 @@ pub trait DataPlane: Send + std::marker::Sync {
     fn apply(&self, slice: &SliceId, live: Live);
     /// The state that is in force, after what the guard may have lowered.
     fn live(&self, slice: &SliceId) -> Option<Live>;
+    /// Which writes were on their way at some moment between these, in Unix milliseconds; `None` where
+    /// nobody knows. Writes are noted from the first call on.
+    fn under_way(&self, slice: &SliceId, between: &RangeInclusive<i64>) -> Option<UnderWay>;
     /// Makes new writes of the slice wait. Resolves when none is in flight any more.
     ///
     /// Cancel safe: dropping it leaves the hold in place, so the caller must [`Self::release`].
@@ -121,6 +125,8 @@ pub trait Sync: Send + std::marker::Sync {
     /// `None` where none has.
     fn fail_over<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Option<Value>>>;
     fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence>;
+    /// When rows of the side that takes the writes changed, since the last call.
+    fn changed(&self, slice: &SliceId) -> Vec<Changed>;
     /// Tables, rates, positions, for `sync status`.
     fn describe(&self, slice: &SliceId) -> Option<Value>;
     /// Refuses everybody's writes but the bridge's on one side. Idempotent; survives a restart.

@@ -35,6 +35,7 @@ use crate::tls::Certificates;
 use crate::tls::client::Shown;
 use crate::trace::Dice;
 use crate::trust::{Trust, Word};
+use crate::underway::UnderWay;
 use crate::upstreams::Service;
 use crate::upstreams::builds::Builds;
 
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     /// How clients spell names is of interest to a service.
     pub(crate) spells: bool,
     pub(crate) clients: Arc<Clients>,
+    /// Those of no slice.
+    pub(crate) writes: Arc<UnderWay>,
     /// Where answers are kept.
     pub(crate) cache: Option<Arc<Cache>>,
     /// Where there is an access log.

@@ -389,7 +389,12 @@ async fn pass_through(
         trail.asks(Side::Legacy, cluster.build());
     }
     let begun = Instant::now();
+    let going = match is_read(&out.parts.method) {
+        true => None,
+        false => core.shared.writes.begins(),
+    };
     let mut sent = cluster.send(&mut out, asking, begun).await;
+    drop(going);
     if let Some(touched) = touched {
         touched.after(sent.as_mut().ok().map(|(response, _)| response));
     }

@@ -1,9 +1,12 @@
 //! What control may ask of a running proxy.
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use outgrow_rollout::bypass::{NO_SLICE, UnderWay};
 use outgrow_rollout::{
     AskedFigures, BuildFigures, BuildName, BuildTimes, BuildsState, CacheFigures, ClientFigures,
     HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes,
@@ -230,7 +233,32 @@ impl Handle {
                 true => slice.recent.share(),
                 false => slice.recent.share_no_more(SystemTime::now()),
             }
+            slice.writes.restart();
         }
+        self.shared.writes.restart();
+    }
+
+    /// Which writes were on their way at some moment between these, in Unix milliseconds; `None` where
+    /// nobody knows: of what was before the first call, is more than a minute ago, or while a proxy in
+    /// another process takes writes, too.
+    pub fn under_way(&self, id: &SliceId, between: &RangeInclusive<i64>) -> Option<UnderWay> {
+        let slice = self.slice(id)?;
+        if slice.recent.is_shared() {
+            return None;
+        }
+        let mut found = UnderWay {
+            own: slice.writes.within(between)?,
+            others: BTreeSet::new(),
+        };
+        for other in self.shared.slices.iter().filter(|s| s.settings.id != *id) {
+            if other.writes.within(between)? {
+                found.others.insert(other.settings.id.to_string());
+            }
+        }
+        if self.shared.writes.within(between)? {
+            found.others.insert(NO_SLICE.to_owned());
+        }
+        Some(found)
     }
 
     /// What the guard does by itself; the first caller gets it.

@@ -60,6 +60,7 @@ mod trace;
 mod trail;
 mod trust;
 mod tunnel;
+mod underway;
 mod upstreams;
 mod visit;
 mod wire;

@@ -37,6 +37,7 @@ use crate::spans;
 use crate::spelling;
 use crate::telling::{self, Tellers, Telling};
 use crate::tls::Certificates;
+use crate::underway::UnderWay;
 use crate::upstreams::Service;
 use crate::upstreams::builds::Builds;
 
@@ -189,6 +190,7 @@ impl Proxy {
             errors,
             cache,
             clients: Arc::new(Clients::new(most)),
+            writes: before.map_or_else(Arc::default, Running::writes),
             lines_lost: telling.losses.clone(),
             spans: telling.tallies.clone(),
         });
@@ -252,6 +254,11 @@ impl Running {
     fn slice(&self, id: &SliceId) -> Option<&Arc<Slice>> {
         let mut slices = self.shared.slices.iter();
         slices.find(|slice| slice.settings.id == *id)
+    }
+
+    /// When writes of no slice were under way.
+    fn writes(&self) -> Arc<UnderWay> {
+        self.shared.writes.clone()
     }
 
     /// What it listens on, for [a proxy in another process](Proxy::inherit).

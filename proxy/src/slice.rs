@@ -12,6 +12,7 @@ use crate::counts::builds::BuildCounts;
 use crate::hold::WriteGate;
 use crate::recent::RecentWrites;
 use crate::settings::SliceSettings;
+use crate::underway::UnderWay;
 
 /// A slice at work, shared by all cores, and with the proxy that comes after this one: what is in
 /// force and held is so for the requests of both.
@@ -26,6 +27,7 @@ pub(crate) struct Slice {
     pub(crate) unsaved: Arc<AtomicBool>,
     pub(crate) gate: Arc<WriteGate>,
     pub(crate) recent: Arc<RecentWrites>,
+    pub(crate) writes: Arc<UnderWay>,
     /// Each core's are its own to write, so another proxy counts for itself.
     pub(crate) counts: Counts,
     /// Those of the extracted side by build, where its service has several.
@@ -65,6 +67,7 @@ impl Slice {
             unsaved: Arc::default(),
             gate: Arc::default(),
             recent: Arc::default(),
+            writes: Arc::default(),
             counts: Counts::new(cores),
             by_build: None,
         }
@@ -85,6 +88,7 @@ impl Slice {
             unsaved: self.unsaved.clone(),
             gate: self.gate.clone(),
             recent: self.recent.clone(),
+            writes: self.writes.clone(),
             counts: Counts::new(cores),
             by_build: None,
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::SliceId;
+use crate::bypass::BypassEvidence;
 use crate::ids::{BuildId, Side};
 
 /// The builds that evidence was gathered on. Evidence of another pair does not count.
@@ -24,6 +25,9 @@ pub struct Evidence {
     pub in_stage_ms: u64,
     /// Requests that the extracted side answered in the present stage.
     pub extracted_in_stage: u64,
+    /// Who writes past the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<BypassEvidence>,
 }
 
 /// What shadow comparison has seen, of the builds that run now.

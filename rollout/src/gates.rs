@@ -8,11 +8,11 @@ mod link;
 
 use serde::{Deserialize, Serialize};
 
-use self::link::{copied, foreign_writes, lag, link, reverse_path, rows_verified};
+use self::link::{bypass, copied, foreign_writes, lag, link, reverse_path, rows_verified};
 use crate::evidence::{Evidence, ShadowEvidence};
 use crate::figures::{count, duration, millis, percent};
 use crate::ids::SliceId;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, Watched};
 use crate::samples;
 use crate::state::{SliceState, Traffic};
 
@@ -73,18 +73,14 @@ pub fn gates(asked: &Asked<'_>) -> Vec<GateResult> {
                 add(&mut list, &[copied, link, lag, rows_verified]);
             }
         }
-        Step::Cutover => add(
-            &mut list,
-            &[
-                hold_time,
-                mismatch,
-                errors,
-                link,
-                lag,
-                reverse_path,
-                rows_verified,
-            ],
-        ),
+        Step::Cutover => {
+            let usual = [hold_time, mismatch, errors, link, lag, reverse_path];
+            add(&mut list, &usual);
+            list.push(rows_verified);
+            if asked.plan.bypass == Watched::Gate {
+                list.push(bypass);
+            }
+        }
         Step::Retire => {
             add(&mut list, &[hold_time, errors]);
             if tables {

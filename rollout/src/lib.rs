@@ -5,6 +5,7 @@
 //! environment in this crate, so every decision can be replayed and tested.
 
 mod builds;
+pub mod bypass;
 pub mod cutover;
 #[cfg(test)]
 mod dice;
@@ -27,6 +28,7 @@ pub use builds::{
     AnswerFigures, BuildFigures, BuildMove, BuildTimes, BuildsState, IllegalBuild, TakenBack,
     Trial, build_bucket,
 };
+pub use bypass::{Bypass, BypassEvidence};
 pub use evidence::{
     AskedFigures, Builds, CacheCounts, CacheFigures, ClassEvidence, ClientFigures, Evidence,
     FieldDifference, FieldFault, LinesLost, ProxyEvidence, RouteTimes, ShadowEvidence, SideCounts,
@@ -38,7 +40,7 @@ pub use guard::{
 };
 pub use ids::{BuildId, BuildName, IdError, Revision, Side, SliceId, Weight, WeightError};
 pub use moves::{IllegalMove, Move, advance};
-pub use plan::{Plan, Step, StepState, next_step, steps_with_state};
+pub use plan::{Plan, Step, StepState, Watched, next_step, steps_with_state};
 pub use services::{
     CircuitFigures, HoldFigures, ServiceFigures, SourceFigures, UpstreamFigures, UpstreamState,
 };

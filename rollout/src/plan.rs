@@ -49,6 +49,20 @@ pub struct Plan {
     pub approvals: Vec<String>,
     /// Whether mirroring stops when a row of the following side is changed by somebody else.
     pub tripwire: bool,
+    /// What is done about rows that are written past the proxy.
+    pub bypass: Watched,
+}
+
+/// Whether something is looked for, and what that is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watched {
+    Off,
+    /// People are told.
+    #[default]
+    Note,
+    /// It is a gate, too.
+    Gate,
 }
 
 impl Default for Plan {
@@ -72,6 +86,7 @@ impl Default for Plan {
             cutover_timeout: Duration::from_secs(2),
             approvals: Vec::new(),
             tripwire: true,
+            bypass: Watched::Note,
         }
     }
 }

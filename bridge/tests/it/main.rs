@@ -35,6 +35,7 @@ mod mapping_also;
 mod mapping_keys;
 mod mapping_lookup;
 mod mapping_rows;
+mod moments;
 mod mysql;
 mod mysql_8;
 mod mysql_binlog;

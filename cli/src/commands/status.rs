@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use outgrow_rollout::{ShadowEvidence, SyncEvidence, TakenBack};
+use outgrow_rollout::{BypassEvidence, ShadowEvidence, SyncEvidence, TakenBack};
 
 use super::{Context, change};
 use crate::answers::{
@@ -14,6 +14,9 @@ use crate::client::{Client, escape};
 use crate::config::scalar;
 use crate::figures::{count, millis, share};
 use crate::output::{Format, sheet, table};
+
+/// Told of for a day.
+const DAY_MS: u64 = 86_400_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -262,21 +265,24 @@ fn alarms(status: &SliceStatus) -> Vec<String> {
     if let Some(trouble) = &status.trouble {
         say(format!("trouble: {trouble}"));
     }
-    if let Some(sync) = status.evidence.sync.as_ref().filter(|sync| sync.parked > 0) {
+    let held = status.evidence.sync.iter().flat_map(|sync| {
+        let conflicts = "were changed on both sides and are held";
+        [(sync.parked, "are parked"), (sync.conflicts, conflicts)]
+    });
+    for (rows, what) in held.filter(|(rows, _)| *rows > 0) {
         say(format!(
-            "{} rows are parked; see `outgrow sync conflicts {}`",
-            sync.parked, status.slice
+            "{rows} rows {what}; see `outgrow sync conflicts {}`",
+            status.slice
         ));
     }
-    if let Some(sync) = status
-        .evidence
-        .sync
-        .as_ref()
-        .filter(|sync| sync.conflicts > 0)
+    if let Some(bypass) = &status.evidence.bypass
+        && let Some(last) = &bypass.last
+        && bypass.last_age_ms.is_some_and(|age| age < DAY_MS)
     {
         say(format!(
-            "{} rows were changed on both sides and are held; see `outgrow sync conflicts {}`",
-            sync.conflicts, status.slice
+            "something writes its tables past the proxy: {} ({})",
+            last.row,
+            last.suspects()
         ));
     }
     if let Some(busy) = &status.busy {
@@ -317,6 +323,9 @@ fn one(status: &SliceStatus) -> String {
     if let Some(sync) = &status.evidence.sync {
         rows.push(("sync", sync_line(sync)));
     }
+    if let Some(bypass) = &status.evidence.bypass {
+        rows.push(("past the proxy", bypass_line(bypass)));
+    }
     if let Some(shadow) = &status.evidence.shadow {
         rows.push(("shadow", shadow_line(shadow)));
         let builds = &shadow.builds;
@@ -336,6 +345,19 @@ fn one(status: &SliceStatus) -> String {
         }
     }
     out
+}
+
+fn bypass_line(bypass: &BypassEvidence) -> String {
+    let all = format!(
+        "{} of {} changes in {}",
+        count(bypass.rows),
+        count(bypass.judged),
+        millis(bypass.watched_ms)
+    );
+    match (&bypass.last, bypass.last_age_ms) {
+        (Some(last), Some(age)) => format!("{all}; the last {}, {} ago", last.row, millis(age)),
+        _ => all,
+    }
 }
 
 pub(super) fn sync_line(sync: &SyncEvidence) -> String {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outgrow_rollout::{GuardLimits, Plan, Weight};
+use outgrow_rollout::{GuardLimits, Plan, Watched, Weight};
 
 use super::problem::{Findings, Place};
 use super::section::{Node, Section};
@@ -68,6 +68,18 @@ pub(super) fn plan(
     }
     if let Some(node) = section.get("tripwire") {
         plan.tripwire = node.boolean(findings).unwrap_or(plan.tripwire);
+    }
+    if let Some(node) = section.get("bypass") {
+        match node.word(findings).as_deref() {
+            Some("off") => plan.bypass = Watched::Off,
+            Some("note") => plan.bypass = Watched::Note,
+            Some("gate") => plan.bypass = Watched::Gate,
+            Some(_) => {
+                let fix = "write \"off\", \"note\" or \"gate\"";
+                findings.refuse(&node.place, "it is none of its values", fix);
+            }
+            None => {}
+        }
     }
     object(&section, findings, plan.problems(has_tables));
     let place = section.at("cutover_timeout");

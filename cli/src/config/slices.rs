@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use outgrow_rollout::{GuardLimits, SliceId};
+use outgrow_rollout::{GuardLimits, SliceId, Watched};
 
 use super::Surroundings;
 use super::comparing;
@@ -134,6 +134,7 @@ fn slice(
     if sync.writes != outgrow_bridge::Writes::One {
         // Both sides' clients write: nobody can tell whose write it was.
         plan.tripwire = false;
+        plan.bypass = Watched::Off;
     }
     let guard = plan::guard(&mut section, findings);
     let fallback = section

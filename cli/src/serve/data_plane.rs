@@ -1,10 +1,12 @@
 //! The proxy behind control's port.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use outgrow_control::ports::{DataPlane, PortError, PortResult};
 use outgrow_proxy::Handle;
+use outgrow_rollout::bypass::UnderWay;
 use outgrow_rollout::{
     AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheFigures, ClientFigures, HoldFigures,
     LinesLost, Live, ProxyEvidence, RouteTimes, ServiceFigures, Side, SideTimes, SliceId,
@@ -43,6 +45,10 @@ impl DataPlane for Carrier {
 
     fn live(&self, slice: &SliceId) -> Option<Live> {
         self.proxy.live(slice)
+    }
+
+    fn under_way(&self, slice: &SliceId, between: &RangeInclusive<i64>) -> Option<UnderWay> {
+        self.proxy.under_way(slice, between)
     }
 
     fn hold<'a>(&'a self, slice: &'a SliceId, within: Duration) -> BoxFuture<'a, PortResult<()>> {

@@ -14,6 +14,7 @@ use outgrow_control::Controller;
 use outgrow_control::ports::{
     FencePosition, PortError, PortResult, Sync as SyncPort, Verification,
 };
+use outgrow_rollout::bypass::Changed;
 use outgrow_rollout::{DataPhase, Side, SliceId, SyncEvidence, TableRows};
 use outgrow_shadow::Freshness;
 use serde_json::Value;
@@ -219,6 +220,11 @@ impl SyncPort for Links {
 
     fn evidence(&self, slice: &SliceId) -> Option<SyncEvidence> {
         self.opened(slice)?.evidence()
+    }
+
+    fn changed(&self, slice: &SliceId) -> Vec<Changed> {
+        self.opened(slice)
+            .map_or_else(Vec::new, |link| link.changed())
     }
 
     fn describe(&self, slice: &SliceId) -> Option<Value> {

@@ -4,6 +4,7 @@
 mod activated;
 mod answers;
 mod builds;
+mod bypass;
 mod certified;
 mod collector;
 mod dry_run;

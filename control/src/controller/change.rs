@@ -84,7 +84,10 @@ impl Controller {
             held.state.clone()
         };
         let after = advance(&before, &wanted.change)?;
-        let begins = (stage(&after) != stage(&before)).then(|| begin_stage(&after));
+        let begins = (stage(&after) != stage(&before)).then(|| {
+            let found = slice.held().watching.found.clone();
+            begin_stage(&after, found)
+        });
         let entry = wanted.draft(&before, &after);
         let stored = self
             .inner
@@ -127,7 +130,7 @@ impl Controller {
         let now = self.data_plane().counts(&slice.id).unwrap_or_default();
         let mut held = slice.held();
         if stage(&after) != held.mark.stage {
-            held.mark = begin_stage(&after);
+            held.mark = begin_stage(&after, held.watching.found.clone());
             held.base = now;
         }
         held.state = after;

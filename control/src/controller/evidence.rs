@@ -15,10 +15,10 @@ use crate::wall;
 impl Controller {
     pub(super) fn evidence_of(&self, slice: &Slice) -> Evidence {
         let counts = self.data_plane().counts(&slice.id);
-        let (proxy, in_stage_ms) = {
+        let (proxy, in_stage_ms, bypass) = {
             let held = slice.held();
             let proxy = in_stage(&held, counts);
-            (proxy, wall::age_ms(held.mark.began))
+            (proxy, wall::age_ms(held.mark.began), held.bypass())
         };
         Evidence {
             shadow: self.shadow().evidence(&slice.id),
@@ -29,6 +29,7 @@ impl Controller {
                 .flatten(),
             proxy: Some(proxy),
             in_stage_ms,
+            bypass: bypass.map(|found| found.seen(wall::now_ms())),
             extracted_in_stage: proxy.extracted.requests,
         }
     }
@@ -85,10 +86,11 @@ impl Controller {
     pub(super) fn count_stage(&self, slice: &Slice) -> Option<crate::store::StageMark> {
         let now = self.data_plane().counts(&slice.id)?;
         let mut held = slice.held();
-        if now == held.base {
+        if now == held.base && held.mark.bypass == held.watching.found {
             return None;
         }
         held.mark.counts = in_stage(&held, Some(now));
+        held.mark.bypass = held.watching.found.clone();
         held.base = now;
         Some(held.mark.clone())
     }

@@ -4,6 +4,7 @@
 //! back (rollback, guard, freeze), which never waits for anything.
 
 mod builds;
+mod bypass;
 mod change;
 mod cutover;
 mod evidence;

@@ -139,6 +139,9 @@ impl Controller {
             if let Err(error) = self.watch_tripwire(slice).await {
                 warn!(slice = %slice.id, error = %chain(&error), "the tripwire could not stop it");
             }
+            if let Err(error) = self.watch_bypass(slice).await {
+                warn!(slice = %slice.id, error = %chain(&error), "the journal lacks rows written past the proxy");
+            }
             if let Err(error) = self.watch_dry_runs(slice).await {
                 warn!(slice = %slice.id, error = %chain(&error), "the journal lacks a stopped route");
             }

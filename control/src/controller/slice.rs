@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outgrow_rollout::cutover::CutoverStep;
-use outgrow_rollout::{ProxyEvidence, Revision, Side, SliceId, SliceState, Traffic};
+use outgrow_rollout::{Bypass, ProxyEvidence, Revision, Side, SliceId, SliceState, Traffic};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bypass::Watching;
 use super::link::WantedLink;
 use super::{Ports, SliceSpec};
 use crate::error::{ControlError, Result};
@@ -49,6 +50,8 @@ pub(super) struct Held {
     /// Rows that the tripwire has seen to, as counted by the bridge; of this process alone, which
     /// looks at none that are older than `mirrored`.
     pub(super) seen_to: u64,
+    /// Who writes past the proxy.
+    pub(super) watching: Watching,
 }
 
 /// A cutover that runs in this process.
@@ -79,6 +82,12 @@ impl Held {
         self.mirrored = mirrors.then_some((since, stage));
         mirrors.then_some(since)
     }
+
+    /// What is known of who writes past the proxy on the side that takes the writes.
+    pub(super) fn bypass(&self) -> Option<Bypass> {
+        let found = self.watching.found.as_ref();
+        found.filter(|of| of.side == self.state.writer).cloned()
+    }
 }
 
 impl Slice {
@@ -90,9 +99,10 @@ impl Slice {
     ) -> Result<Self> {
         let state = store.load(&id, spec.has_tables).await?;
         let stored = store.mark(&id).await?;
+        let watching = Watching::of(stored.as_ref().and_then(|mark| mark.bypass.clone()));
         let mark = stored
             .filter(|mark| mark.stage == stage(&state))
-            .unwrap_or_else(|| begin_stage(&state));
+            .unwrap_or_else(|| begin_stage(&state, watching.found.clone()));
         let approved = store.approvals(&id).await?;
         let base = ports.data_plane.counts(&id).unwrap_or_default();
         Ok(Self {
@@ -111,6 +121,7 @@ impl Slice {
                 trouble: None,
                 mirrored: None,
                 seen_to: 0,
+                watching,
             }),
             id,
             spec,
@@ -162,10 +173,11 @@ pub(super) fn stage(state: &SliceState) -> String {
     format!("{}, writes {}", state.traffic, state.writer)
 }
 
-pub(super) fn begin_stage(state: &SliceState) -> StageMark {
+pub(super) fn begin_stage(state: &SliceState, bypass: Option<Bypass>) -> StageMark {
     StageMark {
         stage: stage(state),
         began: wall::now_ms(),
         counts: ProxyEvidence::default(),
+        bypass,
     }
 }

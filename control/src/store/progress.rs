@@ -1,7 +1,7 @@
 //! What is under way: cutovers, the stage that a slice is in, approvals.
 
 use outgrow_rollout::cutover::CutoverStep;
-use outgrow_rollout::{ProxyEvidence, Side, SliceId};
+use outgrow_rollout::{Bypass, ProxyEvidence, Side, SliceId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Row, Sqlite, Transaction};
@@ -32,6 +32,17 @@ pub struct StageMark {
     pub began: i64,
     /// Counted in this stage, over restarts of the proxy.
     pub counts: ProxyEvidence,
+    /// Who writes past the proxy, also of earlier stages.
+    pub bypass: Option<Bypass>,
+}
+
+/// As it is stored.
+#[derive(Default, Serialize, Deserialize)]
+struct Counted {
+    #[serde(flatten)]
+    counts: ProxyEvidence,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bypass: Option<Bypass>,
 }
 
 pub(super) async fn put_mark(
@@ -39,6 +50,10 @@ pub(super) async fn put_mark(
     slice: &SliceId,
     mark: &StageMark,
 ) -> Result<(), StoreError> {
+    let counted = Counted {
+        counts: mark.counts,
+        bypass: mark.bypass.clone(),
+    };
     sqlx::query(
         "INSERT INTO stage_marks (slice, stage, began, counts) VALUES (?, ?, ?, ?)
          ON CONFLICT (slice) DO UPDATE SET
@@ -47,7 +62,7 @@ pub(super) async fn put_mark(
     .bind(slice.as_str())
     .bind(&mark.stage)
     .bind(mark.began)
-    .bind(text(&mark.counts))
+    .bind(text(&counted))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -152,11 +167,16 @@ impl Store {
             .bind(slice.as_str())
             .fetch_optional(&self.pool)
             .await?;
-        Ok(row.map(|row| StageMark {
-            stage: row.get("stage"),
-            began: row.get("began"),
+        Ok(row.map(|row| {
             // Counts of an older form are worth less than a start.
-            counts: serde_json::from_str(&row.get::<String, _>("counts")).unwrap_or_default(),
+            let counted: Counted =
+                serde_json::from_str(&row.get::<String, _>("counts")).unwrap_or_default();
+            StageMark {
+                stage: row.get("stage"),
+                began: row.get("began"),
+                counts: counted.counts,
+                bypass: counted.bypass,
+            }
         }))
     }
 

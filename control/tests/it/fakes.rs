@@ -4,9 +4,11 @@
 //! and the network outlive a process.
 
 mod figures;
+mod home;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,16 +16,17 @@ use futures_util::future::BoxFuture;
 use outgrow_control::ports::{
     DataPlane, FencePosition, PortError, PortResult, Process, Sync as Bridge, Verification,
 };
-use outgrow_control::{Controller, Identity, Note, Ports, ServiceSpec, SliceSpec, Specs, Store};
+use outgrow_control::{Note, Ports};
+use outgrow_rollout::bypass::{Changed, UnderWay};
 use outgrow_rollout::{
     AskedFigures, BuildFigures, BuildTimes, BuildsState, CacheCounts, CacheFigures, CircuitFigures,
-    ClientFigures, DataPhase, HoldFigures, LinesLost, Live, Plan, ProxyEvidence, RouteTimes,
+    ClientFigures, DataPhase, HoldFigures, LinesLost, Live, ProxyEvidence, RouteTimes,
     ServiceFigures, Side, SideCounts, SideTimes, SliceId, SourceFigures, SpanFigures, SyncEvidence,
-    TableRows, UpstreamFigures, UpstreamState, Weight,
+    TableRows, UpstreamFigures, UpstreamState,
 };
-use outgrow_testkit::eventually;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+pub(crate) use home::{Home, actions, catalog, weight};
 
 /// How a call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,10 @@ pub(crate) struct Seen {
     pub asked: Option<BTreeSet<String>>,
     /// How often somebody has looked at the bridge's evidence of the catalog.
     pub looks: u64,
+    /// Which writes the proxy carried when somebody asks; `None`: nobody knows.
+    pub under_way: Option<UnderWay>,
+    /// Rows of the catalog that have changed, until they are told of.
+    pub changed: Vec<Changed>,
     /// Routes that the shadow mirrors nothing of, and why.
     pub unmirrored: BTreeMap<String, String>,
     pub mismatched: u64,
@@ -183,6 +190,10 @@ impl DataPlane for World {
 
     fn live(&self, slice: &SliceId) -> Option<Live> {
         self.see().live.get(slice.as_str()).copied()
+    }
+
+    fn under_way(&self, _: &SliceId, _: &RangeInclusive<i64>) -> Option<UnderWay> {
+        self.see().under_way.clone()
     }
 
     fn hold<'a>(&'a self, slice: &'a SliceId, _: Duration) -> BoxFuture<'a, PortResult<()>> {
@@ -441,6 +452,13 @@ impl Bridge for World {
         })
     }
 
+    fn changed(&self, slice: &SliceId) -> Vec<Changed> {
+        match *slice == catalog() {
+            true => std::mem::take(&mut self.see().changed),
+            false => Vec::new(),
+        }
+    }
+
     fn describe(&self, _: &SliceId) -> Option<Value> {
         Some(json!({"tables": ["products"]}))
     }
@@ -560,125 +578,6 @@ impl Bridge for World {
             Ok(())
         })
     }
-}
-
-/// A plan without waiting.
-pub(crate) fn quick_plan() -> Plan {
-    Plan {
-        canary: vec![weight("5"), Weight::FULL],
-        hold: Duration::ZERO,
-        min_requests: 0,
-        shadow_min: Duration::ZERO,
-        soak: Duration::ZERO,
-        quiet: Duration::ZERO,
-        cutover_timeout: Duration::from_secs(2),
-        ..Plan::default()
-    }
-}
-
-pub(crate) fn weight(percent: &str) -> Weight {
-    Weight::from_percent(percent).unwrap()
-}
-
-pub(crate) fn catalog() -> SliceId {
-    SliceId::new("catalog").unwrap()
-}
-
-/// `catalog` with tables, `quotes` without.
-pub(crate) fn specs(plan: &Plan) -> Specs {
-    let spec = |has_tables| SliceSpec {
-        plan: plan.clone(),
-        has_tables,
-    };
-    let slices = BTreeMap::from([
-        (catalog(), spec(true)),
-        (SliceId::new("quotes").unwrap(), spec(false)),
-    ]);
-    let services = BTreeMap::new();
-    Specs { slices, services }
-}
-
-/// A store in a directory of its own, and the controllers on it.
-pub(crate) struct Home {
-    pub dir: TempDir,
-    pub world: World,
-    pub plan: Plan,
-}
-
-impl Home {
-    pub(crate) fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            world: World::healthy(),
-            plan: quick_plan(),
-        }
-    }
-
-    pub(crate) fn address(&self) -> String {
-        format!("sqlite:{}", self.dir.path().join("store.db").display())
-    }
-
-    pub(crate) async fn store(&self) -> Store {
-        Store::open(&self.address()).await.unwrap()
-    }
-
-    pub(crate) async fn start(&self) -> Controller {
-        self.try_start().await.unwrap()
-    }
-
-    pub(crate) async fn try_start(&self) -> Result<Controller, outgrow_control::ControlError> {
-        let identity = Identity {
-            holder: "test".to_owned(),
-            version: "0.0.0".to_owned(),
-        };
-        let store = self.store().await;
-        let mut specs = specs(&self.plan);
-        let builds = self.world.see().builds.clone();
-        if !builds.is_empty() {
-            let spec = ServiceSpec {
-                builds: builds.into_iter().map(|one| one.build).collect(),
-                slices: vec![catalog()],
-            };
-            specs.services.insert("catalog".to_owned(), spec);
-        }
-        Controller::start(store, self.world.ports(), specs, identity).await
-    }
-
-    /// Takes steps, with traffic between them, until `step` is the next one.
-    pub(crate) async fn walk(&self, controller: &Controller, slice: &str, step: &str) {
-        eventually(step, Duration::from_secs(10), || async {
-            let next = controller.slice_status(slice).unwrap().next;
-            if next.is_some_and(|next| next.id == step) {
-                return Some(());
-            }
-            self.world.serve(10);
-            // A gate that lacks evidence has it soon.
-            let _ = controller
-                .runbook_next(slice, false, Note::new(Some("ana"), None))
-                .await;
-            None
-        })
-        .await;
-    }
-
-    /// SQL past the store, as a meddler would.
-    pub(crate) async fn sql(&self, statements: &'static str) -> Result<(), sqlx::Error> {
-        let pool = outgrow_testkit::database::open(&self.dir.path().join("store.db")).await;
-        let done = sqlx::raw_sql(statements).execute(&pool).await.map(drop);
-        pool.close().await;
-        done
-    }
-
-    /// As after a kill: the lease of the dead process would lapse within seconds.
-    pub(crate) async fn lapse_lease(&self) {
-        self.sql("UPDATE leases SET until = 0").await.unwrap();
-    }
-}
-
-/// The actions of the journal, oldest first.
-pub(crate) async fn actions(controller: &Controller, slice: &str) -> Vec<String> {
-    let entries = controller.journal(Some(slice), None, None).await.unwrap();
-    entries.into_iter().map(|entry| entry.action).collect()
 }
 
 impl Process for World {

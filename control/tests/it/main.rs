@@ -4,6 +4,7 @@
 
 mod api;
 mod builds;
+mod bypass;
 mod crash;
 mod cutover;
 mod fakes;

@@ -200,7 +200,9 @@ impl Call {
         // A task of its own, because a client that leaves must not end the count of a write that
         // its upstream is still carrying out. It belongs to the core and ends by its timeouts.
         tokio::task::spawn_local(async move {
+            let going = self.slice().writes.begins();
             let mut answered = self.ask_writer(live.writer, &mut out).await;
+            drop(going);
             let wrote = answered.is_ok().then(SystemTime::now);
             if let Some(wrote) = wrote {
                 self.slice().recent.wrote(self.cohort.hash, wrote);

@@ -212,3 +212,44 @@ pub(super) fn foreign_writes(asked: &Asked<'_>) -> GateResult {
         }
     }
 }
+
+/// Silence is no proof, for what comes while the proxy is busy is not found. It says more the longer it is.
+pub(super) fn bypass(asked: &Asked<'_>) -> GateResult {
+    let name = "writes past the proxy";
+    let quiet = asked.plan.quiet;
+    let limit = format!("none seen for {}", duration(quiet));
+    let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+    let Some(found) = &asked.evidence.bypass else {
+        let hint = "nobody has looked yet; the link must run".to_owned();
+        return gate(name, "unknown".to_owned(), limit, Verdict::Missing, hint);
+    };
+    match found.last.as_ref().zip(found.last_age_ms) {
+        Some((last, age)) if age < quiet_ms => {
+            let value = format!("{}, the last {} ago", count(found.rows), millis(age));
+            let hint = format!(
+                "{} was changed by something else ({}); the fence will refuse it: move it, or its \
+                 route, see `outgrow journal --slice {}`",
+                last.row,
+                last.suspects(),
+                asked.slice
+            );
+            gate(name, value, limit, Verdict::Fails, hint)
+        }
+        last => {
+            let age = last.map_or(found.watched_ms, |(_, age)| age);
+            let verdict = if age >= quiet_ms {
+                Verdict::Ok
+            } else {
+                Verdict::Missing
+            };
+            let hint = format!("wait {} more", millis(quiet_ms.saturating_sub(age)));
+            gate(
+                name,
+                format!("none in {}", millis(age)),
+                limit,
+                verdict,
+                hint,
+            )
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! What the gates say, table by table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::bypass::{BypassEvidence, Bypassed, NO_SLICE};
 use crate::evidence::{
     Builds, ClassEvidence, FieldDifference, ProxyEvidence, SideCounts, SyncEvidence, TableRows,
 };
@@ -91,6 +92,7 @@ fn good() -> Evidence {
         }),
         in_stage_ms: 40 * 86_400_000,
         extracted_in_stage: 10_000,
+        bypass: None,
     }
 }
 
@@ -524,4 +526,66 @@ fn a_planned_approval_is_asked_for() {
     assert_eq!(answer(&gates(&asked)), Answer::Failing);
     asked.approved = &approved;
     assert_eq!(answer(&gates(&asked)), Answer::Met);
+}
+
+#[test]
+fn writes_past_the_proxy_are_a_gate_where_that_is_asked_for() {
+    let day = 86_400_000;
+    let seen = |watched_ms, last_age_ms: Option<u64>| BypassEvidence {
+        watched_ms,
+        judged: 1_000,
+        rows: 3,
+        last: last_age_ms.map(|_| Bypassed {
+            row: "legacy `orders` key 7 (U)".to_owned(),
+            at_ms: 5,
+            others: BTreeSet::from([NO_SLICE.to_owned()]),
+        }),
+        last_age_ms,
+    };
+    let asked = |bypass: Watched, seen: Option<BypassEvidence>| {
+        let plan = Plan {
+            bypass,
+            ..Plan::default()
+        };
+        let evidence = Evidence {
+            bypass: seen,
+            ..good()
+        };
+        let all = ask(Step::Cutover, &before(Step::Cutover), &evidence, &plan);
+        let own = all.iter().find(|gate| gate.name == "writes past the proxy");
+        (answer(&all), own.cloned())
+    };
+    assert_eq!(
+        asked(Watched::Note, Some(seen(day, Some(1)))),
+        (Answer::Met, None)
+    );
+    assert_eq!(asked(Watched::Gate, None).0, Answer::Inconclusive);
+    assert_eq!(
+        asked(Watched::Gate, Some(seen(day, None))).0,
+        Answer::Inconclusive
+    );
+    assert_eq!(
+        asked(Watched::Gate, Some(seen(8 * day, None))).0,
+        Answer::Met
+    );
+    assert_eq!(
+        asked(Watched::Gate, Some(seen(90 * day, Some(7 * day)))).0,
+        Answer::Met
+    );
+    let (answer, gate) = asked(Watched::Gate, Some(seen(90 * day, Some(day))));
+    let gate = gate.expect("the gate");
+    assert_eq!(
+        (answer, gate.value.as_str()),
+        (Answer::Failing, "3, the last 1 d ago")
+    );
+    let told = [
+        "`orders` key 7",
+        "a request of no slice",
+        "outgrow journal --slice catalog",
+    ];
+    assert!(
+        told.iter().all(|what| gate.hint.contains(what)),
+        "{}",
+        gate.hint
+    );
 }

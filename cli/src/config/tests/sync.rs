@@ -36,6 +36,22 @@ fn transactions_may_be_kept_whole() {
 }
 
 #[test]
+fn writes_past_the_proxy_may_be_a_gate() {
+    use outgrow_rollout::Watched;
+    let plan = |text: &str| {
+        let section = "[slices.catalog.plan]\n";
+        assert_eq!(SHOP.matches(section).count(), 1);
+        SHOP.replace(section, &format!("{section}bypass = \"{text}\"\n"))
+    };
+    let said = |text: &str| good(text).slices[0].plan.bypass;
+    assert_eq!(said(SHOP), Watched::Note);
+    assert_eq!(said(&plan("off")), Watched::Off);
+    assert_eq!(said(&plan("gate")), Watched::Gate);
+    assert_eq!(said(&with_sync("writes = \"both\"")), Watched::Off);
+    golden("plan_bypass", &plan("on"));
+}
+
+#[test]
 fn changes_may_be_kept_up_to_a_size() {
     let limit = |text: &str| good(&with_sync(text)).slices[0].sync.noted_limit;
     assert_eq!(limit("writes = \"one\""), 16 << 30);

@@ -29,6 +29,10 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             )
         })
     });
+    let bypass = told.iter().filter_map(|t| {
+        let found = t.status.evidence.bypass.as_ref()?;
+        Some(now(of(&t.status.slice), found.rows))
+    });
     vec![
         gauge(
             "outgrow_slice_weight_ratio",
@@ -59,6 +63,11 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
             "outgrow_slice_unmirrored_routes",
             "Routes of which nothing is mirrored since the tripwire, or no write since a dry run.",
             each(unmirrored_routes),
+        ),
+        gauge(
+            "outgrow_slice_bypass_rows",
+            "Rows changed on the writer's side while no write of the slice was on its way through the proxy.",
+            bypass.collect(),
         ),
         gauge(
             "outgrow_slice_cutover_running",

@@ -109,6 +109,12 @@ impl Taken {
         beats.map(|n| n.at).max()
     }
 
+    /// When its changes were made, and of which table, key and kind each is.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (i64, &str, &[Cell], &str)> {
+        let rows = self.gathered.waiting.iter().filter(|n| !n.table.is_empty());
+        rows.map(|n| (n.at, &*n.table, n.key.as_slice(), &*n.op))
+    }
+
     /// Whether every change tells its row.
     pub(crate) fn is_whole(&self) -> bool {
         let told = |n: &Noted| n.told != Told::Nothing;
