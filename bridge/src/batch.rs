@@ -36,10 +36,10 @@ use crate::db::sums::Range;
 use crate::db::{Database, Dialect, Place, Tx, rows, sizes};
 use crate::error::{Error, OnSide};
 use crate::moments::{self, Moment};
-use crate::plan::{Group, Image, Plan, Row, Straight};
+use crate::plan::{Group, Image, Plan, Row, Straight, Table};
 use crate::portion::{self, Each, Light};
 use crate::spec::Capture;
-use crate::value::Key;
+use crate::value::{Key, Kind};
 
 /// Changes without a place that are looked at in one batch: what was committed in some
 /// milliseconds.
@@ -361,13 +361,21 @@ impl Take<'_> {
         let limit = limit.await.on(side)?;
         let found = rows::within(tx, table, &range, limit).await.on(side)?;
         let done = found.len() < limit as usize && !batch.truncated;
+        let lacking = match cursor {
+            None => rows::keyless(tx, table).await.on(side)?,
+            Some(_) => Vec::new(),
+        };
         next.copied += found.len() as u64;
-        let found: Vec<(Key, Row)> = found
+        let mut once = HashSet::new();
+        let found: Vec<(Key, Row)> = lacking
             .into_iter()
+            .chain(found)
             .map(|row| (table.key_of(&row), row))
+            .filter(|(key, _)| rows::usable(key) || once.insert(key.clone()))
             .collect();
         let taken: Vec<Key> = found.iter().map(|(key, _)| key.clone()).collect();
-        next.cursor = taken.last().cloned().or(next.cursor);
+        let last = taken.last().filter(|key| rows::usable(key));
+        next.cursor = last.cloned().or(next.cursor);
         let group_of = &self.plan.groups[group];
         let mut beside = HashMap::new();
         fill(&mut beside, group_of, self.source, tx, &taken, 1).await?;
@@ -447,7 +455,10 @@ async fn fill(
 }
 
 pub(crate) fn mapped(group: &Group, at: usize, side: Side, key: Key, source: Image) -> Work {
-    let target = if rows::usable(&key) {
+    // SQLite finds rows without a value in the key, too, so what it does not find is gone.
+    let finds = |table: &Table| matches!(table.columns[table.key[0]].kind, Kind::Sqlite(_));
+    let gone = || source.iter().all(Option::is_none) && group.tables(side).iter().all(finds);
+    let target = if rows::usable(&key) || gone() {
         group.map(side, &source).map_err(|e| e.to_string())
     } else {
         Err("a key column is NULL".to_owned())

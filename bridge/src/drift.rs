@@ -92,7 +92,11 @@ fn rest(old: &TableSchema, new: &TableSchema) -> Option<String> {
         let mut keys: Vec<String> = table
             .unique
             .iter()
-            .map(|columns| columns.join(", "))
+            .map(|columns| {
+                let unfit = table.unfit.iter().find(|(of, _)| of == columns);
+                let word = unfit.map_or_else(String::new, |(_, why)| format!(" {}", why.word()));
+                format!("{}{word}", columns.join(", "))
+            })
             .collect();
         keys.sort();
         keys

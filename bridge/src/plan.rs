@@ -46,12 +46,93 @@ pub(crate) struct TableSchema {
     /// Of these, those that different values share, e.g. `a` and `A`, where a REPLACE removes the
     /// other row without a word.
     pub(crate) loose: Vec<Vec<String>>,
+    /// Columns with a unique index of which none can tell rows from one another, and why.
+    pub(crate) unfit: Vec<(Vec<String>, Unfit)>,
     /// Tables that this one refers to.
     pub(crate) parents: Vec<String>,
     /// Whether another table's statement may write this one: by an action of a foreign key or
     /// by a trigger.
     pub(crate) written_by_others: bool,
     pub(crate) autoincrement: bool,
+}
+
+/// Why a unique index is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It covers some rows only.
+    Partial,
+    /// It covers the beginnings of values only.
+    Prefix,
+    /// Rows may share a value until their transaction ends.
+    Deferrable,
+    /// It was never finished.
+    Invalid,
+    /// Many rows may have no value.
+    Nullable,
+}
+
+impl Unfit {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Partial => "partial",
+            Self::Prefix => "prefix",
+            Self::Deferrable => "deferrable",
+            Self::Invalid => "invalid",
+            Self::Nullable => "nullable",
+        }
+    }
+
+    /// What is wrong, and what to do.
+    pub(crate) fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Partial => (
+                "is unique among some of the rows only (a partial index)",
+                "add a unique index on these columns over all rows",
+            ),
+            Self::Prefix => (
+                "is unique by the beginnings of its values only (a prefix index)",
+                "add a unique index on the whole columns",
+            ),
+            Self::Deferrable => (
+                "is unique at the end of a transaction only (DEFERRABLE)",
+                "add a unique index on these columns, or declare the constraint NOT DEFERRABLE",
+            ),
+            Self::Invalid => (
+                "has a unique index that was not finished (it is invalid)",
+                "REINDEX it, or drop it and make it anew",
+            ),
+            Self::Nullable => (
+                "may be NULL, and a row without a key cannot be told from others",
+                "fill the column and declare it NOT NULL",
+            ),
+        }
+    }
+}
+
+/// A unique index as a database declares it.
+#[derive(Debug)]
+pub(crate) struct UniqueIndex {
+    pub(crate) columns: Vec<String>,
+    pub(crate) unfit: Option<Unfit>,
+}
+
+impl TableSchema {
+    /// Takes up the unique indexes of the table.
+    pub(crate) fn with_unique(mut self, all: Vec<UniqueIndex>) -> Self {
+        let fits = |columns: &[String]| {
+            let mut same = all.iter().filter(|index| index.columns == columns);
+            same.any(|index| index.unfit.is_none())
+        };
+        let unfit = all.iter().filter(|index| !fits(&index.columns));
+        self.unfit = unfit
+            .filter_map(|index| Some((index.columns.clone(), index.unfit?)))
+            .collect();
+        // Where a value is unique in part, rows with equal ones do not displace one another.
+        let plain = |unfit| matches!(unfit, None | Some(Unfit::Deferrable | Unfit::Nullable));
+        let unique = all.into_iter().filter(|index| plain(index.unfit));
+        self.unique = unique.map(|index| index.columns).collect();
+        self
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

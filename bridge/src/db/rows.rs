@@ -49,18 +49,26 @@ pub(super) async fn select_by_keys(
     only: Option<(String, Arg)>,
 ) -> Result<Vec<Fetched>, sqlx::Error> {
     let mut found = Vec::with_capacity(keys.len());
-    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
-        let some: Vec<&Key> = some.iter().collect();
-        let Some((mut condition, mut args)) = in_keys(tx.dialect(), table, &some) else {
+    let name = tx.dialect().table(&table.name);
+    let lacks = |key: &&Key| tx.dialect() == Dialect::Sqlite && !usable(key);
+    let (lacking, keyed): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(lacks);
+    for some in keyed.chunks((binds(tx) / table.key.len()).max(1)) {
+        let Some((mut condition, mut args)) = in_keys(tx.dialect(), table, some) else {
             continue;
         };
         if let Some((only, arg)) = &only {
             condition = format!("{condition} AND {only}");
             args.push(arg.clone());
         }
-        let name = tx.dialect().table(&table.name);
         let text = format!("SELECT {what} FROM {name} WHERE {condition}");
         found.extend(tx.fetch(&text, &args).await?);
+    }
+    for key in lacking.into_iter().filter_map(|key| table.own(key)) {
+        let parts = table.key.iter().map(|&at| &table.columns[at].name);
+        let parts: Vec<String> = parts.map(|part| format!("{} IS ?", quote(part))).collect();
+        let condition = parts.join(" AND ");
+        let text = format!("SELECT {what} FROM {name} WHERE {condition} LIMIT 1");
+        found.extend(tx.fetch(&text, &bound_args(table, &key)).await?);
     }
     Ok(found)
 }
@@ -474,8 +482,9 @@ pub(super) fn only(tx: &Tx, table: &Table) -> (String, Vec<Arg>) {
 
 /// As [`only`], of an engine.
 pub(super) fn only_of(dialect: Dialect, table: &Table) -> (String, Vec<Arg>) {
+    let keyed = keyed(dialect, table);
     if table.only.is_empty() {
-        return ("1 = 1".to_owned(), Vec::new());
+        return (format!("1 = 1{keyed}"), Vec::new());
     }
     let mut args = Vec::new();
     let mut conditions = Vec::new();
@@ -490,7 +499,40 @@ pub(super) fn only_of(dialect: Dialect, table: &Table) -> (String, Vec<Arg>) {
             }),
         }));
     }
-    (format!("({})", conditions.join(" OR ")), args)
+    (format!("({}){keyed}", conditions.join(" OR ")), args)
+}
+
+/// Places of key columns that may be without a value, which only a primary key of SQLite may. Its order
+/// has no place for such rows, and nothing is beyond them.
+fn may_lack(dialect: Dialect, table: &Table) -> impl Iterator<Item = &Column> {
+    let columns = table.key.iter().map(|&at| &table.columns[at]);
+    columns.filter(move |column| dialect == Dialect::Sqlite && !column.required)
+}
+
+fn keyed(dialect: Dialect, table: &Table) -> String {
+    may_lack(dialect, table)
+        .map(|column| format!(" AND {} IS NOT NULL", quote(&column.name)))
+        .collect()
+}
+
+/// Rows without a value in the key, one for each key that lacks some; of more than anybody will mend
+/// by hand the first.
+pub(crate) async fn keyless(tx: &mut Tx, table: &Table) -> Result<Vec<Row>, sqlx::Error> {
+    let lacking: Vec<String> = may_lack(tx.dialect(), table)
+        .map(|column| format!("{} IS NULL", quote(&column.name)))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = format!(
+        "SELECT {} FROM {} WHERE {} GROUP BY {} LIMIT 10000",
+        columns(table),
+        tx.dialect().table(&table.name),
+        lacking.join(" OR "),
+        list(table.key.iter().map(|&at| table.columns[at].name.as_str()))
+    );
+    let rows = tx.fetch(&text, &[]).await?;
+    Ok(rows.into_iter().map(|row| read(table, row)).collect())
 }
 
 /// One filter as SQL. Values are compared in the form in which they are read, byte for byte,

@@ -145,7 +145,12 @@ fn unique_or_problem(
     key: &[String],
     problems: &mut Vec<Problem>,
 ) {
-    if !schema.unique.iter().any(|unique| same_columns(unique, key)) {
+    let mut unfit = schema.unfit.iter();
+    if let Some((_, why)) = unfit.find(|(columns, _)| same_columns(columns, key)) {
+        let (what, fix) = why.told();
+        let what = format!("({}) of the {side} table {what}", key.join(", "));
+        problems.push(problem(label, None, what, fix));
+    } else if !schema.unique.iter().any(|unique| same_columns(unique, key)) {
         let what = format!(
             "({}) is not a unique key of the {side} table",
             key.join(", ")

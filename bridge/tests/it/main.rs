@@ -67,6 +67,7 @@ mod server_deaths;
 mod shop;
 mod tls;
 mod turning;
+mod unique_keys;
 mod values_between;
 mod verify_checksums;
 mod verify_joins;

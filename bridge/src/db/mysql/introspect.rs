@@ -3,7 +3,7 @@
 use super::grants::{self, Grant};
 use crate::db::tx::Fetched;
 use crate::db::{Arg, Database, Feed, Tx};
-use crate::plan::{ColumnSchema, Plan, TableSchema};
+use crate::plan::{ColumnSchema, Plan, TableSchema, Unfit, UniqueIndex};
 use crate::typed::Typed;
 use crate::value::Kind;
 
@@ -32,17 +32,17 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
                 WHERE table_schema = DATABASE() AND table_name = ? \
                 AND referenced_table_name IS NOT NULL";
     let parents = tx.fetch(text, &[Arg::from(name)]).await?;
-    Ok(Some(TableSchema {
+    let unique = uniques(tx, name).await?;
+    let schema = TableSchema {
         columns,
-        unique: uniques(tx, name).await?,
         parents: parents
             .iter()
             .map(|row| row.text(0))
             .collect::<Result<_, _>>()?,
-        written_by_others: false,
-        loose: Vec::new(),
         autoincrement,
-    }))
+        ..TableSchema::default()
+    };
+    Ok(Some(schema.with_unique(unique)))
 }
 
 async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, bool), sqlx::Error> {
@@ -68,27 +68,45 @@ async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, bool), s
     Ok((columns, autoincrement))
 }
 
-/// The columns of every unique index that covers whole columns.
-async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<Vec<String>>, sqlx::Error> {
-    let text = "SELECT CAST(index_name AS CHAR), CAST(column_name AS CHAR), sub_part IS NULL \
+/// Every unique index without an expression.
+async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<UniqueIndex>, sqlx::Error> {
+    let text = "SELECT CAST(index_name AS CHAR), CAST(column_name AS CHAR), sub_part IS NULL, nullable = 'YES' \
                 FROM information_schema.statistics WHERE table_schema = DATABASE() \
                 AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index";
-    let mut found: Vec<(String, Vec<String>, bool)> = Vec::new();
+    let mut found: Vec<(String, Option<UniqueIndex>)> = Vec::new();
     for row in tx.fetch(text, &[Arg::from(name)]).await? {
+        let number = row.text(0)?;
+        let unfit = match (row.int(2)? != 0, row.int(3)? != 0) {
+            (false, _) => Some(Unfit::Prefix),
+            (true, nullable) => nullable.then_some(Unfit::Nullable),
+        };
+        if found.last().is_none_or(|(last, _)| *last != number) {
+            let columns = Vec::new();
+            found.push((
+                number,
+                Some(UniqueIndex {
+                    columns,
+                    unfit: None,
+                }),
+            ));
+        }
+        let Some((_, index)) = found.last_mut() else {
+            continue;
+        };
         // An expression has no column.
-        let (index, column) = (row.text(0)?, row.maybe_text(1));
-        let whole = row.int(2)? != 0 && column.is_some();
-        let column = column.unwrap_or_default();
-        match found.last_mut() {
-            Some((last, columns, all)) if *last == index => {
-                columns.push(column);
-                *all &= whole;
+        match (row.maybe_text(1), index.as_mut()) {
+            (Some(column), Some(index)) => {
+                index.columns.push(column);
+                // A part of a value says more than that there may be none.
+                index.unfit = match index.unfit {
+                    Some(Unfit::Prefix) => index.unfit,
+                    known => unfit.or(known),
+                };
             }
-            _ => found.push((index, vec![column], whole)),
+            _ => *index = None,
         }
     }
-    let plain = found.into_iter().filter(|(_, _, whole)| *whole);
-    Ok(plain.map(|(_, columns, _)| columns).collect())
+    Ok(found.into_iter().filter_map(|(_, index)| index).collect())
 }
 
 /// What the roles in force give. MariaDB has one at a time, with those that it has itself; MySQL some,

@@ -1,7 +1,7 @@
 //! Reads what a database declares. Changes nothing.
 
 use crate::db::{Arg, Database, Dialect, Tx, quote};
-use crate::plan::{ColumnSchema, Plan, TableSchema};
+use crate::plan::{ColumnSchema, Plan, TableSchema, Unfit, UniqueIndex};
 use crate::spec::Capture;
 use crate::typed::Typed;
 use crate::value::Kind;
@@ -14,7 +14,7 @@ pub(crate) const VERSION: &str = "\
     parts AS (SELECT concat_ws('.', o.oid, o.relname, a.attnum, a.attname, a.atttypid, a.atttypmod, \
     a.attnotnull, a.attgenerated) AS part FROM own o JOIN pg_attribute a ON a.attrelid = o.oid \
     WHERE a.attnum > 0 AND NOT a.attisdropped \
-    UNION ALL SELECT concat_ws('.', i.indexrelid, i.indkey::text, i.indisvalid) \
+    UNION ALL SELECT concat_ws('.', i.indexrelid, i.indkey::text, i.indisvalid, i.indimmediate) \
     FROM own o JOIN pg_index i ON i.indrelid = o.oid WHERE i.indisunique) \
     SELECT (coalesce(sum(hashtextextended(part, 0)::numeric), 0) % 9223372036854775807)::bigint FROM parts";
 
@@ -32,15 +32,15 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
     }
     let parents = parents(tx, name, &found).await?;
     let unique = uniques(tx, &found).await?;
-    Ok(Some(TableSchema {
+    let schema = TableSchema {
         columns: columns(tx, &found).await?,
-        unique,
         parents,
         // Rows that a foreign key's action or a trigger writes fire their own triggers here.
         written_by_others: false,
-        loose: Vec::new(),
         autoincrement: super::ids::generates(tx, name).await?,
-    }))
+        ..TableSchema::default()
+    };
+    Ok(Some(schema.with_unique(unique)))
 }
 
 async fn columns(tx: &mut Tx, table: &Arg) -> Result<Vec<ColumnSchema>, sqlx::Error> {
@@ -62,24 +62,37 @@ async fn columns(tx: &mut Tx, table: &Arg) -> Result<Vec<ColumnSchema>, sqlx::Er
     Ok(columns)
 }
 
-/// The columns of every unique index that covers all rows and no expression, and forbids what is equal,
-/// not what overlaps.
-async fn uniques(tx: &mut Tx, table: &Arg) -> Result<Vec<Vec<String>>, sqlx::Error> {
-    let text = "SELECT i.indexrelid::int8, a.attname::text FROM pg_index i \
+/// Every unique index without an expression that forbids what is equal, not what overlaps.
+async fn uniques(tx: &mut Tx, table: &Arg) -> Result<Vec<UniqueIndex>, sqlx::Error> {
+    let text = "SELECT i.indexrelid::int8, a.attname::text, i.indisvalid, i.indpred IS NOT NULL, \
+                i.indimmediate, a.attnotnull FROM pg_index i \
                 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place) \
                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
-                WHERE i.indrelid = to_regclass(?) AND i.indisunique AND NOT i.indisexclusion AND i.indisvalid \
-                AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
+                WHERE i.indrelid = to_regclass(?) AND i.indisunique AND NOT i.indisexclusion \
+                AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
                 ORDER BY i.indexrelid, k.place";
-    let mut found: Vec<(i64, Vec<String>)> = Vec::new();
+    let mut found: Vec<(i64, UniqueIndex)> = Vec::new();
     for row in tx.fetch(text, std::slice::from_ref(table)).await? {
-        let (index, column) = (row.int(0)?, row.text(1)?);
+        let (number, column) = (row.int(0)?, row.text(1)?);
+        let required = row.int(5)? != 0;
+        let unfit = match (row.int(2)? != 0, row.int(3)? != 0, row.int(4)? != 0) {
+            (false, _, _) => Some(Unfit::Invalid),
+            (true, true, _) => Some(Unfit::Partial),
+            (true, false, false) => Some(Unfit::Deferrable),
+            (true, false, true) => (!required).then_some(Unfit::Nullable),
+        };
         match found.last_mut() {
-            Some((last, columns)) if *last == index => columns.push(column),
-            _ => found.push((index, vec![column])),
+            Some((last, index)) if *last == number => {
+                index.columns.push(column);
+                index.unfit = index.unfit.or(unfit);
+            }
+            _ => {
+                let columns = vec![column];
+                found.push((number, UniqueIndex { columns, unfit }));
+            }
         }
     }
-    Ok(found.into_iter().map(|(_, columns)| columns).collect())
+    Ok(found.into_iter().map(|(_, index)| index).collect())
 }
 
 /// The tables that this one refers to, named as this one is: with their schema or without.

@@ -1,7 +1,7 @@
 //! Reads what a database declares. Changes nothing.
 
 use crate::db::{Arg, Tx, literal};
-use crate::plan::{ColumnSchema, TableSchema};
+use crate::plan::{ColumnSchema, TableSchema, Unfit, UniqueIndex};
 use crate::value::{Affinity, Kind};
 
 /// Changes with every change of any table's shape.
@@ -16,19 +16,25 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
         return Ok(None);
     };
     let (columns, primary) = columns(tx, name).await?;
-    let (mut unique, loose) = uniques(tx, name).await?;
-    if !primary.is_empty() && !unique.contains(&primary) {
-        unique.push(primary);
+    let (mut unique, loose) = uniques(tx, name, &columns).await?;
+    // That of row numbers has no index.
+    if !primary.is_empty() && !unique.iter().any(|index| index.columns == primary) {
+        let unfit = None;
+        unique.push(UniqueIndex {
+            columns: primary,
+            unfit,
+        });
     }
     let (parents, has_action) = references(tx, name).await?;
-    Ok(Some(TableSchema {
+    let schema = TableSchema {
         columns,
-        unique,
         loose,
         parents,
         written_by_others: has_action || mentioned_by_trigger(tx, name).await?,
         autoincrement: text.to_ascii_uppercase().contains("AUTOINCREMENT"),
-    }))
+        ..TableSchema::default()
+    };
+    Ok(Some(schema.with_unique(unique)))
 }
 
 async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, Vec<String>), sqlx::Error> {
@@ -61,19 +67,21 @@ async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, Vec<Stri
     Ok((columns, primary.into_iter().map(|(_, name)| name).collect()))
 }
 
-/// The columns of every unique index that covers all rows and no expression, and of those that
-/// compare other than byte for byte.
+/// Every unique index without an expression, and the columns of those that compare other than byte for
+/// byte.
 async fn uniques(
     tx: &mut Tx,
     name: &str,
-) -> Result<(Vec<Vec<String>>, Vec<Vec<String>>), sqlx::Error> {
+    columns: &[ColumnSchema],
+) -> Result<(Vec<UniqueIndex>, Vec<Vec<String>>), sqlx::Error> {
     let text = format!(
-        "SELECT name, \"unique\", partial FROM pragma_index_list({})",
+        "SELECT name, \"unique\", partial, origin = 'pk' FROM pragma_index_list({})",
         literal(name)
     );
+    let may_lack = |name: &String| columns.iter().any(|c| c.name == *name && !c.required);
     let (mut found, mut loose) = (Vec::new(), Vec::new());
     for index in tx.fetch(&text, &[]).await? {
-        if index.int(1)? == 0 || index.int(2)? != 0 {
+        if index.int(1)? == 0 {
             continue;
         }
         let text = format!(
@@ -86,10 +94,17 @@ async fn uniques(
         let Some(names) = names.collect::<Option<Vec<String>>>() else {
             continue;
         };
-        if parts.iter().any(|part| part.maybe(1) == Some(1)) {
+        let unfit = match (index.int(2)? != 0, index.int(3)? != 0) {
+            (true, _) => Some(Unfit::Partial),
+            // Whose columns are rarely declared NOT NULL; rows without a value are parked.
+            (false, true) => None,
+            (false, false) => names.iter().any(may_lack).then_some(Unfit::Nullable),
+        };
+        if unfit != Some(Unfit::Partial) && parts.iter().any(|part| part.maybe(1) == Some(1)) {
             loose.push(names.clone());
         }
-        found.push(names);
+        let columns = names;
+        found.push(UniqueIndex { columns, unfit });
     }
     Ok((found, loose))
 }
