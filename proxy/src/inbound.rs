@@ -8,6 +8,7 @@
 
 mod down;
 pub(crate) mod head;
+mod kept;
 mod line;
 mod pulse;
 mod streams;
@@ -38,6 +39,7 @@ use crate::reply::Reply;
 use crate::stages;
 use down::{Date, Down};
 use head::{Head, KnownNames, Manner};
+pub(crate) use kept::{Kept, Past};
 pub(crate) use line::{Again, ClientBody, ClientBodyError, ClientHalf, Hints, Io, UploadCopy};
 use line::{Left, Line, LineBody, State};
 

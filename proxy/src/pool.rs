@@ -15,12 +15,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, request};
 use outgrow_rollout::key_hash;
 
 use crate::error::UpstreamError;
 use crate::grpc;
-use crate::inbound::{ClientBody, Hints};
+use crate::inbound::{ClientBody, Hints, Kept};
 use crate::limits::{Allowance, Allowed, Limits};
 use crate::reply::Reply;
 use crate::rules::Balance;
@@ -166,11 +167,11 @@ impl Lent {
     }
 }
 
-/// A request that can be sent again as long as its body was not touched.
+/// A request that can be sent again as long as its body was not touched, or is kept.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) parts: Box<request::Parts>,
-    /// `None` for a request without a body, which may be sent again.
+    /// `None` for a request without a body, which may be sent again; and when the body is gone.
     pub(crate) body: Option<ClientBody>,
     /// When all of the answer must have come, where the client says so (gRPC). Then this counts and
     /// no time of the service.
@@ -188,8 +189,63 @@ impl Outgoing {
         (self.until, self.allowed.end)
     }
 
+    /// Not to be asked of one whose body is gone.
     fn may_repeat(&self) -> bool {
-        self.body.is_none() && self.parts.method.is_idempotent()
+        self.parts.method.is_idempotent()
+            && match &self.body {
+                None => true,
+                Some(ClientBody::Kept(kept)) => kept.is_whole(),
+                Some(_) => false,
+            }
+    }
+
+    /// Sees to it that the body can be sent again, where it may be and there is room for it. Whether
+    /// the request may be repeated then, unless its body turns out to be longer.
+    fn keep(&mut self, most: usize) -> bool {
+        if !self.parts.method.is_idempotent() {
+            return false;
+        }
+        self.body = match self.body.take() {
+            Some(ClientBody::Kept(kept)) => Some(ClientBody::Kept(kept)),
+            Some(body) if most > 0 && self.length().is_none_or(|told| told <= most as u64) => {
+                Some(ClientBody::Kept(Kept::new(body, most)))
+            }
+            other => other,
+        };
+        self.may_repeat()
+    }
+
+    /// How long its body is, where its head says so.
+    fn length(&self) -> Option<u64> {
+        let told = self.parts.headers.get(CONTENT_LENGTH)?;
+        told.to_str().ok()?.parse().ok()
+    }
+
+    /// The body for one try.
+    fn hand(&mut self) -> Option<ClientBody> {
+        match &self.body {
+            Some(ClientBody::Kept(kept)) => Some(ClientBody::Kept(kept.again())),
+            _ => self.body.take(),
+        }
+    }
+
+    /// What came back of one try.
+    fn take_back(&mut self, body: Option<ClientBody>) {
+        // One that is kept is there, and from its start.
+        let kept = matches!(&self.body, Some(ClientBody::Kept(kept)) if kept.is_whole());
+        if let Some(body) = body
+            && !kept
+        {
+            self.body = Some(body);
+        }
+    }
+
+    /// It is not sent again, whatever comes.
+    fn settle(&mut self) {
+        if let Some(ClientBody::Kept(kept)) = &self.body {
+            kept.settle();
+            self.body = None;
+        }
     }
 }
 

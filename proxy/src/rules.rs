@@ -246,7 +246,7 @@ impl Default for BreakerRule {
     }
 }
 
-/// When a request is sent again that an upstream may have seen: an idempotent one without a body.
+/// When a request is sent again that an upstream may have seen: an idempotent one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retries {
     /// Of one request, beside the first try.
@@ -257,6 +257,9 @@ pub struct Retries {
     pub per_try_timeout: Option<Duration>,
     /// Answers that are asked for again.
     pub statuses: Vec<StatusCode>,
+    /// Bytes of a body that are kept while it goes up; a request with a longer one is sent once. 0 keeps
+    /// none.
+    pub body_max: usize,
 }
 
 impl Default for Retries {
@@ -271,6 +274,8 @@ impl Default for Retries {
                 StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::GATEWAY_TIMEOUT,
             ],
+            // Most of what PUT brings; as linkerd has it.
+            body_max: 64 * 1_024,
         }
     }
 }

@@ -20,6 +20,8 @@ const FAILURES_MAX: u64 = 1_000;
 const COUNT_MAX: u64 = 1_000_000;
 /// Of one request; more are load without hope.
 const ATTEMPTS_MAX: u64 = 10;
+/// Of a body that is sent again; every request in flight may hold as much.
+const REPEATED_MAX: u64 = 16 * 1_024 * 1_024;
 /// A request that waited longer has often lost its client.
 const WAIT: Duration = Duration::from_secs(1);
 /// Below the period in which ejections are looked at, a time would mean nothing.
@@ -296,12 +298,19 @@ fn retries(mut section: Section<'_>, findings: &mut Findings<'_>) -> Retries {
         };
         items.into_iter().filter_map(read).collect()
     });
+    let body_max = section.size(
+        findings,
+        "body_max",
+        usual.body_max as u64,
+        0..=REPEATED_MAX,
+    );
     section.finish(findings);
     Retries {
         attempts,
         share,
         per_try_timeout,
         statuses: statuses.unwrap_or(usual.statuses),
+        body_max: usize::try_from(body_max).unwrap_or(usual.body_max),
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
+use super::kept::Kept;
 use super::streams::{StreamBody, StreamHints};
 use crate::chunks::{BadChunk, Chunks, Step};
 use crate::connection::Open;
@@ -72,6 +73,9 @@ pub(crate) enum ClientBodyError {
     Chunk(#[from] BadChunk),
     #[error(transparent)]
     Stream(#[from] h2::Error),
+    /// It is sent to another upstream instead.
+    #[error("it goes elsewhere")]
+    Elsewhere,
 }
 
 /// A client's connection.
@@ -266,6 +270,8 @@ pub(crate) enum ClientBody {
     Stream(StreamBody),
     /// One that was sent before, in part or whole, to an upstream that did not look at it.
     Again(Box<Again>),
+    /// One that can be sent again, from its start.
+    Kept(Kept),
     /// Either, with a copy for the shadow of what passes.
     Copied(Box<ClientBody>, Rc<RefCell<UploadCopy>>),
 }
@@ -382,6 +388,7 @@ impl ClientBody {
                 told.map_or(most, |told: u64| told.min(most))
             }
             Self::Again(again) => again.parts.iter().map(|part| part.len() as u64).sum(),
+            Self::Kept(kept) => kept.unread(fields),
             Self::Copied(body, _) => body.unread(fields),
         }
     }
@@ -421,6 +428,7 @@ impl Body for ClientBody {
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Again(again) => again.poll_frame(cx),
+            Self::Kept(kept) => kept.poll_frame(cx),
             Self::Copied(body, copy) => {
                 let frame = ready!(Pin::new(&mut **body).poll_frame(cx));
                 let mut copy = copy.borrow_mut();
@@ -444,6 +452,7 @@ impl Body for ClientBody {
             Self::Line(LineBody(line)) => line.state().body == Left::Over,
             Self::Stream(stream) => stream.is_end_stream(),
             Self::Again(again) => again.is_end_stream(),
+            Self::Kept(kept) => kept.is_end_stream(),
             Self::Copied(body, _) => body.is_end_stream(),
         }
     }

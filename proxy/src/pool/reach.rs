@@ -129,7 +129,8 @@ impl Cluster {
             let may_repeat = out.may_repeat();
             match self.ask(to, &mut wire, out, (begun, until)).await {
                 Ok(response) => return Ok((response, lend(wire))),
-                Err(UpstreamError::Broken { .. }) if may_repeat && !wire.has_heard() => {}
+                Err(UpstreamError::Broken { .. })
+                    if may_repeat && out.may_repeat() && !wire.has_heard() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -170,7 +171,8 @@ impl Cluster {
             };
             let (may_repeat, bare) = (out.may_repeat(), out.body.is_none());
             let times = times(out, (begun, until));
-            let request = (&*out.parts, out.body.take());
+            let body = out.hand();
+            let request = (&*out.parts, body);
             let how = (self.limits.headers_max, out.hints.as_ref());
             let asked = mux.ask(request, to, &times, how).await;
             let Unanswered {
@@ -183,8 +185,8 @@ impl Cluster {
                 }
                 Err(unanswered) => unanswered,
             };
-            let whole = bare || body.is_some();
-            out.body = body;
+            let whole = bare || body.is_some() || may_repeat && out.may_repeat();
+            out.take_back(body);
             tries += 1;
             let again = match &error {
                 WireError::Late => {
@@ -198,7 +200,7 @@ impl Cluster {
                 _ if unseen => whole,
                 // A reset is an answer: then the connection is there.
                 WireError::Stream(error) if error.is_io() => {
-                    may_repeat && known && std::mem::take(&mut spare)
+                    may_repeat && out.may_repeat() && known && std::mem::take(&mut spare)
                 }
                 _ => false,
             };
@@ -316,7 +318,7 @@ impl Cluster {
         out: &mut Outgoing,
         (begun, until): (Instant, Instant),
     ) -> Result<Reply<()>, UpstreamError> {
-        let body = out.body.take();
+        let body = out.hand();
         let how = (self.limits.headers_max, out.hints.as_ref());
         let times = times(out, (begun, until));
         let asked = wire.ask(&out.parts, body, &times, how);

@@ -23,13 +23,16 @@ type Sent = Result<(Reply<()>, Lent), UpstreamError>;
 struct Again<'a> {
     rule: Option<&'a Retries>,
     left: u32,
+    /// A try may end before the time does. Not where it turns out to be the last one only when its
+    /// body is on the way, for a head that does not say how long that is.
+    timed: bool,
 }
 
 impl Again<'_> {
     fn per_try(&self) -> Option<Duration> {
         // The last try has all the time that is left.
         self.rule
-            .filter(|_| self.left > 0)
+            .filter(|_| self.left > 0 && self.timed)
             .and_then(|rule| rule.per_try_timeout)
     }
 
@@ -133,7 +136,11 @@ impl Cluster {
             match sent {
                 // Nothing was sent: that is no second time.
                 Err(error) if error.is_unreachable() && from < until => last = Some(error),
-                sent if again.wants(&sent) && from < until && self.afford(from) => {
+                sent if again.wants(&sent)
+                    && out.may_repeat()
+                    && from < until
+                    && self.afford(from) =>
+                {
                     again.left -= 1;
                     if let Ok((_, lent)) = sent {
                         // What has come whole gives its connection back.
@@ -143,7 +150,12 @@ impl Cluster {
                         tried = Set::NONE;
                     }
                 }
-                sent => return sent,
+                sent => {
+                    if !matches!(&sent, Err(error) if error.may_pass()) {
+                        out.settle();
+                    }
+                    return sent;
+                }
             }
         }
         Err(last.unwrap_or_else(|| UpstreamError::Nobody {
@@ -160,17 +172,18 @@ impl Cluster {
         self.refresh();
     }
 
-    fn again(&self, out: &Outgoing) -> Again<'_> {
+    fn again(&self, out: &mut Outgoing) -> Again<'_> {
         let rule = self.service.settings.rules.retries.as_ref();
         if let Some(rule) = rule {
             let mut budget = self.budget.get();
             budget.deposit(rule.share);
             self.budget.set(budget);
         }
-        let attempts = rule.filter(|_| out.may_repeat());
+        let attempts = rule.filter(|rule| out.keep(rule.body_max));
         Again {
             rule,
             left: attempts.map_or(0, |rule| rule.attempts),
+            timed: out.body.is_none() || out.length().is_some(),
         }
     }
 

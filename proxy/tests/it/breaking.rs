@@ -83,6 +83,41 @@ async fn a_service_that_fails_is_spared_and_found_again() {
     front.stop().await;
 }
 
+/// Who says that it has too much to do has not recovered; before that it is an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_is_too_many_has_failed() {
+    let status = Arc::new(AtomicU16::new(429));
+    let upstream = scripted("x", &status).await;
+    let mut settings = plain(&upstream);
+    settings.legacy.rules.breaker = Some(rule(2, Duration::from_millis(100)));
+    settings.legacy.rules.ejection = None;
+    let front = start(settings);
+    for _ in 0..4 {
+        assert_eq!(front.get("/", &[]).await.status, 429);
+    }
+    assert_eq!(circuit(&front, 0), "closed");
+    status.store(500, SeqCst);
+    for _ in 0..2 {
+        front.get("/", &[]).await;
+    }
+    status.store(429, SeqCst);
+    for probe in 1..=2 {
+        eventually("a probe is sent", WAIT, || async {
+            front.get("/", &[]).await;
+            (upstream.seen().len() == 6 + probe).then_some(())
+        })
+        .await;
+        assert_ne!(circuit(&front, 0), "closed", "the probe failed");
+    }
+    status.store(200, SeqCst);
+    eventually("it is found again", WAIT, || async {
+        (front.get("/", &[]).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(circuit(&front, 0), "closed");
+    front.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_failures_opens_the_circuit() {
     let count = Arc::new(AtomicUsize::new(0));

@@ -53,6 +53,7 @@ mod overriding;
 mod patience;
 mod proving;
 mod remembering;
+mod repeating;
 mod resting;
 mod rewriting;
 mod routing;

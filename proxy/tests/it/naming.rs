@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outgrow_proxy::{Balance, Health, Settings};
+use outgrow_proxy::{Balance, Family, Health, Settings};
 use outgrow_testkit::{DnsServer, Relay, Upstream, eventually};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -99,6 +99,35 @@ async fn all_addresses_of_a_name_are_used_and_followed() {
     .await;
     assert_eq!(check.header("host"), Some(at("shop.test").as_str()));
     front.stop().await;
+}
+
+/// Each family's upstreams, by the names that a name server has for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_both_families_are_used_as_the_config_says() {
+    let dns = DnsServer::start().await;
+    let (four, six) = (named("4").await, named("6").await);
+    let port = four.addr().port();
+    let at = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+    let _six = Relay::at(at, six.addr()).await;
+    dns.host("both.test", 60, &["127.0.0.1", "::1"]);
+    dns.host("six.test", 60, &["::1"]);
+    for (family, name, wanted) in [
+        (Family::Auto, "both.test", &["4"][..]),
+        (Family::Auto, "six.test", &["6"]),
+        (Family::Both, "both.test", &["4", "6"]),
+        (Family::Ipv4, "both.test", &["4"]),
+        (Family::Ipv6, "both.test", &["6"]),
+    ] {
+        let mut settings = by(&dns, &four, &format!("{name}:{port}"));
+        settings.dns.family = family;
+        let front = start(settings);
+        let wanted: BTreeSet<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(two(&front).await, wanted, "{family:?} {name}");
+        if wanted.contains("6") {
+            assert!(upstreams(&front).contains(&format!("[::1]:{port}")));
+        }
+        front.stop().await;
+    }
 }
 
 /// What goes wrong with a name server.

@@ -114,6 +114,9 @@ fn requests_are_sent_again_as_the_file_says() {
     let own = rules("retries = { attempts = 2, per_try_timeout = \"1s\", statuses = [503] }");
     let own = own.retries.unwrap();
     assert_eq!((own.attempts, own.statuses.len()), (2, 1));
+    assert_eq!(own.body_max, 64 * 1_024);
+    let none = rules("retries = { body_max = \"0KiB\" }").retries.unwrap();
+    assert_eq!(none.body_max, 0);
     assert_eq!(own.per_try_timeout, Some(Duration::from_secs(1)));
     assert_eq!(
         rules("timeout = \"7s\"").timeout,
@@ -122,7 +125,7 @@ fn requests_are_sent_again_as_the_file_says() {
     golden(
         "retries",
         &with(
-            "timeout = \"1ms\"\nretries = { attempts = 0, share = 2, statuses = [404, \"500\"] }",
+            "timeout = \"1ms\"\nretries = { attempts = 0, share = 2, statuses = [404, \"500\"], body_max = \"1GiB\" }",
         ),
     );
 }

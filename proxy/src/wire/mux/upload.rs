@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::Body as _;
 
 use crate::headers::Apart;
-use crate::inbound::{Again, ClientBody};
+use crate::inbound::{Again, ClientBody, Past};
 use crate::wire::times::Pause;
 use crate::wire::{WireError, may_follow};
 
@@ -23,7 +23,7 @@ pub(super) struct Upload {
     to: SendStream<Bytes>,
     /// `None` when all of it is sent, or no more of it is wanted.
     body: Option<ClientBody>,
-    kept: Option<Kept>,
+    kept: Option<Past>,
     apart: Option<Apart>,
     /// Bytes that the body may still bring.
     room: u64,
@@ -31,13 +31,6 @@ pub(super) struct Upload {
     starves: bool,
     /// Some of it was sent since somebody last asked.
     moved: bool,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    parts: Vec<Bytes>,
-    bytes: usize,
-    trailers: Option<HeaderMap>,
 }
 
 impl Upload {
@@ -50,7 +43,7 @@ impl Upload {
             to,
             apart,
             body: Some(body),
-            kept: Some(Kept::default()),
+            kept: Some(Past::new(KEPT_MAX)),
             room: body_max,
             starves: false,
             moved: false,
@@ -79,10 +72,10 @@ impl Upload {
 
     /// The body as it was, if all of it is still there.
     pub(super) fn back(self) -> Option<ClientBody> {
-        let kept = self.kept?;
+        let (parts, trailers) = self.kept?.into_parts();
         Some(ClientBody::again(Again {
-            parts: kept.parts.into(),
-            trailers: kept.trailers,
+            parts,
+            trailers,
             rest: self.body,
         }))
     }
@@ -148,13 +141,8 @@ impl Upload {
 
     fn send(&mut self, data: Bytes, ends: bool) {
         self.moved = true;
-        if let Some(kept) = &mut self.kept {
-            kept.bytes += data.len();
-            if kept.bytes > KEPT_MAX {
-                self.kept = None;
-            } else if !data.is_empty() {
-                kept.parts.push(data.clone());
-            }
+        if self.kept.as_mut().is_some_and(|kept| !kept.take(&data)) {
+            self.kept = None;
         }
         // Refused when the stream is closed: its answer, or its absence, says why.
         let refused = self.to.send_data(data, ends).is_err();
@@ -176,7 +164,7 @@ impl Upload {
             trailers.remove(name);
         }
         if let Some(kept) = &mut self.kept {
-            kept.trailers = Some(trailers.clone());
+            kept.trailed(trailers.clone());
         }
         let _ = self.to.send_trailers(trailers);
         self.body = None;
