@@ -342,6 +342,71 @@ async fn no_version_is_lost_where_keys_come_from_the_log() {
     assert!(conflicts > 0, "nothing was contested");
 }
 
+/// Engines that tell one another's conflicts: the legacy one, the extracted one, and whether PostgreSQL's
+/// keys come from its log. MariaDB's log does not do for both sides.
+const BETWEEN: [(&str, &str, bool); 7] = [
+    ("lite", "pg", false),
+    ("pg", "my", false),
+    ("my", "lite", false),
+    ("pg", "lite", true),
+    ("my", "pg", false),
+    ("lite", "my", false),
+    ("lite", "pg", true),
+];
+
+async fn between((legacy, extracted, logs): (&str, &str, bool)) -> Pair {
+    let made = async |engine: &str, tables: [&str; 3]| match engine {
+        "lite" => Db::lite(&format!("{}; {LOG}", tables[0])).await,
+        "pg" => Db::pg(&format!("{}; {LOG}", tables[1])).await,
+        _ => Db::my(&format!("{}; {LOG}", tables[2])).await,
+    };
+    let legacy = made(legacy, [LEGACY_SQLITE, LEGACY_PG, LEGACY_MY]).await;
+    let of = [EXTRACTED_SQLITE, EXTRACTED_PG, EXTRACTED_MY];
+    let extracted = made(extracted, of).await;
+    match logs {
+        true => Pair::replicated(legacy, extracted),
+        false => Pair::of(legacy, extracted),
+    }
+}
+
+/// The bridge is killed where a process of its own captures as the pair does.
+async fn play_between(
+    engines: (&str, &str, bool),
+    policy: Policy,
+    (seed, writes): (u64, u64),
+    kills: &[(&str, u32)],
+) {
+    let kills = if engines.2 { &[][..] } else { kills };
+    let conflicts = play(between(engines).await, policy, seed, kills, writes).await;
+    assert!(conflicts > 0, "nothing was contested: {engines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_version_is_lost_between_engines() {
+    for (at, engines) in BETWEEN.into_iter().take(4).enumerate() {
+        let policy = policies()[(at + 2) % 5].clone();
+        play_between(
+            engines,
+            policy,
+            (200 + at as u64, 40),
+            &[("before-commit", 3)],
+        )
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by scripts/test --long"]
+async fn long_histories_between_engines_lose_no_version() {
+    let kills = [("after-rows", 2), ("before-commit", 3), ("after-commit", 4)];
+    for (at, engines) in BETWEEN.into_iter().enumerate() {
+        for (turn, policy) in policies().into_iter().enumerate() {
+            let seed = 3_000 + 10 * at as u64 + turn as u64;
+            play_between(engines, policy, (seed, 300), &kills).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by scripts/test --long"]
 async fn long_histories_of_both_sides_lose_no_version() {

@@ -117,6 +117,9 @@ fn child_spec() -> LinkSpec {
         ("items", crate::edited::tables(&what))
     } else if what.starts_with("wares") {
         ("wares", crate::postgres_copy::tables())
+    } else if what.starts_with(crate::whole_orders::ORDERS) {
+        crate::whole_orders::tighten(&mut limits);
+        (crate::whole_orders::ORDERS, crate::whole_orders::tables())
     } else {
         ("catalog", crate::shop::catalog_tables())
     };

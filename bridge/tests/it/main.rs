@@ -78,6 +78,7 @@ mod verify_ways;
 mod verifying;
 mod waiting_bytes;
 mod whole;
+mod whole_orders;
 mod wide;
 mod zero_dates;
 mod zones;
