@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use http::header::FORWARDED;
 use http::{HeaderMap, HeaderValue};
 
 use crate::core::Peer;
@@ -43,8 +44,8 @@ impl Trust {
     }
 
     /// The client's own address, as far as it is known, of a head that was prepared: the last one in
-    /// `X-Forwarded-For` that nobody of the trusted proxies has. Where everybody is believed it is the one
-    /// that whoever is connected has told.
+    /// `X-Forwarded-For` that nobody of the trusted proxies has, or in `Forwarded` where such a proxy has told
+    /// only that. Where everybody is believed it is the one that whoever is connected has told.
     pub(crate) fn client(&self, peer: &Peer, fields: &HeaderMap) -> IpAddr {
         if peer.word == Word::Stranger {
             return peer.ip;
@@ -52,13 +53,22 @@ impl Trust {
         let chain = fields.get(FORWARDED_FOR).map(HeaderValue::as_bytes);
         let chain = std::str::from_utf8(chain.unwrap_or_default()).unwrap_or_default();
         // The last one is whoever is connected.
-        self.walk(peer.ip, chain.rsplit(',').skip(1))
+        let mut told = chain.rsplit(',').skip(1).peekable();
+        if peer.word == Word::Believed && told.peek().is_none() {
+            let chain = forwarded(fields);
+            return self.walk(peer.ip, chain.iter().rev().skip(1).map(String::as_str));
+        }
+        self.walk(peer.ip, told)
     }
 
     /// The same of a head as it came, where a trusted proxy is connected, and `None` where none is.
     pub(crate) fn told(&self, peer: &Peer, fields: &HeaderMap) -> Option<IpAddr> {
         if peer.word != Word::Believed {
             return None;
+        }
+        if !fields.contains_key(FORWARDED_FOR) {
+            let chain = forwarded(fields);
+            return Some(self.walk(peer.ip, chain.iter().rev().map(String::as_str)));
         }
         let texts = fields.get_all(FORWARDED_FOR).iter().rev();
         let texts = texts.map(|text| text.to_str().unwrap_or_default());
@@ -88,6 +98,61 @@ impl Trust {
             Some(_) => Word::Stranger,
         }
     }
+}
+
+/// Who has asked whom by `Forwarded` (RFC 7239, section 4), the farthest first: per element what `for` says, and
+/// nothing where it says nothing.
+fn forwarded(fields: &HeaderMap) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in fields.get_all(FORWARDED) {
+        let mut rest = line.to_str().unwrap_or_default();
+        loop {
+            let (element, after) = element(rest);
+            found.push(element);
+            match after {
+                Some(after) => rest = after,
+                None => break,
+            }
+        }
+    }
+    found
+}
+
+/// What `for` says in the first element, and what comes behind it.
+fn element(text: &str) -> (String, Option<&str>) {
+    let (mut name, mut value, mut told) = (String::new(), String::new(), String::new());
+    let (mut in_value, mut quoted, mut escaped) = (false, false, false);
+    let mut end = None;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            _ if escaped => {
+                value.push(letter);
+                escaped = false;
+            }
+            '\\' if quoted => escaped = true,
+            '"' if in_value => quoted = !quoted,
+            _ if quoted => value.push(letter),
+            '=' if !in_value => in_value = true,
+            ';' | ',' => {
+                if name.trim().eq_ignore_ascii_case("for") {
+                    told = std::mem::take(&mut value);
+                }
+                name.clear();
+                value.clear();
+                in_value = false;
+                if letter == ',' {
+                    end = text.get(at + 1..);
+                    break;
+                }
+            }
+            _ if in_value => value.push(letter),
+            _ => name.push(letter),
+        }
+    }
+    if name.trim().eq_ignore_ascii_case("for") {
+        told = value;
+    }
+    (told, end)
 }
 
 /// With or without a port, as balancers write them.
@@ -201,6 +266,52 @@ mod tests {
             let fields = HeaderMap::from_iter([(FORWARDED_FOR, chain.parse().unwrap())]);
             let found = trust.client(&peer, &fields);
             assert_eq!(found.to_string(), client, "{from} {chain}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_tells_only_the_standard_field_is_heard() {
+        let ours = Trust {
+            forwarded: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+            ..Trust::default()
+        };
+        for (told, client) in [
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
+            ("For=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
+            (
+                "for=1.1.1.1, for=192.0.2.7;proto=\"a,b;for=9.9.9.9\", for=10.0.0.2",
+                "192.0.2.7",
+            ),
+            ("proto=https;for=\"192.0.\\2.8\"", "192.0.2.8"),
+            // Whoever hides itself is not known; what is before it is nobody's word.
+            ("for=192.0.2.7, for=_hidden, for=10.0.0.2", "10.0.0.2"),
+            ("for=192.0.2.7, for=unknown", "10.0.0.1"),
+            ("for=192.0.2.7, proto=http", "10.0.0.1"),
+            ("for=192.0.2.7, for=\"10.0.0.2", "192.0.2.7"),
+            ("for", "10.0.0.1"),
+            ("", "10.0.0.1"),
+        ] {
+            let peer = Peer::new(
+                "10.0.0.1".parse().unwrap(),
+                crate::core::Scheme::Http,
+                &ours,
+            );
+            let mut fields = HeaderMap::from_iter([(FORWARDED, told.parse().unwrap())]);
+            assert_eq!(
+                ours.told(&peer, &fields).unwrap().to_string(),
+                client,
+                "{told}"
+            );
+            // As it is prepared.
+            fields.append(FORWARDED, "for=10.0.0.1;proto=http".parse().unwrap());
+            fields.append(FORWARDED_FOR, "10.0.0.1".parse().unwrap());
+            assert_eq!(ours.client(&peer, &fields).to_string(), client, "{told}");
+            let stranger = Peer::new(
+                "192.0.2.1".parse().unwrap(),
+                crate::core::Scheme::Http,
+                &ours,
+            );
+            assert_eq!(ours.client(&stranger, &fields).to_string(), "192.0.2.1");
         }
     }
 

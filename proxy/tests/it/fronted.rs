@@ -137,6 +137,51 @@ async fn only_the_word_of_who_is_trusted_counts() {
     }
 }
 
+/// `Forwarded` (RFC 7239): who is trusted has its chain made longer, whatever stands in it; of who is not it
+/// is taken off; and where nobody has said whom to trust it stays. An address of version 6 is quoted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_proxies_grows_only_by_who_is_trusted() {
+    let upstream = named("upstream").await;
+    let told = "for=\"[2001:db8:cafe::17]:4711\";by=_a, For=\"_gazonk, x\"";
+    for (trusted, from, added) in [
+        (
+            Some("2001:db8::/32"),
+            "TCP6 2001:db8::7 ::1",
+            "for=\"[2001:db8::7]\";proto=http",
+        ),
+        (
+            Some("192.0.2.0/24"),
+            "TCP4 192.0.2.7 10.0.0.1",
+            "for=192.0.2.7;proto=http",
+        ),
+        (Some("2001:db8::/33"), "TCP6 2001:db8:8000::7 ::1", "off"),
+        (None, "TCP6 2001:db8::7 ::1", ""),
+    ] {
+        let mut settings = plain(&upstream);
+        settings.trust.preface = vec!["127.0.0.1".parse().unwrap()];
+        settings.trust.forwarded = trusted.map(|net| vec![net.parse().unwrap()]);
+        let front = start(settings);
+        let ask = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nforwarded: for=192.0.2.9\r\nforwarded:";
+        let answer = front
+            .raw(&format!("PROXY {from} 5000 80\r\n{ask} {told}\r\n\r\n"))
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let seen = upstream.seen().pop().unwrap();
+        let lines = seen.headers.get_all("forwarded").iter();
+        let chain = lines
+            .map(|line| line.to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let wanted = match added {
+            "off" => String::new(),
+            "" => format!("for=192.0.2.9, {told}"),
+            added => format!("for=192.0.2.9, {told}, {added}"),
+        };
+        assert_eq!(chain, wanted, "{from}");
+        front.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_client_of_a_trusted_proxy_has_a_budget_of_its_own() {
     let upstream = named("upstream").await;
@@ -166,8 +211,22 @@ async fn each_client_of_a_trusted_proxy_has_a_budget_of_its_own() {
             let answer = front.get("/", &[("x-forwarded-for", tells)]).await;
             assert_eq!(answer.status, status, "{trusted:?} {tells}");
         }
+        // The standard field, where there is no other.
+        for (tells, own) in [
+            ("for=\"[2001:db8::9]:40\";by=_a", 200),
+            ("for=192.0.2.7", 429),
+            ("for=198.51.100.9, for=\"[2001:db8::9]\"", 429),
+        ] {
+            let answer = front.get("/", &[("forwarded", tells)]).await;
+            let status = if statuses[1] == 200 { own } else { 429 };
+            assert_eq!(answer.status, status, "{trusted:?} {tells}");
+        }
         front.stop().await;
     }
-    let last = upstream.seen().pop().unwrap();
-    assert_eq!(last.header("x-forwarded-for"), Some("192.0.2.8, 127.0.0.1"));
+    let seen = upstream.seen();
+    let chains: Vec<_> = seen
+        .iter()
+        .filter_map(|one| one.header("x-forwarded-for"))
+        .collect();
+    assert!(chains.contains(&"192.0.2.8, 127.0.0.1"), "{chains:?}");
 }
