@@ -402,7 +402,7 @@ async fn long_histories_between_engines_lose_no_version() {
     for (at, engines) in BETWEEN.into_iter().enumerate() {
         for (turn, policy) in policies().into_iter().enumerate() {
             let seed = 3_000 + 10 * at as u64 + turn as u64;
-            play_between(engines, policy, (seed, 300), &kills).await;
+            play_between(engines, policy, (seed, 100), &kills).await;
         }
     }
 }
