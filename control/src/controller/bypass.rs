@@ -1,12 +1,14 @@
-//! Who else writes: what the bridge sees changed on the side that takes the writes, beside what the
-//! proxy carried then.
+//! Who else writes: what the bridge sees changed on the legacy side, beside what the proxy carried then.
+//!
+//! Only while that side takes the writes: what a service's own workers write afterwards is its business,
+//! and moves with it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_rollout::bypass::{Bypass, Bypassed, Changed};
-use outgrow_rollout::{SliceId, Watched};
+use outgrow_rollout::{Side, SliceId, Watched};
 use serde_json::json as object;
 use tokio::time::Instant;
 
@@ -63,8 +65,9 @@ impl Controller {
     pub(super) async fn watch_bypass(&self, slice: &Arc<Slice>) -> Result<()> {
         let state = slice.state();
         let on = slice.spec.plan.bypass != Watched::Off;
-        let Some(link) = running_link(&state).filter(|link| on && link.source == state.writer)
-        else {
+        let ours = |side| side == Side::Legacy;
+        let link = running_link(&state).filter(|link| ours(link.source) && ours(state.writer));
+        let Some(link) = link.filter(|_| on) else {
             slice.held().watching.waiting.clear();
             return Ok(());
         };

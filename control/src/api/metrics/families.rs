@@ -66,7 +66,7 @@ pub(super) fn of_slices(told: &[Told]) -> Vec<Family> {
         ),
         gauge(
             "outgrow_slice_bypass_rows",
-            "Rows changed on the writer's side while no write of the slice was on its way through the proxy.",
+            "Rows changed on the legacy side while no write of the slice was on its way through the proxy.",
             bypass.collect(),
         ),
         gauge(
