@@ -42,9 +42,12 @@ impl RecentWrites {
         &self.slots[usize::try_from(key % SLOTS as u64).unwrap_or(0)]
     }
 
-    /// A write of this key was answered at `now`.
+    /// A write of this key was answered at `now`. Where the clock was set back a moment ago, that is before
+    /// what is carried over already; it counts as no earlier than that.
     pub(crate) fn wrote(&self, key: u64, now: SystemTime) {
-        self.slot(key).fetch_max(millis(now), Relaxed);
+        let through = self.applied_through.load(Relaxed);
+        let known = if through == UNKNOWN { 0 } else { through };
+        self.slot(key).fetch_max(millis(now).max(known), Relaxed);
     }
 
     /// From now on another process takes writes, too: everybody may have written.
@@ -121,12 +124,17 @@ mod tests {
         assert!(recent.ahead(7, 0));
         recent.set_applied_through(Some(at(1_001)));
         assert!(!recent.ahead(7, 0));
-        recent.wrote(7, at(900));
-        assert!(!recent.ahead(7, 0), "an older write changes nothing");
         assert!(
             !recent.ahead(8, 1_000) && recent.ahead(8, 1_001),
             "written elsewhere"
         );
+        recent.wrote(7, at(900));
+        assert!(
+            recent.ahead(7, 0),
+            "the clock was set back, and nobody has said so yet"
+        );
+        recent.set_applied_through(Some(at(1_002)));
+        assert!(!recent.ahead(7, 0));
         recent.share();
         assert!(recent.ahead(7, 0) && recent.ahead(8, 0), "whoever it was");
         recent.share_no_more(at(2_000));
