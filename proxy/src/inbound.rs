@@ -1,12 +1,13 @@
 //! A client's connection: which HTTP it speaks, and HTTP/1 itself.
 //!
 //! One task reads heads, runs the stages, and writes answers. What costs memory belongs to the core
-//! ([`Desk`]) or to the request: an idle client has a socket, a timer and this task. HTTP/2 is
-//! hyper's (`inbound/streams.rs`).
+//! ([`Desk`]) or to the request: an idle client has a socket, a timer and this task. The
+//! frames of HTTP/2 are those of `h2` (`inbound/streams.rs`).
 //!
 //! It refuses to guess: behind what it did not understand nothing is read, and the connection ends.
 
 mod down;
+mod framed;
 pub(crate) mod head;
 mod kept;
 mod line;
@@ -485,8 +486,8 @@ impl Inbound<'_> {
 
     /// Ends the connection so that the client reads all of its answer: a close with bytes unread is
     /// a reset, which would take the answer away again.
-    async fn close(mut self) {
-        let (mut io, unread, ended) = {
+    async fn close(self) {
+        let (io, unread, ended) = {
             let state = &mut *self.line.state();
             let unread = state.broken || state.body != Left::Over || !state.input.is_empty();
             let (io, _) = state.give_away();
@@ -496,32 +497,37 @@ impl Inbound<'_> {
             // To close it says the same as to shut it first.
             return;
         }
-        self.deadline.set(Instant::now() + DRAIN_TIME);
-        let mut drained = 0;
-        let mut shut = false;
-        poll_fn(|cx| {
-            if !shut {
-                match Pin::new(&mut io).poll_shutdown(cx) {
-                    Poll::Pending => return self.deadline.poll(cx),
-                    Poll::Ready(Ok(())) if unread && !ended => shut = true,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                }
-            }
-            let mut scratch = self.core.desk.input.borrow_mut();
-            while drained < DRAIN_MAX {
-                let mut into = ReadBuf::new(&mut scratch);
-                match Pin::new(&mut io).poll_read(cx, &mut into) {
-                    Poll::Pending => return self.deadline.poll(cx),
-                    Poll::Ready(Ok(())) if !into.filled().is_empty() => {
-                        drained += into.filled().len();
-                    }
-                    Poll::Ready(_) => break,
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
+        linger(io, &self.core.desk, unread && !ended).await;
     }
+}
+
+/// Says that it is the end, and throws away what still comes, if that is to be read.
+async fn linger(mut io: Io, desk: &Desk, reads: bool) {
+    let mut deadline = Deadline::new(Instant::now() + DRAIN_TIME);
+    let mut drained = 0;
+    let mut shut = false;
+    poll_fn(|cx| {
+        if !shut {
+            match Pin::new(&mut io).poll_shutdown(cx) {
+                Poll::Pending => return deadline.poll(cx),
+                Poll::Ready(Ok(())) if reads => shut = true,
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+        let mut scratch = desk.input.borrow_mut();
+        while drained < DRAIN_MAX {
+            let mut into = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut io).poll_read(cx, &mut into) {
+                Poll::Pending => return deadline.poll(cx),
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {
+                    drained += into.filled().len();
+                }
+                Poll::Ready(_) => break,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Whether a head has begun. Line ends alone, which some clients send behind a body, are none.

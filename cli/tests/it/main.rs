@@ -36,4 +36,5 @@ mod topping;
 mod tracing;
 mod tripwire;
 mod upgrading;
+mod upgrading_streams;
 mod what_if;

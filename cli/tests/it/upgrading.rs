@@ -18,14 +18,14 @@ use tokio::sync::Semaphore;
 
 use crate::harness::{Ended, command, run_in};
 
-const WAIT: Duration = Duration::from_secs(30);
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
 
 /// Processes that follow each other; whoever is left when the test ends is killed.
-struct Shop {
+pub(crate) struct Shop {
     dir: TempDir,
-    at: SocketAddr,
+    pub(crate) at: SocketAddr,
     control: SocketAddr,
-    pids: Vec<u32>,
+    pub(crate) pids: Vec<u32>,
     /// The first one.
     child: tokio::process::Child,
 }
@@ -64,9 +64,18 @@ fn write(dir: &Path, (at, control): (SocketAddr, SocketAddr), sides: [&Upstream;
 
 impl Shop {
     async fn new(sides: [&Upstream; 2], environment: &[(&str, &Path)]) -> Self {
+        Self::with(sides, environment, "").await
+    }
+
+    /// With `more` tables in its config.
+    pub(crate) async fn with(
+        sides: [&Upstream; 2],
+        environment: &[(&str, &Path)],
+        more: &str,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (at, control) = (free_address(), free_address());
-        write(dir.path(), (at, control), sides, "");
+        write(dir.path(), (at, control), sides, more);
         // By a link, so that another binary can be put in its place.
         let binary = dir.path().join("outgrow");
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_outgrow"), &binary).unwrap();
@@ -95,7 +104,7 @@ impl Shop {
         run_in(self.dir.path(), args).await
     }
 
-    async fn done(&self, args: &[&str]) -> String {
+    pub(crate) async fn done(&self, args: &[&str]) -> String {
         let ended = self.run(args).await;
         assert_eq!(ended.code, 0, "{args:?}: {}\n{}", ended.stderr, self.log());
         ended.stdout
@@ -105,7 +114,7 @@ impl Shop {
         std::fs::read_to_string(self.dir.path().join("outgrow.log")).unwrap()
     }
 
-    async fn extracted(&self) {
+    pub(crate) async fn extracted(&self) {
         for to in ["shadow", "canary=100"] {
             let flip = [
                 "route", "flip", "catalog", to, "--force", "--reason", "test",
@@ -115,7 +124,7 @@ impl Shop {
     }
 
     /// The next process has taken over; the one before may have connections still.
-    async fn upgrade(&mut self) {
+    pub(crate) async fn upgrade(&mut self) {
         let told = self
             .done(&["upgrade", "--reason", "1.4", "-o", "json"])
             .await;
@@ -124,7 +133,7 @@ impl Shop {
             .push(told["pid"].as_u64().unwrap().try_into().unwrap());
     }
 
-    async fn gone(&mut self, pid: u32) {
+    pub(crate) async fn gone(&mut self, pid: u32) {
         if pid == self.pids[0] {
             let ended = tokio::time::timeout(WAIT, self.child.wait()).await;
             assert!(ended.unwrap().unwrap().success(), "{}", self.log());
@@ -136,7 +145,7 @@ impl Shop {
         .await;
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let last = *self.pids.last().unwrap();
         assert!(signal("-TERM", last));
         self.gone(last).await;

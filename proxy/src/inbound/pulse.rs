@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use h2::{Ping, PingPong};
 
+use super::framed::Manners;
 use crate::deadline::Deadline;
 
 /// A client that has said nothing for this long is asked whether it is still there.
@@ -21,17 +22,17 @@ fn now() -> Instant {
 /// Whether the client is still there.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    /// It has sent something since this was looked at.
-    heard: Rc<Cell<bool>>,
+    /// Whether it has sent something.
+    manners: Rc<Manners>,
     pings: Option<PingPong>,
     asked: bool,
     deadline: Deadline,
 }
 
 impl Pulse {
-    pub(super) fn new(heard: Rc<Cell<bool>>, pings: Option<PingPong>) -> Self {
+    pub(super) fn new(manners: Rc<Manners>, pings: Option<PingPong>) -> Self {
         Self {
-            heard,
+            manners,
             pings,
             asked: false,
             deadline: Deadline::new(now() + PING_AFTER),
@@ -40,13 +41,12 @@ impl Pulse {
 
     /// Ready when it has gone without a word.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.asked && self.heard.get() {
+        if self.asked && self.manners.heard.take() {
             self.asked = false;
-            self.heard.set(false);
             self.deadline.set(now() + PING_AFTER);
         }
         while self.deadline.poll(cx).is_ready() {
-            if self.heard.take() {
+            if self.manners.heard.take() {
                 self.deadline.set(now() + PING_AFTER);
                 continue;
             }
@@ -157,14 +157,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_answers_or_speaks_stays() {
-        let heard = Rc::new(Cell::new(false));
-        let mut pulse = Pulse::new(heard.clone(), None);
+        let manners = Rc::new(Manners::default());
+        let mut pulse = Pulse::new(manners.clone(), None);
         let begun = now();
         for _ in 0..5 {
             // It is asked, and answers in time.
             let waited = timeout(PING_AFTER + PONG_WITHIN / 2, poll_fn(|cx| pulse.poll(cx)));
             assert!(waited.await.is_err());
-            heard.set(true);
+            manners.heard.set(true);
         }
         let last = now();
         assert_eq!(last - begun, 5 * (PING_AFTER + PONG_WITHIN / 2));

@@ -1,25 +1,25 @@
 //! A client that speaks HTTP/2 (RFC 9113). The frames are those of `h2`; each request is a task of the
 //! core, which ends when its client resets the stream.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::framed::{Framed, Manners};
 use super::line::{ClientBody, INTERIM_MAX, Io};
+use super::linger;
 use super::pulse::{OpenStream, Pulse, Rest, Streams};
 use crate::answer::refuse;
 use crate::body::Body;
@@ -152,38 +152,42 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
         .max_concurrent_streams(STREAMS_MAX)
         .max_send_buffer_size(UNSENT_MAX)
         .max_header_list_size(head_max.min(HEAD_MAX));
-    let heard = Rc::new(Cell::new(false));
-    let io = Reread {
-        read,
-        io,
-        heard: heard.clone(),
-    };
+    let manners = Rc::new(Manners::default());
+    let io = Framed::new(io, read, manners.clone());
     let begun = timeout(limits.head_timeout, builder.handshake(io));
     let ended = match begun.await {
         Err(_) => return debug!("a client did not begin to speak HTTP/2 in time"),
         Ok(Err(failure)) => Err(failure),
-        Ok(Ok(connection)) => serve(core, connection, peer, (ends, heard)).await,
+        Ok(Ok(connection)) => {
+            let manners = manners.clone();
+            serve(core.clone(), connection, peer, (ends, manners)).await
+        }
     };
     if let Err(failure) = ended {
         debug!(%failure, "a client connection ended early");
+    }
+    if let Some(io) = manners.given_back() {
+        // What it says after its last answer, of windows for example, is not to take that away.
+        linger(io, &core.desk, true).await;
     }
 }
 
 async fn serve(
     core: Rc<Core>,
-    mut connection: Connection<Reread, Bytes>,
+    mut connection: Connection<Framed, Bytes>,
     peer: Rc<Peer>,
-    (ends, heard): (Ends, Rc<Cell<bool>>),
+    (ends, manners): (Ends, Rc<Manners>),
 ) -> Result<(), h2::Error> {
     let mut left = pin!(ends.leave.cancelled());
     let mut told = false;
-    let mut pulse = Pulse::new(heard, connection.ping_pong());
+    let mut pulse = Pulse::new(manners.clone(), connection.ping_pong());
     let streams = Streams::none();
     let mut rest = Rest::new(streams.clone(), core.shared.settings.limits.keep_alive);
     poll_fn(|cx| {
         if !told && (left.as_mut().poll(cx).is_ready() || rest.poll(cx).is_ready()) {
             told = true;
             // GOAWAY; what is under way ends.
+            manners.leave();
             connection.graceful_shutdown();
         }
         loop {
@@ -423,61 +427,5 @@ impl Reader {
             Some(deadline) => deadline.poll(cx),
             None => Poll::Pending,
         }
-    }
-}
-
-/// A socket whose first bytes were read by somebody else.
-#[derive(Debug)]
-struct Reread {
-    read: Bytes,
-    io: Io,
-    heard: Rc<Cell<bool>>,
-}
-
-impl AsyncRead for Reread {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
-            self.heard.set(true);
-            return Poll::Ready(Ok(()));
-        }
-        let most = self.read.len().min(into.remaining());
-        into.put_slice(&self.read[..most]);
-        self.read.advance(most);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Reread {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
