@@ -137,6 +137,13 @@ pub(crate) fn check(asked: &Asked) -> Result<(), Refusal> {
     if request.version == Version::HTTP_11 && !kinds.has(Kind::HOST) {
         return Err(Refusal::Malformed("no Host"));
     }
+    // RFC 9113 section 8.3.1 lets neither be empty; of an authority that is known.
+    if request.version == Version::HTTP_2 && request.uri.authority().is_none() {
+        let host = headers.get(HOST);
+        if host.is_none_or(HeaderValue::is_empty) {
+            return Err(Refusal::Malformed("neither :authority nor Host"));
+        }
+    }
     if kinds.has(Kind::ODD_HOST)
         && let Some(host) = headers.get(HOST)
         && !host.is_empty()
@@ -179,6 +186,21 @@ pub(crate) fn check(asked: &Asked) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Takes spaces off the ends of values, as every reader of HTTP/1 does. HTTP/2 has them as they were said
+/// (RFC 9113 section 8.2.1 forbids it, and clients do it): an upstream is to read what was decided on.
+pub(crate) fn trim(headers: &mut HeaderMap) {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        is_space(value.first()) || is_space(value.last())
+    };
+    for value in headers.values_mut().filter(|value| is_padded(value)) {
+        if let Ok(trimmed) = HeaderValue::from_bytes(value.as_bytes().trim_ascii()) {
+            *value = trimmed;
+        }
+    }
 }
 
 /// A host with or without a port; nobody's name before it.
@@ -321,6 +343,9 @@ pub(crate) fn prepare(
     }
     told_of_certificate(&mut parts.headers, &peer.certificate);
     forwarded(&mut parts.headers, peer, kinds.has(Kind::FORWARDED));
+    // HTTP/1.0 may name none; it goes on as HTTP/1.1, which must (RFC 9112 section 3.2).
+    let host = parts.headers.entry(HOST);
+    host.or_insert_with(|| HeaderValue::from_static(""));
     Ok(parts)
 }
 

@@ -218,7 +218,8 @@ async fn exchange(
     (request, respond): (Request<RecvStream>, SendResponse<Bytes>),
     _open: OpenStream,
 ) {
-    let (parts, stream) = request.into_parts();
+    let (mut parts, stream) = request.into_parts();
+    headers::trim(&mut parts.headers);
     let head = parts.method == Method::HEAD;
     let answering = Rc::new(RefCell::new(Answerer {
         respond,

@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Front, WAIT, plain, say, start, take_head, text};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
@@ -29,7 +29,7 @@ pub(crate) const STATUS_200: u8 = 0x88;
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
-    stream: u32,
+    pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 

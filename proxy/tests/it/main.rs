@@ -19,6 +19,7 @@ mod compressing;
 mod conforming;
 mod copying;
 mod counting;
+mod crossing;
 mod crowding;
 mod curling;
 mod differing;
