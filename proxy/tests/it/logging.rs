@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{named, plain, read_until, say, sliced, start, take_head};
 
-fn log(file: impl Into<PathBuf>) -> AccessLog {
+pub(crate) fn log(file: impl Into<PathBuf>) -> AccessLog {
     AccessLog {
         file: Some(file.into()),
         format: LogFormat::Json,
@@ -23,14 +23,14 @@ fn log(file: impl Into<PathBuf>) -> AccessLog {
     }
 }
 
-fn logged(settings: Settings, log: AccessLog) -> Settings {
+pub(crate) fn logged(settings: Settings, log: AccessLog) -> Settings {
     Settings {
         access_log: Some(log),
         ..settings
     }
 }
 
-fn lines(file: &Path) -> Vec<Value> {
+pub(crate) fn lines(file: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
     text.lines()

@@ -51,6 +51,7 @@ mod multiplexed;
 mod naming;
 mod origins;
 mod overriding;
+mod passing;
 mod patience;
 mod proving;
 mod remembering;
