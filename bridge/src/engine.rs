@@ -360,7 +360,21 @@ impl Engine {
         Ok(())
     }
 
+    /// A transaction of the application's may close a circle of locks with it: tried anew for as long as any lock
+    /// is waited for.
     pub(crate) async fn set_fence(&self, side: Side, on: bool) -> Result<i64, Error> {
+        let until = Instant::now() + self.shared.limits().busy;
+        loop {
+            match self.set_fence_once(side, on).await {
+                Err(error) if error.is_about_locks() && Instant::now() < until => {
+                    tracing::debug!(%side, %error, "the fence waits for others");
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn set_fence_once(&self, side: Side, on: bool) -> Result<i64, Error> {
         let database = self.shared.on(side);
         if on && self.shared.spec.writes == both::Writes::One {
             database.note_emptied(&self.plan).await?;

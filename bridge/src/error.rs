@@ -250,6 +250,17 @@ impl Error {
         }
     }
 
+    /// Whether somebody else held a lock for too long, or waited for one of ours.
+    pub(crate) fn is_about_locks(&self) -> bool {
+        match self.reason() {
+            // BUSY, LOCKED.
+            Some(Reason::Sqlite(code)) => matches!(code & 0xff, 5 | 6),
+            Some(Reason::Postgres(state)) => ["55P03", "40P01"].contains(&&*state),
+            Some(Reason::Mysql(number)) => matches!(number, 1205 | 1213),
+            None => false,
+        }
+    }
+
     fn reason(&self) -> Option<Reason> {
         let Self::Database { cause, .. } = self else {
             return None;

@@ -1,6 +1,8 @@
 //! What a database keeps for a link, in bytes, and how it is told to keep nothing more. All of it is
 //! asked of indexes and of a few rows, however much there is.
 
+use std::time::Duration;
+
 use outgrow_rollout::Side;
 
 use super::images::COLUMNS;
@@ -281,20 +283,15 @@ impl Database {
         let args = [Arg::from(&own), Arg::from(&notes)];
         let found = tx.fetch(text, &args).await.on(side)?;
         tx.commit().await.on(side)?;
-        let usual = self.bounds.busy.as_secs().max(1);
-        let mut tx = self.write().await?;
-        let soon = "SET SESSION lock_wait_timeout = 1".to_owned();
-        tx.script(soon).await.on(side)?;
-        let mut dropped = Ok(());
+        let mut drops = Vec::new();
         for row in &found {
-            let drop = format!("DROP TRIGGER IF EXISTS {}", quote(&row.text(0).on(side)?));
-            dropped = tx.script(drop).await.on(side);
-            if dropped.is_err() {
-                break;
-            }
+            drops.push(format!(
+                "DROP TRIGGER IF EXISTS {}",
+                quote(&row.text(0).on(side)?)
+            ));
         }
-        let usual = format!("SET SESSION lock_wait_timeout = {usual}");
-        tx.script(usual).await.on(side)?;
+        let mut tx = self.write().await?;
+        let dropped = self.politely_mysql(&mut tx, &drops, Duration::ZERO).await;
         tx.commit().await.on(side)?;
         dropped
     }

@@ -13,6 +13,7 @@ pub(crate) mod mark;
 pub(crate) mod mysql;
 mod names;
 pub(crate) mod origin;
+mod polite;
 pub(crate) mod postgres;
 mod references;
 pub(crate) mod rows;

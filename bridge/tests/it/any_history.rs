@@ -227,8 +227,7 @@ impl World {
         let point = POINTS[usize::try_from(self.dice.roll(5)).unwrap()];
         let after = 1 + u32::try_from(self.dice.roll(6)).unwrap();
         self.story
-            .1
-            .push(format!("killed {point}, the {after}th time"));
+            .tells(format!("killed {point}, the {after}th time"));
         let (legacy, extracted) = (self.pair.legacy.url(), self.pair.extracted.url());
         let reversed = match self.source {
             Side::Legacy => String::new(),
@@ -309,7 +308,7 @@ impl World {
             "a check",
         ];
         let name = names[usize::try_from(what).unwrap()];
-        self.story.1.push(format!("{name}, from {}", self.source));
+        self.story.tells(format!("{name}, from {}", self.source));
         match what {
             0 => self.transactions(30).await,
             1 => {
@@ -350,7 +349,7 @@ impl World {
 }
 
 /// The seed that was asked for, or else this one.
-fn seed(own: u64) -> u64 {
+pub(crate) fn seed(own: u64) -> u64 {
     let asked = std::env::var("OUTGROW_TEST_SEED");
     asked.map_or(own, |text| text.parse().unwrap())
 }
@@ -373,7 +372,7 @@ async fn history(pair: Pair, seed: u64, episodes: u32) {
         source: Side::Legacy,
         written: 1_000,
         refused: false,
-        story: Story(seed, vec![format!("{engines:?}, {how}")]),
+        story: Story::of(seed, format!("{engines:?}, {how}")),
     };
     let link = Link::open(world.spec()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
@@ -387,7 +386,17 @@ async fn history(pair: Pair, seed: u64, episodes: u32) {
 }
 
 /// The seed of a history and what has happened, which are said where it fails.
-struct Story(u64, Vec<String>);
+pub(crate) struct Story(u64, Vec<String>);
+
+impl Story {
+    pub(crate) fn of(seed: u64, between: String) -> Self {
+        Self(seed, vec![between])
+    }
+
+    pub(crate) fn tells(&mut self, what: String) {
+        self.1.push(what);
+    }
+}
 
 impl Drop for Story {
     #[allow(clippy::print_stderr)] // It goes with the message of a failed test.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use outgrow_bridge::{Limits, Link, LinkSpec, TableSpec, Transactions};
+use outgrow_bridge::{Capture, Limits, Link, LinkSpec, TableSpec, Transactions};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
 
@@ -13,17 +13,14 @@ use crate::mapping::{entry, same, verified};
 use crate::postgres::Db;
 use crate::shop::{Dice, WAIT, copied};
 
-const LEGACY: &str = "CREATE TABLE orders (id int PRIMARY KEY, total int NOT NULL); \
+pub(crate) const LEGACY: &str = "CREATE TABLE orders (id int PRIMARY KEY, total int NOT NULL); \
      CREATE TABLE line (id int PRIMARY KEY, order_id int NOT NULL REFERENCES orders (id), amount int NOT NULL)";
-const EXTRACTED: &str = "CREATE TABLE purchase (id int PRIMARY KEY, cents int NOT NULL); \
+pub(crate) const EXTRACTED: &str = "CREATE TABLE purchase (id int PRIMARY KEY, cents int NOT NULL); \
      CREATE TABLE entry (id int PRIMARY KEY, purchase_id int NOT NULL REFERENCES purchase (id), cents int NOT NULL)";
-/// Orders that do not add up.
-const TORN: &str = "SELECT count(*) FROM purchase p WHERE p.cents <> \
-     (SELECT coalesce(sum(e.cents), 0) FROM entry e WHERE e.purchase_id = p.id)";
-const TORN_THERE: &str = "SELECT count(*) FROM orders o WHERE o.total <> \
-     (SELECT coalesce(sum(l.amount), 0) FROM line l WHERE l.order_id = o.id)";
 /// As a process of its own is told of it.
 pub(crate) const ORDERS: &str = "orders";
+/// The end of what it is told where changes are read from logs.
+pub(crate) const BY_LOGS: &str = " by replication";
 
 pub(crate) fn tables() -> Vec<TableSpec> {
     let order = vec![("id", same("id")), ("cents", same("total"))];
@@ -44,45 +41,191 @@ pub(crate) fn tighten(limits: &mut Limits) {
     limits.batch_changes = 3;
 }
 
-/// What one writer does at once; what another has locked or taken away refuses the whole of it.
-fn transaction(dice: &mut Dice, number: u64) -> Vec<String> {
-    let order = 1 + dice.roll(20);
-    let (line, other, more) = (dice.roll(number), dice.roll(number), 1 + dice.roll(90));
-    let raised = |line: u64, by: i64| {
-        [
-            format!("UPDATE line SET amount = amount + {by} WHERE id = {line}"),
+/// What one side calls it.
+pub(crate) struct Names {
+    orders: &'static str,
+    total: &'static str,
+    line: &'static str,
+    order: &'static str,
+    amount: &'static str,
+}
+
+impl Names {
+    pub(crate) fn of(side: Side) -> Self {
+        match side {
+            Side::Legacy => Self {
+                orders: "orders",
+                total: "total",
+                line: "line",
+                order: "order_id",
+                amount: "amount",
+            },
+            Side::Extracted => Self {
+                orders: "purchase",
+                total: "cents",
+                line: "entry",
+                order: "purchase_id",
+                amount: "cents",
+            },
+        }
+    }
+
+    /// How many orders do not add up.
+    pub(crate) fn torn(&self) -> String {
+        let Self {
+            orders,
+            total,
+            line,
+            order,
+            amount,
+        } = self;
+        format!(
+            "SELECT count(*) FROM {orders} o WHERE o.{total} <> \
+             (SELECT coalesce(sum(l.{amount}), 0) FROM {line} l WHERE l.{order} = o.id)"
+        )
+    }
+
+    fn new_order(&self, id: u64, number: u64, amount: u64) -> Vec<String> {
+        let Self { orders, line, .. } = self;
+        vec![
+            format!("INSERT INTO {orders} VALUES ({id}, {})", 3 * amount),
+            format!("INSERT INTO {line} VALUES ({number}, {id}, {amount})"),
             format!(
-                "UPDATE orders SET total = total + {by} WHERE id = (SELECT order_id FROM line WHERE id = {line})"
+                "INSERT INTO {line} VALUES ({}, {id}, {})",
+                number + 1,
+                2 * amount
             ),
         ]
-    };
-    let by = i64::try_from(more).unwrap();
-    match dice.roll(6) {
-        0 => vec![
-            format!("DELETE FROM line WHERE order_id = {order}"),
-            format!("DELETE FROM orders WHERE id = {order}"),
-        ],
-        1 | 2 => vec![
-            format!("INSERT INTO orders VALUES ({order}, {})", 3 * more),
-            format!("INSERT INTO line VALUES ({number}, {order}, {more})"),
+    }
+
+    fn deleted(&self, id: u64) -> Vec<String> {
+        let Self {
+            orders,
+            line,
+            order,
+            ..
+        } = self;
+        vec![
+            format!("DELETE FROM {line} WHERE {order} = {id}"),
+            format!("DELETE FROM {orders} WHERE id = {id}"),
+        ]
+    }
+
+    fn raised(&self, which: u64, by: i64) -> Vec<String> {
+        let Self {
+            orders,
+            total,
+            line,
+            order,
+            amount,
+        } = self;
+        vec![
+            format!("UPDATE {line} SET {amount} = {amount} + {by} WHERE id = {which}"),
             format!(
-                "INSERT INTO line VALUES ({}, {order}, {})",
-                number + 1,
-                2 * more
+                "UPDATE {orders} SET {total} = {total} + {by} \
+                 WHERE id = (SELECT {order} FROM {line} WHERE id = {which})"
             ),
-        ],
-        3 => vec![
-            format!("UPDATE orders SET total = total + {more} WHERE id = {order}"),
-            format!("INSERT INTO line VALUES ({number}, {order}, {more})"),
-        ],
-        _ => [raised(line.min(other), by), raised(line.max(other), -by)].concat(),
+        ]
+    }
+
+    /// A line goes to another order.
+    fn moved(&self, which: u64, to: u64) -> Vec<String> {
+        let Self {
+            orders,
+            total,
+            line,
+            order,
+            amount,
+        } = self;
+        let its = format!("(SELECT {amount} FROM {line} WHERE id = {which})");
+        let there = format!("EXISTS (SELECT 1 FROM {line} WHERE id = {which})");
+        vec![
+            // Nobody else has it from here on.
+            format!("UPDATE {line} SET {amount} = {amount} WHERE id = {which}"),
+            format!(
+                "UPDATE {orders} SET {total} = {total} - {its} \
+                 WHERE id = (SELECT {order} FROM {line} WHERE id = {which})"
+            ),
+            format!("UPDATE {orders} SET {total} = {total} + {its} WHERE id = {to} AND {there}"),
+            format!("UPDATE {line} SET {order} = {to} WHERE id = {which}"),
+        ]
+    }
+
+    /// An order gets another id, and its lines go with it.
+    fn renumbered(&self, from: u64, to: u64) -> Vec<String> {
+        let Self {
+            orders,
+            total,
+            line,
+            order,
+            ..
+        } = self;
+        vec![
+            format!("UPDATE {orders} SET {total} = {total} WHERE id = {from}"),
+            format!("INSERT INTO {orders} SELECT {to}, {total} FROM {orders} WHERE id = {from}"),
+            format!("UPDATE {line} SET {order} = {to} WHERE {order} = {from}"),
+            format!("DELETE FROM {orders} WHERE id = {from}"),
+        ]
     }
 }
 
-fn spec(legacy: &Db, extracted: &Db) -> LinkSpec {
+/// What one writer does at once, kept or not: what another has locked or taken away refuses the whole of it.
+pub(crate) async fn written(db: &Db, side: Side, dice: &mut Dice, number: u64) -> bool {
+    let mut texts = transaction(&Names::of(side), dice, number);
+    if let Db::Pg(_) = db {
+        // Or a line that comes between two statements is in one and not in the other.
+        let alone = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE".to_owned();
+        texts.insert(0, alone);
+    }
+    db.transaction(&texts, true).await
+}
+
+fn transaction(names: &Names, dice: &mut Dice, number: u64) -> Vec<String> {
+    let (order, other_order) = (1 + dice.roll(20), 1 + dice.roll(20));
+    let (line, other, more) = (dice.roll(number), dice.roll(number), 1 + dice.roll(90));
+    let by = i64::try_from(more).unwrap();
+    let Names {
+        orders,
+        total,
+        line: lines,
+        ..
+    } = names;
+    match dice.roll(9) {
+        0 => names.deleted(order),
+        1 | 2 => names.new_order(order, number, more),
+        3 => vec![
+            format!("UPDATE {orders} SET {total} = {total} + {more} WHERE id = {order}"),
+            format!("INSERT INTO {lines} VALUES ({number}, {order}, {more})"),
+        ],
+        4 => names.moved(line, order),
+        5 => names.renumbered(order, other_order),
+        // Gone and there again, with the same ids.
+        6 => [
+            names.deleted(order),
+            names.new_order(order, number, more),
+            names.deleted(order),
+            names.new_order(order, number, more + 1),
+        ]
+        .concat(),
+        _ => [
+            names.raised(line.min(other), by),
+            names.raised(line.max(other), -by),
+        ]
+        .concat(),
+    }
+}
+
+pub(crate) fn spec(legacy: &Db, extracted: &Db, how: &str) -> LinkSpec {
     let mut spec = crate::mapping::spec(legacy, extracted, tables());
     spec.slice = ORDERS.parse().unwrap();
     tighten(&mut spec.limits);
+    if how.ends_with(BY_LOGS) {
+        for url in [&mut spec.legacy, &mut spec.extracted] {
+            if !url.to_string().starts_with("sqlite:") {
+                *url = url.clone().capturing(Capture::Replication).unwrap();
+            }
+        }
+    }
     spec
 }
 
@@ -93,20 +236,14 @@ async fn write(db: Arc<Db>, seed: u64, ended: Arc<AtomicBool>) -> u64 {
     while !ended.load(Ordering::Relaxed) {
         // Those of two writers are never the same.
         number += 8;
-        let texts = transaction(&mut dice, number);
-        kept += u64::from(db.transaction(&texts, true).await);
+        kept += u64::from(written(&db, Side::Legacy, &mut dice, number).await);
     }
     kept
 }
 
 async fn none_torn(legacy: Db, extracted: Db, how: &str) {
     let (legacy, extracted) = (Arc::new(legacy), Arc::new(extracted));
-    let mut spec = spec(&legacy, &extracted);
-    if how.ends_with("by replication") {
-        let logs = outgrow_bridge::Capture::Replication;
-        spec.legacy = spec.legacy.capturing(logs).unwrap();
-        spec.extracted = spec.extracted.capturing(logs).unwrap();
-    }
+    let spec = spec(&legacy, &extracted, how);
     let link = Link::open(spec.clone()).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
@@ -120,8 +257,9 @@ async fn none_torn(legacy: Db, extracted: Db, how: &str) {
         let (db, ended, read, torn) =
             (extracted.clone(), ended.clone(), read.clone(), torn.clone());
         async move {
+            let torn_there = Names::of(Side::Extracted).torn();
             while !ended.load(Ordering::Relaxed) {
-                let seen = u64::try_from(db.number(TORN).await).unwrap();
+                let seen = u64::try_from(db.number(&torn_there).await).unwrap();
                 torn.fetch_add(seen, Ordering::Relaxed);
                 read.fetch_add(1, Ordering::Relaxed);
             }
@@ -147,11 +285,18 @@ async fn none_torn(legacy: Db, extracted: Db, how: &str) {
     }
     reader.await.unwrap();
     assert!(kept > 50, "{kept} transactions");
-    assert_eq!(legacy.number(TORN_THERE).await, 0, "the writers are right");
+    assert_eq!(
+        legacy.number(&Names::of(Side::Legacy).torn()).await,
+        0,
+        "the writers are right"
+    );
     let torn = torn.load(Ordering::Relaxed);
     assert_eq!(torn, 0, "in {} looks", read.load(Ordering::Relaxed));
     verified(&link).await;
-    assert_eq!(extracted.number(TORN).await, 0);
+    assert_eq!(
+        extracted.number(&Names::of(Side::Extracted).torn()).await,
+        0
+    );
     link.shutdown().await;
 }
 

@@ -35,15 +35,17 @@ impl Database {
             tx.script(statement).await.on(side)?;
         }
         self.make_room(&mut tx, plan).await.on(side)?;
+        let mut missing = Vec::new();
         for table in plan.tables(side) {
             for (name, text) in self.table_triggers_mysql(table) {
                 let present = "SELECT count(*) FROM information_schema.triggers \
                                WHERE trigger_schema = DATABASE() AND trigger_name = ?";
                 if tx.number(present, &[Arg::from(&name)]).await.on(side)? == Some(0) {
-                    tx.script(text).await.on(side)?;
+                    missing.push(text);
                 }
             }
         }
+        self.politely(&mut tx, &missing).await?;
         tx.commit().await.on(side)
     }
 
@@ -128,10 +130,14 @@ impl Database {
         let own = Arg::from(&format!("{}%", self.own_bare("").replace('_', "|_")));
         let text = "SELECT CAST(trigger_name AS CHAR) FROM information_schema.triggers \
                     WHERE trigger_schema = DATABASE() AND trigger_name LIKE ? ESCAPE '|'";
+        let mut drops = Vec::new();
         for row in tx.fetch(text, std::slice::from_ref(&own)).await.on(side)? {
-            let drop = format!("DROP TRIGGER IF EXISTS {}", quote(&row.text(0).on(side)?));
-            tx.script(drop).await.on(side)?;
+            drops.push(format!(
+                "DROP TRIGGER IF EXISTS {}",
+                quote(&row.text(0).on(side)?)
+            ));
         }
+        self.politely(&mut tx, &drops).await?;
         let text = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables \
                     WHERE table_schema = DATABASE() AND table_name LIKE ? ESCAPE '|'";
         for row in tx.fetch(text, &[own]).await.on(side)? {

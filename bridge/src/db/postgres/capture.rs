@@ -10,6 +10,8 @@
 //! Fences are enabled and disabled, not made and dropped: that takes a lock which waits for
 //! writers and lets readers through.
 
+use std::collections::BTreeMap;
+
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::SHOWN;
@@ -52,31 +54,45 @@ impl Database {
         tx.script(self.fence_function()).await.on(side)?;
         for table in plan.tables(side) {
             tx.script(self.note_function(table)).await.on(side)?;
-            for (what, text) in self.table_triggers_postgres(table) {
-                if what == "note" && self.feed.is_some() {
-                    continue;
-                }
-                let name = self.trigger(what);
-                let on = Dialect::Postgres.table(&table.name);
-                // One that a version before has made has no condition.
-                let present = "SELECT count(*), count(*) FILTER (WHERE tgqual IS NULL \
-                     AND current_setting('server_version_num')::int8 >= 140000) \
-                     FROM pg_trigger WHERE tgrelid = to_regclass(?) AND tgname = ?";
-                let args = [Arg::from(&on), Arg::from(&name)];
-                let rows = tx.fetch(present, &args).await.on(side)?;
-                let of = |at| rows.first().and_then(|row| row.maybe(at));
-                let make = match (of(0), of(1)) {
-                    (Some(0), _) => "CREATE TRIGGER",
-                    (_, Some(1)) if what == "note" => "CREATE OR REPLACE TRIGGER",
-                    _ => continue,
-                };
-                let text = format!("{make} {} {text}", quote(&name));
-                tx.script(text).await.on(side)?;
-                if what == "fence" {
-                    let off = format!("ALTER TABLE {on} DISABLE TRIGGER {}", quote(&name));
-                    tx.script(off).await.on(side)?;
-                }
+        }
+        tx.commit().await.on(side)?;
+        for table in plan.tables(side) {
+            self.install_triggers(table).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes those of one table that are missing, in a transaction of its own: who holds one table never waits
+    /// for another.
+    async fn install_triggers(&self, table: &Table) -> Result<(), Error> {
+        let side = self.side;
+        let mut tx = self.write().await?;
+        let mut missing = Vec::new();
+        for (what, text) in self.table_triggers_postgres(table) {
+            if what == "note" && self.feed.is_some() {
+                continue;
             }
+            let name = self.trigger(what);
+            let on = Dialect::Postgres.table(&table.name);
+            // One that a version before has made has no condition.
+            let present = "SELECT count(*), count(*) FILTER (WHERE tgqual IS NULL \
+                 AND current_setting('server_version_num')::int8 >= 140000) \
+                 FROM pg_trigger WHERE tgrelid = to_regclass(?) AND tgname = ?";
+            let args = [Arg::from(&on), Arg::from(&name)];
+            let rows = tx.fetch(present, &args).await.on(side)?;
+            let of = |at| rows.first().and_then(|row| row.maybe(at));
+            let make = match (of(0), of(1)) {
+                (Some(0), _) => "CREATE TRIGGER",
+                (_, Some(1)) if what == "note" => "CREATE OR REPLACE TRIGGER",
+                _ => continue,
+            };
+            missing.push(format!("{make} {} {text}", quote(&name)));
+            if what == "fence" {
+                missing.push(format!("ALTER TABLE {on} DISABLE TRIGGER {}", quote(&name)));
+            }
+        }
+        if !missing.is_empty() {
+            self.politely(&mut tx, &missing).await?;
         }
         tx.commit().await.on(side)
     }
@@ -143,11 +159,19 @@ impl Database {
         let own = Arg::from(&format!("{}%", self.trigger("").replace('_', "\\_")));
         let text = "SELECT tgrelid::regclass::text, tgname::text FROM pg_trigger \
                     WHERE NOT tgisinternal AND tgname LIKE ?";
+        let mut drops: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for row in tx.fetch(text, &[own]).await.on(side)? {
             let (table, name) = (row.text(0).on(side)?, row.text(1).on(side)?);
             let drop = format!("DROP TRIGGER {} ON {table}", quote(&name));
-            tx.script(drop).await.on(side)?;
+            drops.entry(table).or_default().push(drop);
         }
+        tx.commit().await.on(side)?;
+        for drops in drops.values() {
+            let mut tx = self.write().await?;
+            self.politely(&mut tx, drops).await?;
+            tx.commit().await.on(side)?;
+        }
+        let mut tx = self.write().await?;
         let own = Arg::from(&format!("{}%", self.own_bare("").replace('_', "\\_")));
         let text = "SELECT CASE WHEN kind = 'f' THEN 'FUNCTION' WHEN kind = 'S' THEN 'SEQUENCE' \
                     ELSE 'TABLE' END, name FROM (SELECT 'f' AS kind, p.oid::regprocedure::text AS name, \
@@ -200,11 +224,9 @@ impl Database {
             .map(|(table, _)| table.as_str())
             .collect();
         if !others.is_empty() {
-            let lock = format!(
-                "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
-                others.join(", ")
-            );
-            tx.script(lock).await.on(side)?;
+            let lock = |table: &&str| format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");
+            let locks: Vec<String> = others.iter().map(lock).collect();
+            self.politely(tx, &locks).await?;
             let way = if on { "ENABLE" } else { "DISABLE" };
             for table in &others {
                 let text = format!("ALTER TABLE {table} {way} TRIGGER {}", quote(&name));
