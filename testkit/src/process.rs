@@ -1,7 +1,9 @@
 //! Real processes: started, waited for, killed.
 
 use std::ffi::OsStr;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -17,6 +19,10 @@ use crate::waiting::eventually;
 const START: Duration = Duration::from_secs(60);
 /// As long as the product's own drain, and then some.
 const STOP: Duration = Duration::from_secs(20);
+
+/// Of servers in tests. Below those that the kernel gives connections.
+const PORTS: Range<u64> = 12_000..32_000;
+const TRIES: u64 = 1_000;
 
 /// A child process. Dropping it kills it. What it prints is kept in a file, so that a full pipe
 /// never blocks it.
@@ -123,14 +129,20 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// A loopback address that nobody listens on. Another process may take it before you do; with
-/// the kernel handing ports out in turn, this is rare enough for tests.
+/// A loopback address that nobody listens on. Somebody else may take it before you do: by chance, out of
+/// as many, and never a connection, which the kernel gives another port.
 ///
 /// # Panics
-/// Panics when no port is left.
+/// Panics when none of many is free.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
+    let first = RandomState::new().build_hasher().finish();
+    let ports = (0..TRIES).map(|n| first.wrapping_add(n) % (PORTS.end - PORTS.start) + PORTS.start);
+    ports
+        .filter_map(|port| u16::try_from(port).ok())
+        .find_map(|port| {
+            let listener = std::net::TcpListener::bind(("127.0.0.1", port)).ok()?;
+            listener.local_addr().ok()
+        })
         .expect("a loopback port is free")
 }
 
