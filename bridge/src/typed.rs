@@ -161,6 +161,16 @@ impl Typed {
         )
     }
 
+    /// Whether it is MySQL's type for years.
+    pub(crate) fn is_year(&self) -> bool {
+        self.base == "year"
+    }
+
+    /// Whether a column for years keeps this one as it is; others keep what they are given.
+    pub(crate) fn has_year(&self, cell: &Cell) -> bool {
+        !self.is_year() || matches!(cell, Cell::Null | Cell::Int(0 | 1901..=2155))
+    }
+
     /// What a column of this type makes of a value. What does not fit is left as it is: the
     /// database refuses it, and its row is parked.
     pub(crate) fn store(&self, cell: Cell) -> Cell {

@@ -76,6 +76,10 @@ impl Cell {
         match (affinity, self) {
             (Affinity::Text, Self::Int(i)) => Self::Text(i.to_string()),
             (Affinity::Real, Self::Int(i)) => Self::Real(approximate(i)),
+            // Of itself SQLite would write 15 digits of it, and NULL where it is no number.
+            (Affinity::Text, Self::Real(r)) => Self::Text(written(r)),
+            // Whole numbers are kept as such, which have no second zero.
+            (Affinity::Real, Self::Real(0.0)) => Self::Real(0.0),
             (Affinity::Integer | Affinity::Numeric, Self::Real(r)) => whole(r),
             (Affinity::Integer | Affinity::Numeric | Affinity::Real, Self::Text(s)) => {
                 match number(&s) {
@@ -94,6 +98,15 @@ impl Cell {
 #[allow(clippy::cast_precision_loss)] // REAL affinity does just this.
 fn approximate(i: i64) -> f64 {
     i as f64
+}
+
+/// As few digits as tell it from all others.
+fn written(r: f64) -> String {
+    match r.is_infinite() {
+        true if r > 0.0 => "Infinity".to_owned(),
+        true => "-Infinity".to_owned(),
+        false => format!("{r:?}"),
+    }
 }
 
 /// A real that holds a whole number of at most 51 bits is stored as an integer.

@@ -246,7 +246,10 @@ fn is_kept(cell: &Cell, kind: &Kind) -> bool {
         (Cell::Int(_), Kind::Sqlite(affinity)) => {
             matches!(affinity, Affinity::Integer | Affinity::Numeric)
         }
-        (Cell::Real(_), Kind::Sqlite(affinity)) => *affinity == Affinity::Real,
+        // Zero has no sign there, and what is no number is no value.
+        (Cell::Real(r), Kind::Sqlite(affinity)) => {
+            *affinity == Affinity::Real && (r.to_bits() == 0 || *r != 0.0) && !r.is_nan()
+        }
         (Cell::Blob(_), Kind::Sqlite(affinity)) => *affinity == Affinity::Blob,
         (Cell::BadText(_), _) => false,
     }

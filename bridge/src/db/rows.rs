@@ -395,6 +395,8 @@ pub(super) fn mark(column: &Column) -> String {
     match &column.kind {
         Kind::Sqlite(_) => "?".to_owned(),
         Kind::Postgres(kind) => format!("CAST(? AS {})", kind.base),
+        // As a text, 0 would be the year 2000.
+        Kind::Mysql(kind) if kind.is_year() => "CAST(? AS UNSIGNED)".to_owned(),
         Kind::Mysql(kind) => mysql::mark(kind.class).to_owned(),
     }
 }

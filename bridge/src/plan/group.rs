@@ -372,12 +372,22 @@ fn names(table: &Table, at: &[usize]) -> String {
 
 /// The value as its column stores it.
 pub(super) fn stored(value: Cell, table: &str, column: &Column) -> Result<Cell, Unmappable> {
-    match value.stored_in(&column.kind) {
-        Cell::BadText(text) => Err(Unmappable(format!(
-            "{table}.{}: `{}` does not fit the column without loss",
-            column.name,
-            String::from_utf8_lossy(&text)
-        ))),
-        fits => Ok(fits),
+    let unfit = |value: &dyn std::fmt::Display, why| {
+        Unmappable(format!("{table}.{}: `{value}` {why}", column.name))
+    };
+    match (value.stored_in(&column.kind), &column.kind) {
+        (Cell::BadText(text), _) => Err(unfit(
+            &String::from_utf8_lossy(&text),
+            "does not fit the column without loss",
+        )),
+        (Cell::Real(r), Kind::Sqlite(_)) if r.is_nan() => {
+            Err(unfit(&r, "is NULL where SQLite is to keep it"))
+        }
+        // MySQL takes 24 for 2024.
+        (year, Kind::Mysql(kind)) if !kind.has_year(&year) => Err(unfit(
+            &year,
+            "is none of the years that MySQL keeps, 0 and 1901 to 2155",
+        )),
+        (fits, _) => Ok(fits),
     }
 }

@@ -70,6 +70,7 @@ mod tls;
 mod turning;
 mod unique_keys;
 mod values_between;
+mod values_sqlite;
 mod verify_checksums;
 mod verify_joins;
 mod verify_killed;

@@ -168,7 +168,7 @@ async fn mariadb_to_sqlite() {
     between(Db::my(MARIADB).await, extracted.await, &OF_MARIADB, &exact).await;
 }
 
-const POSTGRES: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched int, a smallint, b bigint, c numeric(12,4), d numeric(30), e real, \
+pub(crate) const POSTGRES: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched int, a smallint, b bigint, c numeric(12,4), d numeric(30), e real, \
     f double precision, g text, h varchar(20), j bytea, k uuid, l date, m time(0), n timestamp, o timestamptz, p boolean, q json, r jsonb, \
     s int[], t interval, u inet); \
     INSERT INTO vals VALUES (1, 0, -32768, -9223372036854775808, -99999999.9999, 123456789012345678901234567890, 0.1, 1e-300, \
@@ -178,7 +178,7 @@ const POSTGRES: &str = "CREATE TABLE vals (id int PRIMARY KEY, touched int, a sm
     (2, 0, 32767, 9223372036854775807, 0.0001, -1, -3.4e38, -0.5, '', '', '', '00000000-0000-0000-0000-000000000000', '1000-01-01', '00:00', \
     '1000-01-01 00:00:00', '1970-01-01 00:00:01Z', false, '[]', '[]', '{}', '0', '::1'), \
     (3, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)";
-const OF_POSTGRES: [&str; 21] = [
+pub(crate) const OF_POSTGRES: [&str; 21] = [
     "id", "a", "b", "c", "d", "e", "f", "g", "h", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s",
     "t", "u",
 ];
@@ -262,12 +262,12 @@ async fn sqlite_to_sqlite_whatever_class_a_value_is_of() {
     between(legacy, Db::lite(tables).await, &columns, &exact).await;
 }
 
-const RICH: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN cents AS bigint CHECK (value >= 0); \
+pub(crate) const RICH: &str = "CREATE TYPE mood AS ENUM ('sad', 'it''s ok'); CREATE DOMAIN cents AS bigint CHECK (value >= 0); \
     CREATE TYPE place AS (street text, no int); \
     CREATE TABLE vals (id int PRIMARY KEY, touched int, a int4range, b numrange, c tstzrange, d daterange, e cents, f place, g text[], \
     h int[], i mood[], j money, k xml, l tsvector, m tsquery, n varbit, o interval, p macaddr, q cidr, r point, s box, t polygon, u timetz, \
     v oid, w \"char\", x name, y pg_lsn, z jsonb[], aa place[], ab float8[], ac bpchar(3), ad numeric[], ae timestamp[])";
-const OF_RICH: &str = r#"(1, 0, '[1,5)', '(0.5,)', '[2024-02-29 23:59:59.123456+05:30,infinity)', '(,2024-03-01)', 12, '("it''s, ""here""",7)',
+pub(crate) const OF_RICH: &str = r#"(1, 0, '[1,5)', '(0.5,)', '[2024-02-29 23:59:59.123456+05:30,infinity)', '(,2024-03-01)', 12, '("it''s, ""here""",7)',
     '{a,"b,\",c",NULL,"NULL","","back\\slash"}', '[0:1]={7,NULL}', '{sad,"it''s ok"}', '-12.34', '<a b="c">é</a>',
     'fat:1A cat:2,3', '''fat'' & !''rat'':*', B'1011', '1 year -2 days 03:04:05.6', '08:00:2b:01:02:03', '10.0.0.0/8', '(0.1,-1e300)',
     '(1,1),(0,0)', '((0,0),(1,1),(1,0))', '23:59:59.1+05:30', 4294967295, 'x', 'Name', 'FFFFFFFF/1',
@@ -276,7 +276,7 @@ const OF_RICH: &str = r#"(1, 0, '[1,5)', '(0.5,)', '[2024-02-29 23:59:59.123456+
     '00:00:00:00:00:00', '::1/128', '(0,0)', '(0,0),(0,0)', '((0,0))', '00:00+00', 0, '', '', '0/0', '{}', '{}', '{}', '', '{}', '{}'),
     (3, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
-const COLUMNS_OF_RICH: [&str; 32] = [
+pub(crate) const COLUMNS_OF_RICH: [&str; 32] = [
     "id", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
     "s", "t", "u", "v", "w", "x", "y", "z", "aa", "ab", "ac", "ad", "ae",
 ];
