@@ -344,8 +344,9 @@ pub(crate) fn prepare(
     told_of_certificate(&mut parts.headers, &peer.certificate);
     forwarded(&mut parts.headers, peer, kinds.has(Kind::FORWARDED));
     // HTTP/1.0 may name none; it goes on as HTTP/1.1, which must (RFC 9112 section 3.2).
-    let host = parts.headers.entry(HOST);
-    host.or_insert_with(|| HeaderValue::from_static(""));
+    if !parts.headers.contains_key(HOST) {
+        parts.headers.insert(HOST, HeaderValue::from_static(""));
+    }
     Ok(parts)
 }
 
