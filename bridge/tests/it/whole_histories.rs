@@ -232,15 +232,13 @@ async fn from_sqlite_to_mariadb() {
 async fn long_histories() {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let first = seed(now.as_secs());
-    for more in 0..3 {
-        let between = [
-            (Db::lite(LEGACY).await, Db::lite(EXTRACTED).await),
-            (Db::pg(LEGACY).await, Db::pg(EXTRACTED).await),
-            (Db::logged(LEGACY).await, Db::pg(EXTRACTED).await),
-            (Db::pg(LEGACY).await, Db::logged(EXTRACTED).await),
-        ];
-        for (legacy, extracted) in between {
-            Box::pin(history(legacy, extracted, BY_LOGS, first + more, 40)).await;
-        }
+    let between = [
+        (Db::lite(LEGACY).await, Db::lite(EXTRACTED).await),
+        (Db::pg(LEGACY).await, Db::pg(EXTRACTED).await),
+        (Db::logged(LEGACY).await, Db::pg(EXTRACTED).await),
+        (Db::pg(LEGACY).await, Db::logged(EXTRACTED).await),
+    ];
+    for (more, (legacy, extracted)) in (0..).zip(between) {
+        Box::pin(history(legacy, extracted, BY_LOGS, first + more, 40)).await;
     }
 }
