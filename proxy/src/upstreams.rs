@@ -31,9 +31,10 @@ use crate::tls::CertificateError;
 use address::Address;
 use balance::Set;
 use breaker::Breaker;
-use discovery::Told;
+use discovery::{News, Told};
 use gate::Gate;
 pub(crate) use keeper::Keeper;
+use outlier::Outlier;
 use roster::{Change, Endpoint, Roster};
 
 /// A service at work, shared by all cores.
@@ -46,7 +47,7 @@ pub(crate) struct Service {
     pub(crate) build: Option<Arc<str>>,
     cores: usize,
     roster: ArcSwap<Roster>,
-    /// Who has left with requests under way.
+    /// Who has left with requests under way, or while it was left alone.
     leaving: Mutex<Vec<Arc<Endpoint>>>,
     /// Whether its upstreams are those that the shadow asks.
     shown: Mutex<bool>,
@@ -242,14 +243,14 @@ impl Service {
 
     /// What a source says. Who is named no more gets nothing new; where a source does not know,
     /// what it said last holds.
-    pub(crate) fn tell(&self, source: usize, found: Result<Vec<Address>, String>) {
+    pub(crate) fn tell(&self, source: usize, news: News) {
         let name = &self.title;
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(told) = told.get_mut(source) else {
                 return;
             };
-            told.take(name, found);
+            told.take(name, news);
         }
         self.update();
     }
@@ -261,7 +262,9 @@ impl Service {
             (discovery::union(&told), told.iter().all(Told::has_spoken))
         };
         let limits = self.settings.rules.limits.as_ref();
-        let (next, change) = self.roster.load().change(&wanted, self.cores, limits);
+        let before = |address: &Address| self.spared(address);
+        let roster = self.roster.load();
+        let (next, change) = roster.change(&wanted, before, self.cores, limits);
         if !change.is_none() {
             self.enforce(next, &change);
         }
@@ -283,13 +286,18 @@ impl Service {
         self.healthy.fetch_and(!gone.0, Relaxed);
         // Taken for well until found to be ill, as at the start.
         self.healthy.fetch_or(new.0, Relaxed);
+        self.spare(next.all, &change.joined);
         self.roster.store(Arc::new(next));
+        let now = self.since_start(Instant::now());
         let mut leaving = self.leaving();
-        leaving.retain(|endpoint| endpoint.in_flight() > 0);
+        leaving.retain(|endpoint| endpoint.in_flight() > 0 || !endpoint.outlier.is_over(now));
         leaving.extend(change.left.iter().cloned());
         drop(leaving);
         self.place(&self.shown());
         let epoch = self.epoch.fetch_add(1, Release);
+        if let Some(breaker) = self.breaker.as_ref().filter(|_| !new.is_empty()) {
+            breaker.look_again(now);
+        }
         if change.surplus > 0 {
             let surplus = change.surplus;
             warn!(service = %name, surplus, "more upstreams than can be used");
@@ -300,6 +308,30 @@ impl Service {
             }
             for endpoint in &change.left {
                 info!(service = %name, upstream = %endpoint.address, "left");
+            }
+        }
+    }
+
+    /// What is known of one that has left while it was left alone, for as long as it would be: who
+    /// is named no more for a moment is no better for it.
+    fn spared(&self, address: &Address) -> Option<Arc<Outlier>> {
+        let now = self.since_start(Instant::now());
+        let leaving = self.leaving();
+        let mut known = leaving.iter().rev().filter(|e| e.address == *address);
+        let outlier = known.find(|e| !e.outlier.is_over(now))?.outlier.clone();
+        Some(outlier)
+    }
+
+    /// Who comes back before its time is over waits for the rest of it, if it may.
+    fn spare(&self, all: Set, joined: &[Arc<Endpoint>]) {
+        let Some(rule) = &self.settings.rules.ejection else {
+            return;
+        };
+        let now = self.since_start(Instant::now());
+        for endpoint in joined.iter().filter(|e| !e.outlier.is_over(now)) {
+            let (healthy, ejected) = (self.healthy.load(Relaxed), self.ejected.load(Relaxed));
+            if outlier::may_eject(rule, all, Set(healthy), Set(ejected), endpoint.index) {
+                self.ejected.fetch_or(Set::of(endpoint.index).0, Release);
             }
         }
     }

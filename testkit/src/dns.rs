@@ -14,6 +14,23 @@ const SRV: u16 = 33;
 const NO_ERROR: u8 = 0;
 const SERVER_FAILURE: u8 = 2;
 const NO_SUCH_NAME: u8 = 3;
+const REFUSED: u8 = 5;
+
+/// What goes wrong with answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    Fails,
+    /// For addresses of version 4 alone.
+    FailsFour,
+    Refuses,
+    Silent,
+    /// Bytes that are no answer.
+    Garbage,
+    /// To a question that was not asked.
+    Another,
+    /// The rest is to be had over TCP, where nobody listens.
+    Cut,
+}
 
 /// What one name has: type, time to live, data.
 type Records = Vec<(u16, u32, Vec<u8>)>;
@@ -21,8 +38,9 @@ type Records = Vec<(u16, u32, Vec<u8>)>;
 #[derive(Debug, Default)]
 struct Zone {
     names: BTreeMap<String, Records>,
-    fails: bool,
-    silent: bool,
+    trouble: Option<Trouble>,
+    /// With some names alone.
+    troubles: BTreeMap<String, Trouble>,
     asked: BTreeMap<String, usize>,
 }
 
@@ -111,14 +129,18 @@ impl DnsServer {
         self.zone().names.remove(name);
     }
 
-    /// Whether every answer is a failure.
-    pub fn fails(&self, fails: bool) {
-        self.zone().fails = fails;
+    /// From now on this goes wrong with every answer.
+    pub fn goes(&self, trouble: impl Into<Option<Trouble>>) {
+        self.zone().trouble = trouble.into();
     }
 
-    /// Whether there are no answers at all.
-    pub fn is_silent(&self, silent: bool) {
-        self.zone().silent = silent;
+    /// With those for one name.
+    pub fn goes_for(&self, name: &str, trouble: impl Into<Option<Trouble>>) {
+        let mut zone = self.zone();
+        match trouble.into() {
+            Some(trouble) => zone.troubles.insert(name.to_owned(), trouble),
+            None => zone.troubles.remove(name),
+        };
     }
 
     /// How often the name was asked for.
@@ -152,22 +174,30 @@ impl Zone {
         let kind = u16::from_be_bytes(asked.get(at..at + 2)?.try_into().ok()?);
         let question = asked.get(12..at + 4)?;
         *self.asked.entry(name.clone()).or_default() += 1;
-        if self.silent {
-            return None;
-        }
+        let trouble = self.troubles.get(&name).copied().or(self.trouble);
         let records = self.names.get(&name);
         let of_kind = |records: &Records| {
             let found = records.iter().filter(|record| record.0 == kind);
             found.cloned().collect::<Records>()
         };
-        let (code, found) = match records {
-            _ if self.fails => (SERVER_FAILURE, Vec::new()),
-            None => (NO_SUCH_NAME, Vec::new()),
-            Some(records) => (NO_ERROR, of_kind(records)),
+        let (code, found) = match (trouble, records) {
+            (Some(Trouble::Silent), _) => return None,
+            (Some(Trouble::Garbage), _) => return Some(asked.repeat(3)),
+            (Some(Trouble::Fails), _) => (SERVER_FAILURE, Vec::new()),
+            (Some(Trouble::FailsFour), _) if kind == A => (SERVER_FAILURE, Vec::new()),
+            (Some(Trouble::Refuses), _) => (REFUSED, Vec::new()),
+            (Some(Trouble::Cut), _) => (NO_ERROR, Vec::new()),
+            (_, None) => (NO_SUCH_NAME, Vec::new()),
+            (_, Some(records)) => (NO_ERROR, of_kind(records)),
         };
         let mut answer = asked.get(..2)?.to_vec();
+        if trouble == Some(Trouble::Another) {
+            answer.reverse();
+            answer = answer.iter().map(|byte| !byte).collect();
+        }
+        let cut = if trouble == Some(Trouble::Cut) { 2 } else { 0 };
         // An answer of who knows, to a question that asked for recursion, which is there.
-        answer.extend([0x85, 0x80 | code, 0, 1]);
+        answer.extend([0x85 | cut, 0x80 | code, 0, 1]);
         answer.extend(u16::try_from(found.len()).ok()?.to_be_bytes());
         answer.extend([0, 0, 0, 0]);
         answer.extend_from_slice(question);

@@ -28,7 +28,7 @@ pub use certificates::Authority;
 pub use client::Answer;
 pub use database::TempDatabase;
 pub use disk::Disk;
-pub use dns::DnsServer;
+pub use dns::{DnsServer, Trouble};
 pub use local::LocalSocket;
 pub use mariadb::Mariadb;
 pub use mutations::{around, around_seeds};

@@ -100,14 +100,14 @@ impl Cluster {
         let until = out.until.unwrap_or(usual);
         let impatient = until < usual;
         let until = out.allowed.end.map_or(until, |end| end.min(until));
-        let (mut tried, mut last, mut from, mut before) = (Set::NONE, None, begun, 0);
+        let (mut tried, mut last, mut from, mut before) = (Vec::new(), None, begun, 0);
         self.refresh();
         if self.all.get().is_empty() {
             // In a box, as all that few requests wait for.
             Box::pin(self.known(until)).await;
         }
         loop {
-            let among = candidates(self.all.get(), self.service.well(), tried);
+            let among = candidates(self.all.get(), self.service.well(), self.places(&tried));
             let chosen = self.pick(among, client, out, from);
             let Some(member) = chosen.and_then(|index| self.member(index)) else {
                 break;
@@ -131,11 +131,13 @@ impl Cluster {
                 sent = Err(UpstreamError::Expired { to, within });
             }
             from = self.observe(&member, &sent, from);
-            tried = tried.with(member.endpoint.index);
             self.refresh();
             match sent {
                 // Nothing was sent: that is no second time.
-                Err(error) if error.is_unreachable() && from < until => last = Some(error),
+                Err(error) if error.is_unreachable() && from < until => {
+                    tried.push(member);
+                    last = Some(error);
+                }
                 sent if again.wants(&sent)
                     && out.may_repeat()
                     && from < until
@@ -146,8 +148,9 @@ impl Cluster {
                         // What has come whole gives its connection back.
                         drop(Body::answer(lent, None));
                     }
-                    if self.all.get().without(tried).is_empty() {
-                        tried = Set::NONE;
+                    tried.push(member);
+                    if self.all.get().without(self.places(&tried)).is_empty() {
+                        tried.clear();
                     }
                 }
                 sent => {
@@ -162,6 +165,17 @@ impl Cluster {
             service: self.service.title.clone(),
             why: self.service.why_nobody(),
         }))
+    }
+
+    /// Where those are that were tried. One that has left has none: its place may be another's.
+    fn places(&self, tried: &[Rc<Member>]) -> Set {
+        let members = self.members.borrow();
+        let here = |member: &&Rc<Member>| {
+            let now = members.get(member.endpoint.index).and_then(Option::as_ref);
+            now.is_some_and(|now| Rc::ptr_eq(now, member))
+        };
+        let tried = tried.iter().filter(here);
+        tried.fold(Set::NONE, |all, member| all.with(member.endpoint.index))
     }
 
     /// Waits until it is known who the upstreams are, as long as for a connection.

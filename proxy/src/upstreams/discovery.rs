@@ -23,6 +23,9 @@ use crate::rules::Transport;
 use crate::sources::{DnsSettings, Source};
 pub(crate) use dns::Resolver;
 
+/// Who the upstreams are, and why some of that is what was said before; or why nobody is known.
+pub(super) type News = Result<(Vec<Address>, Option<String>), String>;
+
 /// What one source has said.
 #[derive(Debug)]
 pub(crate) struct Told {
@@ -77,33 +80,36 @@ impl Told {
         Some(format!("{}: {trouble}", self.source))
     }
 
-    pub(super) fn take(&mut self, service: &str, found: Result<Vec<Address>, String>) {
+    pub(super) fn take(&mut self, service: &str, news: News) {
         let source = &self.source;
-        let found = found.and_then(|found| match found.is_empty() {
-            true => Err("it names nobody".to_owned()),
-            false => Ok(found),
+        let news = news.and_then(|(found, trouble)| match found.is_empty() {
+            true => Err(trouble.unwrap_or_else(|| "it names nobody".to_owned())),
+            false => Ok((found, trouble)),
         });
-        match found {
-            Ok(found) => {
-                if self.trouble.take().is_some() {
-                    info!(%service, %source, "it says again who the upstreams are");
-                }
+        let trouble = match news {
+            Ok((found, trouble)) => {
                 self.at = Some(Instant::now());
                 self.changes += u64::from(self.found != found);
                 self.found = found;
+                trouble
             }
             Err(why) => {
                 if self.found.is_empty() {
                     self.found.extend(self.fallback.clone());
                 }
-                self.failures += 1;
-                if self.trouble.is_none() {
-                    let upstreams = self.found.len();
-                    warn!(%service, %source, %why, upstreams, "what it said last holds");
-                }
-                self.trouble = Some(why);
+                Some(why)
             }
+        };
+        match (&self.trouble, &trouble) {
+            (None, Some(why)) => {
+                let upstreams = self.found.len();
+                warn!(%service, %source, %why, upstreams, "what it said last holds");
+            }
+            (Some(_), None) => info!(%service, %source, "it says again who the upstreams are"),
+            _ => {}
         }
+        self.failures += u64::from(trouble.is_some());
+        self.trouble = trouble;
     }
 
     /// For the metrics; nothing of what is fixed.
@@ -202,14 +208,16 @@ pub async fn look_up(
         Source::At(address) => match asked(source) {
             // What only the system knows (a name of its own) is left to it, as the proxy does.
             Some(asked) => {
-                let found = Resolver::new(dns.clone()).find(&asked).await;
-                found.map_or_else(|_| vec![address.clone()], |(found, _)| found)
+                let resolver = Resolver::new(dns.clone());
+                let found = resolver.once(&asked).await;
+                found.unwrap_or_else(|_| vec![address.clone()])
             }
             None => vec![address.clone()],
         },
         Source::Srv(name) => {
             let asked = dns::Asked::Services(name.clone());
-            Resolver::new(dns.clone()).find(&asked).await?.0
+            let resolver = Resolver::new(dns.clone());
+            resolver.once(&asked).await?
         }
     };
     match found.is_empty() {
@@ -232,7 +240,12 @@ impl Teller {
     }
 
     fn tell(&self, found: Result<Vec<Address>, String>) {
-        self.service.tell(self.at, found);
+        self.service.tell(self.at, found.map(|found| (found, None)));
+    }
+
+    /// Some of it is what was said before, and this is why.
+    fn tell_in_part(&self, found: Vec<Address>, why: String) {
+        self.service.tell(self.at, Ok((found, Some(why))));
     }
 }
 
@@ -250,9 +263,12 @@ mod tests {
             Some("srv:_http._tcp.shop: no answer")
         );
         let one: Address = "10.0.0.1:80".parse().unwrap();
-        told.take("shop", Ok(vec![one.clone()]));
+        told.take("shop", Ok((vec![one.clone()], None)));
         assert_eq!((told.has_spoken(), told.trouble()), (true, None));
-        told.take("shop", Ok(Vec::new()));
+        let part = Some("no answer".to_owned());
+        told.take("shop", Ok((vec![one.clone()], part)));
+        assert_eq!((told.failures, told.trouble().is_some()), (2, true));
+        told.take("shop", Ok((Vec::new(), None)));
         assert_eq!(union(&[told]), [one]);
     }
 

@@ -20,7 +20,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: Address,
     /// Its place.
     pub(crate) index: usize,
-    pub(super) outlier: Outlier,
+    /// That of the same one before, where it comes back while it is left alone.
+    pub(super) outlier: Arc<Outlier>,
     /// Where nothing is bounded there is none.
     pub(crate) gate: Option<Gate>,
     /// By core.
@@ -96,11 +97,16 @@ impl Tally {
 }
 
 impl Endpoint {
-    fn new(address: Address, index: usize, cores: usize, limits: Option<&UpstreamLimits>) -> Self {
+    fn new(
+        (address, outlier): (Address, Arc<Outlier>),
+        index: usize,
+        cores: usize,
+        limits: Option<&UpstreamLimits>,
+    ) -> Self {
         Self {
             address,
             index,
-            outlier: Outlier::default(),
+            outlier,
             gate: limits.map(Gate::new),
             tallies: (0..cores).map(|_| Tally::default()).collect(),
             trouble: Mutex::default(),
@@ -182,10 +188,11 @@ impl Roster {
     }
 
     /// The roster of who is wanted now. Who leaves is told so by [`Change::take_leave`], when the
-    /// new one is in force.
+    /// new one is in force. `before` is what is known of who was here.
     pub(super) fn change(
         &self,
         wanted: &[Address],
+        before: impl Fn(&Address) -> Option<Arc<Outlier>>,
         cores: usize,
         limits: Option<&UpstreamLimits>,
     ) -> (Self, Change) {
@@ -206,7 +213,8 @@ impl Roster {
                 change.surplus += 1;
                 continue;
             }
-            let endpoint = Arc::new(Endpoint::new(address.clone(), index, cores, limits));
+            let named = (address.clone(), before(address).unwrap_or_default());
+            let endpoint = Arc::new(Endpoint::new(named, index, cores, limits));
             change.joined.push(endpoint.clone());
             match places.get_mut(index) {
                 Some(place) => *place = Some(endpoint),
@@ -243,7 +251,7 @@ mod tests {
 
     fn change(roster: &Roster, ports: &[u16]) -> (Roster, Change) {
         let wanted: Vec<Address> = ports.iter().copied().map(at).collect();
-        let (next, change) = roster.change(&wanted, 2, None);
+        let (next, change) = roster.change(&wanted, |_| None, 2, None);
         change.take_leave();
         (next, change)
     }

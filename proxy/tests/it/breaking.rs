@@ -19,7 +19,7 @@ use crate::harness::{
 };
 
 /// Answers with this status, and counts.
-async fn scripted(name: &'static str, status: &Arc<AtomicU16>) -> Upstream {
+pub(crate) async fn scripted(name: &'static str, status: &Arc<AtomicU16>) -> Upstream {
     let status = status.clone();
     Upstream::start(move |_| {
         let mut answer = text(name);

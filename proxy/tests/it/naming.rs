@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outgrow_proxy::{Balance, Family, Health, Settings};
-use outgrow_testkit::{DnsServer, Relay, Upstream, eventually};
+use outgrow_testkit::{DnsServer, Relay, Trouble, Upstream, eventually};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -14,7 +14,7 @@ use crate::balancing::{gated, told};
 use crate::harness::{Front, WAIT, named, plain, start};
 
 /// A pass-through to this source, by a name server.
-fn by(dns: &DnsServer, any: &Upstream, source: &str) -> Settings {
+pub(crate) fn by(dns: &DnsServer, any: &Upstream, source: &str) -> Settings {
     let mut settings = plain(any);
     settings.legacy.upstreams = vec![source.parse().unwrap()];
     settings.legacy.rules.balance = Balance::RoundRobin;
@@ -30,11 +30,11 @@ async fn beside(one: &Upstream, address: [u8; 4], other: &Upstream) -> Relay {
     Relay::at(at, other.addr()).await
 }
 
-fn service(front: &Front) -> Value {
+pub(crate) fn service(front: &Front) -> Value {
     front.handle.describe()["services"][0].clone()
 }
 
-fn upstreams(front: &Front) -> BTreeSet<String> {
+pub(crate) fn upstreams(front: &Front) -> BTreeSet<String> {
     let service = service(front);
     let all = service["upstreams"].as_array().unwrap().iter();
     all.map(|upstream| upstream["to"].as_str().unwrap().to_owned())
@@ -42,7 +42,7 @@ fn upstreams(front: &Front) -> BTreeSet<String> {
 }
 
 /// Waits until these are the upstreams; meanwhile requests go well.
-async fn become_these(front: &Front, wanted: &[String]) {
+pub(crate) async fn become_these(front: &Front, wanted: &[String]) {
     let wanted: BTreeSet<String> = wanted.iter().cloned().collect();
     eventually("the upstreams change", WAIT, || async {
         let answer = front.get("/", &[]).await;
@@ -52,7 +52,7 @@ async fn become_these(front: &Front, wanted: &[String]) {
     .await;
 }
 
-async fn two(front: &Front) -> BTreeSet<String> {
+pub(crate) async fn two(front: &Front) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for _ in 0..2 {
         let answer = front.get("/", &[]).await;
@@ -148,9 +148,13 @@ async fn what_dns_said_last_holds_while_it_flaps() {
             (service(front)["discovery"][0]["trouble"].is_string() == is).then_some(())
         }
     };
-    let flaps: [(&str, Flap); 4] = [
-        ("it fails", |dns| dns.fails(true)),
-        ("it says nothing", |dns| dns.is_silent(true)),
+    let flaps: [(&str, Flap); 8] = [
+        ("it fails", |dns| dns.goes(Trouble::Fails)),
+        ("it says nothing", |dns| dns.goes(Trouble::Silent)),
+        ("it says no", |dns| dns.goes(Trouble::Refuses)),
+        ("it says nonsense", |dns| dns.goes(Trouble::Garbage)),
+        ("it answers somebody else", |dns| dns.goes(Trouble::Another)),
+        ("it cannot say all", |dns| dns.goes(Trouble::Cut)),
         ("there is no such name", |dns| dns.forget("shop.test")),
         ("the name has no address", |dns| {
             dns.host("shop.test", 0, &[])
@@ -160,8 +164,7 @@ async fn what_dns_said_last_holds_while_it_flaps() {
         flap(&dns);
         eventually(what, WAIT, troubled(true)).await;
         assert_eq!(upstreams(&front), BTreeSet::from([at("127.0.0.1")]));
-        dns.fails(false);
-        dns.is_silent(false);
+        dns.goes(None);
         dns.host("shop.test", 0, &["127.0.0.1"]);
         eventually("it answers again", WAIT, troubled(false)).await;
     }
@@ -172,7 +175,7 @@ async fn what_dns_said_last_holds_while_it_flaps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_server_that_is_dead_from_the_start_keeps_nobody_from_localhost() {
     let dns = DnsServer::start().await;
-    dns.is_silent(true);
+    dns.goes(Trouble::Silent);
     let a = named("a").await;
     let front = start(by(&dns, &a, &format!("localhost:{}", a.addr().port())));
     assert_eq!(front.get("/", &[]).await.text(), "a");

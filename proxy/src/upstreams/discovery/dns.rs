@@ -1,12 +1,17 @@
 //! Names: all their addresses, and the hosts and ports of services (SRV, RFC 2782), asked again when
 //! their time to live is over.
+//!
+//! What was said last holds for each question, not only for all together: a server that knows the
+//! addresses of version 6 alone, or one host of several, takes nobody else away.
+
+mod held;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts,
@@ -16,6 +21,7 @@ use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::time::{sleep, timeout};
 
+use self::held::{Held, Host, Said, of_both, of_first};
 use super::Teller;
 use crate::sources::{DnsSettings, Family};
 use crate::upstreams::address::Address;
@@ -31,7 +37,7 @@ const ATTEMPTS: usize = 2;
 pub(crate) struct Resolver {
     settings: DnsSettings,
     /// Made anew after a failure, so that a change of the system's settings is seen.
-    made: Arc<Mutex<Option<TokioResolver>>>,
+    made: Arc<Mutex<Option<[TokioResolver; 2]>>>,
 }
 
 /// What is asked.
@@ -54,8 +60,14 @@ impl Asked {
     }
 }
 
-/// Addresses, and until when they hold.
-type Found = Result<(Vec<Address>, Instant), String>;
+/// What was found.
+#[derive(Debug)]
+struct Found {
+    addresses: Vec<Address>,
+    until: Instant,
+    /// Why some of it is what was said before.
+    trouble: Option<String>,
+}
 
 /// Asks for ever.
 pub(super) async fn watch(resolver: Resolver, asked: Asked, teller: Teller) {
@@ -64,21 +76,32 @@ pub(super) async fn watch(resolver: Resolver, asked: Asked, teller: Teller) {
     } = resolver.settings;
     // Requests wait for the first answer: the bounds of its servers together are too long for it.
     let mut within = Some(FIRST);
+    let held = Mutex::default();
     loop {
         let found = match within.take() {
-            Some(within) => timeout(within, resolver.find(&asked))
+            Some(within) => timeout(within, resolver.find(&asked, &held))
                 .await
                 .unwrap_or_else(|_| Err(format!("no answer within {within:?}"))),
-            None => resolver.find(&asked).await,
+            None => resolver.find(&asked, &held).await,
         };
         let rest = match &found {
-            Ok((_, until)) => until.saturating_duration_since(Instant::now()),
-            Err(_) => Duration::ZERO,
+            Ok(found) if found.trouble.is_none() => {
+                found.until.saturating_duration_since(Instant::now())
+            }
+            // Some of it failed, or all.
+            _ => {
+                resolver.forget();
+                Duration::ZERO
+            }
         };
-        if found.is_err() {
-            resolver.forget();
+        match found {
+            Ok(Found {
+                addresses,
+                trouble: Some(why),
+                ..
+            }) => teller.tell_in_part(addresses, why),
+            found => teller.tell(found.map(|found| found.addresses)),
         }
-        teller.tell(found.map(|(addresses, _)| addresses));
         sleep(rest.clamp(ttl_min, ttl_max.max(ttl_min))).await;
     }
 }
@@ -106,12 +129,10 @@ impl Resolver {
         }
     }
 
-    fn options(&self, options: &mut ResolverOpts) {
-        options.ip_strategy = match self.settings.family {
-            Family::Auto => LookupIpStrategy::Ipv4thenIpv6,
-            Family::Both => LookupIpStrategy::Ipv4AndIpv6,
-            Family::Ipv4 => LookupIpStrategy::Ipv4Only,
+    fn options(&self, family: Family, options: &mut ResolverOpts) {
+        options.ip_strategy = match family {
             Family::Ipv6 => LookupIpStrategy::Ipv6Only,
+            _ => LookupIpStrategy::Ipv4Only,
         };
         options.timeout = self.settings.timeout;
         options.attempts = ATTEMPTS;
@@ -119,7 +140,7 @@ impl Resolver {
         options.cache_size = 0;
     }
 
-    fn make(&self) -> Result<TokioResolver, String> {
+    fn make(&self, family: Family) -> Result<TokioResolver, String> {
         let mut builder = if self.settings.servers.is_empty() {
             TokioResolver::builder_tokio().map_err(|error| error.to_string())?
         } else {
@@ -135,14 +156,15 @@ impl Resolver {
             let config = ResolverConfig::from_parts(None, Vec::new(), servers);
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
-        self.options(builder.options_mut());
+        self.options(family, builder.options_mut());
         builder.build().map_err(|error| error.to_string())
     }
 
-    fn get(&self) -> Result<TokioResolver, String> {
+    /// One for each family: which of them failed is to be known.
+    fn get(&self) -> Result<[TokioResolver; 2], String> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.is_none() {
-            *made = Some(self.make()?);
+            *made = Some([self.make(Family::Ipv4)?, self.make(Family::Ipv6)?]);
         }
         made.clone()
             .ok_or_else(|| "there is no resolver".to_owned())
@@ -152,26 +174,64 @@ impl Resolver {
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn ips(&self, name: &str) -> Result<(BTreeSet<IpAddr>, Instant), String> {
-        let found = self.get()?.lookup_ip(name).await;
-        let found = found.map_err(|error| error.to_string())?;
-        Ok((found.iter().collect(), found.valid_until()))
-    }
-
-    pub(super) async fn find(&self, asked: &Asked) -> Found {
-        match asked {
-            Asked::Host { name, port } => self.host(name, *port).await,
-            Asked::Services(name) => self.services(name).await,
+    async fn host_of(&self, name: &str, held: &Mutex<Held>) -> Host {
+        let [four, six] = match self.get() {
+            Ok(both) => both,
+            Err(why) => return Host::from(Said::Failed(why)),
+        };
+        let ask = async |resolver: &TokioResolver, family| {
+            let said = match resolver.lookup_ip(name).await {
+                Ok(found) => Said::These(found.iter().collect(), found.valid_until()),
+                Err(error) if error.is_no_records_found() => Said::Nobody(error.to_string()),
+                Err(error) => Said::Failed(error.to_string()),
+            };
+            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.take(name, family, said)
+        };
+        match self.settings.family {
+            Family::Ipv4 => ask(&four, Family::Ipv4).await,
+            Family::Ipv6 => ask(&six, Family::Ipv6).await,
+            Family::Auto => {
+                let first = ask(&four, Family::Ipv4).await;
+                match first.is_nobody() {
+                    true => of_first(first, ask(&six, Family::Ipv6).await),
+                    false => first,
+                }
+            }
+            Family::Both => {
+                let (four, six) = join(ask(&four, Family::Ipv4), ask(&six, Family::Ipv6)).await;
+                of_both(four, six)
+            }
         }
     }
 
-    async fn host(&self, name: &str, port: u16) -> Found {
-        let (ips, until) = self.ips(name).await?;
-        Ok((addresses(ips, port, name).collect(), until))
+    /// Asks once.
+    ///
+    /// # Errors
+    /// Says why nobody is known.
+    pub(super) async fn once(&self, asked: &Asked) -> Result<Vec<Address>, String> {
+        let found = self.find(asked, &Mutex::default()).await?;
+        Ok(found.addresses)
     }
 
-    async fn services(&self, name: &str) -> Found {
-        let found = self.get()?.lookup(name, RecordType::SRV).await;
+    /// What is held of it is brought up to date. The error says why nothing was found out.
+    async fn find(&self, asked: &Asked, held: &Mutex<Held>) -> Result<Found, String> {
+        match asked {
+            Asked::Host { name, port } => {
+                let host = self.host_of(name, held).await.told()?;
+                Ok(Found {
+                    until: host.until().unwrap_or_else(Instant::now),
+                    trouble: host.trouble().map(ToOwned::to_owned),
+                    addresses: addresses(host.ips(), *port, name).collect(),
+                })
+            }
+            Asked::Services(name) => self.services(name, held).await,
+        }
+    }
+
+    async fn services(&self, name: &str, held: &Mutex<Held>) -> Result<Found, String> {
+        let [any, _] = self.get()?;
+        let found = any.lookup(name, RecordType::SRV).await;
         let found = found.map_err(|error| error.to_string())?;
         let records = found.answers().iter();
         let services = records.filter_map(|record| match &record.data {
@@ -179,25 +239,28 @@ impl Resolver {
             _ => None,
         });
         let services = best(services.collect());
-        let asked = services.iter().map(|srv| async move {
-            let host = srv.target.to_utf8();
-            let (ips, until) = self.ips(&host).await?;
-            let host = host.trim_end_matches('.');
-            Ok::<_, String>((addresses(ips, srv.port, host).collect::<Vec<_>>(), until))
+        let names: Vec<String> = services.iter().map(|srv| srv.target.to_utf8()).collect();
+        held.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keep(&names);
+        let asked = services.iter().zip(names).map(async |(srv, host)| {
+            let found = self.host_of(&host, held).await;
+            (srv.port, host, found)
         });
-        let (mut all, mut until, mut trouble) = (Vec::new(), found.valid_until(), None);
-        for found in join_all(asked).await {
-            match found {
-                Ok((addresses, over)) => {
-                    all.extend(addresses);
-                    until = until.min(over);
-                }
-                Err(why) => trouble = Some(why),
-            }
+        let mut all = Found {
+            addresses: Vec::new(),
+            until: found.valid_until(),
+            trouble: None,
+        };
+        for (port, host, found) in join_all(asked).await {
+            let host = host.trim_end_matches('.');
+            all.trouble = found.trouble().map(ToOwned::to_owned).or(all.trouble);
+            all.until = all.until.min(found.until().unwrap_or(all.until));
+            all.addresses.extend(addresses(found.ips(), port, host));
         }
-        match trouble {
-            Some(why) if all.is_empty() => Err(why),
-            _ => Ok((all, until)),
+        match all.trouble.take() {
+            Some(why) if all.addresses.is_empty() => Err(why),
+            trouble => Ok(Found { trouble, ..all }),
         }
     }
 }
