@@ -6,6 +6,7 @@ mod answers;
 mod builds;
 mod bypass;
 mod certified;
+mod clocks;
 mod collector;
 mod dry_run;
 #[cfg(feature = "nats")]
