@@ -23,6 +23,7 @@ mod mariadb;
 mod overriding;
 mod own_monolith;
 mod postgres;
+mod prometheus;
 mod refusals;
 mod reloading;
 mod replay;
