@@ -136,7 +136,8 @@ impl Database {
                 }
                 Ok(advice)
             }
-            (_, Dialect::Sqlite | Dialect::Mysql) => Ok(Vec::new()),
+            (_, Dialect::Mysql) => self.emptied_advice(plan).await,
+            (_, Dialect::Sqlite) => Ok(Vec::new()),
         }
     }
 

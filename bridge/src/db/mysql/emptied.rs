@@ -61,6 +61,54 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Of which tables a `TRUNCATE` would not be noticed, and what to do.
+    pub(in crate::db) async fn emptied_advice(
+        &self,
+        plan: &Plan,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let mut tx = self.read().await?;
+        let Some(numbers) = numbers_table(&mut tx).await.on(self.side)? else {
+            return Ok(Vec::new());
+        };
+        let mut unseen = Vec::new();
+        for table in plan.tables(self.side) {
+            if number(&mut tx, numbers, table)
+                .await
+                .on(self.side)?
+                .is_none()
+            {
+                unseen.push(format!("`{}`", table.name));
+            }
+        }
+        if unseen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let what = format!("a TRUNCATE of {} is not noticed", unseen.join(", "));
+        let fix = match are_shown(&mut tx, numbers).await.on(self.side)? {
+            true => "use DELETE there, for their numbers cannot be told".to_owned(),
+            false => {
+                let text = "SELECT CAST(CURRENT_USER() AS CHAR)";
+                let rows = tx.fetch(text, &[]).await.on(self.side)?;
+                let user = rows.first().and_then(|row| row.maybe_text(0));
+                let user = user.unwrap_or_default();
+                let (name, host) = user.rsplit_once('@').unwrap_or((&user, "%"));
+                format!("GRANT PROCESS ON *.* TO '{name}'@'{host}', or use DELETE there")
+            }
+        };
+        Ok(vec![(what, fix)])
+    }
+}
+
+/// Whether this user is shown any.
+async fn are_shown(tx: &mut Tx, numbers: &str) -> Result<bool, sqlx::Error> {
+    let text = format!("SELECT count(*) FROM information_schema.{numbers}");
+    match tx.number(&text, &[]).await {
+        Err(error) if is_denied(&error) => Ok(false),
+        found => Ok(found?.unwrap_or(0) > 0),
+    }
+}
+
 /// Where this server shows numbers.
 async fn numbers_table(tx: &mut Tx) -> Result<Option<&'static str>, sqlx::Error> {
     for name in NUMBERS {
