@@ -250,6 +250,11 @@ impl Error {
         }
     }
 
+    /// Whether it is a database that says so, not we.
+    pub(crate) fn is_by_database(&self) -> bool {
+        matches!(self, Self::Database { .. })
+    }
+
     /// Whether somebody else held a lock for too long, or waited for one of ours.
     pub(crate) fn is_about_locks(&self) -> bool {
         match self.reason() {

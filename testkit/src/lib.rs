@@ -38,6 +38,6 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use relay::Relay;
 pub use rotel::Rotel;
-pub use servers::kill_server;
+pub use servers::{bridge_user, kill_server, least};
 pub use upstream::{Seen, Upstream};
 pub use waiting::eventually;

@@ -16,24 +16,30 @@ use crate::eventually;
 use crate::mysql;
 use crate::process::free_address;
 use crate::relay::Relay;
-use crate::servers::{binary, give, installed, other_user, run, run_on, small};
+use crate::servers::{binary, bridge_user, give, installed, other_user, run, run_on, small};
 
 const INSTALL: &str = "MariaDB (Debian: mariadb-server)";
 const USERS: [&str; 2] = ["mysql", "nobody"];
 /// A server on a busy machine is up within seconds.
 const START: Duration = Duration::from_secs(60);
 
-/// What the first start does: a database, and a user that may do everything.
+/// What the first start does: a database, a user that may do everything, and one that may do what
+/// the docs say that a bridge must.
 const INIT: &str = "CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4;\n\
     CREATE USER IF NOT EXISTS 'outgrow'@'%';\n\
-    GRANT ALL PRIVILEGES ON *.* TO 'outgrow'@'%' WITH GRANT OPTION;\n";
+    GRANT ALL PRIVILEGES ON *.* TO 'outgrow'@'%' WITH GRANT OPTION;\n\
+    CREATE USER IF NOT EXISTS 'least'@'%';\n\
+    GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE, TRIGGER, ALTER, INDEX ON shop.* TO 'least'@'%';\n\
+    GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS ON *.* TO 'least'@'%';\n";
 
 /// What makes a server log rows as they change, with the names of their columns.
-const LOGGED: [&str; 4] = [
+const LOGGED: [&str; 5] = [
     "--log-bin=log-bin",
     "--binlog-format=ROW",
     "--binlog-row-metadata=FULL",
     "--server-id=7",
+    // Or who is no superuser may make no triggers.
+    "--log-bin-trust-function-creators=1",
 ];
 
 /// A server. Dropping it stops it and removes its files.
@@ -243,7 +249,7 @@ impl Mariadb {
         let pool = MySqlPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(2))
-            .connect_lazy(&url_of(port))
+            .connect_lazy(&format!("mysql://outgrow@127.0.0.1:{port}/shop"))
             .expect("a good URL");
         let mut made = Self {
             dir,
@@ -349,7 +355,7 @@ impl Mariadb {
         &self.pool
     }
 
-    /// `mysql://..`, as the config wants it; a user that may do everything.
+    /// `mysql://..`, as the config wants it; a user that may do everything, or [`crate::least`].
     pub fn url(&self) -> String {
         url_of(self.port)
     }
@@ -452,7 +458,8 @@ fn logged() -> Vec<&'static str> {
 }
 
 fn url_of(port: u16) -> String {
-    format!("mysql://outgrow@127.0.0.1:{port}/shop")
+    let user = bridge_user();
+    format!("mysql://{user}@127.0.0.1:{port}/shop")
 }
 
 fn serve(

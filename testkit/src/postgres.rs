@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::eventually;
 use crate::process::free_address;
 use crate::relay::Relay;
-use crate::servers::{binary, give, installed, other_user, run, run_on, small};
+use crate::servers::{binary, bridge_user, give, installed, other_user, run, run_on, small};
 
 const INSTALL: &str = "PostgreSQL (Debian: postgresql), or set OUTGROW_PG_BIN";
 /// Users that run the server when we are root.
@@ -46,6 +46,11 @@ pub struct Postgres {
 /// Who may connect to a server with TLS: the test by the socket, all others with a certificate in
 /// their own name.
 const STRICT: &str = "local all all trust\nhostssl all all all trust clientcert=verify-full\n";
+
+/// A user that may do what the docs say that a bridge must: be in the owner's role, make a schema, read
+/// the log.
+const RIGHTS: &str = "CREATE ROLE least LOGIN REPLICATION; GRANT CREATE ON DATABASE postgres TO least; \
+    GRANT CREATE ON SCHEMA public TO least; GRANT outgrow TO least";
 
 impl Postgres {
     /// An empty server that prepares for crashes as a real one does, but for the waits for the
@@ -126,6 +131,7 @@ impl Postgres {
             disk,
         };
         made.ready().await;
+        made.execute(RIGHTS).await;
         made
     }
 
@@ -332,7 +338,7 @@ impl Postgres {
         &self.pool
     }
 
-    /// `postgres://..`, as the config wants it; a superuser.
+    /// `postgres://..`, as the config wants it; a superuser, or [`crate::least`].
     pub fn url(&self) -> String {
         url_of(self.port)
     }
@@ -419,7 +425,8 @@ impl Drop for Postgres {
 }
 
 fn url_of(port: u16) -> String {
-    format!("postgres://outgrow@127.0.0.1:{port}/postgres")
+    let user = bridge_user();
+    format!("postgres://{user}@127.0.0.1:{port}/postgres")
 }
 
 fn serve(

@@ -9,6 +9,17 @@ use std::time::UNIX_EPOCH;
 
 use crate::disk::Disk;
 
+/// Whether the bridge comes to a test's servers as a user `least`, with the rights that the docs name
+/// and no others: where `OUTGROW_TEST_RIGHTS` is `least`.
+pub fn least() -> bool {
+    std::env::var_os("OUTGROW_TEST_RIGHTS").is_some_and(|rights| rights == "least")
+}
+
+/// As whom the bridge comes: a user that may do everything, or the other.
+pub fn bridge_user() -> &'static str {
+    if least() { "least" } else { "outgrow" }
+}
+
 /// The other user, if we are root: servers refuse to run as root.
 pub(crate) fn other_user(candidates: &[&'static str]) -> Option<&'static str> {
     let text = |args: &[&str]| {

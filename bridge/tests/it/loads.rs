@@ -183,6 +183,7 @@ async fn a_busy_mariadb_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_postgres_is_waited_for() {
     let (legacy, extracted) = (Db::pg(TABLE).await, Db::pg(TABLE).await);
+    extracted.execute("GRANT pg_read_all_stats TO least").await;
     waited_for(legacy, extracted, Side::Extracted).await;
 }
 

@@ -77,7 +77,7 @@ async fn who_may_make_no_triggers_beside_the_log_is_told_so() {
     let pair = Pair::of(Db::lite("").await, Db::my(EXTRACTED_MY).await);
     server
         .execute(
-            "CREATE USER app@'%'; GRANT ALL ON shop.* TO app@'%'; CREATE USER boss@'%'; \
+            "SET GLOBAL log_bin_trust_function_creators = 0; CREATE USER app@'%'; GRANT ALL ON shop.* TO app@'%'; CREATE USER boss@'%'; \
              GRANT ALL ON shop.* TO boss@'%'; GRANT SUPER ON *.* TO boss@'%'",
         )
         .await;

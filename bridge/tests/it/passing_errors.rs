@@ -6,7 +6,7 @@ use std::time::Duration;
 use outgrow_bridge::Link;
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::mysql::words;
-use outgrow_testkit::{Postgres, eventually, is_mysql};
+use outgrow_testkit::{Postgres, bridge_user, eventually, is_mysql};
 use sqlx::AssertSqlSafe;
 
 use crate::mysql::EXTRACTED_MY;
@@ -107,7 +107,10 @@ async fn a_lost_race_in_mariadb_is_run_again() {
 async fn a_statement_that_postgres_cancels_is_run_again() {
     let extracted = Db::pg(EXTRACTED_PG).await;
     extracted
-        .execute("ALTER ROLE outgrow SET statement_timeout = '300ms'")
+        .execute(&format!(
+            "ALTER ROLE {} SET statement_timeout = '300ms'",
+            bridge_user()
+        ))
         .await;
     let refuse = in_postgres("PERFORM pg_sleep(60)");
     refused(extracted, &refuse, "statement timeout", LET_GO_PG).await;
@@ -121,7 +124,10 @@ async fn a_transaction_that_postgres_ends_is_run_again() {
     }
     let extracted = Db::pg(EXTRACTED_PG).await;
     extracted
-        .execute("ALTER ROLE outgrow SET transaction_timeout = '1s'")
+        .execute(&format!(
+            "ALTER ROLE {} SET transaction_timeout = '1s'",
+            bridge_user()
+        ))
         .await;
     let refuse = in_postgres("PERFORM pg_sleep(60)");
     refused(extracted, &refuse, "transaction timeout", LET_GO_PG).await;

@@ -105,6 +105,15 @@ impl Db {
         }
     }
 
+    /// As [`Self::url`], of a user with the rights that the docs name and no others.
+    pub(crate) fn least(&self) -> String {
+        match self {
+            Self::Lite(db) => db.url(),
+            Self::Pg(db) => db.url_for("least"),
+            Self::My(db) => db.url_by("least", "127.0.0.1", ""),
+        }
+    }
+
     pub(crate) async fn execute(&self, text: &str) {
         match self {
             Self::Lite(db) => db.execute(text).await,

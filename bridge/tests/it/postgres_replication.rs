@@ -2,7 +2,7 @@
 
 use outgrow_bridge::{Capture, DatabaseUrl, Link};
 use outgrow_rollout::{DataPhase, Side};
-use outgrow_testkit::{Postgres, eventually};
+use outgrow_testkit::{Postgres, bridge_user, eventually};
 
 use crate::mapping;
 use crate::postgres::{
@@ -122,7 +122,10 @@ async fn a_commit_that_cannot_be_seen_yet_is_waited_for() {
     let server = server(&pair.legacy);
     // Ours need no standby; the application's does.
     server
-        .execute("ALTER ROLE outgrow SET synchronous_commit = local")
+        .execute(&format!(
+            "ALTER ROLE {} SET synchronous_commit = local",
+            bridge_user()
+        ))
         .await;
     server
         .execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -380,7 +383,7 @@ async fn what_the_server_or_the_user_lacks_is_said_with_its_remedy() {
     let mut legacy = Postgres::with(LEGACY_PG).await;
     legacy
         .execute(
-            "CREATE ROLE app LOGIN; GRANT app TO outgrow; ALTER TABLE item OWNER TO app; \
+            "CREATE ROLE app LOGIN; GRANT app TO outgrow, least; ALTER TABLE item OWNER TO app; \
              GRANT CREATE ON DATABASE postgres TO app; GRANT ALL ON SCHEMA public TO app; \
              ALTER TABLE item REPLICA IDENTITY NOTHING",
         )

@@ -17,7 +17,7 @@ use crate::shop::{WAIT, copied};
 pub(crate) type Tx = Transaction<'static, Postgres>;
 
 /// The server keeps so little of what runs that some hundred rows are told early.
-const EARLY: &str = "ALTER ROLE outgrow SET logical_decoding_work_mem = '64kB'";
+const EARLY: &str = "ALTER DATABASE postgres SET logical_decoding_work_mem = '64kB'";
 
 /// How often a part of a running transaction was told; `None` where none is before its end.
 async fn told(db: &Db) -> Option<i64> {

@@ -61,11 +61,7 @@ async fn a_sequence_that_may_not_be_set_is_told() {
         )
         .await;
     let mut spec = mapped(&legacy, &legacy);
-    spec.extracted = server
-        .url()
-        .replace("//outgrow", "//bridge")
-        .parse()
-        .unwrap();
+    spec.extracted = server.url_for("bridge").parse().unwrap();
     let link = Link::open(spec).await.unwrap();
     let said = async |link: &Link| {
         let found = link.preflight().await.unwrap();

@@ -110,7 +110,7 @@ impl World {
         let what = format!("{ORDERS} {reversed}{}", self.how);
         self.story.tells(format!("{what}: {point}, {after}"));
         let [legacy, extracted] = &self.shop.sides;
-        let (legacy, extracted) = (legacy.url(), extracted.url());
+        let (legacy, extracted) = (legacy.least(), extracted.least());
         let mut process = child_between(&legacy, &extracted, &what, point, after);
         let died = tokio::time::timeout(2 * WAIT, process.wait()).await;
         let died = died.expect("it comes to its point").unwrap();

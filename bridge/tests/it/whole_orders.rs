@@ -218,6 +218,9 @@ fn transaction(names: &Names, dice: &mut Dice, number: u64) -> Vec<String> {
 pub(crate) fn spec(legacy: &Db, extracted: &Db, how: &str) -> LinkSpec {
     let mut spec = crate::mapping::spec(legacy, extracted, tables());
     spec.slice = ORDERS.parse().unwrap();
+    // Who may not turn references off has the harder task.
+    spec.legacy = legacy.least().parse().unwrap();
+    spec.extracted = extracted.least().parse().unwrap();
     tighten(&mut spec.limits);
     if how.ends_with(BY_LOGS) {
         for url in [&mut spec.legacy, &mut spec.extracted] {
@@ -266,7 +269,7 @@ async fn none_torn(legacy: Db, extracted: Db, how: &str) {
         }
     });
     for (point, after) in [("after-rows", 4), ("before-commit", 7), ("after-commit", 9)] {
-        let mut process = child_between(&legacy.url(), &extracted.url(), how, point, after);
+        let mut process = child_between(&legacy.least(), &extracted.least(), how, point, after);
         assert!(was_aborted(process.wait().await.unwrap()), "{point}");
     }
     let link = Link::open(spec).await.unwrap();
