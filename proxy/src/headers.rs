@@ -125,7 +125,14 @@ pub(crate) fn check(asked: &Asked) -> Result<(), Refusal> {
     if request.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
-    // HTTP/2 says `:path` by itself (RFC 9113 section 8.3.1).
+    // HTTP/2 says `:path` by itself, and may leave it out no more than `:scheme` (RFC 9113 section 8.3.1), of which
+    // its reader keeps nothing where there is no `:authority`. Of HTTP/1 both are there or not asked for.
+    if request.uri.path().is_empty() {
+        return Err(Refusal::Malformed("no :path"));
+    }
+    if request.uri.scheme_str().is_some_and(str::is_empty) {
+        return Err(Refusal::Malformed("an empty :scheme"));
+    }
     let target = request.uri.path_and_query().map_or("/", |t| t.as_str());
     if !target.starts_with('/') && target != "*" {
         return Err(Refusal::Malformed("the target is not a path"));

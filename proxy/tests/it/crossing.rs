@@ -195,13 +195,14 @@ const NEITHER: Ended = Ended::Reset(1);
 
 /// Malformed by RFC 9113 section 8, or no request that this proxy knows: without one of the usual
 /// pseudo fields, with others.
-const HEADS: [(&str, &[Field], Ended); 21] = [
+const HEADS: [(&str, &[Field], Ended); 22] = [
     (":path", &[":path: http://b/it"], NEITHER),
     (":path", &[":path: it"], NEITHER),
     (":path", &[":path: ?a"], Ended::Refused),
     (":path", &[":path: *"], Ended::Refused),
     (":scheme", &[], NEITHER),
     (":scheme", &[":scheme: ht tp"], NEITHER),
+    (":scheme", &[":scheme: "], Ended::Refused),
     (":scheme", &[":method: POST"], NEITHER),
     (":authority", &[], Ended::Refused),
     (":authority", &["host: "], Ended::Refused),
@@ -253,6 +254,12 @@ async fn what_is_no_request_is_reset_or_refused() {
         };
         assert_eq!(crossing.ask(&case).await.0, due, "{case:?}");
     }
+    // A host is there, and nothing says where on it.
+    let case = Case {
+        head: vec![":method: POST", ":scheme: http", "host: shop.example"],
+        ..Case::default()
+    };
+    assert_eq!(crossing.ask(&case).await.0, Ended::Refused);
     for (fields, body, trailers) in BODIES {
         let case = Case {
             head: [&HEAD, fields].concat(),

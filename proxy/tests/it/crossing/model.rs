@@ -43,12 +43,12 @@ fn is_host(text: &str) -> bool {
 /// The request's line and host, by its pseudo fields (RFC 9113 section 8.3.1).
 fn asked(pseudo: &HashMap<&str, &str>, hosts: &[String]) -> Option<(String, String)> {
     let method = *pseudo.get(":method")?;
-    // Where there is no authority either, the proxy's reader of frames takes none for the root.
-    let none = pseudo.get(":authority").is_none().then_some(&"/");
-    let path = *pseudo.get(":path").or(none)?;
+    let path = *pseudo.get(":path")?;
     let is_token = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphabetic());
-    // Which one it is goes no further: not even none is told from others.
-    let is_scheme = ["http", "https", "ftp", ""].contains(pseudo.get(":scheme")?);
+    // Which one it is goes no further. The reader of frames drops it where there is no authority, also an empty one.
+    let scheme = *pseudo.get(":scheme")?;
+    let is_kept = pseudo.contains_key(":authority");
+    let is_scheme = ["http", "https", "ftp"].contains(&scheme) || scheme.is_empty() && !is_kept;
     let is_path = path.starts_with('/') && !path.contains(|one| one <= ' ');
     let whole = path == "*" && method == "OPTIONS";
     if !is_token || method == "CONNECT" || !is_scheme || !(is_path || whole) {
