@@ -55,7 +55,7 @@ pub struct DnsServer {
 /// `a.test` as it stands in messages (RFC 1035, 3.1).
 fn labels(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for label in name.split('.') {
+    for label in name.split('.').filter(|label| !label.is_empty()) {
         bytes.push(u8::try_from(label.len()).expect("a label is short"));
         bytes.extend_from_slice(label.as_bytes());
     }

@@ -313,6 +313,39 @@ async fn a_request_goes_to_who_came_in_place_of_the_one_that_it_tried() {
     Arc::into_inner(front).unwrap().stop().await;
 }
 
+/// RFC 2782: the next ones stand in.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_best_services_have_no_address_the_next_ones_are_asked() {
+    let dns = DnsServer::start().await;
+    let (a, b) = (named("a").await, named("b").await);
+    let srv = "_http._tcp.shop.test";
+    dns.host("b.test", 0, &["127.0.0.1"]);
+    let services = [
+        (1, a.addr().port(), "a.test"),
+        (1, a.addr().port(), "."),
+        (2, b.addr().port(), "b.test"),
+        (3, 9, "b.test"),
+    ];
+    dns.services(srv, 0, &services);
+    let front = start(by(&dns, &a, &format!("srv:{srv}")));
+    assert_eq!(front.get("/", &[]).await.text(), "b");
+    assert!(!troubled(&front), "it is not there");
+    dns.host("a.test", 0, &["127.0.0.1"]);
+    become_these(&front, &[a.addr().to_string()]).await;
+    assert_eq!(front.get("/", &[]).await.text(), "a");
+    // Nothing is known of it for a moment.
+    dns.goes_for("a.test", Trouble::Fails);
+    eventually("it is seen", WAIT, || async {
+        troubled(&front).then_some(())
+    })
+    .await;
+    assert_eq!(front.get("/", &[]).await.text(), "a");
+    dns.goes_for("a.test", None);
+    dns.forget("a.test");
+    become_these(&front, &[b.addr().to_string()]).await;
+    front.stop().await;
+}
+
 /// Of the hosts of services, and of the families of a host, each keeps what was said of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_known_for_a_moment_stays() {

@@ -6,7 +6,7 @@
 
 mod held;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -106,13 +106,14 @@ pub(super) async fn watch(resolver: Resolver, asked: Asked, teller: Teller) {
     }
 }
 
-/// Those of the best priority (RFC 2782, page 3); weights are not heeded, because the balance goes
+/// By priority, the best ones first (RFC 2782, page 3); weights are not heeded, because the balance goes
 /// by what it sees.
-fn best(services: Vec<SRV>) -> Vec<SRV> {
-    let least = services.iter().map(|srv| srv.priority).min();
-    let mut services = services;
-    services.retain(|srv| Some(srv.priority) == least && !srv.target.is_root());
-    services
+fn by_priority(services: impl Iterator<Item = SRV>) -> BTreeMap<u16, Vec<SRV>> {
+    let mut all = BTreeMap::<u16, Vec<SRV>>::new();
+    for srv in services.filter(|srv| !srv.target.is_root()) {
+        all.entry(srv.priority).or_default().push(srv);
+    }
+    all
 }
 
 fn addresses(ips: BTreeSet<IpAddr>, port: u16, host: &str) -> impl Iterator<Item = Address> {
@@ -238,18 +239,32 @@ impl Resolver {
             RData::SRV(srv) => Some(srv.clone()),
             _ => None,
         });
-        let services = best(services.collect());
-        let names: Vec<String> = services.iter().map(|srv| srv.target.to_utf8()).collect();
+        let services = by_priority(services);
+        let names = services.values().flatten().map(|srv| srv.target.to_utf8());
         held.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .keep(&names);
-        let asked = services.iter().zip(names).map(async |(srv, host)| {
+            .keep(&names.collect::<Vec<_>>());
+        let mut trouble = None;
+        for alike in services.into_values() {
+            let mut all = self.alike(&alike, held, found.valid_until()).await;
+            trouble = all.trouble.take().or(trouble);
+            if !all.addresses.is_empty() {
+                return Ok(Found { trouble, ..all });
+            }
+        }
+        Err(trouble.unwrap_or_else(|| "it names nobody".to_owned()))
+    }
+
+    /// Services of one priority.
+    async fn alike(&self, services: &[SRV], held: &Mutex<Held>, until: Instant) -> Found {
+        let asked = services.iter().map(async |srv| {
+            let host = srv.target.to_utf8();
             let found = self.host_of(&host, held).await;
             (srv.port, host, found)
         });
         let mut all = Found {
             addresses: Vec::new(),
-            until: found.valid_until(),
+            until,
             trouble: None,
         };
         for (port, host, found) in join_all(asked).await {
@@ -258,9 +273,6 @@ impl Resolver {
             all.until = all.until.min(found.until().unwrap_or(all.until));
             all.addresses.extend(addresses(found.ips(), port, host));
         }
-        match all.trouble.take() {
-            Some(why) if all.addresses.is_empty() => Err(why),
-            trouble => Ok(Found { trouble, ..all }),
-        }
+        all
     }
 }
