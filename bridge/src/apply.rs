@@ -12,7 +12,7 @@ use crate::db::{Database, Dialect, Lasts, Packed, References, Tx, rows};
 use crate::error::{Error, OnSide};
 use crate::fault::FaultHook;
 use crate::plan::{Group, Image, Plan, Row, Table};
-use crate::value::Key;
+use crate::value::{Cell, Key, key_text};
 
 /// By table: it with all of its columns, and what rows have in those that are not the link's.
 type Kept = HashMap<(usize, usize), (Table, HashMap<Key, Row>)>;
@@ -32,6 +32,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) fault: Option<&'a FaultHook>,
 }
 
+/// Bytes of a parked row's value that are kept to be looked at.
+const SHOWN: usize = 10_000;
 /// Looks at rows that are refused alone, before those that are left change places at once.
 const ALONE: u32 = 3;
 
@@ -44,6 +46,22 @@ fn one_by_one(work: &[Work]) -> Vec<&Work> {
         false => (true, w.group),
     });
     order
+}
+
+/// What of a row is kept to be looked at: the row itself stays where it is.
+fn shown(image: &Image) -> Image {
+    let mut shown = image.clone();
+    for cell in shown.iter_mut().flatten().flatten() {
+        match cell {
+            Cell::Text(text) if text.len() > SHOWN => {
+                let end = text.floor_char_boundary(SHOWN);
+                *text = format!("{}.. ({} bytes)", &text[..end], text.len());
+            }
+            Cell::Blob(bytes) | Cell::BadText(bytes) => bytes.truncate(SHOWN),
+            _ => {}
+        }
+    }
+    shown
 }
 
 /// How rows go in.
@@ -95,6 +113,10 @@ impl Applier<'_> {
         let refused = match self.write(batch, Manner::Whole, references).await {
             Ok(outcome) => return Ok(outcome),
             Err(e) if e.is_about_rows() => e,
+            // It says at which row.
+            Err(e) if e.is_strange() && !batch.work.is_empty() => {
+                return self.apply_each(batch).await;
+            }
             Err(e) => return Err(e),
         };
         if batch.partial && may_widen {
@@ -318,7 +340,7 @@ impl Applier<'_> {
     async fn park(&self, tx: &mut Tx, work: &Work, reason: &str) -> Result<(), Error> {
         let table = self.plan.groups[work.group].name();
         // The text can always be made: cells serialise to plain JSON.
-        let content = serde_json::to_string(&work.source).unwrap_or_default();
+        let content = serde_json::to_string(&shown(&work.source)).unwrap_or_default();
         self.target
             .park(tx, table, &work.key, reason, content)
             .await
@@ -359,8 +381,10 @@ impl Applier<'_> {
         loop {
             refused = Vec::new();
             for &work in &rest {
-                if let Some(Error::Database { cause, .. }) = self.one_row(tx, work).await? {
-                    refused.push((work, cause.to_string()));
+                match self.one_row(tx, work).await? {
+                    None => {}
+                    Some(Error::Database { cause, .. }) => refused.push((work, cause.to_string())),
+                    Some(other) => refused.push((work, other.to_string())),
                 }
             }
             // What was written may have been what others waited for.
@@ -384,6 +408,14 @@ impl Applier<'_> {
         let refused = match self.rows(tx, std::slice::from_ref(work)).await {
             Ok(()) => None,
             Err(e) if e.is_about_rows() => Some(e),
+            Err(e) if e.is_strange() => {
+                return Err(Error::Row {
+                    side,
+                    table: self.plan.groups[work.group].name().to_owned(),
+                    key: key_text(&work.key),
+                    cause: Box::new(e),
+                });
+            }
             Err(e) => return Err(e),
         };
         if refused.is_some() {

@@ -153,6 +153,14 @@ pub enum Error {
         "the {0} database is read-only, as a replica is: let it take writes (`SET GLOBAL read_only = OFF`), then try again"
     )]
     ReadOnly(Side),
+    /// A refusal of one row that is none of its values' fault, as far as anybody can tell.
+    #[error("{side}.{table}, the row with key {key}: {cause}")]
+    Row {
+        side: Side,
+        table: String,
+        key: String,
+        cause: Box<Self>,
+    },
     /// The log does not say which rows have changed.
     #[error(
         "the log of the {side} database does not tell all ({what}): mend that, close the link with `outgrow sync close` and start the copy again"
@@ -189,11 +197,12 @@ impl Error {
             Self::File { code, .. } => passes(code & 0xff),
             Self::Database { cause, .. } => match code(cause) {
                 Some(Code::Sqlite(code)) => passes(code),
-                // Connections, rollbacks by the server, resources, locks and cancels, shutdowns; sessions
-                // that PostgreSQL ended, idle within a transaction or after a long one.
+                // Connections, rollbacks by the server, resources, locks and cancels, shutdowns; a server
+                // that only reads (for now); sessions that PostgreSQL ended, idle within a transaction or
+                // after a long one.
                 Some(Code::State(state)) => {
                     ["08", "40", "53", "55", "57"].contains(&&state[..2])
-                        || ["25P03", "25P04"].contains(&&*state)
+                        || ["25006", "25P03", "25P04"].contains(&&*state)
                 }
                 None => matches!(
                     cause,
@@ -213,11 +222,20 @@ impl Error {
     /// Whether rows, not circumstances, were refused: CONSTRAINT, MISMATCH, TOOBIG.
     pub(crate) fn is_about_rows(&self) -> bool {
         match self {
+            Self::Database { cause, .. } if is_fence(cause) => false,
+            Self::Database {
+                cause: sqlx::Error::Encode(inner),
+                ..
+            } => inner.is::<TooLarge>(),
             Self::Database { cause, .. } => {
                 match code(cause) {
                     Some(Code::Sqlite(code)) => matches!(code, 18..=20),
-                    // Data that does not fit, and constraints.
-                    Some(Code::State(state)) => ["22", "23"].contains(&&state[..2]),
+                    // Data that does not fit, and constraints; what a trigger of the application's raises or
+                    // signals, a key that is there twice, a view's check, more than an index takes.
+                    Some(Code::State(state)) => {
+                        ["22", "23", "45", "P0"].contains(&&state[..2])
+                            || ["21000", "44000", "54000"].contains(&&*state)
+                    }
                     None => false,
                 }
             }
@@ -248,6 +266,11 @@ impl Error {
             Some(Reason::Mysql(number)) => matches!(number, 1216 | 1217 | 1451 | 1452),
             None => matches!(self, Self::Orphans { .. }),
         }
+    }
+
+    /// Whether a database refused a statement in a way that neither passes nor is known to be about rows.
+    pub(crate) fn is_strange(&self) -> bool {
+        matches!(self, Self::Database { .. }) && !self.passes() && !self.is_about_rows()
     }
 
     /// Whether it is a database that says so, not we.
@@ -323,6 +346,22 @@ impl Error {
     }
 }
 
+/// A row that does not go through a server's `max_allowed_packet`.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the row has {bytes} bytes, and the server takes {most} at once: raise `max_allowed_packet` there and start outgrow again"
+)]
+pub(crate) struct TooLarge {
+    pub(crate) bytes: usize,
+    pub(crate) most: usize,
+}
+
+/// Whether it is a fence of ours that refused.
+fn is_fence(error: &sqlx::Error) -> bool {
+    let inner = error.as_database_error();
+    inner.is_some_and(|inner| inner.message().starts_with("outgrow: "))
+}
+
 /// How an engine names what went wrong.
 enum Code {
     /// SQLite's primary result code; sqlx hands out the extended one as text.
@@ -346,11 +385,14 @@ fn code(error: &sqlx::Error) -> Option<Code> {
             .map(|code| Code::Sqlite(code & 0xff));
     }
     if let Some(mysql) = inner.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-        // States of its own that say nothing: a check, a bad string, cut data; waits for locks,
+        // States of its own that say nothing: a check, a bad string, cut data, more than
+        // a page takes, a row of no partition, a view's check; waits for locks,
         // too many connections, a shutdown, a server that is read-only (yet), a statement that took
         // longer than the server lets one; tables truncated, and rows changed, after a snapshot.
         match mysql.number() {
-            3819 | 4025 | 1366 | 1265 | 1364 => return Some(Code::State("23000".to_owned())),
+            3819 | 4025 | 1366 | 1265 | 1364 | 1118 | 1526 | 1369 => {
+                return Some(Code::State("23000".to_owned()));
+            }
             1205 | 1040 | 1053 | 1927 | 1317 | 1290 | 1836 | 1969 | 3024 | 1412 | 1020 => {
                 return Some(Code::State("40001".to_owned()));
             }

@@ -220,7 +220,7 @@ impl Inner {
 
     /// What a database says of a table that has changed, in terms of what has changed.
     async fn explained(&self, error: Error) -> Error {
-        if !matches!(error, Error::Database { .. }) {
+        if !matches!(error, Error::Database { .. } | Error::Row { .. }) {
             return error;
         }
         match self.engine.lock().await.as_mut() {

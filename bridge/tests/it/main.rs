@@ -60,6 +60,7 @@ mod postgres_values;
 mod postgres_versions;
 mod preflight;
 mod references;
+mod refused_rows;
 mod repairing;
 mod restored;
 mod restored_numbers;

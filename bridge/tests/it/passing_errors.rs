@@ -13,7 +13,7 @@ use crate::mysql::EXTRACTED_MY;
 use crate::postgres::{Db, EXTRACTED_PG, LEGACY_SQLITE, Pair, items};
 use crate::shop::{WAIT, copied};
 
-async fn following(extracted: Db) -> (Pair, Link) {
+pub(crate) async fn following(extracted: Db) -> (Pair, Link) {
     let pair = Pair::of(Db::lite(LEGACY_SQLITE).await, extracted);
     pair.legacy.execute(&items(1, 60)).await;
     let mut spec = pair.spec();
@@ -68,7 +68,7 @@ async fn refused(extracted: Db, refuse: &str, part: &str, let_go: &str) {
     whole(&pair, &link).await;
 }
 
-fn in_postgres(body: &str) -> String {
+pub(crate) fn in_postgres(body: &str) -> String {
     format!(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
          'BEGIN {body}; RETURN NEW; END'; \
@@ -78,7 +78,7 @@ fn in_postgres(body: &str) -> String {
     )
 }
 
-const LET_GO_PG: &str = "DROP TRIGGER refuse ON article";
+pub(crate) const LET_GO_PG: &str = "DROP TRIGGER refuse ON article";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_race_in_postgres_is_run_again() {
@@ -114,6 +114,17 @@ async fn a_statement_that_postgres_cancels_is_run_again() {
         .await;
     let refuse = in_postgres("PERFORM pg_sleep(60)");
     refused(extracted, &refuse, "statement timeout", LET_GO_PG).await;
+}
+
+/// A server that takes no writes for a while, as a provider does with a disk that is nearly full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_only_reads_is_waited_for() {
+    let ends =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'outgrow'";
+    let extracted = Db::pg(EXTRACTED_PG).await;
+    let refuse = format!("ALTER DATABASE postgres SET default_transaction_read_only = on; {ends}");
+    let let_go = format!("ALTER DATABASE postgres RESET default_transaction_read_only; {ends}");
+    refused(extracted, &refuse, "read-only transaction", &let_go).await;
 }
 
 /// From 17 on a server may end the session of a transaction that takes too long.

@@ -20,6 +20,7 @@ use sqlx::{AssertSqlSafe, Executor, MySqlPool, Row as _, TypeInfo, ValueRef};
 use super::rows;
 use super::tx::Fetched;
 use super::{Arg, CONNECTIONS, References, Tx, quote};
+use crate::error::TooLarge;
 use crate::plan::{Row, Table};
 use crate::spec::MysqlUrl;
 use crate::typed::Class;
@@ -38,6 +39,12 @@ pub(super) const COUNT_OWN: &str = "SELECT count(*) FROM information_schema.tabl
 
 /// Rows whose presence is asked for at once.
 const ASKED: usize = 500;
+/// Bytes of rows that go in one statement, where there are several. No server takes less in a packet.
+const STATEMENT: usize = 512 << 10;
+/// Bytes of a statement beside its rows.
+const SPARE: usize = 64 << 10;
+/// Bytes of a value beside its own: its length and its type.
+const VALUE: usize = 12;
 
 pub(super) fn pool(url: &MysqlUrl, busy: Duration, stall: Duration) -> MySqlPool {
     let forgotten = stall.as_secs().max(1);
@@ -180,9 +187,52 @@ pub(super) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<
                 Some(_) => update(tx, table, row, key).await?,
             }
         }
-        rows::insert(tx, table, &fresh, "").await?;
+        let mut rest = &fresh[..];
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at(fitting(tx, rest).await?);
+            rows::insert(tx, table, some, "").await?;
+            rest = others;
+        }
     }
     Ok(())
+}
+
+/// How many of the next rows, of which there are some, go in one statement.
+async fn fitting(tx: &mut Tx, rows: &[&Row]) -> Result<usize, sqlx::Error> {
+    let mut bytes = 0;
+    let within = rows.iter().take_while(|row| {
+        bytes += weight(row);
+        bytes <= STATEMENT
+    });
+    match within.count() {
+        0 => fits(tx, rows[0]).await.map(|()| 1),
+        some => Ok(some),
+    }
+}
+
+/// Refuses a row that the server would not take: it ends the connection at one that is larger than a packet.
+async fn fits(tx: &mut Tx, row: &Row) -> Result<(), sqlx::Error> {
+    let bytes = weight(row);
+    if bytes <= STATEMENT {
+        return Ok(());
+    }
+    let text = "SELECT CAST(@@max_allowed_packet AS SIGNED)";
+    let most = tx.number(text, &[]).await?.unwrap_or(i64::MAX);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if bytes.saturating_add(SPARE) > most {
+        return Err(sqlx::Error::Encode(Box::new(TooLarge { bytes, most })));
+    }
+    Ok(())
+}
+
+/// About as many bytes as a row has in a statement.
+fn weight(row: &Row) -> usize {
+    let of = |cell: &Cell| match cell {
+        Cell::Text(text) => text.len() + VALUE,
+        Cell::Blob(bytes) | Cell::BadText(bytes) => bytes.len() + VALUE,
+        _ => VALUE,
+    };
+    row.iter().map(of).sum()
 }
 
 async fn update(tx: &mut Tx, table: &Table, row: &Row, key: &Key) -> Result<(), sqlx::Error> {
@@ -208,6 +258,7 @@ async fn update(tx: &mut Tx, table: &Table, row: &Row, key: &Key) -> Result<(), 
         set.join(", "),
         place.join(" AND ")
     );
+    fits(tx, row).await?;
     let mut args: Vec<Arg> = others()
         .map(|(at, column)| rows::arg(&column.kind, &row[at]))
         .collect();
