@@ -80,6 +80,31 @@ impl Options {
         }
     }
 
+    /// What else a URL may say.
+    fn others(self) -> &'static [&'static str] {
+        match self {
+            Self::Postgres => &[
+                "application_name",
+                "dbname",
+                "host",
+                "hostaddr",
+                "options",
+                "password",
+                "port",
+                "statement-cache-capacity",
+                "user",
+            ],
+            Self::Mysql => &[
+                "charset",
+                "collation",
+                "socket",
+                "statement-cache-capacity",
+                "time-zone",
+                "timezone",
+            ],
+        }
+    }
+
     fn modes(self) -> [(&'static str, Mode); 5] {
         match self {
             Self::Postgres => [
@@ -131,13 +156,17 @@ impl Tls {
                 | (Options::Mysql, "sslca" | "ssl-ca") => found.ca = Some(Pem::from(&*value)),
                 (_, "sslcert" | "ssl-cert") => found.certificate = Some(Pem::from(&*value)),
                 (_, "sslkey" | "ssl-key") => found.key = Some(Pem::from(&*value)),
-                (_, other) if other.starts_with("ssl") => {
-                    let known = options.names().join(", ");
-                    return Err(format!(
-                        "`{other}` is not an option here: there are {known}"
-                    ));
+                (_, other) => {
+                    // `options[name]` is one setting of PostgreSQL's.
+                    let name = other.split('[').next().unwrap_or(other);
+                    if !options.others().contains(&name) {
+                        let known = [&options.names()[..], options.others()].concat().join(", ");
+                        return Err(format!(
+                            "`{other}` is not an option here: there are {known}; Outgrow's own, such as `capture`, \
+                             stand beside the URL"
+                        ));
+                    }
                 }
-                _ => {}
             }
         }
         found.sound(options)
@@ -272,7 +301,10 @@ mod tests {
                 "{url}"
             );
         }
-        assert_eq!(read("postgres://h/d").unwrap(), Tls::default());
+        let others = "postgres://h/d?application_name=a&options[search_path]=b";
+        for url in ["postgres://h/d", others, "mysql://h/d?charset=utf8mb4"] {
+            assert_eq!(read(url).unwrap(), Tls::default());
+        }
         let mode = |url| read(url).unwrap().mode;
         assert_eq!(mode("mysql://h/d?ssl-mode=required"), Some(Mode::Require));
     }
@@ -298,6 +330,8 @@ mod tests {
                 "there are ssl-mode, ssl-ca, ssl-cert, ssl-key",
             ),
             ("postgres://h/d?sslcrl=a", "`sslcrl` is not an option here"),
+            ("postgres://h/d?capture=replication", "stand beside the URL"),
+            ("mysql://h/d?user=a", "`user` is not an option here"),
             (
                 "postgres://h/d?sslcert=a",
                 "`sslcert` and `sslkey` belong together",
