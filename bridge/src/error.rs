@@ -72,7 +72,7 @@ pub enum Error {
     Certificate { side: Side, what: String },
     /// The tables are not those any more that the link was started with.
     #[error(
-        "the tables of slice `{slice}` have changed, and the link has stopped before anything could be lost. What changed: {}. What is in the way: {}. Mend the table, or the mapping (then restart `outgrow serve`), and run `outgrow sync resume {slice}`",
+        "the tables of slice `{slice}` have changed, and the link has stopped before anything could be lost. What changed: {}. What is in the way: {}. Mend the table, or the mapping (then run `outgrow reload`), and run `outgrow sync resume {slice}`",
         .changes.join("; "),
         list(.problems)
     )]

@@ -339,11 +339,18 @@ fn shift(
             .contains(&at.year())
             .then(|| print_time(at, to, &rest, to_end))
     });
-    moved.map(Cell::Text).ok_or_else(|| {
-        Unmappable(format!(
-            "{value} is not a time like `YYYY-MM-DD{from}HH:MM:SS{from_end}`"
-        ))
-    })
+    moved
+        .map(Cell::Text)
+        .ok_or_else(|| no_time(value, from, from_end))
+}
+
+/// Says what was expected in place of a value, and of MySQL's zero dates who decides about them.
+pub(crate) fn no_time(value: &Cell, middle: char, end: &str) -> Unmappable {
+    let zero = matches!(value, Cell::Text(text) if text.starts_with("0000-00-00"));
+    let way = if zero { "; see `zero_dates`" } else { "" };
+    Unmappable(format!(
+        "{value} is not a time like `YYYY-MM-DD{middle}HH:MM:SS{end}`{way}"
+    ))
 }
 
 fn to_utc(value: &Cell, offset: i64) -> Result<Cell, Unmappable> {
@@ -362,6 +369,13 @@ mod tests {
 
     fn compiled(source: &Source) -> Transform {
         Transform::compile(source).unwrap_or_else(|(what, _)| panic!("{what}"))
+    }
+
+    #[test]
+    fn a_zero_date_names_who_decides() {
+        let said = |text: &str| to_utc(&Cell::Text(text.into()), 0).unwrap_err().0;
+        assert!(said("0000-00-00 00:00:00").ends_with("; see `zero_dates`"));
+        assert!(!said("noon").contains("zero_dates"));
     }
 
     fn price() -> Transform {

@@ -12,7 +12,7 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 use time::PrimitiveDateTime;
 
-use crate::transform::{Unmappable, parse_time, print_time};
+use crate::transform::{Unmappable, no_time, parse_time, print_time};
 use crate::value::Cell;
 
 /// A time zone that has a name, e.g. `Europe/Berlin`.
@@ -180,10 +180,7 @@ fn read(value: &Cell, middle: char, end: &str) -> Result<(PrimitiveDateTime, Str
         Cell::Text(text) => parse_time(text, middle, end),
         _ => None,
     };
-    found.ok_or_else(|| {
-        let shape = format!("YYYY-MM-DD{middle}HH:MM:SS{end}");
-        Unmappable(format!("{value} is not a time like `{shape}`"))
-    })
+    found.ok_or_else(|| no_time(value, middle, end))
 }
 
 fn civil(at: PrimitiveDateTime) -> Option<DateTime> {
