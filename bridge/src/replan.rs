@@ -55,15 +55,21 @@ impl Engine {
         if !changes.is_empty() {
             self.note_types(&now).await?;
         }
-        let planned = self.shared.plan(self.kept()).await;
-        let (plan, schemas) = planned.map_err(|e| match e {
-            Error::Mapping { slice, problems } if !changes.is_empty() => Error::TablesChanged {
-                slice,
-                changes: changes.clone(),
-                problems,
-            },
-            other => other,
-        })?;
+        let (plan, schemas) = match self.shared.plan(self.kept()).await {
+            Err(Error::Mapping { slice, problems }) => {
+                // They may have changed only just now.
+                let changes = self.schemas.changes(&self.shared.schemas().await?);
+                return Err(match changes.is_empty() {
+                    true => Error::Mapping { slice, problems },
+                    false => Error::TablesChanged {
+                        slice,
+                        changes,
+                        problems,
+                    },
+                });
+            }
+            planned => planned?,
+        };
         let slice = &self.shared.spec.slice;
         for change in &changes {
             tracing::warn!(%slice, change, "a table has changed; the mapping still fits");
