@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
 use http_body::Body as _;
 use outgrow_rollout::{Side, bucket};
 
@@ -49,7 +49,8 @@ pub(crate) async fn carry(
     trail: Option<Rc<Trail>>,
 ) -> Result<Reply<Body>, Declined> {
     let (parts, kinds) = (&asked.parts, asked.kinds);
-    let protocol = match kinds.has(Kind::UPGRADE) {
+    // In HTTP/1.0 it means nothing (RFC 9110 section 7.8).
+    let protocol = match kinds.has(Kind::UPGRADE) && parts.version == Version::HTTP_11 {
         true => headers::upgrade(&parts.headers),
         false => None,
     };

@@ -54,7 +54,7 @@ pub(crate) fn is_ours(name: &HeaderName, known: bool) -> bool {
     let twin = |ours: &HeaderName| name != ours.as_str() && is_like(name, ours.as_str());
     match name.len() {
         6 => name == EXPECT.as_str(),
-        14 => is_like(name, SIDE.as_str()),
+        14 => is_like(name, SIDE.as_str()) || is_like(name, "http2-settings"),
         15 => twin(&FORWARDED_FOR),
         16 => {
             is_like(name, SECRET.as_str())
@@ -238,9 +238,9 @@ pub(crate) fn is_plain_host(host: &[u8]) -> bool {
     !name.is_empty() && (port.is_empty() || is_port(port))
 }
 
-/// The protocol that a request or an answer asks to change to.
+/// The protocols that a request or an answer asks to change to.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let protocol = headers.get(UPGRADE)?;
+    let first = headers.get(UPGRADE)?;
     let asks = headers
         .get_all(CONNECTION)
         .iter()
@@ -250,9 +250,39 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
                 .split(',')
                 .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
         });
-    // h2c by upgrade would hide requests from the proxy (RFC 9113 section 3.1 dropped it).
-    let other = !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
-    (asks && other).then(|| protocol.clone())
+    if !asks {
+        return None;
+    }
+    let one = headers.get_all(UPGRADE).iter().nth(1).is_none();
+    if one && !protocols(headers).any(is_h2c) {
+        return Some(first.clone());
+    }
+    let kept: Vec<&str> = protocols(headers).filter(|of| !is_h2c(of)).collect();
+    let kept = (!kept.is_empty()).then(|| kept.join(", "));
+    kept.and_then(|list| HeaderValue::from_str(&list).ok())
+}
+
+/// Upgrading to h2c would hide requests from the proxy (RFC 9113 section 3.1 dropped it), and servers take
+/// it from anywhere in a list.
+fn is_h2c(protocol: &str) -> bool {
+    let start = protocol.get(..3);
+    start.is_some_and(|start| start.eq_ignore_ascii_case("h2c"))
+}
+
+/// What a head's `Upgrade` names.
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(UPGRADE).iter();
+    let tokens = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|l| l.split(','));
+    tokens.map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Whether an answer that changes the protocol changes it to one of those that were asked for
+/// (RFC 9110 section 7.8).
+pub(crate) fn is_as_asked(asked: &HeaderMap, told: &HeaderMap) -> bool {
+    let was = |token: &str| protocols(asked).any(|one| one.eq_ignore_ascii_case(token));
+    protocols(told).next().is_some() && protocols(told).all(was)
 }
 
 /// Takes hop-by-hop fields off, with those that `connection` names. `host` stays: naming it there

@@ -17,7 +17,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::UPGRADE;
 use http::{Method, StatusCode, request};
 use http_body::Frame;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -26,6 +25,7 @@ use tracing::debug;
 
 use crate::chunks::{BadChunk, Step};
 use crate::deadline::{Deadline, Idle};
+use crate::headers;
 use crate::inbound::{ClientBody, ClientBodyError, Hints};
 use crate::reply::Reply;
 use crate::spelling::FieldNames;
@@ -179,11 +179,13 @@ impl Wire {
             }
             self.deadline.poll(cx).map(|()| Err(watch.passed()))
         });
-        let head = head.await?;
+        let mut head = head.await?;
         self.since = watch.since();
         let switches = head.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switches && !parts.headers.contains_key(UPGRADE) {
-            return Err(WireError::Answer("it changes the protocol unasked"));
+        if switches && !headers::is_as_asked(&parts.headers, head.response.headers()) {
+            return Err(WireError::Answer(
+                "it changes to a protocol that nobody asked for",
+            ));
         }
         self.framing = head.framing;
         self.stays = head.stays;

@@ -105,3 +105,68 @@ async fn one_may_be_silent_where_its_route_says_so() {
     assert_eq!(ended(&front), 0);
     front.stop().await;
 }
+
+/// What an upstream was told of the upgrade that this head asks for.
+async fn told(asked: &str) -> String {
+    let upstream = Upstream::always(200, "ok").await;
+    let front = start(plain(&upstream));
+    front.raw(asked).await;
+    let seen = upstream.seen();
+    let of = |name| seen[0].header(name).unwrap_or("-").to_owned();
+    let told = format!("{} {}", of("upgrade"), of("http2-settings"));
+    front.stop().await;
+    told
+}
+
+/// Servers take h2c from anywhere in the list, and would then be asked past the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_changes_to_h2c_by_a_list() {
+    for (lines, goes) in [
+        ("upgrade: h2c, websocket", "websocket -"),
+        ("upgrade: websocket ,H2C", "websocket -"),
+        ("upgrade: h2c\r\nupgrade: websocket", "websocket -"),
+        ("upgrade: h2c,h2c-14", "- -"),
+        ("upgrade: ,h2c", "- -"),
+        ("upgrade: a/1, b", "a/1, b -"),
+    ] {
+        let asked = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\n{lines}\r\n\
+             http2-settings: AAMAAABk\r\n\r\n"
+        );
+        assert_eq!(told(&asked).await, goes, "{lines}");
+    }
+    let old = "GET / HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    assert_eq!(told(old).await, "- -", "it means nothing in HTTP/1.0");
+}
+
+/// A change to what nobody asked for opens no tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_changes_to_what_was_asked_for() {
+    for (fields, status) in [
+        ("connection: upgrade\r\nupgrade: WebSocket\r\n", "101"),
+        ("connection: upgrade\r\nupgrade: h2c\r\n", "502"),
+        ("connection: upgrade\r\nupgrade: websocket, h2c\r\n", "502"),
+        ("", "502"),
+    ] {
+        let upstream = Upstream::raw(move |mut stream| async move {
+            take_head(&mut stream).await;
+            let head = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+            say(&mut stream, &head).await;
+            let mut rest = [0; 64];
+            while stream.read(&mut rest).await.is_ok_and(|some| some > 0) {}
+        })
+        .await;
+        let front = start(plain(&upstream));
+        let mut stream = TcpStream::connect(front.at).await.unwrap();
+        let ask =
+            "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        say(&mut stream, ask).await;
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}")),
+            "{fields}: {head}"
+        );
+        drop(stream);
+        front.stop().await;
+    }
+}
