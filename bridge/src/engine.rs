@@ -428,6 +428,7 @@ impl Engine {
                 at_ms: change.at,
                 passive: both::kept(&self.plan.groups[group], passive.side, image.get(&key)),
                 authority: String::new(),
+                took: None,
             };
             let size = foreign.passive.len();
             found.push((group, key, foreign));
@@ -456,6 +457,7 @@ impl Engine {
             // Counted at once: the chores may come half a second later.
             self.next_chores = Instant::now();
         }
+        let trims = !found.is_empty();
         let authority = self.source();
         let mut tx = authority.write().await?;
         for (group, key, mut foreign) in found {
@@ -465,6 +467,10 @@ impl Engine {
             tracing::warn!(side = %foreign.side, table = %foreign.table, key = %foreign.key,
                 "row was changed on the passive side by something other than the bridge");
             authority.note_foreign(&mut tx, &foreign).await?;
+        }
+        if trims {
+            let kept = self.shared.limits().foreign_kept;
+            authority.trim_foreign(&mut tx, kept).await?;
         }
         let stream = self.source.other();
         authority
@@ -545,7 +551,7 @@ impl Engine {
         let target = self.target();
         let mut tx = target.read().await?;
         let rows = target
-            .parked(&mut tx, self.retries.after(), parked::AT_ONCE)
+            .parked(&mut tx, self.retries.after(), (parked::AT_ONCE, 0))
             .await?;
         drop(tx);
         let keys = parked::keys(&self.plan, &rows);
@@ -612,14 +618,17 @@ impl Engine {
         let bytes = portion::waiting(&self.plan, source, &mut here, after).await?;
         let foreign =
             source.foreign_count(&mut here).await? + target.foreign_count(&mut there).await?;
-        let mut last = source.foreign(&mut here, 1).await?;
-        last.extend(target.foreign(&mut there, 1).await?);
+        let last = [
+            source.newest_foreign(&mut here).await?,
+            target.newest_foreign(&mut there).await?,
+        ];
         let controls = [
             (source.side, source.control(&mut here).await?),
             (target.side, target.control(&mut there).await?),
         ];
         let mut newest: Option<(i64, String)> = last
             .iter()
+            .flatten()
             .map(|f| {
                 (
                     f.at_ms,

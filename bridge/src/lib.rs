@@ -68,8 +68,7 @@ mod watch;
 mod worker;
 mod zone;
 
-pub use both::Conflicts;
-pub use both::{Both, Policy, SettleReport, Settled, Which, Writes};
+pub use both::{Both, Conflicts, Page, Policy, SettleReport, Settled, Which, Writes};
 pub use clock::Clock;
 pub use error::Error;
 pub use fail_over::Moved;

@@ -490,6 +490,9 @@ pub struct Limits {
     pub report_rows: usize,
     /// Rows one repair may write.
     pub repair_rows: usize,
+    /// Foreign writes that are kept once they are settled: as long as they are among so many newest
+    /// ones. Others are all kept.
+    pub foreign_kept: u32,
     /// Rows that the preflight sends through the mapping and back, per table.
     pub sample_rows: u32,
     /// Rows of one range of a verification: a hash of each takes some milliseconds in all.
@@ -536,6 +539,7 @@ impl Default for Limits {
             trim_rows: 5_000,
             report_rows: 100,
             repair_rows: 10_000,
+            foreign_kept: 10_000,
             sample_rows: 500,
             verify_rows: 20_000,
             watch: None,

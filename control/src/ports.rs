@@ -169,8 +169,13 @@ pub trait Sync: Send + std::marker::Sync {
         dry_run: bool,
     ) -> BoxFuture<'a, PortResult<Value>>;
     /// Rows changed on both sides, rows parked, foreign writes and refused writes, for
-    /// `sync conflicts`.
-    fn conflicts<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>>;
+    /// `sync conflicts`: so many of each kind and database on a page, from page 1.
+    fn conflicts<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        rows: u32,
+        page: u32,
+    ) -> BoxFuture<'a, PortResult<Value>>;
     /// Goes on with change events that were parked; whether there were any.
     fn resume_events<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<bool>>;
     /// Removes triggers, positions and fences. Idempotent.

@@ -6,15 +6,12 @@ use std::collections::{HashMap, HashSet};
 
 use outgrow_rollout::Side;
 
-use crate::db::books::Foreign;
 use crate::db::stream::{Change, KEYS};
 use crate::db::{Arg, Database, Dialect, Tx, now_ms};
 use crate::error::{Error, OnSide};
 use crate::plan::{KEY_COLUMNS, Plan};
 use crate::value::{Cell, Key};
 
-/// As many as are kept.
-const FOREIGN_KEPT: u32 = 10_000;
 /// Keys named in one statement.
 const AT_ONCE: usize = 200;
 
@@ -57,7 +54,7 @@ pub(crate) struct Carried {
     pub(crate) table: String,
 }
 
-fn side_of(text: &str) -> Side {
+pub(super) fn side_of(text: &str) -> Side {
     if text == Side::Extracted.as_str() {
         Side::Extracted
     } else {
@@ -329,17 +326,18 @@ impl Database {
         tx.execute(&text, &args).await.on(self.side).map(drop)
     }
 
-    /// The newest conflicts that meet a condition.
+    /// Conflicts that meet a condition, newest first: so many after so many.
     pub(crate) async fn conflicts_where(
         &self,
         tx: &mut Tx,
         condition: &str,
         args: &[Arg],
-        limit: u32,
+        (limit, skip): (u32, u64),
     ) -> Result<Vec<Conflict>, Error> {
         let text = format!(
             "SELECT id, tbl, k, legacy, extracted, legacy_at, extracted_at, at, policy, winner, \
-             settled_at, settles, {KEYS} FROM {} WHERE {condition} ORDER BY id DESC LIMIT {limit}",
+             settled_at, settles, {KEYS} FROM {} WHERE {condition} ORDER BY id DESC \
+             LIMIT {limit} OFFSET {skip}",
             self.own("conflicts")
         );
         let rows = tx.fetch(&text, args).await.on(self.side)?;
@@ -410,50 +408,5 @@ impl Database {
             at_ms: row.maybe(1),
             table: row.text(2).on(self.side)?,
         })
-    }
-
-    /// Marks the foreign writes of one row as settled.
-    pub(crate) async fn settle_foreign(
-        &self,
-        tx: &mut Tx,
-        of: &Foreign,
-        took: Side,
-    ) -> Result<(), Error> {
-        let text = format!(
-            "SELECT id FROM {} WHERE tbl = ? AND k = ?",
-            self.own("foreign")
-        );
-        let row = [Arg::from(&of.table), Arg::from(&of.key)];
-        let same = tx.fetch(&text, &row).await.on(self.side)?;
-        let text = format!(
-            "INSERT INTO {} (id, took, at) VALUES (?, ?, ?) {}",
-            self.own("foreign_settled"),
-            self.dialect().or_update("id", &["took", "at"])
-        );
-        let known = self.foreign_settled(tx).await?;
-        for row in same {
-            let id = row.int(0).on(self.side)?;
-            if id != of.id && known.contains_key(&id) {
-                continue;
-            }
-            let args = [Arg::from(id), Arg::from(took.as_str()), Arg::from(now_ms())];
-            tx.execute(&text, &args).await.on(self.side)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn foreign_one(&self, tx: &mut Tx, id: i64) -> Result<Option<Foreign>, Error> {
-        let found = self.foreign(tx, FOREIGN_KEPT).await?;
-        Ok(found.into_iter().find(|f| f.id == id))
-    }
-
-    /// Foreign writes noted here that are settled: which side's version was taken.
-    pub(crate) async fn foreign_settled(&self, tx: &mut Tx) -> Result<HashMap<i64, Side>, Error> {
-        let text = format!("SELECT id, took FROM {}", self.own("foreign_settled"));
-        let rows = tx.fetch(&text, &[]).await.on(self.side)?;
-        rows.iter()
-            .map(|row| Ok((row.int(0)?, side_of(&row.text(1)?))))
-            .collect::<Result<_, sqlx::Error>>()
-            .on(self.side)
     }
 }

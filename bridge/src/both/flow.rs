@@ -332,7 +332,7 @@ impl Engine {
         let source = self.source();
         let mut tx = source.read().await?;
         let rows = source
-            .parked(&mut tx, self.both.retries.after(), parked::AT_ONCE)
+            .parked(&mut tx, self.both.retries.after(), (parked::AT_ONCE, 0))
             .await?;
         drop(tx);
         let keys = parked::keys(&self.plan, &rows);

@@ -1,22 +1,52 @@
 //! What waits for a person, or has been decided without one: for lists.
 
-use std::collections::HashMap;
-
 use outgrow_rollout::Side;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::books::Conflict;
+use super::foreign::{OPEN, SETTLED};
 use super::version::{self, Columns};
-use crate::db::Database;
 use crate::db::books::{Foreign, Parked};
+use crate::db::{Database, Tx};
 use crate::error::Error;
 use crate::link::Link;
 use crate::plan::shown;
 use crate::value::key_text;
 
-/// Rows of each kind that are listed of one database.
-pub(super) const LISTED: u32 = 1_000;
+/// Which part of the lists is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// From 1.
+    pub number: u32,
+    /// Rows of each kind and database.
+    pub rows: u32,
+}
+
+impl Page {
+    /// Rows of a page at the most: they are in memory, with both versions.
+    pub const ROWS_MAX: u32 = 1_000;
+
+    fn part(self) -> (u32, u64) {
+        let before = u64::from(self.number.saturating_sub(1));
+        (self.rows, before * u64::from(self.rows))
+    }
+
+    /// Whether so many have some on a later page.
+    fn is_left(self, all: u64) -> bool {
+        let (rows, skip) = self.part();
+        all > skip + u64::from(rows)
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            number: 1,
+            rows: Self::ROWS_MAX,
+        }
+    }
+}
 
 /// Rows that wait for a person.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -24,17 +54,23 @@ pub struct Conflicts {
     /// Rows that both sides have changed, open ones first, then newest first.
     conflicts: Vec<Listed>,
     parked: Vec<Parked>,
-    /// With both versions, newest first.
+    /// With both versions, those that nobody has settled first, then newest first.
     foreign: Vec<ForeignWrite>,
     refused: Vec<Refused>,
+    total: Total,
+    page: u32,
+    /// Whether a later page has some.
+    more: bool,
 }
 
-impl Conflicts {
-    /// Rows parked, foreign writes kept, writes refused by a fence.
-    pub fn counts(&self) -> (usize, usize, u64) {
-        let refused = self.refused.iter().map(|r| r.count).sum();
-        (self.parked.len(), self.foreign.len(), refused)
-    }
+/// How many there are, listed or not.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Total {
+    open: u64,
+    settled: u64,
+    parked: u64,
+    foreign_open: u64,
+    foreign_settled: u64,
 }
 
 /// One row that both sides have changed.
@@ -159,7 +195,7 @@ fn listed(home: Side, conflict: Conflict) -> Listed {
     }
 }
 
-fn foreign(home: Side, write: Foreign, took: &HashMap<i64, Side>) -> ForeignWrite {
+fn foreign(home: Side, write: Foreign) -> ForeignWrite {
     let passive = version::columns(&write.passive);
     let authority = version::columns(&write.authority);
     let legacy_is_passive = write.side == Side::Legacy.as_str();
@@ -170,7 +206,7 @@ fn foreign(home: Side, write: Foreign, took: &HashMap<i64, Side>) -> ForeignWrit
     };
     ForeignWrite {
         id: name(Kind::Foreign, home, write.id),
-        took: took.get(&write.id).copied(),
+        took: write.took,
         differ: differ(legacy, extracted),
         side: write.side,
         table: write.table,
@@ -184,49 +220,66 @@ fn foreign(home: Side, write: Foreign, took: &HashMap<i64, Side>) -> ForeignWrit
 
 impl Link {
     /// Rows that both sides have changed, rows parked, foreign writes with both versions, writes
-    /// refused by fences.
+    /// refused by fences. As many as one page has.
     ///
     /// # Errors
     /// When a database fails.
     pub async fn conflicts(&self) -> Result<Conflicts, Error> {
-        let mut found = Conflicts::default();
+        self.conflicts_on(Page::default()).await
+    }
+
+    /// As [`Link::conflicts`], of one page.
+    ///
+    /// # Errors
+    /// When a database fails.
+    pub async fn conflicts_on(&self, page: Page) -> Result<Conflicts, Error> {
+        let mut found = Conflicts {
+            page: page.number,
+            ..Conflicts::default()
+        };
         for side in [Side::Legacy, Side::Extracted] {
             let database = self.inner.shared.on(side);
             if database.installed().await? {
-                gather(database, &mut found).await?;
+                gather(database, page, &mut found).await?;
             }
         }
         found
             .conflicts
             .sort_by_key(|c| (c.winner.is_some(), std::cmp::Reverse(c.at_ms)));
-        found.foreign.sort_by_key(|f| std::cmp::Reverse(f.at_ms));
+        found
+            .foreign
+            .sort_by_key(|f| (f.took.is_some(), std::cmp::Reverse(f.at_ms)));
         Ok(found)
     }
 }
 
-async fn gather(database: &Database, found: &mut Conflicts) -> Result<(), Error> {
-    let side = database.side;
+async fn gather(database: &Database, page: Page, found: &mut Conflicts) -> Result<(), Error> {
+    let (side, part) = (database.side, page.part());
     // Those of an older version have no such tables yet.
     database.install_both().await?;
     let mut tx = database.read().await?;
     for condition in ["winner IS NULL", "winner IS NOT NULL AND settles IS NULL"] {
         let some = database
-            .conflicts_where(&mut tx, condition, &[], LISTED)
+            .conflicts_where(&mut tx, condition, &[], part)
             .await?;
         let some = some.into_iter().map(|conflict| listed(side, conflict));
         found.conflicts.extend(some);
     }
-    for mut parked in database.parked(&mut tx, None, LISTED).await? {
+    for mut parked in database.parked(&mut tx, None, part).await? {
         // Not of a key with NULL, whose cells are not all known.
         if parked.key == key_text(&parked.cells) {
             parked.key = shown(&parked.cells);
         }
         found.parked.push(parked);
     }
-    let took = database.foreign_settled(&mut tx).await?;
-    let writes = database.foreign(&mut tx, LISTED).await?;
-    let writes = writes.into_iter().map(|write| foreign(side, write, &took));
-    found.foreign.extend(writes);
+    for condition in [OPEN, SETTLED] {
+        let some = database
+            .foreign_where(&mut tx, condition, &[], part)
+            .await?;
+        found
+            .foreign
+            .extend(some.into_iter().map(|write| foreign(side, write)));
+    }
     let control = database.control(&mut tx).await?;
     found.refused.push(Refused {
         side,
@@ -234,6 +287,27 @@ async fn gather(database: &Database, found: &mut Conflicts) -> Result<(), Error>
         last_table: control.refused_table,
         last_at_ms: control.refused_at,
     });
+    total(database, &mut tx, page, found).await
+}
+
+/// Counts what one database has of each kind.
+async fn total(
+    database: &Database,
+    tx: &mut Tx,
+    page: Page,
+    found: &mut Conflicts,
+) -> Result<(), Error> {
+    let (open, ever) = database.conflict_counts(tx).await?;
+    let settled = ever.saturating_sub(open);
+    let parked = database.parked_count(tx).await?;
+    let foreign = database.foreign_counts(tx).await?;
+    found.total.open += open;
+    found.total.settled += settled;
+    found.total.parked += parked;
+    found.total.foreign_open += foreign.open;
+    found.total.foreign_settled += foreign.settled;
+    let kinds = [open, settled, parked, foreign.open, foreign.settled];
+    found.more |= kinds.into_iter().any(|all| page.is_left(all));
     Ok(())
 }
 

@@ -48,6 +48,7 @@
 mod books;
 mod clocks;
 mod flow;
+mod foreign;
 mod guard;
 mod ids;
 mod list;
@@ -66,7 +67,7 @@ pub(crate) use books::{At, Carried};
 pub(crate) use clocks::clock_ahead;
 pub(crate) use flow::State;
 pub(crate) use guard::Guard;
-pub use list::Conflicts;
+pub use list::{Conflicts, Page};
 pub use policy::{Both, Policy, Writes};
 pub use settle::{SettleReport, Settled, Which};
 
@@ -93,7 +94,7 @@ pub(crate) async fn load(shared: &Shared) -> Result<State, Error> {
         let (home, other) = (shared.on(side), shared.on(side.other()));
         let mut tx = home.read().await?;
         let open = home
-            .conflicts_where(&mut tx, "winner IS NULL", &[], HELD_MAX + 1)
+            .conflicts_where(&mut tx, "winner IS NULL", &[], (HELD_MAX + 1, 0))
             .await?;
         drop(tx);
         if open.len() > HELD_MAX as usize {
@@ -113,7 +114,7 @@ pub(crate) async fn load(shared: &Shared) -> Result<State, Error> {
 async fn close_settled(home: &Database, other: &Database, id: i64) -> Result<bool, Error> {
     let mut tx = other.read().await?;
     let settling = other
-        .conflicts_where(&mut tx, "settles = ?", &[crate::db::Arg::from(id)], 1)
+        .conflicts_where(&mut tx, "settles = ?", &[crate::db::Arg::from(id)], (1, 0))
         .await?;
     drop(tx);
     let Some(settled) = settling.first() else {

@@ -7,7 +7,8 @@ use outgrow_rollout::Side;
 use serde::Serialize;
 
 use super::books::{At, Conflict};
-use super::list::{Kind, LISTED, name, named};
+use super::foreign::OPEN;
+use super::list::{Kind, name, named};
 use super::{guard, literal, version};
 use crate::apply::Outcome;
 use crate::batch::{Batch, Work, current, images};
@@ -21,6 +22,11 @@ use crate::value::Key;
 
 /// Looks at a row that keeps changing before its conflict is left open.
 const TRIES: u32 = 200;
+
+/// Rows that are looked at and settled together, with both versions in memory.
+const PART: u32 = 200;
+/// Rows that a report names of each kind; the others are counted.
+const NAMED: usize = 1_000;
 
 /// What is to be settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +42,37 @@ pub enum Which {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SettleReport {
     pub dry_run: bool,
+    /// The first thousand.
     pub settled: Vec<Settled>,
-    /// What could not be, with the reason.
+    /// What could not be, with the reason: the first thousand.
     pub failed: Vec<Failed>,
+    /// How many were settled, and how many could not be, named or not.
+    pub total: u64,
+    pub total_failed: u64,
+    /// Whether some are not named.
+    pub more: bool,
     /// Conflicts that are open still.
     pub open: u64,
+}
+
+impl SettleReport {
+    fn settled(&mut self, one: Settled) {
+        self.total += 1;
+        if self.settled.len() < NAMED {
+            self.settled.push(one);
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn failed(&mut self, one: Failed) {
+        self.total_failed += 1;
+        if self.failed.len() < NAMED {
+            self.failed.push(one);
+        } else {
+            self.more = true;
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -65,10 +97,18 @@ pub struct Failed {
 #[derive(Debug, Clone)]
 enum Chosen {
     Conflict(Side, Conflict),
-    Foreign(Side, Foreign),
+    /// With those of its row that are settled with it, itself among them.
+    Foreign(Side, Foreign, Vec<i64>),
 }
 
 impl Chosen {
+    fn row(&self) -> (String, String) {
+        match self {
+            Self::Conflict(_, c) => (c.table.clone(), c.key.clone()),
+            Self::Foreign(_, f, _) => (f.table.clone(), f.key.clone()),
+        }
+    }
+
     fn settled(&self, took: Side) -> Settled {
         let (id, what, table, key) = match self {
             Self::Conflict(home, c) => {
@@ -79,7 +119,7 @@ impl Chosen {
                 let id = name(Kind::Conflict, *home, c.id);
                 (id, what, c.table.clone(), c.key.clone())
             }
-            Self::Foreign(home, f) => {
+            Self::Foreign(home, f, _) => {
                 let id = name(Kind::Foreign, *home, f.id);
                 (id, "foreign write", f.table.clone(), f.key.clone())
             }
@@ -107,85 +147,182 @@ impl Link {
         dry_run: bool,
     ) -> Result<SettleReport, Error> {
         let (inner, which) = (Arc::clone(&self.inner), which.clone());
-        self.whole(async move {
-            let chosen = choose(&inner.shared, &which).await?;
+        let work = async move {
             let mut report = SettleReport {
                 dry_run,
                 ..SettleReport::default()
             };
-            for one in chosen {
-                let settled = one.settled(take);
-                if dry_run {
-                    report.settled.push(settled);
-                    continue;
-                }
-                match inner.settle(&one, take).await {
-                    Ok(parked) => report.settled.push(Settled { parked, ..settled }),
-                    Err(e) if which == Which::All => report.failed.push(Failed {
-                        id: settled.id,
-                        why: e.to_string(),
-                    }),
-                    Err(e) => return Err(e),
+            match which {
+                Which::All => inner.settle_all(take, &mut report).await?,
+                Which::One(text) => {
+                    let one = choose(&inner.shared, &text).await?;
+                    let settled = one.settled(take);
+                    let parked = match dry_run {
+                        true => false,
+                        false => inner.settle(&one, take).await?,
+                    };
+                    report.settled(Settled { parked, ..settled });
+                    if !dry_run {
+                        inner.counted().await?;
+                    }
                 }
             }
             report.open = inner.shared.status(|s| s.both.open);
             Ok(report)
-        })
-        .await
+        };
+        self.whole(Box::pin(work)).await
     }
 }
 
-async fn choose(shared: &Shared, which: &Which) -> Result<Vec<Chosen>, Error> {
-    let mut chosen = Vec::new();
-    for side in [Side::Legacy, Side::Extracted] {
-        let home = shared.on(side);
-        let mut tx = home.read().await?;
-        if *which == Which::All {
-            let open = home
-                .conflicts_where(&mut tx, "winner IS NULL", &[], LISTED)
-                .await?;
-            chosen.extend(open.into_iter().map(|c| Chosen::Conflict(side, c)));
-            let settled = home.foreign_settled(&mut tx).await?;
-            let mut seen = HashSet::new();
-            let writes = home.foreign(&mut tx, LISTED).await?.into_iter();
-            let writes = writes
-                .filter(|f| !settled.contains_key(&f.id))
-                // The newest of a row speaks for the others.
-                .filter(|f| seen.insert((f.table.clone(), f.key.clone())));
-            chosen.extend(writes.map(|f| Chosen::Foreign(side, f)));
-        }
-    }
-    let Which::One(text) = which else {
-        return Ok(chosen);
-    };
-    let none = || Error::NoConflict(text.clone());
+async fn choose(shared: &Shared, text: &str) -> Result<Chosen, Error> {
+    let none = || Error::NoConflict(text.to_owned());
     let (kind, side, id) = named(text).ok_or_else(none)?;
     let home = shared.on(side);
     let mut tx = home.read().await?;
-    let found = match kind {
+    match kind {
         Kind::Conflict => {
-            let condition = "id = ? AND settles IS NULL";
+            let (condition, id) = ("id = ? AND settles IS NULL", [Arg::from(id)]);
             let found = home
-                .conflicts_where(&mut tx, condition, &[Arg::from(id)], 1)
+                .conflicts_where(&mut tx, condition, &id, (1, 0))
                 .await?;
-            found.into_iter().next().map(|c| Chosen::Conflict(side, c))
+            let found = found.into_iter().next().ok_or_else(none)?;
+            Ok(Chosen::Conflict(side, found))
         }
         Kind::Foreign => {
-            let found = home.foreign_one(&mut tx, id).await?;
-            found.map(|f| Chosen::Foreign(side, f))
+            let found = home.foreign_one(&mut tx, id).await?.ok_or_else(none)?;
+            let mut with = home.foreign_of_row(&mut tx, &found).await?;
+            with.retain(|other| *other != id);
+            with.push(id);
+            Ok(Chosen::Foreign(side, found, with))
         }
-    };
-    Ok(vec![found.ok_or_else(none)?])
+    }
+}
+
+/// One for each row, of its newest write: that speaks for the others.
+fn by_row(home: Side, writes: Vec<Foreign>) -> Vec<Chosen> {
+    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    let mut rows: Vec<(Foreign, Vec<i64>)> = Vec::new();
+    for write in writes {
+        let row = (write.table.clone(), write.key.clone());
+        let at = *places.entry(row).or_insert(rows.len());
+        match rows.get_mut(at) {
+            Some((_, with)) => with.push(write.id),
+            None => {
+                let with = vec![write.id];
+                rows.push((write, with));
+            }
+        }
+    }
+    rows.into_iter()
+        .map(|(write, with)| Chosen::Foreign(home, write, with))
+        .collect()
 }
 
 impl Inner {
     async fn settle(&self, one: &Chosen, take: Side) -> Result<bool, Error> {
         let mut engine = self.engine.lock().await;
         let engine = engine.as_mut().ok_or_else(|| self.not_started())?;
-        let settled = engine.settle(one, take).await;
+        engine.settle(one, take).await
+    }
+
+    async fn counted(&self) -> Result<(), Error> {
+        let mut engine = self.engine.lock().await;
+        let engine = engine.as_mut().ok_or_else(|| self.not_started())?;
         engine.count().await?;
         self.publish(engine);
-        settled
+        Ok(())
+    }
+
+    /// Goes through all that is open, newest first, a part at a time. What comes meanwhile is left.
+    async fn settle_all(&self, take: Side, report: &mut SettleReport) -> Result<(), Error> {
+        for side in [Side::Legacy, Side::Extracted] {
+            let home = self.shared.on(side);
+            let mut before = i64::MAX;
+            loop {
+                let (open, upto) = ("winner IS NULL AND id < ?", [Arg::from(before)]);
+                let mut tx = home.read().await?;
+                let some = home
+                    .conflicts_where(&mut tx, open, &upto, (PART, 0))
+                    .await?;
+                drop(tx);
+                let Some(last) = some.last() else { break };
+                before = last.id;
+                let some = some.into_iter().map(|c| Chosen::Conflict(side, c));
+                self.settle_part(some.collect(), take, report).await?;
+            }
+            self.settle_foreign(side, take, report).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_foreign(
+        &self,
+        side: Side,
+        take: Side,
+        report: &mut SettleReport,
+    ) -> Result<(), Error> {
+        let home = self.shared.on(side);
+        let mut before = i64::MAX;
+        // Rows whose newest write an earlier part had, and whether that was settled.
+        let mut known: HashMap<(String, String), bool> = HashMap::new();
+        loop {
+            let condition = format!("{OPEN} AND f.id < ?");
+            let mut tx = home.read().await?;
+            let some = home
+                .foreign_where(&mut tx, &condition, &[Arg::from(before)], (PART, 0))
+                .await?;
+            drop(tx);
+            let Some(last) = some.last() else { break };
+            before = last.id;
+            let mut part = Vec::new();
+            let mut older = Vec::new();
+            for one in by_row(side, some) {
+                let row = one.row();
+                match (known.get(&row), &one) {
+                    (None, _) => part.push(one),
+                    (Some(true), Chosen::Foreign(_, _, with)) => older.extend(with),
+                    (Some(_), _) => {}
+                }
+            }
+            let rows: Vec<_> = part.iter().map(Chosen::row).collect();
+            let done = self.settle_part(part, take, report).await?;
+            known.extend(rows.into_iter().zip(done));
+            if !report.dry_run && !older.is_empty() {
+                let mut tx = home.write().await?;
+                home.settle_foreign(&mut tx, &older, take).await?;
+                tx.commit().await.on(home.side)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each was settled.
+    async fn settle_part(
+        &self,
+        part: Vec<Chosen>,
+        take: Side,
+        report: &mut SettleReport,
+    ) -> Result<Vec<bool>, Error> {
+        let mut done = Vec::new();
+        for one in part {
+            let settled = one.settled(take);
+            let ended = match report.dry_run {
+                true => Ok(false),
+                false => self.settle(&one, take).await,
+            };
+            done.push(ended.is_ok());
+            match ended {
+                Ok(parked) => report.settled(Settled { parked, ..settled }),
+                Err(e) => report.failed(Failed {
+                    id: settled.id,
+                    why: e.to_string(),
+                }),
+            }
+        }
+        if !report.dry_run {
+            self.counted().await?;
+        }
+        Ok(done)
     }
 }
 
@@ -207,7 +344,7 @@ impl Engine {
                     Some(_) => self.write_again(*home, conflict, at, take, id).await,
                 }
             }
-            Chosen::Foreign(home, foreign) => {
+            Chosen::Foreign(home, foreign, with) => {
                 let side = if foreign.side == Side::Legacy.as_str() {
                     Side::Legacy
                 } else {
@@ -225,7 +362,7 @@ impl Engine {
                 };
                 let home = self.shared.on(*home);
                 let mut tx = home.write().await?;
-                home.settle_foreign(&mut tx, foreign, take).await?;
+                home.settle_foreign(&mut tx, with, take).await?;
                 tx.commit().await.on(home.side)?;
                 Ok(parked)
             }
@@ -388,5 +525,25 @@ impl Engine {
         let applier = self.applier_from(source.side.other(), &guard);
         applier.rows(&mut tx, &work).await?;
         tx.commit().await.on(source.side)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_some_and_counts_all() {
+        let mut report = SettleReport::default();
+        let failed = |at: usize| Failed {
+            id: format!("L{at}"),
+            why: String::new(),
+        };
+        (0..NAMED).for_each(|at| report.failed(failed(at)));
+        assert!(!report.more, "all of them are named");
+        report.failed(failed(NAMED));
+        let all = u64::try_from(NAMED).unwrap_or(0) + 1;
+        assert_eq!((report.failed.len(), report.total_failed), (NAMED, all));
+        assert!(report.more);
     }
 }

@@ -11,9 +11,6 @@ use crate::error::{Error, OnSide};
 use crate::plan::Plan;
 use crate::value::Key;
 
-/// Foreign writes kept with both versions; older ones are only counted.
-const FOREIGN_KEPT: i64 = 10_000;
-
 /// What a side's database says of its role.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
@@ -98,6 +95,8 @@ pub(crate) struct Foreign {
     pub(crate) at_ms: i64,
     pub(crate) passive: String,
     pub(crate) authority: String,
+    /// Whose version was taken, once a person has settled it.
+    pub(crate) took: Option<Side>,
 }
 
 fn whole(n: i64) -> u64 {
@@ -512,16 +511,18 @@ impl Database {
         Ok(())
     }
 
-    /// Parked rows after one, oldest first, with their key up to its first NULL.
+    /// Parked rows after one, oldest first, with their key up to its first NULL: so many after so
+    /// many.
     pub(crate) async fn parked(
         &self,
         tx: &mut Tx,
         after: Option<&ParkedAt>,
-        limit: u32,
+        (limit, skip): (u32, u64),
     ) -> Result<Vec<Parked>, Error> {
         let place = after.map_or("", |_| "WHERE (at, tbl, k) > (?, ?, ?)");
         let text = format!(
-            "SELECT tbl, k, reason, content, at, {KEYS} FROM {} {place} ORDER BY at, tbl, k LIMIT ?",
+            "SELECT tbl, k, reason, content, at, {KEYS} FROM {} {place} ORDER BY at, tbl, k \
+             LIMIT {limit} OFFSET {skip}",
             self.own("parked")
         );
         let mut args = Vec::new();
@@ -530,7 +531,6 @@ impl Database {
             args.push(Arg::from(&after.table));
             args.push(Arg::from(&after.key));
         }
-        args.push(Arg::from(limit));
         let rows = tx.fetch(&text, &args).await.on(self.side)?;
         let one = |row: &Fetched| {
             Ok(Parked {
@@ -554,56 +554,8 @@ impl Database {
         Ok(whole(found.unwrap_or(0)))
     }
 
-    pub(crate) async fn note_foreign(&self, tx: &mut Tx, found: &Foreign) -> Result<(), Error> {
-        let foreign = self.own("foreign");
-        let text = format!(
-            "INSERT INTO {foreign} (side, tbl, k, op, at, passive, authority) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)"
-        );
-        let args = [
-            Arg::from(&found.side),
-            Arg::from(&found.table),
-            Arg::from(&found.key),
-            Arg::from(&found.op),
-            Arg::from(found.at_ms),
-            Arg::from(&found.passive),
-            Arg::from(&found.authority),
-        ];
-        tx.execute(&text, &args).await.on(self.side)?;
-        let newest = format!("SELECT max(id) FROM {foreign}");
-        let id = tx.number(&newest, &[]).await.on(self.side)?.unwrap_or(0);
-        let text = format!("DELETE FROM {foreign} WHERE id <= ?");
-        tx.execute(&text, &[Arg::from(id.saturating_sub(FOREIGN_KEPT))])
-            .await
-            .on(self.side)?;
-        Ok(())
-    }
-
-    pub(crate) async fn foreign(&self, tx: &mut Tx, limit: u32) -> Result<Vec<Foreign>, Error> {
-        let text = format!(
-            "SELECT side, tbl, k, op, at, passive, authority, id FROM {} ORDER BY id DESC LIMIT ?",
-            self.own("foreign")
-        );
-        let rows = tx.fetch(&text, &[Arg::from(limit)]).await.on(self.side)?;
-        let one = |row: &Fetched| {
-            Ok(Foreign {
-                side: row.text(0)?,
-                table: row.text(1)?,
-                key: row.text(2)?,
-                op: row.text(3)?,
-                at_ms: row.int(4)?,
-                passive: row.text(5)?,
-                authority: row.text(6)?,
-                id: row.int(7)?,
-            })
-        };
-        rows.iter()
-            .map(one)
-            .collect::<Result<_, sqlx::Error>>()
-            .on(self.side)
-    }
-
-    /// How many foreign writes were noted here ever.
+    /// How many foreign writes were noted here ever, those that were forgotten too: about, for a
+    /// transaction that fails takes its numbers along.
     pub(crate) async fn foreign_count(&self, tx: &mut Tx) -> Result<u64, Error> {
         let text = format!("SELECT max(id) FROM {}", self.own("foreign"));
         let found = tx.number(&text, &[]).await.on(self.side)?;

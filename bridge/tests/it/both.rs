@@ -23,14 +23,14 @@ fn spec(shop: &Shop, policy: Policy) -> LinkSpec {
 }
 
 /// A link of the reviews that has copied everything and takes writes of both sides.
-async fn following(shop: &Shop, policy: Policy) -> Link {
+pub(crate) async fn following(shop: &Shop, policy: Policy) -> Link {
     let link = Link::open(spec(shop, policy)).await.unwrap();
     link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
     copied(&link).await;
     link
 }
 
-async fn equal(shop: &Shop) {
+pub(crate) async fn equal(shop: &Shop) {
     eventually("both sides of the reviews to be equal", WAIT, || async {
         (shop.review_differences().await == 0).then_some(())
     })
@@ -48,7 +48,7 @@ async fn conflicts(link: &Link, count: usize) -> Vec<Value> {
 }
 
 /// Lets both sides change before the bridge sees either.
-async fn meanwhile(shop: &Shop, link: &Link, legacy: &str, extracted: &str) {
+pub(crate) async fn meanwhile(shop: &Shop, link: &Link, legacy: &str, extracted: &str) {
     link.pause().await.unwrap();
     shop.legacy.execute(legacy).await;
     shop.reviews.execute(extracted).await;

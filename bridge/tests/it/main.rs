@@ -5,6 +5,7 @@
 mod any_history;
 mod bits;
 mod both;
+mod both_lists;
 mod both_random;
 mod bridge_deaths;
 mod conflicts;

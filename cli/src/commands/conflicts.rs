@@ -15,6 +15,23 @@ use crate::answers::typed;
 use crate::figures::count;
 use crate::output::{indent, table};
 
+/// Show rows changed on both sides, parked rows, and writes that came by another way
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outgrow sync conflicts catalog
+  outgrow sync conflicts catalog --limit 50 --page 2")]
+pub(crate) struct ConflictsArgs {
+    /// Its name in the config
+    slice: String,
+    /// Rows of each kind and database on a page
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    limit: u32,
+    /// Which page
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    page: u32,
+}
+
 /// Decide which side's version of a row stands
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -46,13 +63,24 @@ pub(crate) struct SettleArgs {
 
 type Columns = BTreeMap<String, BTreeMap<String, Value>>;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct All {
     conflicts: Vec<Conflict>,
     parked: Vec<Parked>,
     foreign: Vec<Foreign>,
     refused: Vec<Refused>,
+    total: Total,
+    more: bool,
+}
+
+/// How many there are, listed or not.
+#[derive(Debug, Deserialize)]
+struct Total {
+    open: u64,
+    settled: u64,
+    parked: u64,
+    foreign_open: u64,
+    foreign_settled: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,13 +132,22 @@ struct Refused {
     last_at_ms: Option<i64>,
 }
 
-pub(super) async fn list(context: &Context, slice: &str) -> anyhow::Result<ExitCode> {
-    let answer = context.client()?.get(&path(slice, "conflicts")).await?;
+pub(super) async fn list(context: &Context, args: &ConflictsArgs) -> anyhow::Result<ExitCode> {
+    let ConflictsArgs { slice, limit, page } = args;
+    let asked = format!("{}?limit={limit}&page={page}", path(slice, "conflicts"));
+    let answer = context.client()?.get(&asked).await?;
     let all: All = typed(&answer)?;
-    let open = all.conflicts.iter().any(|c| c.winner.is_none())
-        || all.foreign.iter().any(|f| f.took.is_none());
     context.out.answer(&answer, || words(&all))?;
-    if open {
+    if all.more {
+        let next = page.saturating_add(1);
+        let next = match limit {
+            1_000 => format!("--page {next}"),
+            _ => format!("--limit {limit} --page {next}"),
+        };
+        let hint = format!("there are more: `outgrow sync conflicts {slice} {next}`");
+        context.out.note(&hint);
+    }
+    if all.total.open + all.total.foreign_open > 0 {
         let hint =
             format!("hint: `outgrow sync settle {slice} ID --take legacy` or `--take extracted`");
         context.out.note(&hint);
@@ -119,9 +156,9 @@ pub(super) async fn list(context: &Context, slice: &str) -> anyhow::Result<ExitC
 }
 
 fn words(all: &All) -> String {
-    let mut out = changed(&all.conflicts);
-    out.push_str(&parked(&all.parked));
-    out.push_str(&foreign(&all.foreign));
+    let mut out = changed(&all.conflicts, &all.total);
+    out.push_str(&parked(&all.parked, all.total.parked));
+    out.push_str(&foreign(&all.foreign, &all.total));
     out.push_str(&refused(&all.refused));
     if out.is_empty() {
         out.push_str("nothing waits for anybody\n");
@@ -129,15 +166,24 @@ fn words(all: &All) -> String {
     out.trim_start_matches('\n').to_owned()
 }
 
-fn changed(conflicts: &[Conflict]) -> String {
-    if conflicts.is_empty() {
+/// Said of a list that does not have all there are.
+fn of_all(listed: usize, all: u64) -> String {
+    match listed as u64 == all {
+        true => String::new(),
+        false => format!(" ({} of them on this page)", count(listed as u64)),
+    }
+}
+
+fn changed(conflicts: &[Conflict], total: &Total) -> String {
+    let all = total.open + total.settled;
+    if all == 0 && conflicts.is_empty() {
         return String::new();
     }
-    let open = conflicts.iter().filter(|c| c.winner.is_none()).count();
     let mut out = format!(
-        "\nrows changed on both sides: {} open, {} settled\n",
-        count(open as u64),
-        count((conflicts.len() - open) as u64)
+        "\nrows changed on both sides: {} open, {} settled{}\n",
+        count(total.open),
+        count(total.settled),
+        of_all(conflicts.len(), all)
     );
     for conflict in conflicts {
         let state = match &conflict.winner {
@@ -177,8 +223,8 @@ fn differing(differ: &[Differs]) -> String {
     table(&["COLUMN", "LEGACY", "EXTRACTED"], rows.collect())
 }
 
-fn parked(parked: &[Parked]) -> String {
-    if parked.is_empty() {
+fn parked(parked: &[Parked], all: u64) -> String {
+    if all == 0 && parked.is_empty() {
         return String::new();
     }
     let rows = parked.iter().map(|p| {
@@ -186,20 +232,27 @@ fn parked(parked: &[Parked]) -> String {
         vec![table, key, moment(p.at_ms), p.reason.clone()]
     });
     let header = ["TABLE", "KEY", "SINCE", "WHY"];
+    let rows = match parked.is_empty() {
+        true => String::new(),
+        false => indent(&table(&header, rows.collect())),
+    };
     format!(
-        "\nrows that could not be applied: {}\n{}",
-        count(parked.len() as u64),
-        indent(&table(&header, rows.collect()))
+        "\nrows that could not be applied: {}{}\n{rows}",
+        count(all),
+        of_all(parked.len(), all),
     )
 }
 
-fn foreign(writes: &[Foreign]) -> String {
-    if writes.is_empty() {
+fn foreign(writes: &[Foreign], total: &Total) -> String {
+    let all = total.foreign_open + total.foreign_settled;
+    if all == 0 && writes.is_empty() {
         return String::new();
     }
     let mut out = format!(
-        "\nwrites that came by another way: {}\n",
-        count(writes.len() as u64)
+        "\nwrites that came by another way: {} not settled, {} settled{}\n",
+        count(total.foreign_open),
+        count(total.foreign_settled),
+        of_all(writes.len(), all)
     );
     for write in writes {
         let what = match write.op.as_str() {
@@ -277,6 +330,8 @@ struct Report {
     settled: Vec<Settled>,
     #[serde(default)]
     failed: Vec<Failed>,
+    total: u64,
+    total_failed: u64,
     #[serde(default)]
     open: u64,
 }
@@ -338,8 +393,18 @@ fn settled(report: &Report) -> String {
     } else {
         table(&["ID", "WHAT", "ROW", "TAKEN", ""], rows.collect())
     };
+    let left = report.total.saturating_sub(report.settled.len() as u64);
+    if left > 0 {
+        let _ = writeln!(out, "and {} more", count(left));
+    }
     for failed in &report.failed {
         let _ = writeln!(out, "{} is not settled: {}", failed.id, failed.why);
+    }
+    let left = report
+        .total_failed
+        .saturating_sub(report.failed.len() as u64);
+    if left > 0 {
+        let _ = writeln!(out, "and {} more are not settled", count(left));
     }
     let _ = writeln!(out, "conflicts open: {}", count(report.open));
     out

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::change::{self, Said};
-use super::conflicts::{self, SettleArgs};
+use super::conflicts::{self, ConflictsArgs, SettleArgs};
 use super::verify::{self, VerifyArgs};
 use super::{Context, status};
 use crate::answers::{Cutover, SyncAll, SyncStatus, typed};
@@ -33,9 +33,7 @@ pub(crate) enum SyncCommand {
     #[command(after_help = "Examples:\n  outgrow sync pause catalog --reason 'disk is full'")]
     Pause(Changed),
     Resume(ResumeArgs),
-    /// Show rows changed on both sides, parked rows, and writes that came by another way
-    #[command(after_help = "Examples:\n  outgrow sync conflicts catalog")]
-    Conflicts(One),
+    Conflicts(ConflictsArgs),
     Settle(SettleArgs),
     Reverse(ReverseArgs),
     /// Remove everything that Outgrow put into the two databases
@@ -161,7 +159,7 @@ pub(crate) async fn run(context: &Context, command: SyncCommand) -> anyhow::Resu
         SyncCommand::Repair(args) => repair(context, &args).await,
         SyncCommand::Events(args) => events(context, &args).await,
         SyncCommand::Reverse(args) => reverse(context, &args).await,
-        SyncCommand::Conflicts(args) => conflicts::list(context, &args.slice).await,
+        SyncCommand::Conflicts(args) => conflicts::list(context, &args).await,
         SyncCommand::Settle(args) => conflicts::settle(context, &args).await,
         SyncCommand::Preflight(args) => look(context, &args.slice, "preflight").await,
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use outgrow_bridge::events::Events;
-use outgrow_bridge::{Link, LinkSpec, Preflight, VerifyOptions, Which};
+use outgrow_bridge::{Link, LinkSpec, Page, Preflight, VerifyOptions, Which};
 use outgrow_control::Controller;
 use outgrow_control::ports::{
     FencePosition, PortError, PortResult, Sync as SyncPort, Verification,
@@ -319,9 +319,16 @@ impl SyncPort for Links {
         })
     }
 
-    fn conflicts<'a>(&'a self, slice: &'a SliceId) -> BoxFuture<'a, PortResult<Value>> {
+    fn conflicts<'a>(
+        &'a self,
+        slice: &'a SliceId,
+        rows: u32,
+        page: u32,
+    ) -> BoxFuture<'a, PortResult<Value>> {
         Box::pin(async move {
-            let found = self.link(slice).await?.conflicts().await.map_err(refused)?;
+            let page = Page { number: page, rows };
+            let link = self.link(slice).await?;
+            let found = link.conflicts_on(page).await.map_err(refused)?;
             serde_json::to_value(found).map_err(refused)
         })
     }

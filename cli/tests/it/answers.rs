@@ -392,18 +392,39 @@ fn conflicts() -> Value {
             {"side": "extracted", "count": 1_204, "last_table": "product",
              "last_at_ms": 1_780_308_000_000_i64},
         ],
+        "total": {"open": 1, "settled": 1, "parked": 1, "foreign_open": 1, "foreign_settled": 0},
+        "page": 1, "more": false,
     })
 }
 
 #[tokio::test]
 async fn what_waits_for_a_person_is_listed_and_settled() {
-    let look = "GET /v1/sync/catalog/conflicts";
+    let look = "GET /v1/sync/catalog/conflicts?limit=1000&page=1";
     let args = ["sync", "conflicts", "catalog"];
     golden("sync_conflicts", &args, look, conflicts()).await;
     let none = json!({"conflicts": [], "parked": [], "foreign": [],
-        "refused": [{"side": "legacy", "count": 0, "last_table": null, "last_at_ms": null}]});
+        "refused": [{"side": "legacy", "count": 0, "last_table": null, "last_at_ms": null}],
+        "total": {"open": 0, "settled": 0, "parked": 0, "foreign_open": 0, "foreign_settled": 0},
+        "page": 1, "more": false});
     golden("sync_no_conflicts", &args, look, none).await;
+    let mut some = conflicts();
+    some["parked"] = json!([]);
+    some["total"] = json!({"open": 1_100, "settled": 3, "parked": 7, "foreign_open": 20_000,
+        "foreign_settled": 1});
+    some["more"] = json!(true);
+    let look = "GET /v1/sync/catalog/conflicts?limit=50&page=2";
+    let args = [
+        "sync",
+        "conflicts",
+        "catalog",
+        "--limit",
+        "50",
+        "--page",
+        "2",
+    ];
+    golden("sync_conflicts_page", &args, look, some).await;
     let answer = json!({"dry_run": false, "open": 1, "failed": [{"id": "E9", "why": "it keeps changing"}],
+        "total": 1_201, "total_failed": 3, "more": true,
         "settled": [{"id": "L3", "what": "conflict", "table": "products", "key": "7",
             "took": "legacy", "parked": false}]});
     let stage = Stage::new(vec![("POST /v1/sync/catalog/settle", 200, answer)]).await;

@@ -160,11 +160,23 @@ pub(super) async fn sync(State(controller): State<Controller>, Path(name): Slice
     Ok(Json(controller.sync_status(&name)?))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConflictsQuery {
+    #[serde(default)]
+    limit: Option<u32>,
+    #[serde(default)]
+    page: Option<u32>,
+}
+
 pub(super) async fn conflicts(
     State(controller): State<Controller>,
     Path(name): Slice,
+    uri: Uri,
 ) -> Answer<Value> {
-    Ok(Json(controller.sync_conflicts(&name).await?))
+    let ConflictsQuery { limit, page } = query(&uri)?;
+    let found = controller.sync_conflicts(&name, limit, page).await?;
+    Ok(Json(found))
 }
 
 pub(super) async fn preflight(

@@ -29,6 +29,9 @@ pub struct VerifyReport {
     pub report: Value,
 }
 
+/// Rows of each kind and database that one look lists at the most.
+const LISTED_MAX: u32 = 1_000;
+
 /// Which conflicts are to be settled, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settle {
@@ -308,13 +311,24 @@ impl Controller {
         self.run_cutover(&slice, to, note, evidence).await
     }
 
-    /// Rows changed on both sides, rows parked, foreign writes and refused writes.
+    /// Rows changed on both sides, rows parked, foreign writes and refused writes: a page of them,
+    /// with so many of each kind and database.
     ///
     /// # Errors
-    /// [`ControlError::Port`].
-    pub async fn sync_conflicts(&self, name: &str) -> Result<Value> {
+    /// [`ControlError::Port`], [`ControlError::Usage`].
+    pub async fn sync_conflicts(
+        &self,
+        name: &str,
+        limit: Option<u32>,
+        page: Option<u32>,
+    ) -> Result<Value> {
+        let (rows, page) = (limit.unwrap_or(LISTED_MAX), page.unwrap_or(1));
+        if !(1..=LISTED_MAX).contains(&rows) || page == 0 {
+            let what = format!("`limit` is 1 to {LISTED_MAX}, and `page` begins with 1");
+            return Err(ControlError::Usage(what));
+        }
         let slice = self.with_tables(name)?;
-        Ok(self.sync().conflicts(&slice.id).await?)
+        Ok(self.sync().conflicts(&slice.id, rows, page).await?)
     }
 
     /// What the bridge tells of one slice.

@@ -567,8 +567,13 @@ impl Bridge for World {
         })
     }
 
-    fn conflicts<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<Value>> {
-        Box::pin(async move { Ok(json!({"parked": []})) })
+    fn conflicts<'a>(
+        &'a self,
+        _: &'a SliceId,
+        rows: u32,
+        page: u32,
+    ) -> BoxFuture<'a, PortResult<Value>> {
+        Box::pin(async move { Ok(json!({"parked": [], "rows": rows, "page": page})) })
     }
 
     fn close<'a>(&'a self, _: &'a SliceId) -> BoxFuture<'a, PortResult<()>> {
