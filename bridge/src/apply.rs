@@ -277,6 +277,9 @@ impl Applier<'_> {
         let (Some((table, gone, rows)), None) = (touched.next(), touched.next()) else {
             return Ok(false);
         };
+        if table.loose {
+            return Ok(false);
+        }
         let once = Once {
             table,
             gone,
@@ -305,6 +308,9 @@ impl Applier<'_> {
         let [table] = self.plan.groups[group].tables(side) else {
             return Ok(false);
         };
+        if table.loose {
+            return Ok(false);
+        }
         let once = Once {
             table,
             gone,

@@ -43,8 +43,8 @@ pub(crate) struct TableSchema {
     pub(crate) columns: Vec<ColumnSchema>,
     /// Column names of the primary key and of every full, plain unique index.
     pub(crate) unique: Vec<Vec<String>>,
-    /// Of these, those that different values share, e.g. `a` and `A`, where a REPLACE removes the
-    /// other row without a word.
+    /// Of these, those that different values share, e.g. `a` and `A`: a REPLACE of SQLite removes the
+    /// other row without a word, and what looks for a key finds the other row.
     pub(crate) loose: Vec<Vec<String>>,
     /// Columns with a unique index of which none can tell rows from one another, and why.
     pub(crate) unfit: Vec<(Vec<String>, Unfit)>,
@@ -114,6 +114,8 @@ impl Unfit {
 pub(crate) struct UniqueIndex {
     pub(crate) columns: Vec<String>,
     pub(crate) unfit: Option<Unfit>,
+    /// Whether different values share it, e.g. `a` and `A`.
+    pub(crate) loose: bool,
 }
 
 impl TableSchema {
@@ -129,8 +131,12 @@ impl TableSchema {
             .collect();
         // Where a value is unique in part, rows with equal ones do not displace one another.
         let plain = |unfit| matches!(unfit, None | Some(Unfit::Deferrable | Unfit::Nullable));
-        let unique = all.into_iter().filter(|index| plain(index.unfit));
-        self.unique = unique.map(|index| index.columns).collect();
+        for index in all.into_iter().filter(|index| plain(index.unfit)) {
+            if index.loose {
+                self.loose.push(index.columns.clone());
+            }
+            self.unique.push(index.columns);
+        }
         self
     }
 }
@@ -159,6 +165,9 @@ pub(crate) struct Table {
     pub(crate) key: Vec<usize>,
     /// Per key column how it is written here, where that is not as the link knows it; or none.
     pub(crate) forms: Vec<Option<KeyForm>>,
+    /// Whether the database calls keys equal that are written otherwise, so that it finds another
+    /// key's row.
+    pub(crate) loose: bool,
     /// Unique columns beside the key, and the key where rows with others may be in its place: a
     /// REPLACE may remove a row through them.
     pub(crate) other_unique: Vec<Vec<String>>,

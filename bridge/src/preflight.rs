@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::batch::images;
 use crate::db::{now_ms, rows};
 use crate::error::{Error, OnSide};
-use crate::plan::{Group, Image, Plan, Way};
+use crate::plan::{Group, Image, Plan, Table, Way};
 use crate::portion;
 use crate::shared::Shared;
 use crate::spec::DatabaseUrl;
@@ -149,6 +149,7 @@ impl Shared {
         }
         found.problems.extend(self.load_unseen().await?);
         found.advice.extend(plan.groups.iter().flat_map(clocks));
+        found.advice.extend(plan.groups.iter().flat_map(loose_keys));
         found.advice.extend(self.lost_fractions(plan).await?);
         found.problems.extend(self.check_both(plan).await?);
         self.sample(plan, found).await
@@ -217,6 +218,31 @@ fn clocks(group: &Group) -> impl Iterator<Item = Problem> {
                 fix,
             })
         })
+    })
+}
+
+/// Keys that one side tells apart and the other does not: it has room for one of the rows.
+fn loose_keys(group: &Group) -> impl Iterator<Item = Problem> {
+    let legacy = &group.tables(Side::Legacy)[0];
+    let differ = |table: &&Table| table.loose != legacy.loose;
+    let parts = group.tables(Side::Extracted).iter().filter(differ);
+    parts.map(move |table| {
+        let side = match table.loose {
+            true => Side::Extracted,
+            false => Side::Legacy,
+        };
+        let (holder, writes) = (side.as_str(), side.other().as_str());
+        Problem {
+            table: format!("{} -> {}", group.name(), table.name),
+            column: None,
+            what: format!(
+                "the {holder} side calls some keys equal that the {writes} side tells apart, such as `a` and \
+                 `A`, or `a` with a space behind it: of two such rows that the {writes} side writes, the \
+                 second is parked"
+            ),
+            fix: "give both key columns one collation, unless no two such keys are ever written"
+                .to_owned(),
+        }
     })
 }
 

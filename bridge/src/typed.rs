@@ -86,6 +86,11 @@ impl Typed {
             .or_else(|| (time || self.base == "time").then_some("times"))
     }
 
+    /// Whether PostgreSQL orders its values otherwise than their texts: `citext`, an enum, `inet`.
+    pub(crate) fn orders_otherwise(&self) -> bool {
+        self.class == Class::AsWritten && self.of_one_sort().is_none()
+    }
+
     /// PostgreSQL's type by its name with its length, e.g. `numeric(10,2)`, and without.
     pub(crate) fn postgres(full: &str, base: &str) -> Self {
         let class = match base {

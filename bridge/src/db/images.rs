@@ -343,6 +343,7 @@ mod tests {
             columns: columns.iter().map(column).collect(),
             key: vec![0],
             forms: Vec::new(),
+            loose: false,
             others: Vec::new(),
             other_unique: Vec::new(),
             autoincrement: false,

@@ -295,7 +295,49 @@ pub(crate) async fn upsert(tx: &mut Tx, table: &Table, rows: &[&Row]) -> Result<
     if tx.dialect() == Dialect::Mysql {
         return mysql::upsert(tx, table, rows).await;
     }
-    insert(tx, table, rows, &or_update(table)).await
+    if !table.loose {
+        return insert(tx, table, rows, &or_update(table)).await;
+    }
+    // Written over a row, a key that is only called equal would keep that row's key.
+    let key = |row: &&Row| table.key_of(row);
+    let keys: Vec<Key> = rows.iter().map(key).collect();
+    let there = exactly(tx, table, &keys.iter().collect::<Vec<_>>()).await?;
+    let (old, fresh): (Vec<&Row>, Vec<&Row>) = rows
+        .iter()
+        .partition(|row| there.contains(&exact(table, key(row))));
+    insert(tx, table, &old, &or_update(table)).await?;
+    insert(tx, table, &fresh, "").await
+}
+
+/// Which of these keys rows have, letter by letter, whatever the table's collation calls equal.
+async fn exactly(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<HashSet<Key>, sqlx::Error> {
+    let mut found = HashSet::with_capacity(keys.len());
+    for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
+        let Some((condition, args)) = in_keys(tx.dialect(), table, some) else {
+            continue;
+        };
+        let text = format!(
+            "SELECT {} FROM {} WHERE {condition}",
+            key_columns(table),
+            tx.dialect().table(&table.name)
+        );
+        let rows = tx.fetch(&text, &args).await?.into_iter();
+        found.extend(rows.map(|row| exact(table, read_key(table, row))));
+    }
+    Ok(found)
+}
+
+/// A key in the form in which [`exactly`] tells keys apart: columns of a fixed length keep no spaces at
+/// the end.
+fn exact(table: &Table, mut key: Key) -> Key {
+    for (&at, cell) in table.key.iter().zip(&mut key) {
+        let fixed = matches!(&table.columns[at].kind, Kind::Mysql(kind) if kind.base == "char")
+            || matches!(&table.columns[at].kind, Kind::Postgres(kind) if kind.base == "bpchar");
+        if let (true, Cell::Text(text)) = (fixed, cell) {
+            text.truncate(text.trim_end_matches(' ').len());
+        }
+    }
+    key
 }
 
 /// Turns an insert into an update of the row that has this key already.
@@ -346,6 +388,12 @@ pub(super) async fn insert(
 }
 
 pub(crate) async fn delete(tx: &mut Tx, table: &Table, keys: &[&Key]) -> Result<(), sqlx::Error> {
+    let mut keys = Cow::Borrowed(keys);
+    if table.loose && !keys.is_empty() {
+        let there = exactly(tx, table, &keys).await?;
+        let is_there = |key: &&Key| there.contains(&exact(table, Key::clone(key)));
+        keys.to_mut().retain(is_there);
+    }
     for some in keys.chunks((binds(tx) / table.key.len()).max(1)) {
         let Some((condition, args)) = in_keys(tx.dialect(), table, some) else {
             continue;
@@ -436,7 +484,11 @@ pub(super) fn key_marks(table: &Table) -> String {
     let marks: Vec<String> = table
         .key
         .iter()
-        .map(|&at| mark(&table.columns[at]))
+        .map(|&at| match &table.columns[at].kind {
+            // As its place in the order is that of its text.
+            Kind::Postgres(kind) if kind.orders_otherwise() => "CAST(? AS text)".to_owned(),
+            _ => mark(&table.columns[at]),
+        })
         .collect();
     marks.join(", ")
 }
@@ -579,6 +631,9 @@ pub(super) fn ordered(table: &Table, at: usize) -> String {
         Kind::Sqlite(Affinity::Text | Affinity::Blob) => format!("{name} COLLATE BINARY"),
         Kind::Sqlite(Affinity::Integer | Affinity::Numeric | Affinity::Real) => name,
         Kind::Postgres(kind) if kind.class.collates() => format!("{name} COLLATE \"C\""),
+        Kind::Postgres(kind) if kind.orders_otherwise() => {
+            format!("CAST({name} AS text) COLLATE \"C\"")
+        }
         Kind::Mysql(kind) if kind.class.collates() => format!("CAST({name} AS BINARY)"),
         // MariaDB has an order of its own for it: by the last part first.
         Kind::Mysql(kind) if kind.class == Class::Uuid => {

@@ -119,6 +119,7 @@ fn table_of(
         columns,
         key,
         forms: Vec::new(),
+        loose: schema.loose.iter().any(|of| same_columns(of, key_names)),
         other_unique,
         autoincrement: schema.autoincrement,
         written_by_others: schema.written_by_others,

@@ -37,8 +37,8 @@ impl Group {
             let mut kinds = table.columns.iter().map(|column| &column.kind);
             kinds.all(|kind| matches!(kind, Kind::Postgres(_)))
         };
-        // A key that may be NULL is for the way that parks rows.
-        let keyed = legacy.key.iter().all(|&at| legacy.columns[at].required);
+        // A key that may be NULL, or that the target takes for another, is for the way that parks rows.
+        let keyed = legacy.key.iter().all(|&at| legacy.columns[at].required) && !extracted.loose;
         let whole = self.filters.iter().all(Option::is_none) && legacy.only.is_empty();
         let plain = postgres(legacy) && postgres(extracted) && keyed && whole;
         plain.then_some(Straight {

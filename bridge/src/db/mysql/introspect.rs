@@ -70,12 +70,19 @@ async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, bool), s
 
 /// Every unique index without an expression.
 async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<UniqueIndex>, sqlx::Error> {
-    let text = "SELECT CAST(index_name AS CHAR), CAST(column_name AS CHAR), sub_part IS NULL, nullable = 'YES' \
-                FROM information_schema.statistics WHERE table_schema = DATABASE() \
-                AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index";
+    // Most collations with an exact order, too, take no notice of spaces at the end.
+    let text = "SELECT CAST(s.index_name AS CHAR), CAST(s.column_name AS CHAR), s.sub_part IS NULL, \
+                s.nullable = 'YES', COALESCE(c.data_type NOT IN ('enum', 'set') \
+                AND c.collation_name NOT LIKE '%|_nopad|_bin' ESCAPE '|' \
+                AND c.collation_name NOT LIKE '%|_0900|_bin' ESCAPE '|', 0) \
+                FROM information_schema.statistics s LEFT JOIN information_schema.columns c \
+                ON c.table_schema = DATABASE() AND c.table_name = ? AND c.column_name = s.column_name \
+                WHERE s.table_schema = DATABASE() AND s.table_name = ? AND s.non_unique = 0 \
+                ORDER BY s.index_name, s.seq_in_index";
     let mut found: Vec<(String, Option<UniqueIndex>)> = Vec::new();
-    for row in tx.fetch(text, &[Arg::from(name)]).await? {
+    for row in tx.fetch(text, &[Arg::from(name), Arg::from(name)]).await? {
         let number = row.text(0)?;
+        let loose = row.int(4)? != 0;
         let unfit = match (row.int(2)? != 0, row.int(3)? != 0) {
             (false, _) => Some(Unfit::Prefix),
             (true, nullable) => nullable.then_some(Unfit::Nullable),
@@ -87,6 +94,7 @@ async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<UniqueIndex>, sqlx::Erro
                 Some(UniqueIndex {
                     columns,
                     unfit: None,
+                    loose: false,
                 }),
             ));
         }
@@ -97,6 +105,7 @@ async fn uniques(tx: &mut Tx, name: &str) -> Result<Vec<UniqueIndex>, sqlx::Erro
         match (row.maybe_text(1), index.as_mut()) {
             (Some(column), Some(index)) => {
                 index.columns.push(column);
+                index.loose |= loose;
                 // A part of a value says more than that there may be none.
                 index.unfit = match index.unfit {
                     Some(Unfit::Prefix) => index.unfit,

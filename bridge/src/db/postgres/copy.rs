@@ -227,8 +227,8 @@ fn beside(table: &Table, key: &Key, operator: &str) -> String {
 /// A value as SQL text.
 fn value(column: &Column, arg: &Arg) -> String {
     let base = match &column.kind {
-        Kind::Postgres(kind) => &kind.base,
-        Kind::Sqlite(_) | Kind::Mysql(_) => "text",
+        Kind::Postgres(kind) if !kind.orders_otherwise() => &kind.base,
+        _ => "text",
     };
     match arg {
         Arg::Text(Some(text)) => format!("CAST({} AS {base})", escaped(text)),
@@ -249,7 +249,7 @@ fn escaped(text: &str) -> String {
 async fn is_free(tx: &mut Tx, table: &Table, range: &Range) -> Result<bool, sqlx::Error> {
     let name = Dialect::Postgres.table(&table.name);
     let collates = |&at: &usize| match &table.columns[at].kind {
-        Kind::Postgres(kind) => kind.class.collates(),
+        Kind::Postgres(kind) => kind.class.collates() || kind.orders_otherwise(),
         Kind::Sqlite(_) | Kind::Mysql(_) => true,
     };
     if table.key.iter().any(collates) {

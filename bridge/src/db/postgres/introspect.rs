@@ -65,16 +65,19 @@ async fn columns(tx: &mut Tx, table: &Arg) -> Result<Vec<ColumnSchema>, sqlx::Er
 /// Every unique index without an expression that forbids what is equal, not what overlaps.
 async fn uniques(tx: &mut Tx, table: &Arg) -> Result<Vec<UniqueIndex>, sqlx::Error> {
     let text = "SELECT i.indexrelid::int8, a.attname::text, i.indisvalid, i.indpred IS NOT NULL, \
-                i.indimmediate, a.attnotnull FROM pg_index i \
+                i.indimmediate, a.attnotnull, \
+                t.typname = 'citext' OR coalesce(NOT c.collisdeterministic, false) FROM pg_index i \
                 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place) \
                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+                JOIN pg_type t ON t.oid = a.atttypid \
+                LEFT JOIN pg_collation c ON c.oid = a.attcollation \
                 WHERE i.indrelid = to_regclass(?) AND i.indisunique AND NOT i.indisexclusion \
                 AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
                 ORDER BY i.indexrelid, k.place";
     let mut found: Vec<(i64, UniqueIndex)> = Vec::new();
     for row in tx.fetch(text, std::slice::from_ref(table)).await? {
         let (number, column) = (row.int(0)?, row.text(1)?);
-        let required = row.int(5)? != 0;
+        let (required, loose) = (row.int(5)? != 0, row.int(6)? != 0);
         let unfit = match (row.int(2)? != 0, row.int(3)? != 0, row.int(4)? != 0) {
             (false, _, _) => Some(Unfit::Invalid),
             (true, true, _) => Some(Unfit::Partial),
@@ -85,10 +88,15 @@ async fn uniques(tx: &mut Tx, table: &Arg) -> Result<Vec<UniqueIndex>, sqlx::Err
             Some((last, index)) if *last == number => {
                 index.columns.push(column);
                 index.unfit = index.unfit.or(unfit);
+                index.loose |= loose;
             }
             _ => {
-                let columns = vec![column];
-                found.push((number, UniqueIndex { columns, unfit }));
+                let index = UniqueIndex {
+                    columns: vec![column],
+                    unfit,
+                    loose,
+                };
+                found.push((number, index));
             }
         }
     }

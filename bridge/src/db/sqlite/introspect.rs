@@ -16,19 +16,18 @@ pub(crate) async fn table(tx: &mut Tx, name: &str) -> Result<Option<TableSchema>
         return Ok(None);
     };
     let (columns, primary) = columns(tx, name).await?;
-    let (mut unique, loose) = uniques(tx, name, &columns).await?;
+    let mut unique = uniques(tx, name, &columns).await?;
     // That of row numbers has no index.
     if !primary.is_empty() && !unique.iter().any(|index| index.columns == primary) {
-        let unfit = None;
         unique.push(UniqueIndex {
             columns: primary,
-            unfit,
+            unfit: None,
+            loose: false,
         });
     }
     let (parents, has_action) = references(tx, name).await?;
     let schema = TableSchema {
         columns,
-        loose,
         parents,
         written_by_others: has_action || mentioned_by_trigger(tx, name).await?,
         autoincrement: text.to_ascii_uppercase().contains("AUTOINCREMENT"),
@@ -67,19 +66,18 @@ async fn columns(tx: &mut Tx, name: &str) -> Result<(Vec<ColumnSchema>, Vec<Stri
     Ok((columns, primary.into_iter().map(|(_, name)| name).collect()))
 }
 
-/// Every unique index without an expression, and the columns of those that compare other than byte for
-/// byte.
+/// Every unique index without an expression.
 async fn uniques(
     tx: &mut Tx,
     name: &str,
     columns: &[ColumnSchema],
-) -> Result<(Vec<UniqueIndex>, Vec<Vec<String>>), sqlx::Error> {
+) -> Result<Vec<UniqueIndex>, sqlx::Error> {
     let text = format!(
         "SELECT name, \"unique\", partial, origin = 'pk' FROM pragma_index_list({})",
         literal(name)
     );
     let may_lack = |name: &String| columns.iter().any(|c| c.name == *name && !c.required);
-    let (mut found, mut loose) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
     for index in tx.fetch(&text, &[]).await? {
         if index.int(1)? == 0 {
             continue;
@@ -100,13 +98,13 @@ async fn uniques(
             (false, true) => None,
             (false, false) => names.iter().any(may_lack).then_some(Unfit::Nullable),
         };
-        if unfit != Some(Unfit::Partial) && parts.iter().any(|part| part.maybe(1) == Some(1)) {
-            loose.push(names.clone());
-        }
-        let columns = names;
-        found.push(UniqueIndex { columns, unfit });
+        found.push(UniqueIndex {
+            columns: names,
+            unfit,
+            loose: parts.iter().any(|part| part.maybe(1) == Some(1)),
+        });
     }
-    Ok((found, loose))
+    Ok(found)
 }
 
 async fn references(tx: &mut Tx, name: &str) -> Result<(Vec<String>, bool), sqlx::Error> {

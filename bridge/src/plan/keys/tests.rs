@@ -68,6 +68,7 @@ fn a_key_without_a_legacy_form_is_none_of_the_legacy_keys() {
         columns: Vec::new(),
         key: vec![0],
         forms: Vec::new(),
+        loose: false,
         others: Vec::new(),
         other_unique: Vec::new(),
         autoincrement: false,

@@ -451,6 +451,7 @@ mod tests {
             columns: vec![column("id"), column("n")],
             key: vec![0],
             forms: Vec::new(),
+            loose: false,
             others: Vec::new(),
             other_unique: Vec::new(),
             autoincrement: false,
