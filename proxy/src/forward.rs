@@ -41,6 +41,9 @@ pub(crate) use call::Call;
 pub(crate) use copied::Lookup;
 pub(crate) use verdict::Verdict;
 
+/// Between two tries of a write whose connection was refused.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// Carries one request.
 pub(crate) async fn carry(
     core: Rc<Core>,
@@ -59,7 +62,7 @@ pub(crate) async fn carry(
     let marks = Marks::of(&core, peer, (&parts.headers, kinds));
     let until = grpc::timeout(parts).and_then(|within| Instant::now().checked_add(within));
     let is_call = grpc::is_call((&parts.method, parts.version), &parts.headers);
-    let mut parts = headers::prepare(asked, peer, marks.known)?;
+    let mut parts = headers::prepare(asked, peer, marks.known, core.shared.settings.trace)?;
     admit_all(&core, &parts.headers, peer)?;
     if let Some(answer) = preflight(&core, &parts) {
         return Ok(answer?);
@@ -385,17 +388,8 @@ async fn pass_through(
     }
     let asking = Client::Address(&peer.client);
     let origin = core.legacy_client(&out.parts.headers, peer);
-    let (cluster, build) = core.legacy_to(origin);
-    if let Some(trail) = &trail {
-        trail.asks(Side::Legacy, cluster.build());
-    }
     let begun = Instant::now();
-    let going = match is_read(&out.parts.method) {
-        true => None,
-        false => core.shared.writes.begins(),
-    };
-    let mut sent = cluster.send(&mut out, asking, begun).await;
-    drop(going);
+    let (mut sent, build) = ask_legacy(&core, &mut out, (asking, origin), trail.as_deref()).await;
     if let Some(touched) = touched {
         touched.after(sent.as_mut().ok().map(|(response, _)| response));
     }
@@ -430,6 +424,35 @@ async fn pass_through(
     };
     let response = hand_down((response, lent), client, None, filters, verdict);
     Ok(response)
+}
+
+/// Asks the legacy side: where a write's connection is refused again, as a slice's writer.
+async fn ask_legacy(
+    core: &Core,
+    out: &mut Outgoing,
+    (asking, origin): (Client<'_>, u64),
+    trail: Option<&Trail>,
+) -> (Result<(Reply<()>, Lent), UpstreamError>, Option<usize>) {
+    let begun = Instant::now();
+    let (_going, until) = match is_read(&out.parts.method) {
+        true => (None, begun),
+        false => {
+            let until = begun + core.shared.settings.limits.connect_retry;
+            (core.shared.writes.begins(), until)
+        }
+    };
+    loop {
+        let (cluster, build) = core.legacy_to(origin);
+        if let Some(trail) = trail {
+            trail.asks(Side::Legacy, cluster.build());
+        }
+        match cluster.send(out, asking, Instant::now()).await {
+            Err(error) if error.may_pass() && Instant::now() < until => {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            sent => return (sent, build),
+        }
+    }
 }
 
 /// Whether a side failed, and after which time; `None` where it was not asked to the end because the

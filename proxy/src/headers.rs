@@ -12,6 +12,7 @@ use crate::core::{Certificate, Peer};
 use crate::error::Refusal;
 use crate::kinds::{Asked, Kind};
 use crate::overrides::is_override;
+use crate::trace::TraceSettings;
 use crate::trust::Word;
 
 /// Says who calls; only the proxy may.
@@ -25,12 +26,20 @@ pub(crate) const SHADOW: HeaderName = HeaderName::from_static(outgrow_shadow::SH
 const DRY_RUN: HeaderName = HeaderName::from_static(outgrow_shadow::DRY_RUN);
 
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// What proxies say of clients, beside `Forwarded`.
-pub(crate) const X_FORWARDED: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
 /// Who a client is by its certificate, as other proxies say it, too.
 pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What proxies say of clients, also to those who know no difference between `-` and `_`.
+pub(crate) fn is_forwarded(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let begins = |ours: &str| {
+        let begin = name.get(..ours.len());
+        begin.is_some_and(|begin| is_like(begin, ours))
+    };
+    name == FORWARDED.as_str() || begins("x-forwarded-") || is_like(name, "x-real-ip")
+}
 
 /// Fields for one hop, beside those that `connection` names; what is kept of `te` is made anew.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -288,6 +297,12 @@ pub(crate) fn is_as_asked(asked: &HeaderMap, told: &HeaderMap) -> bool {
 /// Takes hop-by-hop fields off, with those that `connection` names. `host` stays: naming it there
 /// is a known way to make a proxy lose it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip_but(headers, |_| false);
+}
+
+/// As [`strip_hop_by_hop`], but for names that are the proxy's own: nobody else's `connection` takes off
+/// what it has added.
+fn strip_but(headers: &mut HeaderMap, own: impl Fn(&HeaderName) -> bool) {
     // One look at all of them is cheaper than to ask for each, and most heads have none or one.
     let mut found = headers.keys().filter(|name| is_hop_by_hop(name));
     match (found.next().cloned(), found.next()) {
@@ -304,7 +319,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|token| token.trim().parse().ok())
-        .filter(|name| *name != HOST && *name != TE)
+        .filter(|name| *name != HOST && *name != TE && !own(name))
         .collect();
     for name in named {
         headers.remove(name);
@@ -344,10 +359,11 @@ pub(crate) fn prepare(
     asked: Asked,
     peer: &Peer,
     known: bool,
+    trace: TraceSettings,
 ) -> Result<Box<request::Parts>, Refusal> {
     let Asked { mut parts, kinds } = asked;
     if kinds.has(Kind::HOP) {
-        strip_hop_by_hop(&mut parts.headers);
+        strip_but(&mut parts.headers, |name| trace.says(name));
     }
     if kinds.has(Kind::OURS) {
         let ours = |name: &&HeaderName| is_ours(name, known);
@@ -418,7 +434,12 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer, brought: bool) {
         Word::Usual => {}
         Word::Believed => lengthen_forwarded(headers, peer),
         Word::Stranger => {
-            for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
+            // The certificate that the proxy has asked for it has told of already.
+            let told = !matches!(peer.certificate, Certificate::NotAsked);
+            let theirs =
+                |name: &&HeaderName| is_forwarded(name) && !(told && **name == CLIENT_CERT);
+            let found: Vec<HeaderName> = headers.keys().filter(theirs).cloned().collect();
+            for name in found {
                 headers.remove(name);
             }
         }
@@ -496,7 +517,8 @@ mod tests {
     }
 
     fn prepared(request: Request<()>) -> http::request::Parts {
-        prepare(asked(request), &peer("10.0.0.1", &Trust::default()), false)
+        let peer = peer("10.0.0.1", &Trust::default());
+        prepare(asked(request), &peer, false, TraceSettings::default())
             .map(|parts| *parts)
             .unwrap()
     }
@@ -517,9 +539,18 @@ mod tests {
                 .header("x-forwarded-for", "9.9.9.9")
                 .header("x-forwarded-proto", "https")
                 .header("x-forwarded-host", "evil.example")
+                .header("x-forwarded-port", "1")
+                .header("x_forwarded_prefix", "/evil")
+                .header("x-real-ip", "9.9.9.9")
                 .header("forwarded", "for=9.9.9.9");
             let request = asked(request.body(()).unwrap());
-            let parts = prepare(request, &peer(address, &trust), false).unwrap();
+            let trace = TraceSettings::default();
+            let parts = prepare(request, &peer(address, &trust), false, trace).unwrap();
+            let rest = ["x-forwarded-port", "x_forwarded_prefix", "x-real-ip"];
+            let kept = rest
+                .iter()
+                .filter(|name| parts.headers.contains_key(**name));
+            assert_eq!(kept.count(), if address == "192.0.2.1" { 0 } else { 3 });
             let field = |name: HeaderName| {
                 let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
                 value.unwrap_or("-").to_owned()

@@ -3,7 +3,7 @@
 //! wherever it would matter.
 
 use http::header::{
-    CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, request};
 
@@ -42,10 +42,7 @@ impl Kind {
                 | one(is_ours(name, false), Self::OURS)
                 | one(*name == COOKIE, Self::COOKIE)
                 | one(is_override(name), Self::OVERRIDE)
-                | one(
-                    *name == FORWARDED || headers::X_FORWARDED.contains(name),
-                    Self::FORWARDED,
-                ),
+                | one(headers::is_forwarded(name), Self::FORWARDED),
         )
     }
 }
@@ -140,6 +137,8 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1", Kind::FORWARDED),
             ("x-forwarded-proto", "https", Kind::FORWARDED),
             ("x-forwarded-host", "a", Kind::FORWARDED),
+            ("x_forwarded_port", "1", Kind::FORWARDED),
+            ("x-real-ip", "1.1.1.1", Kind::FORWARDED),
         ] {
             let one = of(&[(name, value)]);
             assert!(one.has(kind) && !one.has_many(kind), "{name}");

@@ -7,6 +7,7 @@
 //! once; and that of keys in the same bucket one in 65,536 shares a number with another.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,20 @@ pub(crate) struct Exceeded {
     pub(crate) wait: Duration,
 }
 
+/// Of an address of IPv6 its /64: whoever has one has them all, and would have a budget for each.
+fn of_one(address: &[u8]) -> Option<[u8; 8]> {
+    if !address.contains(&b':') {
+        return None;
+    }
+    let address: Ipv6Addr = std::str::from_utf8(address).ok()?.parse().ok()?;
+    let octets = address.octets();
+    let part = match address.to_ipv4_mapped() {
+        Some(_) => &octets[8..],
+        None => &octets[..8],
+    };
+    part.try_into().ok()
+}
+
 /// One step of GCRA, in microseconds: the new time of a key, or how long it must wait.
 fn decide(whole: u64, now: u64, interval: u64, burst: u64) -> Result<u64, u64> {
     let whole = whole.max(now);
@@ -84,10 +99,18 @@ impl Limiter {
     }
 
     pub(crate) fn check(&self, fields: &HeaderMap, address: &[u8]) -> Result<(), Exceeded> {
-        let key = match &self.rule.by {
-            RateKey::Everybody => &[],
-            RateKey::Address => address,
-            RateKey::Field(key) => cohort::configured(key, fields).unwrap_or(address),
+        let field = match &self.rule.by {
+            RateKey::Everybody => Some(&[][..]),
+            RateKey::Address => None,
+            RateKey::Field(key) => cohort::configured(key, fields),
+        };
+        let network;
+        let key = match field {
+            Some(field) => field,
+            None => {
+                network = of_one(address);
+                network.as_ref().map_or(address, |network| &network[..])
+            }
         };
         let now = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(TIME);
         self.take(self.seed.hash_one(key), now)
@@ -186,6 +209,21 @@ mod tests {
         }
         assert_eq!(limiter.take(1 << 50, 6), Ok(()), "forgotten");
         assert!(limiter.take(5 << 50, 7).is_err(), "remembered");
+    }
+
+    #[test]
+    fn a_network_of_version_6_has_one_budget() {
+        let limiter = Limiter::new(rule(1, 1));
+        let none = HeaderMap::new();
+        let ask = |address: &str| limiter.check(&none, address.as_bytes()).is_ok();
+        assert!(ask("2001:db8::1"));
+        assert!(!ask("2001:db8::2"));
+        assert!(!ask("2001:db8:0:0:ffff::"));
+        assert!(ask("2001:db8:0:1::1"));
+        assert!(ask("::ffff:192.0.2.1") && ask("::ffff:192.0.2.2"));
+        assert!(!ask("::ffff:192.0.2.1"));
+        assert!(ask("192.0.2.1") && ask("192.0.2.2"));
+        assert!(!ask("192.0.2.1"));
     }
 
     proptest! {

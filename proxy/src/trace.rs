@@ -33,6 +33,16 @@ pub struct TraceSettings {
     pub server_timing: Option<Timing>,
 }
 
+impl TraceSettings {
+    /// Whether the proxy says this field of a request.
+    pub(crate) fn says(self, name: &HeaderName) -> bool {
+        const SPAN: [HeaderName; 8] = [
+            PARENT, STATE, B3, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS,
+        ];
+        self.request_id && *name == REQUEST_ID || self.span && SPAN.contains(name)
+    }
+}
+
 /// Who is told of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::cached::Touched;
 use super::copied::Copied;
 use super::verdict::{self, Verdict};
-use super::{hand_down, outcome};
+use super::{RETRY_PAUSE, hand_down, outcome};
 use crate::body::Body;
 use crate::cohort::Cohort;
 use crate::core::Core;
@@ -28,9 +28,6 @@ use crate::recent::millis;
 use crate::reply::Reply;
 use crate::slice::Slice;
 use crate::trail::Trail;
-
-/// Between two tries of a write whose connection was refused.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A request that belongs to a slice.
 pub(crate) struct Call {

@@ -34,8 +34,10 @@ use crate::stages::answer;
 /// Bytes of a head, at the most, counted as RFC 9113 section 6.5.2 does.
 const HEAD_MAX: u32 = 64 * 1_024;
 
-/// Bytes that a client may send of one body, and of all together, before they are read.
+/// Bytes that a client may send of one body before they are read.
 pub(super) const WINDOW: u32 = 1_024 * 1_024;
+/// And of all together: fifteen bodies that no upstream reads hold up no other.
+const WINDOW_ALL: u32 = 16 * WINDOW;
 /// Requests at once.
 const STREAMS_MAX: u32 = 200;
 /// Bytes of a hint beside its fields.
@@ -148,7 +150,7 @@ pub(super) async fn converse(core: Rc<Core>, (io, read): (Io, Bytes), peer: Rc<P
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW_ALL)
         .max_concurrent_streams(STREAMS_MAX)
         .max_send_buffer_size(UNSENT_MAX)
         .max_header_list_size(head_max.min(HEAD_MAX));

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use outgrow_testkit::{Upstream, client, process::free_address};
+use outgrow_proxy::ServiceSettings;
+use outgrow_testkit::{LocalSocket, Upstream, client, eventually, process::free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{plain, read_until, say, start, take_head};
+use crate::harness::{WAIT, plain, read_until, say, sliced, start, take_head, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_down_is_a_clear_503() {
@@ -198,4 +199,41 @@ async fn a_client_that_leaves_ends_the_request_upstream() {
         .unwrap()
         .unwrap();
     front.stop().await;
+}
+
+/// A service that restarts: nothing of a write could be sent, so it is tried again until it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_waits_for_a_service_that_restarts() {
+    for path in ["/", "/api/items"] {
+        let folder = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start(|request| async move { text(request.into_body()) }).await;
+        let place = folder.path().join("shop.sock");
+        let mut settings = sliced(&upstream, &upstream);
+        let address = format!("unix:{}", place.display());
+        settings.legacy = ServiceSettings::new(
+            "legacy",
+            vec![address.parse::<outgrow_proxy::Source>().unwrap()],
+        );
+        settings.limits.connect_retry = WAIT;
+        let front = Arc::new(start(settings));
+        let write = tokio::spawn({
+            let front = front.clone();
+            async move { front.post(path, "a write").await }
+        });
+        eventually("it was refused once", WAIT, || async {
+            let legacy = front.handle.services().swap_remove(0);
+            (legacy.upstreams[0].failures > 0).then_some(())
+        })
+        .await;
+        let socket = LocalSocket::before(upstream.addr(), &place);
+        let answer = write.await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, "a write".into()),
+            "{path}"
+        );
+        assert_eq!(upstream.seen().len(), 1);
+        drop(socket);
+        Arc::into_inner(front).unwrap().stop().await;
+    }
 }

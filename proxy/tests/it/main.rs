@@ -64,6 +64,7 @@ mod routing;
 mod secured;
 mod severing;
 mod silence;
+mod starving;
 mod succeeding;
 mod tunnelling;
 mod updating;

@@ -46,6 +46,11 @@ async fn a_request_has_an_id_on_both_sides_of_the_proxy() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 3);
+    let named =
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close, x-request-id, x-mine\r\nx-mine: 1\r\n\r\n";
+    front.raw(named).await;
+    assert_eq!(last(&upstream, "x-mine"), None);
+    assert_eq!(last(&upstream, "x-request-id").map_or(0, |id| id.len()), 32);
     // Traces are another matter.
     front.get("/", &[("traceparent", "anything")]).await;
     assert_eq!(last(&upstream, "traceparent").as_deref(), Some("anything"));
@@ -85,6 +90,9 @@ async fn the_proxy_is_a_span_of_the_trace() {
     let answer = front.get("/", &[]).await;
     assert!(last(&upstream, "traceparent").unwrap().starts_with("00-"));
     assert!(answer.header("x-request-id").is_none());
+    let named = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close, traceparent\r\n\r\n";
+    front.raw(named).await;
+    assert!(last(&upstream, "traceparent").is_some());
     front.stop().await;
 }
 
