@@ -1,6 +1,8 @@
 //! HTTP/2 written by hand, frame by frame (RFC 9113): what a client may do, and what one does to
 //! harm.
 
+use std::time::Duration;
+
 use outgrow_testkit::{Upstream, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,6 +16,7 @@ pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
+const PRIORITY: u8 = 2;
 const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
@@ -440,6 +443,69 @@ async fn rapid_resets_end_the_connection() {
         (told["services"][0]["upstreams"][0]["in_flight"] == 0).then_some(())
     })
     .await;
+    front.stop().await;
+}
+
+/// The same where the client has the proxy take them back, by frames that are errors of a stream alone
+/// (CVE-2025-8671).
+#[tokio::test(flavor = "multi_thread")]
+async fn resets_that_a_client_provokes_end_the_connection() {
+    let upstream = Upstream::raw(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let front = start(plain(&upstream));
+    let head = block(&request("POST", "/"));
+    let too_wide = 0x7fff_ffff_u32.to_be_bytes();
+    for (kind, payload) in [(WINDOW_UPDATE, &too_wide[..]), (PRIORITY, &[0; 5])] {
+        let mut client = Client::open(&front, &[]).await;
+        let mut bytes = Vec::new();
+        for n in 0..5_000_u32 {
+            let stream = 2 * n + 1;
+            bytes.extend(Frame::new(HEADERS, END_HEADERS, stream, &head[..]).bytes());
+            let payload = match kind {
+                // To depend on itself.
+                PRIORITY => [&stream.to_be_bytes()[..], &[0]].concat(),
+                _ => payload.to_vec(),
+            };
+            bytes.extend(Frame::new(kind, 0, stream, payload).bytes());
+        }
+        let _ = client.stream.write_all(&bytes).await;
+        let said = client.end().await;
+        assert!(
+            said.is_none_or(|code| matches!(code, 1 | 11)),
+            "{kind}: {said:?}"
+        );
+        eventually("nothing of it is left", WAIT, || async {
+            let told = front.handle.describe();
+            (told["services"][0]["upstreams"][0]["in_flight"] == 0).then_some(())
+        })
+        .await;
+    }
+    front.stop().await;
+}
+
+/// What must be answered is not read from a client that reads no answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pings_waits_for_its_answers() {
+    let upstream = Upstream::always(200, "ok").await;
+    let front = start(plain(&upstream));
+    for frame in [
+        Frame::new(PING, 0, 0, [0; 8]).bytes(),
+        Frame::new(SETTINGS, 0, 0, []).bytes(),
+    ] {
+        let mut client = Client::open(&front, &[]).await;
+        let part = frame.repeat(1_000);
+        let mut taken = 0;
+        // Until nothing moves any more, or it is ended.
+        let quiet = Duration::from_millis(500);
+        while let Ok(Ok(())) = tokio::time::timeout(quiet, client.stream.write_all(&part)).await {
+            taken += part.len();
+            assert!(taken < 100 << 20, "all of it is taken in");
+        }
+        drop(client);
+        assert_eq!(front.get("/", &[]).await.status, 200);
+    }
     front.stop().await;
 }
 
