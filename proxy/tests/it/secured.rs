@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
@@ -323,6 +324,41 @@ async fn a_tunnel_goes_over_tls() {
         say(&mut stream, "and back").await;
         read_until(&mut stream, "and back").await;
         drop(stream);
+        front.stop().await;
+    }
+}
+
+/// Where the connection's end is the body's, it must have been said by TLS: anybody on the way can cut a
+/// connection (RFC 9112 section 9.8).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_tls_does_not_tell_is_no_end() {
+    let ca = Authority::new("ca");
+    let signed = ca.server(&["127.0.0.1"]);
+    let nobody = Upstream::always(200, "-").await;
+    for told in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config(&signed, &[], None)));
+        let answering = tokio::spawn(async move {
+            let mut stream = acceptor
+                .accept(listener.accept().await.unwrap().0)
+                .await
+                .unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf";
+            stream.write_all(answer).await.unwrap();
+            stream.flush().await.unwrap();
+            match told {
+                true => stream.shutdown().await.unwrap(),
+                false => stream.get_mut().0.shutdown().await.unwrap(),
+            }
+        });
+        let front = start(over_tls(&nobody, at, trusting(&ca), Protocol::Http1));
+        let ask = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let answer = front.raw(ask).await;
+        assert!(answer.contains("half"), "{answer}");
+        assert_eq!(answer.ends_with("0\r\n\r\n"), told, "{answer}");
+        answering.await.unwrap();
         front.stop().await;
     }
 }
