@@ -1,8 +1,9 @@
 //! A MariaDB server of a test's own: in a temporary directory, on a free loopback port, gone with
-//! the test. Where `OUTGROW_MYSQL` is set it is a MySQL server ([`crate::mysql`]).
+//! the test. Where `OUTGROW_MYSQL` is set it is a MySQL server ([`crate::mysql`]), and where
+//! `OUTGROW_MARIADB` is, the MariaDB of that folder, as `scripts/mysql` makes one.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -236,7 +237,7 @@ impl Mariadb {
             });
         } else {
             let program = ["mariadb-install-db", "mysql_install_db"];
-            let program = binary(&program, Vec::new(), INSTALL);
+            let program = binary(&program, other(), INSTALL);
             installed(&program, user, &data, || {
                 install(user, &program, dir.path());
             });
@@ -435,6 +436,12 @@ impl Drop for Mariadb {
     }
 }
 
+/// Where another MariaDB is to be looked for than the machine's.
+fn other() -> Vec<PathBuf> {
+    let named = std::env::var_os("OUTGROW_MARIADB").filter(|named| !named.is_empty());
+    named.map(PathBuf::from).into_iter().collect()
+}
+
 /// Makes the files of an empty server.
 fn install(user: Option<&str>, program: &Path, dir: &Path) {
     let made = run(user, program, dir)
@@ -481,7 +488,7 @@ fn serve(
     } else {
         &[]
     };
-    let program = mysql.unwrap_or_else(|| binary(&["mariadbd", "mysqld"], Vec::new(), INSTALL));
+    let program = mysql.unwrap_or_else(|| binary(&["mariadbd", "mysqld"], other(), INSTALL));
     let mut server = run_on(disk, user, &program, dir);
     server.args([
         "--no-defaults",

@@ -400,7 +400,10 @@ pub(crate) async fn fenced(pair: Pair) {
     let refused = sqlx::query("UPDATE item SET note = 'hidden' WHERE id = 2")
         .execute(&mut *old)
         .await;
-    assert!(refused.unwrap_err().to_string().contains("fenced"));
+    // MariaDB 11.8 refuses it for its snapshot, before the trigger can say why.
+    let why = refused.unwrap_err().to_string();
+    let of_snapshot = "Record has changed since last read";
+    assert!(why.contains("fenced") || why.contains(of_snapshot), "{why}");
     link.drain(position, WAIT).await.unwrap();
     assert_eq!(
         pair.extracted

@@ -342,7 +342,7 @@ async fn heartbeats_that_it_lacks_are_no_reason() {
     let position = || link.describe()["position"].as_i64().unwrap();
     let before = position();
     eventually("heartbeats to be applied", WAIT, || async {
-        (position() > before + 3).then_some(())
+        (position() > before + 6).then_some(())
     })
     .await;
     link.shutdown().await;
