@@ -156,13 +156,12 @@ fn take(
             (old.real, sockets.collect::<Result<Vec<_>, _>>()?)
         }
         None => {
-            // Without the sharing of ports first: else a stranger's port would be shared silently.
-            let probe = listen(asked, false)?;
-            (probe.local_addr()?, Vec::new())
+            let first = listen(asked, Port::Free)?;
+            (first.local_addr()?, vec![first])
         }
     };
     while sockets.len() < cores {
-        let more = match (listen(real, true), sockets.first()) {
+        let more = match (listen(real, Port::Ours), sockets.first()) {
             // One that a service manager has opened has no second beside it: cores share it.
             (Err(_), Some(shared)) if old.is_some() => shared.try_clone()?,
             (more, _) => more?,
@@ -172,16 +171,27 @@ fn take(
     Ok((real, sockets))
 }
 
-fn listen(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// Nobody's, else it is refused: a stranger's would be shared silently.
+    Free,
+    /// It has a socket of ours already.
+    Ours,
+}
+
+/// The socket that takes a free port is shared from then on. One that only looks and lets go would
+/// leave a moment in which another takes the port.
+fn listen(address: SocketAddr, port: Port) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(port == Port::Ours)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -206,5 +216,16 @@ mod tests {
         let _client = TcpStream::connect(real).unwrap();
         let (came, _) = door.listener.accept().unwrap();
         assert!(!cfg!(target_os = "linux") || came.nodelay().unwrap());
+    }
+
+    #[test]
+    fn a_port_is_ours_on_all_cores_and_no_strangers() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (real, sockets) = take(any, None, 3).unwrap();
+        assert_eq!(sockets.len(), 3);
+        let ours = |socket: &TcpListener| socket.local_addr().unwrap() == real;
+        assert!(sockets.iter().all(ours));
+        let refused = take(real, None, 1).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
     }
 }
