@@ -57,11 +57,10 @@ impl TableProgress {
         rows.saturating_mul(1_000).checked_div(millis)
     }
 
-    /// How long the copy takes from here, at the rate until now.
-    fn seconds_left(&self) -> Option<u64> {
+    /// How long the copy takes from here at this rate.
+    fn seconds_left(&self, rate: Option<u64>) -> Option<u64> {
         let left = self.total.saturating_sub(self.copied);
-        let rate = self.rate().filter(|_| !self.done)?;
-        left.checked_div(rate)
+        left.checked_div(rate.filter(|_| !self.done)?)
     }
 }
 
@@ -403,6 +402,7 @@ impl Status {
             .tables
             .iter()
             .map(|t| {
+                let rate = t.rate();
                 json!({
                     "legacy": t.legacy,
                     "extracted": t.extracted,
@@ -410,8 +410,8 @@ impl Status {
                     "total": t.total.max(t.copied),
                     "copied": t.copied,
                     "read_again": t.again.map(|(read, total)| json!({"rows": read, "of": total})),
-                    "rows_per_second": t.rate(),
-                    "seconds_left": t.seconds_left(),
+                    "rows_per_second": rate,
+                    "seconds_left": t.seconds_left(rate),
                     "applied": t.applied,
                 })
             })

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use outgrow_bridge::{Link, LinkSpec, MaxRunning};
 use outgrow_rollout::{DataPhase, Side};
 use outgrow_testkit::eventually;
+use serde_json::Value;
 use sqlx::Executor;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -234,5 +235,47 @@ async fn what_cannot_be_seen_is_refused() {
     ] {
         assert!(said.contains(part), "{part}\nis not in\n{said}");
     }
+    link.shutdown().await;
+}
+
+/// While a copy waits for somebody's lock its rate falls, and what is left takes longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_tells_its_rate_and_the_time_left() {
+    let (legacy, extracted) = (Db::my(TABLE).await, Db::pg(TABLE).await);
+    let ids: Vec<String> = (1..=600).map(|id| format!("({id}, {id})")).collect();
+    legacy
+        .execute(&format!("INSERT INTO things VALUES {}", ids.join(", ")))
+        .await;
+    let link = Link::open(limited(&legacy, &extracted, Side::Legacy, 100)).await;
+    let link = link.unwrap();
+    assert!(link.preflight().await.unwrap().ok());
+    let table = || link.describe()["tables"][0].clone();
+    let number = |table: &Value, key: &str| table[key].as_u64();
+    link.ensure(DataPhase::Copying, Side::Legacy).await.unwrap();
+    eventually("some rows", WAIT, || async {
+        (number(&table(), "copied")? > 0).then_some(())
+    })
+    .await;
+    let Db::Pg(server) = &extracted else {
+        unreachable!("it is PostgreSQL")
+    };
+    let mut other = server.pool().begin().await.unwrap();
+    other.execute("LOCK TABLE things").await.unwrap();
+    let slow = eventually("a second is left, and more", WAIT, || async {
+        let table = table();
+        (number(&table, "seconds_left")? >= 2).then_some(table)
+    })
+    .await;
+    let [copied_rows, total, rate, left] = ["copied", "total", "rows_per_second", "seconds_left"]
+        .map(|key| number(&slow, key).unwrap());
+    assert_eq!(total, 600, "{slow}");
+    assert_eq!(left, (total - copied_rows) / rate, "{slow}");
+    other.rollback().await.unwrap();
+    copied(&link).await;
+    let whole = table();
+    assert_eq!(number(&whole, "copied"), Some(600));
+    assert!(number(&whole, "rows_per_second").unwrap() > 0, "{whole}");
+    assert!(whole["seconds_left"].is_null(), "{whole}");
+    assert_eq!(whole["rows_per_second"], table()["rows_per_second"]);
     link.shutdown().await;
 }

@@ -271,3 +271,27 @@ async fn the_time_to_live_is_heeded() {
     assert_eq!(dns.asked("long.test"), 1);
     front.stop().await;
 }
+
+/// Nor is one kept for longer than the config says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_asked_for_after_the_longest_time_that_the_config_has() {
+    let dns = DnsServer::start().await;
+    let a = named("a").await;
+    let port = a.addr().port();
+    dns.host("long.test", 3_600, &["127.0.0.2"]);
+    let mut settings = by(&dns, &a, &format!("long.test:{port}"));
+    settings.dns.ttl_max = Duration::from_millis(100);
+    let front = start(settings);
+    eventually("it is known", WAIT, || async {
+        (upstreams(&front).len() == 1).then_some(())
+    })
+    .await;
+    dns.host("long.test", 3_600, &["127.0.0.1"]);
+    let wanted = BTreeSet::from([format!("127.0.0.1:{port}")]);
+    eventually("it has changed", WAIT, || async {
+        (upstreams(&front) == wanted).then_some(())
+    })
+    .await;
+    assert_eq!(front.get("/", &[]).await.text(), "a");
+    front.stop().await;
+}

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use outgrow_testkit::Upstream;
+use futures_util::future::join_all;
+use outgrow_testkit::{Upstream, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 
 use crate::conforming::to_the_end;
 use crate::frames::{ACK, Client, END_STREAM, Frame, GOAWAY, PING, SETTINGS, STATUS_200, request};
-use crate::harness::{plain, say, start, take_head, text};
+use crate::harness::{WAIT, plain, say, start, take_head, text};
 
 /// After an answer a client may rest for a time of its own; a head that it has begun is to come within that of heads.
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +111,46 @@ async fn an_upstream_that_keeps_no_connection_gets_new_ones() {
             }
         }
         assert_eq!(connections.load(Ordering::Relaxed), expected, "{says:?}");
+        front.stop().await;
+    }
+}
+
+/// Each core keeps no more connections with an upstream than the config says, and ends the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_connections_rest_than_the_config_says() {
+    for (most, more) in [(0, 4), (1, 3), (3, 1), (4, 0)] {
+        let (begun, open) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let all_asked = Arc::new(Barrier::new(4));
+        let (count, now) = (begun.clone(), open.clone());
+        let upstream = Upstream::raw(move |mut stream| {
+            count.fetch_add(1, Ordering::Relaxed);
+            now.fetch_add(1, Ordering::Relaxed);
+            let (all_asked, now) = (all_asked.clone(), now.clone());
+            async move {
+                while !take_head(&mut stream).await.is_empty() {
+                    all_asked.wait().await;
+                    say(&mut stream, "HTTP/1.1 204 No Content\r\n\r\n").await;
+                }
+                now.fetch_sub(1, Ordering::Relaxed);
+            }
+        })
+        .await;
+        let mut settings = plain(&upstream);
+        settings.limits.pool_max = most;
+        let front = start(settings);
+        let ask = || async {
+            let asked = [(); 4].map(|()| front.get("/", &[]));
+            let statuses = join_all(asked).await;
+            assert!(statuses.iter().all(|answer| answer.status == 204));
+        };
+        ask().await;
+        assert_eq!(begun.load(Ordering::Relaxed), 4);
+        eventually("the others are ended", WAIT, || async {
+            (open.load(Ordering::Relaxed) == most).then_some(())
+        })
+        .await;
+        ask().await;
+        assert_eq!(begun.load(Ordering::Relaxed), 4 + more, "of {most}");
         front.stop().await;
     }
 }
