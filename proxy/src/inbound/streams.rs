@@ -42,8 +42,9 @@ const WINDOW_ALL: u32 = 16 * WINDOW;
 const STREAMS_MAX: u32 = 200;
 /// Bytes of a hint beside its fields.
 const HINT: usize = 16;
-/// Bytes of one answer that wait to be sent.
-const UNSENT_MAX: usize = 400 * 1_024;
+/// Bytes of one answer that wait to be sent. A client may open all windows and read nothing of any answer; more
+/// than this is slower, too, as soon as several large answers are sent at once.
+const UNSENT_MAX: usize = 128 * 1_024;
 
 type Answering = Rc<RefCell<Answerer>>;
 

@@ -129,7 +129,7 @@ impl Client {
         self.send(frame).await;
     }
 
-    async fn widen(&mut self, stream: u32, by: u32) {
+    pub(crate) async fn widen(&mut self, stream: u32, by: u32) {
         let frame = Frame::new(WINDOW_UPDATE, 0, stream, by.to_be_bytes());
         self.send(frame).await;
     }

@@ -1,9 +1,12 @@
 //! Uploads that nobody reads: what waits of them is bounded, and they hold up nobody else.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outgrow_testkit::Upstream;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use crate::frames::{
@@ -135,5 +138,61 @@ async fn uploads_that_nobody_reads_hold_up_no_other() {
     let (head, body, _) = client.answer(7).await;
     assert_eq!((head[0], &body[..]), (STATUS_200, &b"ok"[..]));
     go_on.send(true).unwrap();
+    front.stop().await;
+}
+
+/// An upstream on a socket of this machine, where the kernel keeps little: how much it was let send of answers
+/// without an end.
+async fn endless(path: &std::path::Path, sent: Arc<AtomicUsize>) {
+    let listener = UnixListener::bind(path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sent = sent.clone();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4_096]).await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes()).await;
+                while let Ok(count) = stream.write(&[b'x'; PART as usize]).await {
+                    sent.fetch_add(count, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+}
+
+/// Who opens all windows and reads nothing is kept a bounded part of each answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_are_held_back() {
+    const STREAMS: u32 = 100;
+    // With what the kernel keeps, which is about a third of it.
+    const EACH: usize = 400 * 1_024;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("endless.sock");
+    let sent = Arc::new(AtomicUsize::new(0));
+    endless(&path, sent.clone()).await;
+    let mut settings = plain(&Upstream::always(200, "ok").await);
+    settings.legacy.upstreams = vec![format!("unix:{}", path.display()).parse().unwrap()];
+    let front = start(settings);
+    let widest = i32::MAX as u32;
+    let mut client = Client::open(&front, &[(4, widest)]).await;
+    first_window(&mut client).await;
+    client.widen(0, widest - 65_535).await;
+    for number in 0..STREAMS {
+        let stream = 2 * number + 1;
+        client.ask(stream, END_STREAM, &request("GET", "/")).await;
+    }
+    let mut before = 0;
+    loop {
+        // tidy: sleep, because what stands still is to be seen.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = sent.load(Ordering::Relaxed);
+        if now == before && now > STREAMS as usize * EACH / 4 {
+            break;
+        }
+        before = now;
+    }
+    let most = STREAMS as usize * EACH;
+    assert!(before < most, "{before} of {most}");
+    drop(client);
     front.stop().await;
 }
